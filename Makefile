@@ -1,0 +1,52 @@
+# Two commands matter: `make tutorial` and `make test`. Both make .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+# The constraint file holds for packages and for what builds them.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help tutorial test check format docs benchmark clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "relprop needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/test: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch .venv/core $@
+
+tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
+	$(BIN)/relprop tutorial
+
+test: .venv/test  ## every test, on all cores
+	$(BIN)/pytest --numprocesses auto
+
+check: .venv/test  ## format, lint, types, generated documentation
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python tools/generate_docs.py --check
+
+format: .venv/test  ## rewrite the code in the project's format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: .venv/test  ## write the generated parts of the documentation anew
+	$(BIN)/python tools/generate_docs.py
+
+benchmark: .venv/test  ## images per second against NumPy and the plain gradient
+	$(BIN)/python benchmarks/mnist.py
+
+clean:  ## remove what make made
+	rm -rf .venv out

@@ -1,0 +1,49 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from relprop.errors import FileError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to, and rename it to `path` if nothing went wrong.
+
+    An exception, or Ctrl-C, leaves whatever was at `path` before, and no temporary file.
+
+    Raises:
+        FileError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}. Choose another folder with --out.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only their owner may read; a result gets the usual rights.
+        temporary.chmod(0o666 & ~_umask())
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise FileError(f"cannot write {path}: {error.strerror}. Choose another name.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all (see `whole_file`)."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
