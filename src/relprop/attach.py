@@ -1,0 +1,47 @@
+"""The one autograd function: it gives a value that is already computed a backward of our own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+"""From the coefficients of the values (None where nothing arrives) to those of the roots."""
+
+
+@dataclass
+class Step:
+    """What `Attach` needs, out of autograd's sight: the values are fresh tensors to it, and not copied."""
+
+    values: tuple[Tensor, ...]
+    backward: Backward | None
+
+
+class Attach(torch.autograd.Function):
+    """Values with a backward of our own, attached to roots that need not be the operands they were computed from."""
+
+    @staticmethod
+    def forward(ctx: Any, step: Step, *roots: Tensor) -> tuple[Tensor, ...]:
+        ctx.step = step
+        ctx.set_materialize_grads(False)
+        values, step.values = step.values, ()
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *coefficients: Tensor | None) -> tuple[Tensor | None, ...]:
+        step: Step = ctx.step
+        if step.backward is None:
+            raise RuntimeError("relevance was propagated through this graph already; run the model again.")
+        if all(c is None for c in coefficients):
+            return (None,) * len(ctx.needs_input_grad)
+        backward, step.backward = step.backward, None  # frees the kept values, as autograd does
+        with torch._C.DisableTorchFunction():  # a rule's own calls are not the model's
+            return (None, *backward(*coefficients))
+
+
+def attach(values: tuple[Tensor, ...], roots: tuple[Tensor, ...], backward: Backward) -> tuple[Tensor, ...]:
+    """Return `values` as functions of `roots` whose backward is `backward`. Usable once, like a graph not retained."""
+    result: tuple[Tensor, ...] = Attach.apply(Step(values, backward), *roots)
+    return result

@@ -1,0 +1,478 @@
+"""The mode that sees every torch call of a model while relevance is propagated. It knows no rule.
+
+Each call on a tensor that depends on the explained inputs is handed to its entry in the operation table. The mode keeps
+what entries share: the module that runs, what is known of each tensor (`Tag`), values that in-place operations must not
+destroy, the ledger, and the gaps: operations that no entry covers.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from relprop.attach import Backward, attach
+from relprop.errors import CoverageError, ModelError
+from relprop.keeping import Keeper, Kept
+from relprop.ledger import Ledger
+from relprop.module_paths import ModulePaths, follow_modules
+from relprop.names import canonical_name
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What is known of a tensor on the way of relevance.
+
+    Attributes:
+        depth: how many linear operations lie between the inputs and it.
+        nonnegative: whether it cannot be negative.
+        slot: a companion of the same shape whose gradient is relevance itself, beside the coefficient that the
+            tensor's own gradient is. Only rules that put relevance on zeros need it; None where there are none.
+        origin: what an operation left here for a later one to re-root on (the linear operation behind a bias).
+    """
+
+    depth: int = 0
+    nonnegative: bool = False
+    slot: Tensor | None = None
+    origin: Any = None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An operation on the way of relevance that is not covered."""
+
+    path: str
+    operation: str
+    source: str
+    reason: str = "no entry in the operation table"
+
+    def __str__(self) -> str:
+        return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
+
+
+@dataclass
+class Call:
+    """One torch call on tensors of the way of relevance.
+
+    Attributes:
+        name: of the operation, the same for its functional, method, operator and in-place spellings.
+        inplace: whether the call overwrites its first argument.
+        constants: arguments that are parameters are detached in `args` and `kwargs`; this finds them again.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inplace: bool
+    constants: dict[int, Tensor] = field(default_factory=dict)
+
+    def run(self) -> Any:
+        """Run it as it is, recorded by autograd."""
+        return self.function(*self.args, **self.kwargs)
+
+    def value(self) -> Any:
+        """Run it unrecorded, and out of place."""
+        with torch.no_grad():
+            if self.inplace:
+                return self.function(self.args[0].detach().clone(), *self.args[1:], **self.kwargs)
+            return self.function(*self.args, **self.kwargs)
+
+    def parameter(self, tensor: Tensor) -> Tensor:
+        """Return the model's own tensor where `tensor` is its detached stand-in."""
+        return self.constants.get(id(tensor), tensor)
+
+
+Entry = Callable[["Interception", Call], Any]
+"""How relevance crosses an operation: returns what the call returns, with a backward that carries coefficients."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an operation stands in the model; what a composite chooses by.
+
+    Attributes:
+        path: of the innermost running module, within the explained model.
+        modules: the running modules, outermost first.
+        operation: canonical name, such as "conv2d".
+        kind: family of the operation: "dense" or "convolution".
+        first: whether no linear operation lies between the explained inputs and this one.
+    """
+
+    path: str
+    modules: tuple[nn.Module, ...]
+    operation: str
+    kind: str
+    first: bool
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A rule that was used: where, and for which operation."""
+
+    path: str
+    operation: str
+    rule: Any
+
+    def __str__(self) -> str:
+        return f"{self.path or '(root)'}: {self.operation}: {self.rule}"
+
+
+Slots = Literal["none", "inputs", "all"]
+"""No slots, slots up to the first linear operations, or slots everywhere."""
+
+
+class _Active(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Interception] = []
+
+
+_active = _Active()
+
+
+def _unseen(method: Callable[P, T]) -> Callable[P, T]:
+    """Keep the mode from seeing the calls of a method of its own that runs outside of a handler."""
+
+    @wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch._C.DisableTorchFunction():
+            return method(*args, **kwargs)
+
+    return wrapped
+
+
+class Interception(TorchFunctionMode):
+    """The mode. Use `intercepting` to enter it.
+
+    Args:
+        table: entries by canonical name.
+        choose: the rule for an operation that needs one, or None.
+        slots: which tensors get a slot for relevance itself.
+        per_operation: whether the ledger keeps books for each operation.
+        accept: names of operations whose plain gradient is taken although no entry covers them.
+        any_leaf: whether every leaf that requires a gradient and is no parameter is an explained input.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Entry],
+        choose: Callable[[Site], Any],
+        *,
+        slots: Slots = "none",
+        per_operation: bool = False,
+        accept: Collection[str] = (),
+        any_leaf: bool = False,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self.choose = choose
+        self.ledger = Ledger(per_operation=per_operation)
+        self.slots = slots
+        self.accept = frozenset(accept)
+        self.any_leaf = any_leaf
+        self.applied: list[Applied] = []
+        self.modules = ModulePaths()
+        self.gaps: list[Gap] = []
+        self.cuts: list[Gap] = []
+        self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._keeper = Keeper()
+        self._leaves: list[tuple[Tensor, Tensor | None]] = []
+
+    # ---- what entries use ----
+
+    def relevant(self, value: Any) -> bool:
+        """Whether `value` is a tensor that depends on the explained inputs."""
+        return isinstance(value, Tensor) and value.requires_grad and not self._is_constant(value)
+
+    def tag(self, tensor: Tensor) -> Tag:
+        """What is known of a tensor, as far as no in-place operation has made it untrue."""
+        tag, version = self._tags.get(tensor, (Tag(), tensor._version))
+        # Another view of the memory was written to: only where the tensor came from still holds.
+        return tag if version == tensor._version else Tag(depth=tag.depth)
+
+    def set_tag(self, tensor: Tensor, tag: Tag) -> None:
+        """Note what is known of a tensor."""
+        self._tags[tensor] = (tag, tensor._version)
+
+    def keep(self, tensor: Tensor) -> Kept:
+        """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile."""
+        return self._keeper.keep(tensor)
+
+    def native(self, call: Call) -> Any:
+        """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
+        if call.inplace:
+            self._keeper.before_write(call.args[0])
+        return call.run()
+
+    def again(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call of our own, on relevant tensors, that goes through the table."""
+        name, inplace = canonical_name(function)
+        call = Call(name, function, args, kwargs, inplace)
+        return self._dispatch(call, [t for t in tensors_in((args, kwargs)) if self.relevant(t)])
+
+    def site(self, call: Call, kind: str, depth: int) -> Site:
+        """Where a call stands."""
+        return Site(self.modules.path, self.modules.modules, call.name, kind, depth == 0)
+
+    def attach(self, values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:
+        """Give values that are computed already a backward of our own."""
+        return attach(tuple(values), tuple(roots), backward)
+
+    def absorb(self, sink: str, path: str, operation: str) -> Callable[[Tensor], None]:
+        """Return a function that reports to the ledger what an operation absorbs."""
+        return lambda amount: self.ledger.add(sink, amount, path, operation)
+
+    def gap(self, operation: str, reason: str = Gap.reason) -> None:
+        """Note an operation that is not covered; the run goes on, so that all gaps are found."""
+        found = Gap(self.modules.path, operation, _user_line(), reason)
+        if operation not in self.accept and found not in self.gaps:
+            self.gaps.append(found)
+
+    # ---- the inputs and the end of a run ----
+
+    @_unseen
+    def explain_input(self, tensor: Tensor) -> Tensor:
+        """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
+        root = tensor.detach().requires_grad_()
+        with torch.no_grad():
+            value = tensor.detach().clone()
+        (stand_in,) = self.attach([value], [root], lambda c: (c,))
+        slot = None if self.slots == "none" else empty_slot(value).requires_grad_()
+        self._leaves.append((root, slot))
+        self.ledger.samples = tensor.shape[0]
+        self.set_tag(stand_in, Tag(nonnegative=bool((tensor >= 0).all()), slot=slot))
+        return stand_in
+
+    def relevance(self, scores: Tensor) -> tuple[Tensor, ...]:
+        """Propagate the scores, one for each sample, and return the relevance of each input.
+
+        Raises:
+            CoverageError: relevance met operations that are not covered; all of them are named.
+            ModelError: the scores do not depend on the inputs.
+        """
+        self._require_covered(scores)
+        variables = tuple(t for leaf in self._leaves for t in leaf if t is not None)
+        # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
+        found = torch.autograd.graph._engine_run_backward(
+            (scores,),
+            (torch.ones_like(scores),),
+            False,  # retain_graph
+            False,  # create_graph
+            variables,
+            True,  # allow_unused
+            accumulate_grad=False,
+        )
+        return self._collect(scores, dict(zip(variables, found, strict=True)))
+
+    @_unseen
+    def _require_covered(self, scores: Tensor) -> None:
+        if self.gaps:
+            raise CoverageError(_coverage_message(self.gaps))
+        if not scores.requires_grad:
+            raise ModelError(_disconnected_message(self.cuts))
+
+    @_unseen
+    def _collect(self, scores: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
+        """Relevance of each input, of the gradients of inputs and slots; and the ledger's first and last line."""
+        relevance = []
+        for root, slot in self._leaves:
+            c, direct = found[root], None if slot is None else found[slot]
+            R = torch.zeros_like(root) if c is None else root * c
+            relevance.append((R if direct is None else R + direct).detach())
+        self.ledger.seed = self.ledger.per_sample(scores)
+        self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
+        return tuple(relevance)
+
+    # ---- the mode ----
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _active.stack and _active.stack[-1] is not self:
+            return function(*args, **kwargs)  # a nested run's
+        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        relevant = [t for t in tensors if not self._is_constant(t)]
+        name, inplace = canonical_name(function)
+        if not torch.is_grad_enabled():
+            if relevant:
+                self._note_cut(name, "runs under torch.no_grad()")
+            return function(*args, **kwargs)
+        call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
+        if len(relevant) < len(tensors):
+            call = _without_parameters(call, [t for t in tensors if self._is_constant(t)])
+        if not relevant:
+            return call.run()
+        self._check_seen(relevant, name)
+        return self._dispatch(call, relevant)
+
+    def _dispatch(self, call: Call, relevant: list[Tensor]) -> Any:
+        entry = self.table.get(call.name)
+        if entry is None:
+            return self._without_entry(call, relevant)
+        result = entry(self, call)
+        if call.inplace and result is not (target := call.args[0]):
+            # The entry worked out of place; autograd lets the copy take the place of the target's history.
+            tag = self.tag(result)
+            self._keeper.before_write(target)
+            target.copy_(result)
+            self.set_tag(target, tag)
+            return target
+        return result
+
+    def _without_entry(self, call: Call, relevant: list[Tensor]) -> Any:
+        versions = {id(t): t._version for t in relevant}
+        result = self.native(call)
+        outputs = [t for t in tensors_in(result) if t.requires_grad and versions.get(id(t)) != t._version]
+        if outputs:
+            self.gap(call.name, _REASONS.get(call.name, Gap.reason))
+            tag = merge_tags([self.tag(t) for t in relevant])
+            for output in outputs:
+                self.set_tag(output, tag)
+        elif call.name in ("detach", "data"):
+            self._note_cut(call.name, "cuts the way of relevance")
+        return result
+
+    def _check_seen(self, relevant: list[Tensor], name: str) -> None:
+        """Find tensors that reached us by an operation that interception cannot see."""
+        for tensor in relevant:
+            if tensor not in self._tags:
+                if tensor.grad_fn is None:
+                    self._open_leaf(tensor)
+                else:
+                    self._foreign(tensor, f"made an input of {name} out of relprop's sight")
+
+    @_unseen
+    def after_module(self, module: nn.Module, output: Any) -> None:
+        """Find what interception cannot see where it is best named: at the end of the module that did it."""
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None and tensor not in self._tags:
+                self._foreign(tensor, f"relprop cannot see inside {type(module).__name__}")
+
+    def _foreign(self, tensor: Tensor, reason: str) -> None:
+        assert tensor.grad_fn is not None
+        self.gap(tensor.grad_fn.name(), reason)
+        self.set_tag(tensor, Tag())
+
+    def _open_leaf(self, tensor: Tensor) -> None:
+        self.ledger.samples = tensor.shape[0] if tensor.dim() else 1
+        self.set_tag(tensor, Tag(nonnegative=bool((tensor >= 0).all())))
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        if isinstance(tensor, nn.Parameter):
+            return True
+        # A leaf that is none of ours is a parameter in all but name.
+        return tensor.is_leaf and not self.any_leaf and not any(tensor is t for leaf in self._leaves for t in leaf)
+
+    def _note_cut(self, name: str, reason: str) -> None:
+        if len(self.cuts) < 5:
+            self.cuts.append(Gap(self.modules.path, name, _user_line(), reason))
+
+
+@contextmanager
+def intercepting(interception: Interception) -> Iterator[Interception]:
+    """Intercept torch calls in this thread while the context is open, with gradients enabled."""
+
+    def active() -> bool:
+        return bool(_active.stack) and _active.stack[-1] is interception
+
+    with (
+        follow_modules(interception.modules, active, interception.after_module),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
+        _active.stack.append(interception)
+        try:
+            with interception:
+                yield interception
+        finally:
+            _active.stack.pop()
+
+
+def empty_slot(tensor: Tensor) -> Tensor:
+    """A tensor of this shape whose values do not matter, in the memory of one number."""
+    return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+
+
+def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False, slot: Tensor | None = None) -> Tag:
+    """What holds of a result of operands with these tags."""
+    return Tag(depth=max(tag.depth for tag in tags), nonnegative=nonnegative, slot=slot)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        yield from tensors_in(tuple(value.values()))
+
+
+def _without_parameters(call: Call, parameters: list[Tensor]) -> Call:
+    """Detach parameters, so that no gradient is computed for them."""
+    stand_ins = {id(p): p.detach() for p in parameters}
+    found = {id(stand_ins[id(p)]): p for p in parameters}
+
+    def swap(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return stand_ins.get(id(value), value)
+        if isinstance(value, (list, tuple)):
+            items = [swap(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return {key: swap(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    return replace(call, args=swap(call.args), kwargs=swap(call.kwargs), constants=found)
+
+
+_SCORES = "explain the scores before it: leave the last layer out of the model, or choose them with target=..."
+
+_REASONS = {
+    "softmax": _SCORES,
+    "log_softmax": _SCORES,
+    "batch_norm": "batch normalization is not covered yet; fold it into the layer before it",
+}
+"""Better advice than that there is no entry."""
+
+_LIBRARIES = tuple(str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"]))
+
+
+def _user_line() -> str:
+    """File and line of the innermost caller outside torch and relprop."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _coverage_message(gaps: Sequence[Gap]) -> str:
+    names = sorted({gap.operation for gap in gaps})
+    count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
+    return (
+        f"relevance meets {count} that relprop has no rule for:\n"
+        + "\n".join(f"  - {gap}" for gap in gaps)
+        + "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept the plain "
+        f"gradient there with explain(..., accept={names!r})."
+    )
+
+
+def _disconnected_message(cuts: Sequence[Gap]) -> str:
+    places = "".join(f"\n  - {cut}" for cut in cuts)
+    return (
+        "the explained score does not depend on the input through recorded operations."
+        + (f" The way is cut here:{places}\nRemove" if places else " Look for")
+        + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
+    )

@@ -1,0 +1,78 @@
+"""Where relevance went: what every sink absorbed, per sample. Together with the inputs' relevance it sums to the seed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ledger:
+    """The books of one run.
+
+    Attributes:
+        samples: how many samples the run has.
+        seed: relevance at the explained output, (samples,) float64.
+        inputs: relevance at the inputs, (samples,) float64.
+        absorbed: per sink ("bias", "epsilon", "constant", ...), (samples,) float64.
+        operations: per module path and operation, what each sink absorbed there; empty unless asked for.
+    """
+
+    samples: int = 1
+    per_operation: bool = False
+    seed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    inputs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    absorbed: dict[str, Tensor] = field(default_factory=dict)
+    operations: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
+
+    def add(self, sink: str, amount: Tensor, path: str, operation: str) -> None:
+        """Note that a sink absorbed `amount`, a tensor with samples first, in an operation of the module at `path`."""
+        amount = self.per_sample(amount)
+        _accumulate(self.absorbed, sink, amount)
+        if self.per_operation:
+            _accumulate(self.operations.setdefault((path, operation), {}), sink, amount)
+
+    def per_sample(self, amount: Tensor) -> Tensor:
+        """Sum a tensor over all but the samples, which are its first dimension, possibly merged with others."""
+        if amount.dim() == 0 or amount.shape[0] % self.samples:
+            raise ValueError(f"a tensor of shape {tuple(amount.shape)} does not have {self.samples} samples first")
+        return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
+
+    @property
+    def total(self) -> Tensor:
+        """Relevance that was found again, at inputs and sinks, (samples,) float64."""
+        return self.inputs + sum(self.absorbed.values(), torch.zeros_like(self.inputs))
+
+    @property
+    def gap(self) -> Tensor:
+        """|total - seed| over the largest amount in the books, (samples,): rounding errors if the run is right."""
+        amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
+        largest = amounts.abs().amax(0)
+        return (self.total - self.seed).abs() / torch.where(largest > 0, largest, 1)
+
+    def rows(self) -> Iterator[tuple[str, Tensor]]:
+        """The books' lines in order: seed, inputs, each sink."""
+        yield "seed", self.seed
+        yield "inputs", self.inputs
+        yield from sorted(self.absorbed.items())
+
+    def __str__(self) -> str:
+        return _table(dict(self.rows()), self.gap)
+
+
+def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
+    books[sink] = books[sink] + amount if sink in books else amount
+
+
+def _wide(amount: Tensor) -> torch.dtype:
+    # Sums of half precision are taken in single precision.
+    return amount.dtype if amount.dtype == torch.float64 else torch.float32
+
+
+def _table(rows: Mapping[str, Tensor], gap: Tensor) -> str:
+    shown = min(len(gap), 6)
+    width = max(map(len, rows))
+    lines = [f"{name:{width}s} " + " ".join(f"{v:12.6g}" for v in row[:shown].tolist()) for name, row in rows.items()]
+    more = f"  (the first {shown} of {len(gap)} samples)" if len(gap) > shown else ""
+    return "\n".join([*lines, f"closes to {float(gap.max()):.1e} of the largest amount{more}"])

@@ -1,0 +1,170 @@
+"""Linear maps: what a rule may do with a linear operation, whatever its kind.
+
+A map knows how a weight is applied and how its transpose is; it does not hold the weight, because rules apply modified
+ones. Two verbs more come from the map with all weights one, at the price of a single channel.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Size, Tensor
+
+
+class LinearMap(ABC):
+    """The bias-free linear map x ↦ x·w of a kind of operation."""
+
+    @abstractmethod
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return L_w(x)."""
+
+    @abstractmethod
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        """Return T_w(s), the gradient of Σ L_w(x)·s by an input x of this shape."""
+
+    @abstractmethod
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        """Return T_1(s), the transpose with all weights one, for an input of this shape."""
+
+    @abstractmethod
+    def fan_in(self, shape: Size) -> Tensor:
+        """Return L_1(1): how many inputs each output is connected to. Broadcasts against the output."""
+
+    @abstractmethod
+    def outputs(self, weight: Tensor) -> int:
+        """How many outputs, or output channels, the weight has."""
+
+    @abstractmethod
+    def align_bias(self, bias: Tensor) -> Tensor:
+        """Return the bias, of shape (out,), shaped for broadcasting against the output."""
+
+    @abstractmethod
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        """Return a constant given by the user as a tensor of a sample's shape, (1, *shape[1:]).
+
+        Args:
+            value: a number, a value per channel, or one per element of a sample.
+            shape: of the input, samples first.
+
+        Raises:
+            ValueError: the value has none of these shapes.
+        """
+
+
+@dataclass(frozen=True)
+class Dense(LinearMap):
+    """The last dimension is mapped. Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight."""
+
+    transposed: bool = False
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ (weight if self.transposed else weight.t())
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return s @ (weight.t() if self.transposed else weight)
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return s.sum(-1, keepdim=True).expand(shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return torch.tensor(float(shape[-1]))
+
+    def outputs(self, weight: Tensor) -> int:
+        return weight.shape[1 if self.transposed else 0]
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        sample = Size([1, *shape[1:]])
+        if value.dim() > 1 and value.numel() == prod(shape[1:]):
+            return value.reshape(sample)  # a picture's bounds, for pixels that were flattened on the way
+        return _expand(value, sample)
+
+
+@dataclass(frozen=True)
+class Convolution(LinearMap):
+    """Convolution and transposed convolution of any dimension, grouped and depthwise too.
+
+    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space).
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+    kernel: tuple[int, ...]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._apply(x, weight, self.groups)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return self._transpose(s, weight, shape, self.groups)
+
+    # With all weights one, the output channels of a group are equal and its input channels only matter by their
+    # sum. One channel a group, moved into the batch, is therefore enough.
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        n, groups, space = s.shape[0], self.groups, shape[2:]
+        single = s.unflatten(1, (groups, -1)).sum(2).flatten(0, 1).unsqueeze(1)
+        one = self._transpose(single, self._ones(s), Size([n * groups, 1, *space]), 1)
+        per_group = one.reshape(n, groups, 1, *space)
+        return per_group.expand(n, groups, shape[1] // groups, *space).reshape(shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        ones = torch.ones(1, 1, *shape[2:])
+        return self._apply(ones, self._ones(ones), 1) * (shape[1] // self.groups)
+
+    def outputs(self, weight: Tensor) -> int:
+        return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias.reshape(-1, *[1] * len(self.stride))
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        if value.dim() == 1 and value.shape[0] == shape[1]:
+            value = value.reshape(-1, *[1] * len(self.stride))
+        return _expand(value, Size([1, *shape[1:]]))
+
+    def _ones(self, like: Tensor) -> Tensor:
+        return like.new_ones(1, 1, *self.kernel)
+
+    def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
+        return torch.ops.aten.convolution(
+            x,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            groups,
+        )
+
+    def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
+        # The input's values do not matter for its gradient, its shape does.
+        x = s.new_empty(()).expand(shape)
+        return torch.ops.aten.convolution_backward(
+            s,
+            x,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            groups,
+            (True, False, False),
+        )[0]
+
+
+def _expand(value: Tensor, shape: Size) -> Tensor:
+    try:
+        return value.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"{tuple(value.shape)} does not broadcast to a sample of shape {tuple(shape[1:])}") from error

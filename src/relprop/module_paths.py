@@ -1,0 +1,86 @@
+"""Which module of the model is running: its path, kept by hooks that live only inside a context.
+
+The hooks are registered for the process and not on the user's modules, so that nothing is written on the model;
+they do nothing in threads, and for runs, other than the one that entered the context.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+@dataclass
+class ModulePaths:
+    """The stack of running modules, outermost first."""
+
+    frames: list[tuple[nn.Module, str]] = field(default_factory=list)
+    _names: dict[nn.Module, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost running module within the outermost one; empty for the outermost itself."""
+        return self.frames[-1][1] if self.frames else ""
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The running modules, outermost first."""
+        return tuple(module for module, _ in self.frames)
+
+    def enter(self, module: nn.Module) -> None:
+        """Note that `module` begins its forward."""
+        if not self.frames:
+            self._names = {m: name for name, m in reversed(list(module.named_modules()))}
+        self.frames.append((module, self._path_of(module)))
+
+    def leave(self, module: nn.Module) -> None:
+        """Note that `module` ended its forward, or left it by an exception."""
+        while self.frames:
+            left, _ = self.frames.pop()
+            if left is module:
+                break
+
+    def _path_of(self, module: nn.Module) -> str:
+        if not self.frames:
+            return ""
+        parent, prefix = self.frames[-1]
+        # A shared module has several names; the right one is that by which its parent called it.
+        for name, child in parent.named_children():
+            if child is module:
+                return f"{prefix}.{name}" if prefix else name
+        return self._names.get(module, f"{prefix}.{type(module).__name__}".lstrip("."))
+
+
+@contextmanager
+def follow_modules(
+    paths: ModulePaths, active: Callable[[], bool], after: Callable[[nn.Module, Any], None]
+) -> Iterator[None]:
+    """Keep `paths` up to date while the context is open.
+
+    Args:
+        paths: the stack to keep.
+        active: whether the module that runs now, in this thread, belongs to this context.
+        after: called with each module of the context and its output.
+    """
+
+    def enter(module: nn.Module, _arguments: Any) -> None:
+        if active():
+            paths.enter(module)
+
+    def leave(module: nn.Module, _arguments: Any, output: Any) -> None:
+        if active():
+            after(module, output)
+            paths.leave(module)
+
+    handles = [
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

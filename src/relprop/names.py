@@ -1,0 +1,64 @@
+"""One name for an operation, whichever way torch code spells it."""
+
+from functools import cache
+from typing import Any
+
+_SYNONYMS = {
+    "__add__": "add",
+    "__radd__": "add",
+    "__sub__": "sub",
+    "__rsub__": "rsub",
+    "__mul__": "mul",
+    "__rmul__": "mul",
+    "__div__": "div",
+    "__truediv__": "div",
+    "__rdiv__": "rdiv",
+    "__rtruediv__": "rdiv",
+    "__matmul__": "matmul",
+    "__rmatmul__": "rmatmul",
+    "__neg__": "neg",
+    "__pos__": "positive",
+    "__getitem__": "getitem",
+    "__setitem__": "setitem",
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "div",
+    "true_divide": "div",
+    "negative": "neg",
+    "concat": "cat",
+    "concatenate": "cat",
+    "mm": "matmul",
+    "clip": "clamp",
+    "swapdims": "swapaxes",
+    "transpose": "swapaxes",
+    "moveaxis": "movedim",
+}
+
+
+@cache
+def canonical_name(function: Any) -> tuple[str, bool]:
+    """Name of a torch function and whether it overwrites its first argument.
+
+    `torch.relu`, `F.relu`, `Tensor.relu` are ("relu", False), `torch.relu_` is ("relu", True), `x += y` is
+    ("add", True); a property goes by its own name. What is not a torch function goes by its representation, which is
+    the name of no entry.
+    """
+    name = getattr(function, "__name__", None)
+    if name is None or not _is_torch(function):
+        return repr(function), False
+    if name in ("__get__", "__set__"):
+        return str(function.__self__.__name__), name == "__set__"
+    if name == "__setitem__":
+        return "setitem", True
+    if name.startswith("__i") and name.endswith("__") and name != "__invert__":
+        plain = f"__{name[3:]}"
+        return _SYNONYMS.get(plain, plain), True
+    inplace = name.endswith("_") and not name.startswith("_")
+    name = name.removesuffix("_") if inplace else name
+    return _SYNONYMS.get(name, name), inplace
+
+
+def _is_torch(function: Any) -> bool:
+    # Methods of the C classes have no module of their own.
+    module = getattr(function, "__module__", None) or getattr(type(function), "__module__", "")
+    return module.split(".")[0] in ("torch", "builtins")

@@ -1,0 +1,488 @@
+"""The rules by which relevance crosses a linear operation, each at most four products with the weight.
+
+Letters as in the literature: input x, weight w, bias b, output z = x·w + b, z0 = z - b; relevance R, and the coefficient
+c = R/x that autograd carries. (u)+ = max(0, u), (u)- = min(0, u); L_w the bias-free map with weight w, T_w its transpose.
+P = Σ_i (x_i w_ij)+ and N = Σ_i (x_i w_ij)- are the positive and the negative contributions to an output; for inputs of
+any sign P = (z0 + A)/2 and N = (z0 - A)/2 with A = L_|w|(|x|). Where x is known to be non-negative, P = L_w+(x).
+
+A rule is a frozen dataclass, so that it prints, compares and is stored as itself. It returns a coefficient, or, where
+it puts relevance on inputs that may be zero, the relevance itself.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from relprop import weights
+from relprop.errors import RuleError
+from relprop.linear_maps import LinearMap
+
+Bias = Literal["absorb", "ignore", "distribute"]
+"""What becomes of the bias b_j's share: kept and reported, none given, or given in equal parts to the inputs."""
+
+Bound = float | tuple[float, ...] | Tensor
+"""A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
+
+
+@dataclass
+class LinearOperation:
+    """One call of a linear operation, as a rule sees it.
+
+    Attributes:
+        map: the kind of operation.
+        x: input (samples, ...), detached.
+        z: output (samples, ...), bias included, detached.
+        weight: as the model holds it, so that modified weights are found in the cache.
+        bias: (out,) or None, detached.
+        nonnegative: whether the input is known to be non-negative.
+    """
+
+    map: LinearMap
+    x: Tensor
+    z: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    nonnegative: bool
+
+    @property
+    def b(self) -> Tensor | None:
+        """The bias, shaped for broadcasting against the output."""
+        return None if self.bias is None else self.map.align_bias(self.bias)
+
+    @property
+    def z0(self) -> Tensor:
+        """The output without bias."""
+        return self.z if self.b is None else self.z - self.b
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """L_weight(x)."""
+        return self.map.apply(self.x, weight.detach())
+
+    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
+        """T_weight(s)."""
+        return self.map.transpose(s, weight.detach(), self.x.shape)
+
+    def magnitude(self) -> Tensor:
+        """A = L_|w|(|x|)."""
+        return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
+
+    def positive_part(self) -> tuple[Tensor, Tensor]:
+        """P, and A or a bound of it: the scale of the rounding errors in P."""
+        if self.nonnegative:
+            P = self.forward(weights.positive(self.weight))
+            return P, P
+        A = self.magnitude()
+        return (self.z0 + A) / 2, A
+
+    def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
+        """A value that depends on weight and input shape only, from the cache."""
+        key = (key, self.map, self.x.shape[1:])
+        return weights.modified(self.weight, purpose, lambda _: make(), key)
+
+
+@dataclass
+class Incoming:
+    """Relevance that arrives at an output z: a coefficient, relevance put on z directly, or both. R = c·z + direct."""
+
+    c: Tensor | None
+    direct: Tensor | None
+    z: Tensor
+
+    @property
+    def relevance(self) -> Tensor:
+        """R."""
+        R = torch.zeros_like(self.z) if self.c is None else self.c * self.z
+        return R if self.direct is None else R + self.direct
+
+    def per_output(self) -> Tensor:
+        """R/z, which is the coefficient itself where nothing was put on z directly."""
+        if self.direct is None and self.c is not None:
+            return self.c
+        return divide(self.relevance, self.z)
+
+
+@dataclass
+class Propagated:
+    """Relevance of an operation's input, R = x·coefficient + direct, and per output what did not get there.
+
+    `absorbed` has the amounts by the name of the sink; each of the output's shape, or summed over all but samples.
+    """
+
+    coefficient: Tensor | None = None
+    direct: Tensor | None = None
+    absorbed: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Rule(Protocol):
+    """How relevance crosses a linear operation. Any callable of this form can be used, with `puts_relevance`."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        """Whether the rule puts relevance on inputs that may be zero, which no coefficient can express."""
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        """Return the relevance of the operation's input."""
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
+
+    Raises:
+        RuleError: ε is negative or not finite, or the bias mode is unknown.
+    """
+
+    epsilon: float = 1e-6
+    bias: Bias = "absorb"
+
+    def __post_init__(self) -> None:
+        _require_nonnegative(self, "epsilon", self.epsilon)
+        _require_bias_mode(self)
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        z = op.z0 if self.bias == "ignore" else op.z
+        if self.epsilon == 0 and z is op.z:
+            s, absorbed = incoming.per_output(), {}
+        else:
+            stabiliser = torch.copysign(z.new_tensor(self.epsilon), z)
+            s = divide(incoming.relevance, z + stabiliser)
+            absorbed = {"epsilon": s * stabiliser}
+        return _with_bias(op, self.bias, s, op.b, Propagated(op.transpose(s, op.weight), absorbed=absorbed))
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Positive contributions to z_j > 0, and negative ones to z_j < 0, weigh 1+γ; the bias likewise.
+
+    For z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j if x ≥ 0 (Montavon et al. 2019, ch. 10).
+    Both signs of x and z: Andéol et al. 2021. The denominator is z + γ·P or z + γ·N; it has the sign of z and at least
+    its size, so there is no pole. Three products for non-negative inputs (a fourth where z < 0 has relevance), else four.
+
+    Raises:
+        RuleError: γ is negative or not finite, or the bias mode is unknown.
+    """
+
+    gamma: float = 0.25
+    bias: Bias = "absorb"
+
+    def __post_init__(self) -> None:
+        _require_nonnegative(self, "gamma", self.gamma)
+        _require_bias_mode(self)
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        z0, b, gamma, R = op.z0, op.b, self.gamma, incoming.relevance
+        z = z0 if self.bias == "ignore" else op.z
+        below = z < 0
+        if op.nonnegative:
+            gamma_P = op.forward(weights.favoured(op.weight, gamma)) - z0
+            # A ReLU behind z keeps relevance from z < 0; then one product is saved.
+            one_sided = not bool((below & (R != 0)).any())
+            favoured = gamma_P if one_sided else torch.where(below, gamma * z0 - gamma_P, gamma_P)
+        else:
+            one_sided = False
+            favoured = gamma / 2 * (z0 + torch.copysign(op.magnitude(), z))
+        share = None
+        if b is not None:
+            share = b + gamma * torch.where(below, b.clamp(max=0), b.clamp(min=0))
+        den = z0 + favoured if share is None or self.bias == "ignore" else z0 + favoured + share
+        s = divide(R, den)
+        if one_sided:
+            c = op.transpose(s, weights.favoured(op.weight, gamma))
+        elif op.nonnegative:
+            # γ·T_w- = γ·T_w - γ·T_w+ where z < 0
+            plus = op.transpose(torch.where(below, -s, s), weights.positive(op.weight))
+            c = op.transpose(torch.where(below, (1 + gamma) * s, s), op.weight) + gamma * plus
+        else:
+            favour = op.transpose(torch.where(below, -s, s), weights.absolute(op.weight))
+            c = (1 + gamma / 2) * op.transpose(s, op.weight) + gamma / 2 * op.x.sign() * favour
+        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+
+
+@dataclass(frozen=True)
+class AlphaBeta:
+    """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60. Four products.
+
+    Where an output has no positive (negative) contributions, the negative (positive) ones get all of its relevance.
+
+    Raises:
+        RuleError: α - β is not 1, β is negative, or the bias mode is unknown.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: Bias = "ignore"
+
+    def __post_init__(self) -> None:
+        if not abs(self.alpha - self.beta - 1) < 1e-9:
+            raise RuleError(
+                f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not conserved; "
+                f"for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
+            )
+        _require_nonnegative(self, "beta", self.beta)
+        _require_bias_mode(self)
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        z0, b, R = op.z0, op.b, incoming.relevance
+        P, _ = op.positive_part()
+        N = z0 - P
+        if b is not None and self.bias != "ignore":
+            P, N = P + b.clamp(min=0), N + b.clamp(max=0)
+        threshold = tolerance(P.dtype) * (P - N) + _smallest(P.dtype)
+        has_P, has_N = threshold < P, threshold < -N
+        both = has_P & has_N
+        # Coefficients of the positive and of the negative contributions.
+        p = (torch.where(both, self.alpha * R, R) / P).masked_fill_(~has_P, 0)
+        n = (torch.where(both, -self.beta * R, R) / N).masked_fill_(~has_N, 0)
+        if op.nonnegative:
+            c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
+        else:
+            c = op.transpose((p + n) / 2, op.weight)
+            c = c + op.x.sign() * op.transpose((p - n) / 2, weights.absolute(op.weight))
+        lost = R.masked_fill(has_P | has_N, 0)
+        result = Propagated(c, absorbed={"no contribution": lost})
+        if b is None or self.bias == "ignore":
+            return result
+        return _give_bias(op, self.bias, p * b.clamp(min=0) + n * b.clamp(max=0), result)
+
+
+@dataclass(frozen=True)
+class ZPlus:
+    """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
+
+    Three products for non-negative inputs, else four. What an output without positive contributions gets, through its
+    bias, is lost and reported.
+
+    Raises:
+        RuleError: the bias mode is unknown.
+    """
+
+    bias: Bias = "ignore"
+
+    def __post_init__(self) -> None:
+        _require_bias_mode(self)
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        R = incoming.relevance
+        P, scale = op.positive_part()
+        share = None if op.b is None else op.b.clamp(min=0)
+        # Only a difference, (z0 + A)/2, has rounding errors that look like small contributions.
+        if not op.nonnegative:
+            P = P.masked_fill(P <= tolerance(P.dtype) * scale, 0)
+        den = P if share is None or self.bias == "ignore" else P + share
+        s = divide(R, den)
+        if op.nonnegative:
+            c = op.transpose(s, weights.positive(op.weight))
+        else:
+            half = s / 2
+            c = op.transpose(half, op.weight)
+            c = c + op.x.sign() * op.transpose(half, weights.absolute(op.weight))
+        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: each input gets a part in proportion to the size of what it says.
+
+    Three products.
+
+    Raises:
+        RuleError: the bias mode is unknown.
+    """
+
+    bias: Bias = "absorb"
+
+    def __post_init__(self) -> None:
+        _require_bias_mode(self)
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        R, A = incoming.relevance, op.magnitude()
+        share = None if op.b is None else op.b.abs()
+        den = A if share is None or self.bias == "ignore" else A + share
+        s = divide(R, den)
+        c = op.transpose(s, weights.absolute(op.weight))
+        c = c if op.nonnegative else op.x.sign() * c
+        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+
+
+@dataclass(frozen=True, eq=False)
+class ZBox:
+    """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h. Montavon et al. 2017, eq. 14.
+
+    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input shape is
+    seen for the first time.
+
+    Args:
+        low: l, one number, a sequence with one per channel, or a tensor with one per element of a sample.
+        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are taken.
+
+    Raises:
+        RuleError: a low bound is above the high one or not finite, or one bound alone is given.
+    """
+
+    low: Bound | None = None
+    high: Bound | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                value = value.detach().clone()  # what the caller does to it later is not meant here
+            elif value is not None and not isinstance(value, (int, float)):
+                value = tuple(float(v) for v in value)
+            object.__setattr__(self, name, value)
+        if (self.low is None) != (self.high is None):
+            raise RuleError(f"{self}: give both bounds, low and high, or neither.")
+        if self.low is None or self.high is None:
+            return
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise RuleError(f"{self}: the bounds must be finite.")
+        try:
+            crossed = bool((low > high).any())
+        except RuntimeError:
+            raise RuleError(
+                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the same shape."
+            ) from None
+        if crossed:
+            raise RuleError(f"{self}: low is above high; exchange them.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ZBox):
+            return NotImplemented
+        return _same_bound(self.low, other.low) and _same_bound(self.high, other.high)
+
+    def __hash__(self) -> int:
+        # Equal rules hash equally; tensors are only told apart by ==.
+        return hash(tuple(b if not isinstance(b, Tensor) else b.shape for b in (self.low, self.high)))
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        if self.low is None or self.high is None:
+            raise RuleError(f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high)).")
+        low, high = self._aligned(op, self.low), self._aligned(op, self.high)
+        m, r = (low + high) / 2, (high - low) / 2
+        absolute_w = weights.absolute(op.weight)
+        L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
+        L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)
+        R = incoming.relevance
+        den = op.z0 - L_m + L_r
+        den = den.masked_fill(den.abs() <= tolerance(den.dtype) * L_r, 0)
+        s = divide(R, den)
+        direct = (op.x - m) * op.transpose(s, op.weight) + r * op.transpose(s, absolute_w)
+        return Propagated(direct=direct, absorbed={"no contribution": R - s * den})
+
+    def _aligned(self, op: LinearOperation, bound: Bound) -> Tensor:
+        value = torch.as_tensor(bound, dtype=op.x.dtype, device=op.x.device)
+        try:
+            return op.map.align_input(value, op.x.shape)
+        except ValueError as error:
+            raise RuleError(f"{self}: the bound's shape {error}.") from None
+
+
+@dataclass(frozen=True)
+class WSquare:
+    """R_i = Σ_j w_ij² / Σ_i w_ij² · R_j, for unbounded inputs. Montavon et al. 2017, eq. 12. Two products."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        w2 = weights.square(op.weight)
+        den = op.constant("square sum", lambda: op.map.apply(torch.ones_like(op.x[:1]), w2), None)
+        R = incoming.relevance
+        s = divide(R, den)
+        return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": R - s * den})
+
+
+@dataclass(frozen=True)
+class Flat:
+    """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019. Less than two products."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        return Propagated(direct=op.map.spread(incoming.relevance / _fan_in(op), op.x.shape))
+
+
+def divide(R: Tensor, denominator: Tensor) -> Tensor:
+    """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
+    return (R / denominator).masked_fill_(denominator.abs() < _smallest(R.dtype), 0)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative size under which a difference of two sums of contributions counts as rounding noise."""
+    return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    info = torch.finfo(dtype)
+    return info.smallest_normal / info.eps
+
+
+def _fan_in(op: LinearOperation) -> Tensor:
+    return op.constant("fan in", lambda: op.map.fan_in(op.x.shape).to(op.z), None)
+
+
+def _with_bias(op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None, result: Propagated) -> Propagated:
+    """Account for a bias that stands with `share` in the denominator of s."""
+    if share is None or mode == "ignore":
+        return result
+    if mode == "absorb" and 1 < share.dim() < s.dim():
+        # One bias a channel: summing s over space first saves a pass over the output.
+        return _give_bias(op, mode, s.flatten(2).sum(2) * share.flatten(), result)
+    return _give_bias(op, mode, s * share, result)
+
+
+def _give_bias(op: LinearOperation, mode: Bias, amount: Tensor, result: Propagated) -> Propagated:
+    """Report what the bias got, or give it in equal parts to the connected inputs."""
+    if mode == "distribute":
+        result.direct = op.map.spread(amount / _fan_in(op), op.x.shape)
+    else:
+        result.absorbed["bias"] = amount
+    return result
+
+
+def _require_nonnegative(rule: Epsilon | Gamma | AlphaBeta, name: str, value: float) -> None:
+    if not (isfinite(value) and value >= 0):
+        raise RuleError(f"{rule}: {name} must be a finite number, 0 or larger.")
+
+
+def _require_bias_mode(rule: Epsilon | Gamma | AlphaBeta | ZPlus | Absolute) -> None:
+    if rule.bias not in get_args(Bias):
+        raise RuleError(f"{rule}: bias must be one of {', '.join(map(repr, get_args(Bias)))}.")
+
+
+def _same_bound(a: Bound | None, b: Bound | None) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool((a == b).all())
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

@@ -1,0 +1,217 @@
+"""What is explained: a target takes the model's output to one score for each sample.
+
+A score's relevance starts as the score itself. Targets run inside the interception, like the model: what they do to the
+output is propagated by the same rules.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from relprop.errors import InputError
+
+TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
+"""What users may give for a target: see `as_target`."""
+
+
+class Target(Protocol):
+    """A function from the model's output to one score for each sample, (samples,)."""
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the scores."""
+
+
+@dataclass(frozen=True)
+class Logit:
+    """The score of one class: each sample's own (an index per sample), the same for all, or the largest (None)."""
+
+    index: int | tuple[int, ...] | None = None
+
+    def classes(self, output: Tensor) -> Tensor:
+        """Return the explained class of each sample, int64."""
+        return _classes(self.index, output)
+
+    def __call__(self, output: Any) -> Tensor:
+        return _weighted(output, _one_hot(self.classes(_scores(output)), output))
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """The score of a class against all others: +1 for it, -1/(n-1) for each other."""
+
+    index: int | tuple[int, ...] | None = None
+
+    def classes(self, output: Tensor) -> Tensor:
+        """Return the class of each sample that stands against the others, int64."""
+        return _classes(self.index, output)
+
+    def __call__(self, output: Any) -> Tensor:
+        chosen = _one_hot(self.classes(_scores(output)), output)
+        others = (1 - chosen) / max(1, output.shape[1] - 1)
+        return _weighted(output, chosen - others)
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """The score of a class minus that of the best other class."""
+
+    index: int | tuple[int, ...] | None = None
+
+    def classes(self, output: Tensor) -> Tensor:
+        """Return the class of each sample that stands against the best other, int64."""
+        return _classes(self.index, output)
+
+    def __call__(self, output: Any) -> Tensor:
+        scores = _scores(output)
+        if output.shape[1] < 2:
+            raise InputError(f"target {self}: an output of one class has no runner-up.")
+        chosen = _one_hot(self.classes(scores), output)
+        rival = scores.masked_fill(chosen.bool(), -torch.inf).argmax(1)
+        return _weighted(output, chosen - _one_hot(rival, output))
+
+
+@dataclass(frozen=True)
+class LogOdds:
+    """Log-odds of a class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others. Montavon et al. 2019, ch. 10.
+
+    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c); the sum over classes is η_c.
+    """
+
+    index: int | tuple[int, ...] | None = None
+
+    def classes(self, output: Tensor) -> Tensor:
+        """Return the class of each sample, int64."""
+        return _classes(self.index, output)
+
+    def __call__(self, output: Any) -> Tensor:
+        scores = _scores(output)
+        if output.shape[1] < 2:
+            raise InputError(f"target {self}: an output of one class has no odds; explain the logit.")
+        chosen = _one_hot(self.classes(scores), output)
+        differences = (scores * chosen).sum(1, keepdim=True) - scores
+        others = (-differences).masked_fill(chosen.bool(), -torch.inf)
+        log_odds = -others.logsumexp(1, keepdim=True)
+        tiny = torch.finfo(scores.dtype).eps
+        divisor = differences + torch.copysign(differences.new_tensor(tiny), differences)
+        on_differences = others.softmax(1) * log_odds / divisor
+        return _weighted(output, chosen * on_differences.sum(1, keepdim=True) - on_differences)
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """A weighted sum of the output: weights of its shape, or of one sample's shape."""
+
+    weights: Tensor
+
+    def __call__(self, output: Any) -> Tensor:
+        _require_tensor(output)
+        if self.weights.shape not in (output.shape, output.shape[1:]):
+            raise InputError(
+                f"target weights of shape {tuple(self.weights.shape)} do not fit the output of shape "
+                f"{tuple(output.shape)}; give weights of the output's shape, or of one sample's, {tuple(output.shape[1:])}."
+            )
+        return _weighted(output, self.weights.to(output.detach()).expand(output.shape))
+
+
+def as_target(target: TargetLike) -> Target:
+    """Make a target of what users give.
+
+    Args:
+        target: None for each sample's largest output; a class index; a class index per sample (sequence or integer
+            tensor); a floating tensor of weights of the output's shape; a function from the output to one score per
+            sample, such as `Contrastive(3)` or `lambda output: output[:, 3] - output[:, 5]`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if target is None:
+        return Logit()
+    if isinstance(target, bool):
+        raise InputError("target=True or False is no class index; give a number, one per sample, weights or a function.")
+    if isinstance(target, int):
+        return Logit(target)
+    if isinstance(target, Tensor) and target.is_floating_point():
+        return Weighted(target.detach())
+    if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_complex() and target.dim() <= 1:
+        return Logit(tuple(target.tolist()) if target.dim() else int(target))
+    if isinstance(target, Tensor):
+        raise InputError(
+            f"target is a {target.dtype} tensor of shape {tuple(target.shape)}; give integers of shape (samples,) for "
+            "classes, or floating-point weights of the output's shape."
+        )
+    if callable(target):
+        return target
+    if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(t) for t in target):
+        return Logit(tuple(int(t) for t in target))
+    if _is_index(target):
+        return Logit(int(target))
+    raise InputError(
+        f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor of weights of "
+        "the output's shape, or a function from the output to one score per sample."
+    )
+
+
+def scores_of(target: Target, output: Any, samples: int) -> Tensor:
+    """Apply a target and check that it gives one score for each sample.
+
+    Raises:
+        InputError: it does not.
+    """
+    scores = target(output)
+    if not isinstance(scores, Tensor) or scores.shape != (samples,):
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError(
+            f"the target must give one score for each sample, a tensor of shape ({samples},); {target!r} gave {got}."
+        )
+    return scores
+
+
+def _is_index(value: Any) -> bool:
+    # NumPy's integers are no int, but say that they can be an index.
+    return hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
+
+
+def _require_tensor(output: Any) -> None:
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"the model returns {type(output).__name__} and not a tensor: say what to explain, for instance "
+            "target=lambda output: output.logits[:, 3]."
+        )
+
+
+def _scores(output: Any) -> Tensor:
+    """Return the output of a classifier, (samples, classes), detached."""
+    _require_tensor(output)
+    if output.dim() != 2:
+        raise InputError(
+            f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for instance "
+            "target=lambda output: output.flatten(1)[:, 3]."
+        )
+    scores: Tensor = output.detach()
+    return scores
+
+
+def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
+    samples, classes = output.shape
+    if index is None:
+        return output.argmax(1)
+    indices = torch.as_tensor(index, device=output.device)
+    if indices.dim() and len(indices) != samples:
+        raise InputError(f"target has {len(indices)} classes for {samples} samples; give one class for each sample.")
+    if bool((indices < 0).any()) or bool((indices >= classes).any()):
+        wrong = sorted({int(i) for i in indices.reshape(-1).tolist() if not 0 <= i < classes})
+        raise InputError(
+            f"target {', '.join(map(str, wrong))} is out of range: the output has {classes} classes, 0 to {classes - 1}."
+        )
+    return indices.expand(samples).long()
+
+
+def _one_hot(classes: Tensor, output: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(classes, output.shape[1]).to(output.detach())
+
+
+def _weighted(output: Tensor, weights: Tensor) -> Tensor:
+    return (output * weights).flatten(1).sum(1)
