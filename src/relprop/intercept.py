@@ -32,6 +32,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """An operation, remembered with its result, so that a later one can attach to its operand instead of its result.
+
+    Attributes:
+        x: the operand.
+        version: of the operand's memory when the operation ran.
+    """
+
+    x: Tensor
+    version: int
+
+    @property
+    def intact(self) -> bool:
+        """Whether the operand still has the value that the operation saw."""
+        return self.x._version == self.version
+
+
 @dataclass(frozen=True)
 class Tag:
     """What is known of a tensor on the way of relevance.
@@ -41,13 +59,13 @@ class Tag:
         nonnegative: whether it cannot be negative.
         slot: a companion of the same shape whose gradient is relevance itself, beside the coefficient that the
             tensor's own gradient is. Only rules that put relevance on zeros need it; None where there are none.
-        origin: what an operation left here for a later one to re-root on (the linear operation behind a bias).
+        origin: what an operation left here for a later one to re-root on: see `Origin`.
     """
 
     depth: int = 0
     nonnegative: bool = False
     slot: Tensor | None = None
-    origin: Any = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

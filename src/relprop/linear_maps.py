@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Size, Tensor
 
 
@@ -87,7 +88,8 @@ class Dense(LinearMap):
 class Convolution(LinearMap):
     """Convolution and transposed convolution of any dimension, grouped and depthwise too.
 
-    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space).
+    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space). `pads` are zeros put
+    around the input beforehand, as for `F.pad`, where `padding` cannot say it because the sides differ.
     """
 
     stride: tuple[int, ...]
@@ -97,6 +99,7 @@ class Convolution(LinearMap):
     output_padding: tuple[int, ...]
     groups: int
     kernel: tuple[int, ...]
+    pads: tuple[int, ...] = ()
 
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._apply(x, weight, self.groups)
@@ -134,7 +137,7 @@ class Convolution(LinearMap):
 
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         return torch.ops.aten.convolution(
-            x,
+            F.pad(x, self.pads) if self.pads else x,
             weight,
             None,
             self.stride,
@@ -148,7 +151,9 @@ class Convolution(LinearMap):
     def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
         # The input's values do not matter for its gradient, its shape does.
         x = s.new_empty(()).expand(shape)
-        return torch.ops.aten.convolution_backward(
+        if self.pads:
+            x = F.pad(x, self.pads)
+        padded = torch.ops.aten.convolution_backward(
             s,
             x,
             weight,
@@ -161,6 +166,7 @@ class Convolution(LinearMap):
             groups,
             (True, False, False),
         )[0]
+        return F.pad(padded, [-pad for pad in self.pads]) if self.pads else padded
 
 
 def _expand(value: Tensor, shape: Size) -> Tensor:

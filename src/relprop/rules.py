@@ -431,7 +431,9 @@ class Flat:
         return True
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        return Propagated(direct=op.map.spread(incoming.relevance / _fan_in(op), op.x.shape))
+        R, n = incoming.relevance, _fan_in(op)
+        s = divide(R, n)
+        return Propagated(direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": R - s * n})
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
@@ -466,9 +468,11 @@ def _with_bias(op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None,
 def _give_bias(op: LinearOperation, mode: Bias, amount: Tensor, result: Propagated) -> Propagated:
     """Report what the bias got, or give it in equal parts to the connected inputs."""
     if mode == "distribute":
-        result.direct = op.map.spread(amount / _fan_in(op), op.x.shape)
-    else:
-        result.absorbed["bias"] = amount
+        n = _fan_in(op)
+        each = divide(amount, n)
+        result.direct = op.map.spread(each, op.x.shape)
+        amount = amount - each * n  # of outputs that are connected to no input
+    result.absorbed["bias"] = amount
     return result
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relprop.intercept import Call, Entry, Interception, merge_tags
 from relprop.operations.entries import Exact
-from relprop.operations.linear import Origin, add_bias
+from relprop.operations.linear import LinearOrigin, add_bias
 
 
 def add(run: Interception, call: Call) -> Any:
@@ -70,7 +70,7 @@ def _with_constant(
     """Value factor·x + constant_factor·constant."""
     constant = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach() * constant_factor
     tag = run.tag(x)
-    if factor == 1 and isinstance(tag.origin, Origin):
+    if factor == 1 and isinstance(tag.origin, LinearOrigin) and tag.origin.intact:
         output = add_bias(run, call, tag.origin, constant)
         if output is not None:
             return output

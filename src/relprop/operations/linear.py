@@ -4,27 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.intercept import Applied, Call, Entry, Interception, Tag, empty_slot, merge_tags
+from relprop.intercept import Applied, Call, Entry, Interception, Origin, Tag, empty_slot, merge_tags
 from relprop.linear_maps import Convolution, Dense, LinearMap
 from relprop.rules import Incoming, LinearOperation, Rule, divide
 
 Numbers = int | tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A linear operation and the rule for it; kept with its output, for a bias added afterwards to re-root on."""
+@dataclass(frozen=True, kw_only=True)
+class LinearOrigin(Origin):
+    """A linear operation and the rule for it, for a bias that is added afterwards to re-root on."""
 
-    x: Tensor
     weight: Tensor
     bias: Tensor | None
     map: LinearMap
     rule: Rule
     path: str
     operation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroPadding(Origin):
+    """Zeros put around an operand, for a convolution to take as its own padding: zeros are no inputs."""
+
+    pads: tuple[int, ...]
 
 
 def linear(run: Interception, call: Call) -> Any:
@@ -77,13 +82,17 @@ def convolution(dimensions: int) -> Entry:
     def entry(run: Interception, call: Call) -> Any:
         x, weight, bias, stride, padding, dilation, groups = arguments(*call.args, **call.kwargs)
         kernel, dilation = tuple(weight.shape[2:]), _tuple(dilation, dimensions)
+        pads: tuple[int, ...] = ()
         if padding == "same":
             totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             padding = tuple(total // 2 for total in totals)
             if any(total % 2 for total in totals):
                 # torch pads one more at the end; F.pad counts dimensions from the last.
-                x = run.again(F.pad, x, [pad for total in reversed(totals) for pad in (0, total % 2)])
+                pads = tuple(pad for total in reversed(totals) for pad in (0, total % 2))
         padding = 0 if padding == "valid" else padding
+        before = run.tag(x).origin
+        if isinstance(before, ZeroPadding) and before.intact and len(before.pads) <= 2 * dimensions and not pads:
+            x, pads = before.x, before.pads
         map_ = Convolution(
             stride=_tuple(stride, dimensions),
             padding=_tuple(padding, dimensions),
@@ -92,6 +101,7 @@ def convolution(dimensions: int) -> Entry:
             output_padding=(0,) * dimensions,
             groups=groups,
             kernel=kernel,
+            pads=pads,
         )
         return _start(run, call, "convolution", x, weight, bias, map_)
 
@@ -129,7 +139,7 @@ def transposed_convolution(dimensions: int) -> Entry:
     return entry
 
 
-def add_bias(run: Interception, call: Call, origin: Origin, constant: Tensor) -> Tensor | None:
+def add_bias(run: Interception, call: Call, origin: LinearOrigin, constant: Tensor) -> Tensor | None:
     """Let a constant that was added to a linear operation's output be its bias.
 
     Returns None where the constant is no bias: where it differs between positions or samples.
@@ -166,11 +176,20 @@ def _start(
         return plain(run, call, operands)
     run.applied.append(Applied(site.path, call.name, rule))
     bias = None if bias is None else bias.detach()
-    origin = Origin(x, call.parameter(weight), bias, map_, rule, site.path, call.name)
+    origin = LinearOrigin(
+        x=x,
+        version=x._version,
+        weight=call.parameter(weight),
+        bias=bias,
+        map=map_,
+        rule=rule,
+        path=site.path,
+        operation=call.name,
+    )
     return _attach(run, origin, call.value())
 
 
-def _attach(run: Interception, origin: Origin, value: Tensor) -> Tensor:
+def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
     """Give a linear operation's value the backward of its rule."""
     x, rule = origin.x, origin.rule
     tag = run.tag(x)

@@ -1,36 +1,48 @@
 """Operations that rearrange elements: exact, and they do with relevance what they do with values."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.intercept import Call, Entry, Interception
+from relprop.intercept import Call, Entry, Interception, empty_slot
 from relprop.operations.entries import Exact
+from relprop.operations.linear import ZeroPadding
 
 _rearranged = Exact(keeps_sign=True, slot="same")
 
 
 def pad(run: Interception, call: Call) -> Any:
-    """F.pad in every mode. Relevance that lands on a constant other than zero is absorbed."""
+    """F.pad in every mode. Relevance that lands on a constant border is absorbed; on zeros, only slots can put any."""
 
     def arguments(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Any:  # noqa: A002
-        return input, pad, mode, value or 0.0
+        return input, tuple(pad), mode, value or 0.0
 
     x, pads, mode, value = arguments(*call.args, **call.kwargs)
     result = Exact(keeps_sign=value >= 0, slot="same")(run, call)
-    if mode != "constant" or value == 0:
+    tag = run.tag(result)
+    if mode != "constant":
         return result
-    path, tag = run.modules.path, run.tag(result)
-    border = F.pad(x.new_zeros(()).expand(x.shape), pads, value=value)
+    if value == 0 and tag.slot is None:
+        run.set_tag(result, replace(tag, origin=ZeroPadding(x=x, version=x._version, pads=pads)))
+        return result
+    path, border = run.modules.path, F.pad(empty_slot(x.detach()), pads, value=1.0)
 
-    def backward(c: Tensor) -> tuple[Tensor]:
-        run.ledger.add("constant", c * border, path, "pad")
-        return (c,)
+    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        for on_border in (None if c is None else c * value, direct):
+            if on_border is not None:
+                run.ledger.add("constant", on_border * border, path, "pad")
+        return (c,) if tag.slot is None else (c, direct)
 
-    (output,) = run.attach([result.detach()], [result], backward)
-    run.set_tag(output, tag)
+    if tag.slot is None:
+        (output,) = run.attach([result.detach()], [result], backward)
+        run.set_tag(output, tag)
+        return output
+    output, slot = run.attach([result.detach(), empty_slot(result)], [result, tag.slot], backward)
+    origin = ZeroPadding(x=x, version=x._version, pads=pads) if value == 0 else None
+    run.set_tag(output, replace(tag, slot=slot, origin=origin))
     return output
 
 

@@ -1,0 +1,197 @@
+"""Each rule against its slow replica, over every linear operation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import replica
+import torch
+from cases import CASES
+from torch import Tensor
+
+import relprop
+from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
+
+# torch says so itself wherever a convolution with an even kernel is padded to the same size.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+BIAS_MODES = ["absorb", "ignore", "distribute"]
+
+# name: rule, replica, the replica's parameters
+RULES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "LRP-0": (Epsilon(0), replica.epsilon, {"epsilon": 0.0, "bias": "absorb"}),
+    "w²": (WSquare(), replica.w_square, {}),
+    "flat": (Flat(), replica.flat, {}),
+    **{
+        f"{name}, bias {bias}": (rule(*values, bias=bias), function, {**parameters, "bias": bias})
+        for bias in BIAS_MODES
+        for name, rule, values, function, parameters in [
+            ("ε", Epsilon, (0.3,), replica.epsilon, {"epsilon": 0.3}),
+            ("γ", Gamma, (0.25,), replica.gamma, {"gamma": 0.25}),
+            ("large γ", Gamma, (100.0,), replica.gamma, {"gamma": 100.0}),
+            ("α2β1", AlphaBeta, (2.0, 1.0), replica.alpha_beta, {"alpha": 2.0, "beta": 1.0}),
+            ("α1.5β0.5", AlphaBeta, (1.5, 0.5), replica.alpha_beta, {"alpha": 1.5, "beta": 0.5}),
+            ("z+", ZPlus, (), replica.z_plus, {}),
+            ("|z|", Absolute, (), replica.absolute, {}),
+        ]
+    },
+}
+
+
+def explained(rule: Any, case: str, x: Tensor, c: Tensor) -> Tensor:
+    """Relevance of the input of a single operation whose output has the relevance c·z."""
+    return relprop.explain(CASES[case].module(), x, target=c, rules=rule).relevance
+
+
+def expected(function: Any, parameters: dict[str, Any], case: str, x: Tensor, c: Tensor) -> Tensor:
+    """The same by the replica."""
+    module, ones = CASES[case].module(), CASES[case].ones()
+    maps = []
+    for sample, weights in zip(x, c, strict=True):
+        layer = replica.layer(module, ones, sample)
+        maps.append(function(layer, weights.flatten() * layer.z, **parameters).reshape(sample.shape))
+    return torch.stack(maps)
+
+
+def seed_for(case: str, x: Tensor) -> Tensor:
+    """Coefficients of both signs for the operation's output."""
+    return torch.randn_like(CASES[case].module()(x))
+
+
+def assert_agree(actual: Tensor, desired: Tensor) -> None:
+    """To a relative 1e-10 of the largest value: rounding errors of float64 and nothing more."""
+    assert (actual - desired).abs().max() <= 1e-10 * desired.abs().max()
+
+
+@pytest.mark.parametrize("sign", ["signed", "nonnegative"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", RULES)
+def test_rule_is_its_formula(name: str, case: str, sign: str) -> None:
+    rule, function, parameters = RULES[name]
+    x = CASES[case].input(nonnegative=sign == "nonnegative")
+    c = seed_for(case, x)
+    assert_agree(explained(rule, case, x, c), expected(function, parameters, case, x, c))
+
+
+# A dense operation has no channels, and the input of a circular one is the padded one, which has other pixels.
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        *(("scalar", case) for case in CASES),
+        *(("channel", case) for case in CASES if "conv" in case),
+        *(("pixel", case) for case in CASES if "circular" not in case),
+    ],
+)
+def test_box_rule_is_its_formula(case: str, kind: str) -> None:
+    shape = CASES[case].shape
+    x = CASES[case].input(nonnegative=False).clamp(-2, 2)
+    low, high = torch.tensor(-2.0).double(), torch.tensor(2.5).double()
+    given: Any = (-2.0, 2.5)
+    if kind == "channel":
+        low, high = -2 - torch.rand(shape[0]).double(), 2 + torch.rand(shape[0]).double()
+        given = (low.tolist(), high.tolist())
+        low, high = (v.reshape(-1, *[1] * (len(shape) - 1)) for v in (low, high))
+    elif kind == "pixel":
+        low, high = -2 - torch.rand(shape).double(), 2 + torch.rand(shape).double()
+        given = (low, high)
+    c = seed_for(case, x)
+    desired = expected(replica.z_box, {"low": low.expand(shape), "high": high.expand(shape)}, case, x, c)
+    assert_agree(explained(ZBox(*given), case, x, c), desired)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_comparison_notices_a_rule_that_is_wrong_by_a_thousandth(name: str) -> None:
+    @dataclass(frozen=True)
+    class Wrong:
+        puts_relevance = RULES[name][0].puts_relevance
+
+        def __call__(self, op: Any, incoming: Any) -> Any:
+            propagated = RULES[name][0](op, incoming)
+            if propagated.coefficient is not None:
+                propagated.coefficient[0, 0] *= 1.001
+            else:
+                propagated.direct = propagated.direct * 1.001
+            return propagated
+
+    _, function, parameters = RULES[name]
+    x = CASES["dense"].input(nonnegative=False)
+    c = seed_for("dense", x)
+    with pytest.raises(AssertionError):
+        assert_agree(explained(Wrong(), "dense", x, c), expected(function, parameters, "dense", x, c))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (Epsilon(0.3003), "ε, bias absorb"),
+        (Gamma(0.25025), "γ, bias absorb"),
+        (AlphaBeta(2.001, 1.001), "α2β1, bias ignore"),
+    ],
+)
+def test_the_comparison_notices_a_parameter_that_is_wrong_by_a_thousandth(wrong: Any, name: str) -> None:
+    _, function, parameters = RULES[name]
+    x = CASES["conv2d"].input(nonnegative=False)
+    c = seed_for("conv2d", x)
+    with pytest.raises(AssertionError):
+        assert_agree(explained(wrong, "conv2d", x, c), expected(function, parameters, "conv2d", x, c))
+
+
+@pytest.mark.parametrize(
+    ("rule", "corner", "relevance"),
+    [
+        (Epsilon(0), 2.0, [18, 36, 54]),
+        (Gamma(1), -2.0, [28 / 3, 104 / 3, 52]),
+        (AlphaBeta(1, 0), -2.0, [12, 33.6, 50.4]),
+    ],
+)
+def test_hand_numbers_of_a_public_test(rule: Any, corner: float, relevance: list[float]) -> None:
+    """Captum's test model on the input 1, 2, 3: dense weights 2, then 3; in two tests one first weight is -2."""
+    first, second = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        first.weight.fill_(2.0)[0, 0] = corner
+        second.weight.fill_(3.0)
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), second).double().eval()
+    found = relprop.explain(model, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64), rules=rule).relevance
+    torch.testing.assert_close(found, torch.tensor([relevance], dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+def test_guard_gives_an_empty_side_to_the_other() -> None:
+    layer = torch.nn.Linear(3, 1, bias=False).double()
+    with torch.no_grad():
+        layer.weight.fill_(0.5)
+    e = relprop.explain(layer.eval(), torch.ones(1, 3).double(), rules=AlphaBeta(2, 1))
+    torch.testing.assert_close(e.relevance, torch.full((1, 3), 0.5).double())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Epsilon(-1), r"Epsilon\(epsilon=-1, bias='absorb'\): epsilon must be a finite number, 0 or larger"),
+        (lambda: Epsilon(float("nan")), "epsilon must be a finite number"),
+        (lambda: Gamma(-0.1), "gamma must be a finite number, 0 or larger"),
+        (lambda: AlphaBeta(2, 0.5), r"alpha - beta is 1.5 and must be 1.*for alpha=2 take beta=1"),
+        (lambda: AlphaBeta(0.5, -0.5), "beta must be a finite number, 0 or larger"),
+        (lambda: ZPlus(bias="drop"), "bias must be one of 'absorb', 'ignore', 'distribute'"),
+        (lambda: ZBox(1, -1), "low is above high; exchange them"),
+        (lambda: ZBox(low=0), "give both bounds, low and high, or neither"),
+        (lambda: ZBox(0, float("inf")), "the bounds must be finite"),
+        (lambda: ZBox([0, 0], [1, 1, 1]), r"low has shape \(2,\) and high \(3,\); give them the same shape"),
+    ],
+)
+def test_parameters_without_meaning_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        make()
+
+
+def test_box_bounds_that_do_not_fit_the_input_are_refused() -> None:
+    x = CASES["conv2d"].input(nonnegative=True)
+    with pytest.raises(RuleError, match=r"the bound's shape \(3, 1, 1\) does not broadcast to a sample of shape \(2, 5, 5\)"):
+        explained(ZBox(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), "conv2d", x, seed_for("conv2d", x))
+
+
+def test_rules_print_and_compare_as_themselves() -> None:
+    assert repr(Epsilon(1e-6)) == "Epsilon(epsilon=1e-06, bias='absorb')"
+    assert ZBox([0, 0], [1, 1]) == ZBox((0.0, 0.0), (1.0, 1.0))
+    assert ZBox(torch.zeros(2), torch.ones(2)) == ZBox(torch.zeros(2), torch.ones(2))
+    assert ZBox(torch.zeros(2), torch.ones(2)) != ZBox(torch.zeros(2), 2 * torch.ones(2))
+    assert len({ZBox(0, 1), ZBox(0, 1), Gamma(0.25), Gamma(0.25)}) == 2
