@@ -1,6 +1,7 @@
 """The rules a second time: dense, slow, one sample at a time, straight from the formulas.
 
-A linear operation is a matrix here, taken by Jacobian, so that one replica serves every operation. `w` is (in, out).
+A linear operation is a matrix here, taken by Jacobian, so that one replica serves every operation. `w` is
+(in, out).
 """
 
 from collections.abc import Callable
@@ -12,7 +13,10 @@ from torch import Tensor
 
 @dataclass
 class Layer:
-    """One linear operation at one sample: x (in,), w (in, out), b (out,), z (out,), connected (in, out) bool."""
+    """One linear operation at one sample:
+
+    x (in,), w (in, out), b (out,), z (out,), connected (in, out) bool.
+    """
 
     x: Tensor
     w: Tensor
@@ -92,7 +96,9 @@ def absolute(layer: Layer, R: Tensor, *, bias: str) -> Tensor:
 def z_box(layer: Layer, R: Tensor, *, low: Tensor, high: Tensor) -> Tensor:
     w = layer.w
     contributions = (
-        layer.x[:, None] * w - low.flatten()[:, None] * w.clamp(min=0) - high.flatten()[:, None] * w.clamp(max=0)
+        layer.x[:, None] * w
+        - low.flatten()[:, None] * w.clamp(min=0)
+        - high.flatten()[:, None] * w.clamp(max=0)
     )
     return _sum(layer, contributions, contributions.sum(0), R, "ignore", layer.b)
 

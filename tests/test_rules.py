@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import replica
 import torch
-from cases import CASES
 from torch import Tensor
 
 import relprop
+import replica
+from cases import CASES
 from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
@@ -73,7 +73,8 @@ def test_rule_is_its_formula(name: str, case: str, sign: str) -> None:
     assert_agree(explained(rule, case, x, c), expected(function, parameters, case, x, c))
 
 
-# A dense operation has no channels, and the input of a circular one is the padded one, which has other pixels.
+# A dense operation has no channels, and the input of a circular one is the padded one, which has other
+# pixels.
 @pytest.mark.parametrize(
     ("kind", "case"),
     [
@@ -145,7 +146,10 @@ def test_the_comparison_notices_a_parameter_that_is_wrong_by_a_thousandth(wrong:
     ],
 )
 def test_hand_numbers_of_a_public_test(rule: Any, corner: float, relevance: list[float]) -> None:
-    """Captum's test model on the input 1, 2, 3: dense weights 2, then 3; in two tests one first weight is -2."""
+    """Captum's test model on the input 1, 2, 3:
+
+    dense weights 2, then 3; in two tests one first weight is -2.
+    """
     first, second = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         first.weight.fill_(2.0)[0, 0] = corner
@@ -166,7 +170,10 @@ def test_guard_gives_an_empty_side_to_the_other() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Epsilon(-1), r"Epsilon\(epsilon=-1, bias='absorb'\): epsilon must be a finite number, 0 or larger"),
+        (
+            lambda: Epsilon(-1),
+            r"Epsilon\(epsilon=-1, bias='absorb'\): epsilon must be a finite number, 0 or larger",
+        ),
         (lambda: Epsilon(float("nan")), "epsilon must be a finite number"),
         (lambda: Gamma(-0.1), "gamma must be a finite number, 0 or larger"),
         (lambda: AlphaBeta(2, 0.5), r"alpha - beta is 1.5 and must be 1.*for alpha=2 take beta=1"),
@@ -185,7 +192,9 @@ def test_parameters_without_meaning_are_refused(make: Any, message: str) -> None
 
 def test_box_bounds_that_do_not_fit_the_input_are_refused() -> None:
     x = CASES["conv2d"].input(nonnegative=True)
-    with pytest.raises(RuleError, match=r"the bound's shape \(3, 1, 1\) does not broadcast to a sample of shape \(2, 5, 5\)"):
+    with pytest.raises(
+        RuleError, match=r"the bound's shape \(3, 1, 1\) does not broadcast to a sample of shape \(2, 5, 5\)"
+    ):
         explained(ZBox(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), "conv2d", x, seed_for("conv2d", x))
 
 

@@ -20,7 +20,7 @@ class Step:
 
 
 class Attach(torch.autograd.Function):
-    """Values with a backward of our own, attached to roots that need not be the operands they were computed from."""
+    """Values with a backward of our own, attached to roots that need not be their operands."""
 
     @staticmethod
     def forward(ctx: Any, step: Step, *roots: Tensor) -> tuple[Tensor, ...]:
@@ -42,6 +42,9 @@ class Attach(torch.autograd.Function):
 
 
 def attach(values: tuple[Tensor, ...], roots: tuple[Tensor, ...], backward: Backward) -> tuple[Tensor, ...]:
-    """Return `values` as functions of `roots` whose backward is `backward`. Usable once, like a graph not retained."""
-    result: tuple[Tensor, ...] = Attach.apply(Step(values, backward), *roots)
+    """Return `values` as functions of `roots` whose backward is `backward`.
+
+    Usable once, like a graph not retained.
+    """
+    result: tuple[Tensor, ...] = Attach.apply(Step(values, backward), *roots)  # type: ignore[no-untyped-call]
     return result

@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from relprop.errors import RuleError
-from relprop.intercept import Site, Slots
+from relprop.linear_operations import Rule
 from relprop.names import canonical_name
-from relprop.rules import AlphaBeta, Bound, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
+from relprop.provenance import Site, Slots
+from relprop.rules import AlphaBeta, Bound, Epsilon, Flat, Gamma, ZBox, ZPlus
 
 Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 """Where a rule applies:
 
 - "first": linear operations that no other linear operation precedes, on the way from the explained inputs;
 - any other string: a glob on the path of the module that runs, such as "layer4.*" ("*" is everything);
-- a module class: operations inside such a module; for layers also their functional form (nn.Conv2d means F.conv2d);
+- a module class: operations inside such a module; for layers also their functional form (nn.Conv2d means
+  F.conv2d);
 - a torch function: that operation, however it is spelled;
 - any other callable: a predicate on the `Site`;
 - a tuple of these: all of them.
@@ -60,11 +62,15 @@ def _matches(where: Where, site: Site) -> bool:
 def _is_place(where: Any) -> bool:
     if isinstance(where, tuple):
         return bool(where) and all(_is_place(part) for part in where)
-    return isinstance(where, str) or callable(where) and (not isinstance(where, type) or issubclass(where, nn.Module))
+    return isinstance(where, str) or (
+        callable(where) and (not isinstance(where, type) or issubclass(where, nn.Module))
+    )
 
 
 def _is_torch_function(where: Any) -> bool:
-    return any(getattr(owner, getattr(where, "__name__", ""), None) is where for owner in (F, torch, torch.Tensor))
+    return any(
+        getattr(owner, getattr(where, "__name__", ""), None) is where for owner in (F, torch, torch.Tensor)
+    )
 
 
 def _parts(where: Where) -> tuple[Where, ...]:
@@ -73,7 +79,7 @@ def _parts(where: Where) -> tuple[Where, ...]:
 
 @dataclass(frozen=True)
 class Composite:
-    """An ordered list of (where, rule): for each linear operation, the first entry that matches gives the rule.
+    """An ordered list of (where, rule): the first entry that matches an operation gives its rule.
 
     Raises:
         RuleError: an entry is no pair of a place (see `Where`) and a rule.
@@ -85,14 +91,17 @@ class Composite:
         entries = tuple(entries)
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
-                raise RuleError(f"a composite's entry is a pair (where, rule), such as ('first', Flat()); got {entry!r}.")
+                raise RuleError(
+                    f"a composite's entry is a pair (where, rule), such as ('first', Flat()); got {entry!r}."
+                )
             where, rule = entry
             if not _is_place(where):
                 raise RuleError(
-                    f"{where!r} in a composite is no place: give 'first', a glob on module paths, a module class, a torch "
+                    f"{where!r} in a composite is no place: give 'first', a glob on module paths, a module "
+                    "class, a torch "
                     "function, a predicate on the site, or a tuple of these."
                 )
-            if isinstance(rule, type) or not callable(rule) or not hasattr(rule, "puts_relevance"):
+            if isinstance(rule, type) or not isinstance(rule, Rule):
                 hint = f" Write {rule.__name__}()." if isinstance(rule, type) else ""
                 raise RuleError(f"{rule!r} in a composite is no rule.{hint}")
         object.__setattr__(self, "entries", entries)
@@ -104,7 +113,10 @@ class Composite:
     def with_bounds(self, low: Bound, high: Bound) -> "Composite":
         """Return the composite with these bounds in each `ZBox` that has none."""
         return Composite(
-            (where, replace(rule, low=low, high=high) if isinstance(rule, ZBox) and rule.low is None else rule)
+            (
+                where,
+                replace(rule, low=low, high=high) if isinstance(rule, ZBox) and rule.low is None else rule,
+            )
             for where, rule in self.entries
         )
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from relprop import zoo
@@ -13,13 +12,14 @@ from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS, Composite, Where
 from relprop.errors import InputError, ModelError, RuleError
 from relprop.explanation import Explanation
 from relprop.intercept import Interception, intercepting
+from relprop.linear_operations import Rule
 from relprop.names import canonical_name
 from relprop.operations import TABLE
-from relprop.rules import Bound, Rule
+from relprop.rules import Bound
 from relprop.targets import TargetLike, as_target, scores_of
 
 Rules = str | Composite | Iterable[tuple[Where, Rule]] | Rule | None
-"""Name of a preset, a composite or its list of entries, one rule for everything, or None for a preset that fits."""
+"""A preset's name, a composite or its list of entries, one rule for everything, or None for what fits."""
 
 
 def explain(
@@ -34,18 +34,20 @@ def explain(
 ) -> Explanation:
     """Explain which parts of the inputs made the model decide as it did, by layer-wise relevance propagation.
 
-    The model is used as it is and left as it was. Its floating-point tensor arguments are explained, all others are
-    passed on.
+    The model is used as it is and left as it was. Its floating-point tensor arguments are explained, all
+    others are passed on.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
-        inputs: the model's arguments; samples are the first dimension, as in (samples, channels, height, width).
+        inputs: the model's arguments; samples are the first dimension, as in (samples, channels, height,
+            width).
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
-        rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, or one rule. By default
-            "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat".
-        bounds: smallest and largest value that the input can have, for the box rule: numbers, values per channel, or
-            tensors of a sample's shape. Models from `relprop.load` know theirs.
-        accept: operations without an entry in the table whose plain gradient is to be taken, by function or name.
+        rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, or one rule. By
+            default "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat".
+        bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
+            channel, or tensors of a sample's shape. Models from `relprop.load` know theirs.
+        accept: operations without an entry in the table whose plain gradient is to be taken, by function or
+            name.
         per_operation: whether the ledger also keeps books for each operation.
         arguments: the model's keyword arguments.
 
@@ -64,15 +66,15 @@ def explain(
         output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
         relevance = run.relevance(scores)
-    return Explanation(
-        relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
-        output=output.detach() if isinstance(output, Tensor) else output,
-        target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
-        score=scores.detach(),
-        preset=name,
-        rules=tuple(run.applied),
-        ledger=run.ledger,
-    )
+        return Explanation(
+            relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
+            output=output.detach() if isinstance(output, Tensor) else output,
+            target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
+            score=scores.detach(),
+            preset=name,
+            rules=tuple(run.applied),
+            ledger=run.ledger,
+        )
 
 
 @contextmanager
@@ -81,9 +83,9 @@ def propagating(
 ) -> Iterator[Interception]:
     """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
 
-    Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a rule puts
-    relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero input"; `explain` has no
-    such limit.
+    Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
+    rule puts relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero
+    input"; `explain` has no such limit.
     """
     composite = _resolve(None, rules, bounds)[1]
     with intercepting(_interception(composite, accept, per_operation=False, any_leaf=True)) as run:
@@ -91,7 +93,10 @@ def propagating(
 
 
 def _interception(
-    composite: Composite, accept: Collection[str | Callable[..., Any]], per_operation: bool, any_leaf: bool = False
+    composite: Composite,
+    accept: Collection[str | Callable[..., Any]],
+    per_operation: bool,
+    any_leaf: bool = False,
 ) -> Interception:
     return Interception(
         TABLE,
@@ -125,11 +130,13 @@ def _composite(rules: Rules) -> Composite:
         return rules
     if isinstance(rules, str):
         return preset(rules)
-    if hasattr(rules, "puts_relevance"):
+    if isinstance(rules, Rule):
         return Composite([("*", rules)])
     if isinstance(rules, Iterable):
         return Composite(rules)
-    raise RuleError(f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule.")
+    raise RuleError(
+        f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
+    )
 
 
 def _stand_ins(
@@ -147,7 +154,8 @@ def _stand_ins(
     if not explained:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(
-            f"nothing to explain: explain(model, ...) needs a floating-point tensor, and got {', '.join(kinds) or 'none'}."
+            "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
+            f"{', '.join(kinds) or 'none'}."
         )
     samples = {name: value.shape[0] for name, value in explained.items()}
     if len(set(samples.values())) > 1:
@@ -168,7 +176,8 @@ def _kind(value: Any) -> str:
 def _checked(name: str, value: Tensor) -> Tensor:
     if value.dim() < 2:
         raise InputError(
-            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in front, as with "
+            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
+            "front, as with "
             "x.unsqueeze(0)."
         )
     if value.numel() == 0:
@@ -177,7 +186,8 @@ def _checked(name: str, value: Tensor) -> Tensor:
     if not finite.all():
         where = tuple((~finite).nonzero()[0].tolist())
         raise InputError(
-            f"input {name!r} has {int((~finite).sum())} values that are NaN or infinite, the first at {where}; "
+            f"input {name!r} has {int((~finite).sum())} values that are NaN or infinite, the first at "
+            f"{where}; "
             "replace them before explaining."
         )
     return value.clone() if value.is_inference() else value
@@ -185,13 +195,16 @@ def _checked(name: str, value: Tensor) -> Tensor:
 
 def _require_evaluation_mode(model: Any) -> None:
     if not callable(model):
-        raise ModelError(f"the model is a {type(model).__name__}, which cannot be called; give a module or a function.")
+        raise ModelError(
+            f"the model is a {type(model).__name__}, which cannot be called; give a module or a function."
+        )
     if not isinstance(model, nn.Module):
         return
     training = [path or "the model itself" for path, module in model.named_modules() if module.training]
     if training:
         more = f" and {len(training) - 1} more" if len(training) > 1 else ""
         raise ModelError(
-            f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics change its output: "
+            f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
+            "change its output: "
             "call model.eval() before explaining."
         )

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.intercept import Applied
 from relprop.ledger import Ledger
+from relprop.provenance import Applied
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +14,8 @@ class Explanation:
     """What made the model decide as it did.
 
     Attributes:
-        relevance: of the input, of its shape and dtype; several inputs give a dict by the name of the argument.
+        relevance: of the input, of its shape and dtype; several inputs give a dict by the name of the
+            argument.
         output: what the model returned, detached where it is a tensor.
         target: the explained class of each sample, (samples,) int64; the target itself where it is no class.
         score: the explained score of each sample, (samples,); where relevance started.
@@ -38,8 +39,10 @@ class Explanation:
             else {name: tuple(R.shape) for name, R in self.relevance.items()}
         )
         return (
-            f"Explanation(relevance of shape {shape}, target {_short(self.target)}, score {_short(self.score)}, "
-            f"rules {self.preset}: {len(self.rules)} operations, ledger closes to {float(self.ledger.gap.max()):.1e})"
+            f"Explanation(relevance of shape {shape}, target {_short(self.target)}, score "
+            f"{_short(self.score)}, "
+            f"rules {self.preset}: {len(self.rules)} operations, ledger closes to "
+            f"{float(self.ledger.gap.max()):.1e})"
         )
 
 

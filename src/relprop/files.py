@@ -23,7 +23,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}. Choose another folder with --out.") from error
+        raise FileError(
+            f"cannot write {path}: {error.strerror}. Choose another folder with --out."
+        ) from error
     temporary = Path(name)
     try:
         yield temporary

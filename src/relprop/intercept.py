@@ -1,19 +1,15 @@
 """The mode that sees every torch call of a model while relevance is propagated. It knows no rule.
 
-Each call on a tensor that depends on the explained inputs is handed to its entry in the operation table. The mode keeps
-what entries share: the module that runs, what is known of each tensor (`Tag`), values that in-place operations must not
-destroy, the ledger, and the gaps: operations that no entry covers.
+Each call on a tensor that depends on the explained inputs is handed to its entry in the operation table. The
+mode keeps what entries share: the module that runs, what is known of each tensor (`Tag`), values that
+in-place operations must not destroy, the ledger, and the gaps: operations that no entry covers.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext
 from functools import wraps
-from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,136 +17,24 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.attach import Backward, attach
+from relprop.calls import Call, tensors_in, without_parameters
 from relprop.errors import CoverageError, ModelError
+from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message, user_line
 from relprop.keeping import Keeper, Kept
 from relprop.ledger import Ledger
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
-
+from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """An operation, remembered with its result, so that a later one can attach to its operand instead of its result.
-
-    Attributes:
-        x: the operand.
-        version: of the operand's memory when the operation ran.
-    """
-
-    x: Tensor
-    version: int
-
-    @property
-    def intact(self) -> bool:
-        """Whether the operand still has the value that the operation saw."""
-        return self.x._version == self.version
-
-
-@dataclass(frozen=True)
-class Tag:
-    """What is known of a tensor on the way of relevance.
-
-    Attributes:
-        depth: how many linear operations lie between the inputs and it.
-        nonnegative: whether it cannot be negative.
-        slot: a companion of the same shape whose gradient is relevance itself, beside the coefficient that the
-            tensor's own gradient is. Only rules that put relevance on zeros need it; None where there are none.
-        origin: what an operation left here for a later one to re-root on: see `Origin`.
-    """
-
-    depth: int = 0
-    nonnegative: bool = False
-    slot: Tensor | None = None
-    origin: Origin | None = None
-
-
-@dataclass(frozen=True)
-class Gap:
-    """An operation on the way of relevance that is not covered."""
-
-    path: str
-    operation: str
-    source: str
-    reason: str = "no entry in the operation table"
-
-    def __str__(self) -> str:
-        return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
-
-
-@dataclass
-class Call:
-    """One torch call on tensors of the way of relevance.
-
-    Attributes:
-        name: of the operation, the same for its functional, method, operator and in-place spellings.
-        inplace: whether the call overwrites its first argument.
-        constants: arguments that are parameters are detached in `args` and `kwargs`; this finds them again.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    inplace: bool
-    constants: dict[int, Tensor] = field(default_factory=dict)
-
-    def run(self) -> Any:
-        """Run it as it is, recorded by autograd."""
-        return self.function(*self.args, **self.kwargs)
-
-    def value(self) -> Any:
-        """Run it unrecorded, and out of place."""
-        with torch.no_grad():
-            if self.inplace:
-                return self.function(self.args[0].detach().clone(), *self.args[1:], **self.kwargs)
-            return self.function(*self.args, **self.kwargs)
-
-    def parameter(self, tensor: Tensor) -> Tensor:
-        """Return the model's own tensor where `tensor` is its detached stand-in."""
-        return self.constants.get(id(tensor), tensor)
-
-
 Entry = Callable[["Interception", Call], Any]
-"""How relevance crosses an operation: returns what the call returns, with a backward that carries coefficients."""
+"""How relevance crosses an operation:
 
-
-@dataclass(frozen=True)
-class Site:
-    """Where an operation stands in the model; what a composite chooses by.
-
-    Attributes:
-        path: of the innermost running module, within the explained model.
-        modules: the running modules, outermost first.
-        operation: canonical name, such as "conv2d".
-        kind: family of the operation: "dense" or "convolution".
-        first: whether no linear operation lies between the explained inputs and this one.
-    """
-
-    path: str
-    modules: tuple[nn.Module, ...]
-    operation: str
-    kind: str
-    first: bool
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A rule that was used: where, and for which operation."""
-
-    path: str
-    operation: str
-    rule: Any
-
-    def __str__(self) -> str:
-        return f"{self.path or '(root)'}: {self.operation}: {self.rule}"
-
-
-Slots = Literal["none", "inputs", "all"]
-"""No slots, slots up to the first linear operations, or slots everywhere."""
+returns what the call returns, with a backward that carries coefficients.
+"""
 
 
 class _Active(threading.local):
@@ -217,7 +101,7 @@ class Interception(TorchFunctionMode):
 
     def tag(self, tensor: Tensor) -> Tag:
         """What is known of a tensor, as far as no in-place operation has made it untrue."""
-        tag, version = self._tags.get(tensor, (Tag(), tensor._version))
+        tag, version = self._tags.get(tensor, (Tag(), tensor._version))  # type: ignore[no-untyped-call]
         # Another view of the memory was written to: only where the tensor came from still holds.
         return tag if version == tensor._version else Tag(depth=tag.depth)
 
@@ -245,7 +129,9 @@ class Interception(TorchFunctionMode):
         """Where a call stands."""
         return Site(self.modules.path, self.modules.modules, call.name, kind, depth == 0)
 
-    def attach(self, values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:
+    def attach(
+        self, values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
+    ) -> tuple[Tensor, ...]:
         """Give values that are computed already a backward of our own."""
         return attach(tuple(values), tuple(roots), backward)
 
@@ -255,7 +141,7 @@ class Interception(TorchFunctionMode):
 
     def gap(self, operation: str, reason: str = Gap.reason) -> None:
         """Note an operation that is not covered; the run goes on, so that all gaps are found."""
-        found = Gap(self.modules.path, operation, _user_line(), reason)
+        found = Gap(self.modules.path, operation, user_line(), reason)
         if operation not in self.accept and found not in self.gaps:
             self.gaps.append(found)
 
@@ -298,13 +184,13 @@ class Interception(TorchFunctionMode):
     @_unseen
     def _require_covered(self, scores: Tensor) -> None:
         if self.gaps:
-            raise CoverageError(_coverage_message(self.gaps))
+            raise CoverageError(coverage_message(self.gaps))
         if not scores.requires_grad:
-            raise ModelError(_disconnected_message(self.cuts))
+            raise ModelError(disconnected_message(self.cuts))
 
     @_unseen
     def _collect(self, scores: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
-        """Relevance of each input, of the gradients of inputs and slots; and the ledger's first and last line."""
+        """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
         relevance = []
         for root, slot in self._leaves:
             c, direct = found[root], None if slot is None else found[slot]
@@ -329,11 +215,13 @@ class Interception(TorchFunctionMode):
             if relevant:
                 self._note_cut(name, "runs under torch.no_grad()")
             return function(*args, **kwargs)
+        if not relevant:
+            # What is computed of parameters alone is as constant as they are.
+            with torch.no_grad() if tensors else nullcontext():
+                return function(*args, **kwargs)
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if len(relevant) < len(tensors):
-            call = _without_parameters(call, [t for t in tensors if self._is_constant(t)])
-        if not relevant:
-            return call.run()
+            call = without_parameters(call, [t for t in tensors if self._is_constant(t)])
         self._check_seen(relevant, name)
         return self._dispatch(call, relevant)
 
@@ -356,7 +244,7 @@ class Interception(TorchFunctionMode):
         result = self.native(call)
         outputs = [t for t in tensors_in(result) if t.requires_grad and versions.get(id(t)) != t._version]
         if outputs:
-            self.gap(call.name, _REASONS.get(call.name, Gap.reason))
+            self.gap(call.name, REASONS.get(call.name, Gap.reason))
             tag = merge_tags([self.tag(t) for t in relevant])
             for output in outputs:
                 self.set_tag(output, tag)
@@ -393,11 +281,15 @@ class Interception(TorchFunctionMode):
         if isinstance(tensor, nn.Parameter):
             return True
         # A leaf that is none of ours is a parameter in all but name.
-        return tensor.is_leaf and not self.any_leaf and not any(tensor is t for leaf in self._leaves for t in leaf)
+        return (
+            tensor.is_leaf
+            and not self.any_leaf
+            and not any(tensor is t for leaf in self._leaves for t in leaf)
+        )
 
     def _note_cut(self, name: str, reason: str) -> None:
         if len(self.cuts) < 5:
-            self.cuts.append(Gap(self.modules.path, name, _user_line(), reason))
+            self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
 
 
 @contextmanager
@@ -418,79 +310,3 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
                 yield interception
         finally:
             _active.stack.pop()
-
-
-def empty_slot(tensor: Tensor) -> Tensor:
-    """A tensor of this shape whose values do not matter, in the memory of one number."""
-    return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-
-
-def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False, slot: Tensor | None = None) -> Tag:
-    """What holds of a result of operands with these tags."""
-    return Tag(depth=max(tag.depth for tag in tags), nonnegative=nonnegative, slot=slot)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        yield from tensors_in(tuple(value.values()))
-
-
-def _without_parameters(call: Call, parameters: list[Tensor]) -> Call:
-    """Detach parameters, so that no gradient is computed for them."""
-    stand_ins = {id(p): p.detach() for p in parameters}
-    found = {id(stand_ins[id(p)]): p for p in parameters}
-
-    def swap(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return stand_ins.get(id(value), value)
-        if isinstance(value, (list, tuple)):
-            items = [swap(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return {key: swap(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-    return replace(call, args=swap(call.args), kwargs=swap(call.kwargs), constants=found)
-
-
-_SCORES = "explain the scores before it: leave the last layer out of the model, or choose them with target=..."
-
-_REASONS = {
-    "softmax": _SCORES,
-    "log_softmax": _SCORES,
-    "batch_norm": "batch normalization is not covered yet; fold it into the layer before it",
-}
-"""Better advice than that there is no entry."""
-
-_LIBRARIES = tuple(str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"]))
-
-
-def _user_line() -> str:
-    """File and line of the innermost caller outside torch and relprop."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
-        frame = frame.f_back
-    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _coverage_message(gaps: Sequence[Gap]) -> str:
-    names = sorted({gap.operation for gap in gaps})
-    count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
-    return (
-        f"relevance meets {count} that relprop has no rule for:\n"
-        + "\n".join(f"  - {gap}" for gap in gaps)
-        + "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept the plain "
-        f"gradient there with explain(..., accept={names!r})."
-    )
-
-
-def _disconnected_message(cuts: Sequence[Gap]) -> str:
-    places = "".join(f"\n  - {cut}" for cut in cuts)
-    return (
-        "the explained score does not depend on the input through recorded operations."
-        + (f" The way is cut here:{places}\nRemove" if places else " Look for")
-        + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
-    )

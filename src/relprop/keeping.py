@@ -26,8 +26,10 @@ class Kept:
         """
         if _version(self._tensor) != self._version:
             raise ModelError(
-                f"a value of shape {tuple(self._tensor.shape)} that relevance propagation needs was overwritten by an "
-                "operation that relprop did not see (a scripted module or a custom autograd function working in "
+                f"a value of shape {tuple(self._tensor.shape)} that relevance propagation needs was "
+                "overwritten by an "
+                "operation that relprop did not see (a scripted module or a custom autograd function "
+                "working in "
                 "place). Use its out-of-place form."
             )
         return self._tensor
@@ -51,7 +53,7 @@ class Keeper:
         return kept
 
     def before_write(self, tensor: Tensor) -> None:
-        """Copy every kept value that shares memory with `tensor`, which an operation is about to overwrite."""
+        """Copy every kept value that shares memory with `tensor`, which is about to be overwritten."""
         for reference in self._by_storage.pop(_storage(tensor), ()):
             kept = reference()
             # A storage's address is used again once it is freed, but a kept value keeps its storage alive.

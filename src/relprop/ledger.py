@@ -1,4 +1,7 @@
-"""Where relevance went: what every sink absorbed, per sample. Together with the inputs' relevance it sums to the seed."""
+"""Where relevance went: what every sink absorbed, per sample.
+
+Together with the inputs' relevance it sums to the seed.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,16 +30,18 @@ class Ledger:
     operations: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
 
     def add(self, sink: str, amount: Tensor, path: str, operation: str) -> None:
-        """Note that a sink absorbed `amount`, a tensor with samples first, in an operation of the module at `path`."""
+        """Note that a sink absorbed `amount`, with samples first, in an operation of the module at `path`."""
         amount = self.per_sample(amount)
         _accumulate(self.absorbed, sink, amount)
         if self.per_operation:
             _accumulate(self.operations.setdefault((path, operation), {}), sink, amount)
 
     def per_sample(self, amount: Tensor) -> Tensor:
-        """Sum a tensor over all but the samples, which are its first dimension, possibly merged with others."""
+        """Sum over all but the samples, which are the first dimension, possibly merged with others."""
         if amount.dim() == 0 or amount.shape[0] % self.samples:
-            raise ValueError(f"a tensor of shape {tuple(amount.shape)} does not have {self.samples} samples first")
+            raise ValueError(
+                f"a tensor of shape {tuple(amount.shape)} does not have {self.samples} samples first"
+            )
         return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
 
     @property
@@ -46,7 +51,7 @@ class Ledger:
 
     @property
     def gap(self) -> Tensor:
-        """|total - seed| over the largest amount in the books, (samples,): rounding errors if the run is right."""
+        """|total - seed| over the largest amount in the books, (samples,): rounding errors if it is right."""
         amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
         largest = amounts.abs().amax(0)
         return (self.total - self.seed).abs() / torch.where(largest > 0, largest, 1)
@@ -73,6 +78,9 @@ def _wide(amount: Tensor) -> torch.dtype:
 def _table(rows: Mapping[str, Tensor], gap: Tensor) -> str:
     shown = min(len(gap), 6)
     width = max(map(len, rows))
-    lines = [f"{name:{width}s} " + " ".join(f"{v:12.6g}" for v in row[:shown].tolist()) for name, row in rows.items()]
+    lines = [
+        f"{name:{width}s} " + " ".join(f"{v:12.6g}" for v in row[:shown].tolist())
+        for name, row in rows.items()
+    ]
     more = f"  (the first {shown} of {len(gap)} samples)" if len(gap) > shown else ""
     return "\n".join([*lines, f"closes to {float(gap.max()):.1e} of the largest amount{more}"])

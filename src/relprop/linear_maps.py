@@ -1,7 +1,7 @@
 """Linear maps: what a rule may do with a linear operation, whatever its kind.
 
-A map knows how a weight is applied and how its transpose is; it does not hold the weight, because rules apply modified
-ones. Two verbs more come from the map with all weights one, at the price of a single channel.
+A map knows how a weight is applied and how its transpose is; it does not hold the weight, because rules
+apply modified ones. Two verbs more come from the map with all weights one, at the price of a single channel.
 """
 
 from abc import ABC, abstractmethod
@@ -55,7 +55,10 @@ class LinearMap(ABC):
 
 @dataclass(frozen=True)
 class Dense(LinearMap):
-    """The last dimension is mapped. Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight."""
+    """The last dimension is mapped.
+
+    Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight.
+    """
 
     transposed: bool = False
 
@@ -88,8 +91,9 @@ class Dense(LinearMap):
 class Convolution(LinearMap):
     """Convolution and transposed convolution of any dimension, grouped and depthwise too.
 
-    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space). `pads` are zeros put
-    around the input beforehand, as for `F.pad`, where `padding` cannot say it because the sides differ.
+    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space). `pads` are
+    zeros put around the input beforehand, as for `F.pad`, where `padding` cannot say it because the sides
+    differ.
     """
 
     stride: tuple[int, ...]
@@ -107,12 +111,13 @@ class Convolution(LinearMap):
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return self._transpose(s, weight, shape, self.groups)
 
-    # With all weights one, the output channels of a group are equal and its input channels only matter by their
+    # With all weights one, the output channels of a group are equal and its input channels only matter by
+    # their
     # sum. One channel a group, moved into the batch, is therefore enough.
 
     def spread(self, s: Tensor, shape: Size) -> Tensor:
         n, groups, space = s.shape[0], self.groups, shape[2:]
-        single = s.unflatten(1, (groups, -1)).sum(2).flatten(0, 1).unsqueeze(1)
+        single = s.reshape(n, groups, -1, *s.shape[2:]).sum(2).flatten(0, 1).unsqueeze(1)
         one = self._transpose(single, self._ones(s), Size([n * groups, 1, *space]), 1)
         per_group = one.reshape(n, groups, 1, *space)
         return per_group.expand(n, groups, shape[1] // groups, *space).reshape(shape)
@@ -136,7 +141,7 @@ class Convolution(LinearMap):
         return like.new_ones(1, 1, *self.kernel)
 
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        return torch.ops.aten.convolution(
+        output: Tensor = torch.ops.aten.convolution(
             F.pad(x, self.pads) if self.pads else x,
             weight,
             None,
@@ -147,13 +152,14 @@ class Convolution(LinearMap):
             self.output_padding,
             groups,
         )
+        return output
 
     def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
         # The input's values do not matter for its gradient, its shape does.
         x = s.new_empty(()).expand(shape)
         if self.pads:
             x = F.pad(x, self.pads)
-        padded = torch.ops.aten.convolution_backward(
+        padded: Tensor = torch.ops.aten.convolution_backward(
             s,
             x,
             weight,
@@ -173,4 +179,6 @@ def _expand(value: Tensor, shape: Size) -> Tensor:
     try:
         return value.expand(shape)
     except RuntimeError as error:
-        raise ValueError(f"{tuple(value.shape)} does not broadcast to a sample of shape {tuple(shape[1:])}") from error
+        raise ValueError(
+            f"{tuple(value.shape)} does not broadcast to a sample of shape {tuple(shape[1:])}"
+        ) from error

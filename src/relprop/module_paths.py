@@ -1,7 +1,7 @@
 """Which module of the model is running: its path, kept by hooks that live only inside a context.
 
-The hooks are registered for the process and not on the user's modules, so that nothing is written on the model;
-they do nothing in threads, and for runs, other than the one that entered the context.
+The hooks are registered for the process and not on the user's modules, so that nothing is written on the
+model; they do nothing in threads, and for runs, other than the one that entered the context.
 """
 
 from collections.abc import Callable, Iterator

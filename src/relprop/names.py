@@ -40,8 +40,8 @@ def canonical_name(function: Any) -> tuple[str, bool]:
     """Name of a torch function and whether it overwrites its first argument.
 
     `torch.relu`, `F.relu`, `Tensor.relu` are ("relu", False), `torch.relu_` is ("relu", True), `x += y` is
-    ("add", True); a property goes by its own name. What is not a torch function goes by its representation, which is
-    the name of no entry.
+    ("add", True); a property goes by its own name. What is not a torch function goes by its representation,
+    which is the name of no entry.
     """
     name = getattr(function, "__name__", None)
     if name is None or not _is_torch(function):
@@ -60,5 +60,5 @@ def canonical_name(function: Any) -> tuple[str, bool]:
 
 def _is_torch(function: Any) -> bool:
     # Methods of the C classes have no module of their own.
-    module = getattr(function, "__module__", None) or getattr(type(function), "__module__", "")
-    return module.split(".")[0] in ("torch", "builtins")
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return str(module).split(".")[0] in ("torch", "builtins")

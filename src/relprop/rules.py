@@ -1,131 +1,34 @@
 """The rules by which relevance crosses a linear operation, each at most four products with the weight.
 
-Letters as in the literature: input x, weight w, bias b, output z = x·w + b, z0 = z - b; relevance R, and the coefficient
-c = R/x that autograd carries. (u)+ = max(0, u), (u)- = min(0, u); L_w the bias-free map with weight w, T_w its transpose.
-P = Σ_i (x_i w_ij)+ and N = Σ_i (x_i w_ij)- are the positive and the negative contributions to an output; for inputs of
-any sign P = (z0 + A)/2 and N = (z0 - A)/2 with A = L_|w|(|x|). Where x is known to be non-negative, P = L_w+(x).
+Letters as in the literature: input x, weight w, bias b, output z = x·w + b, z0 = z - b; relevance R, and the
+coefficient c = R/x that autograd carries. (u)+ = max(0, u), (u)- = min(0, u); L_w the bias-free map with
+weight w, T_w its transpose. P = Σ_i (x_i w_ij)+ and N = Σ_i (x_i w_ij)- are the positive and the negative
+contributions to an output; for inputs of any sign P = (z0 + A)/2 and N = (z0 - A)/2 with A = L_|w|(|x|).
+Where x is known to be non-negative, P = L_w+(x).
 
-A rule is a frozen dataclass, so that it prints, compares and is stored as itself. It returns a coefficient, or, where
-it puts relevance on inputs that may be zero, the relevance itself.
+A rule is a frozen dataclass, so that it prints, compares and is stored as itself. It returns a coefficient,
+or, where it puts relevance on inputs that may be zero, the relevance itself.
 """
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from relprop import weights
 from relprop.errors import RuleError
-from relprop.linear_maps import LinearMap
+from relprop.linear_operations import Incoming, LinearOperation, Propagated, divide, smallest, tolerance
 
 Bias = Literal["absorb", "ignore", "distribute"]
-"""What becomes of the bias b_j's share: kept and reported, none given, or given in equal parts to the inputs."""
+"""What becomes of the bias b_j's share:
+
+kept and reported, none given, or given in equal parts to the inputs.
+"""
 
 Bound = float | tuple[float, ...] | Tensor
 """A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
-
-
-@dataclass
-class LinearOperation:
-    """One call of a linear operation, as a rule sees it.
-
-    Attributes:
-        map: the kind of operation.
-        x: input (samples, ...), detached.
-        z: output (samples, ...), bias included, detached.
-        weight: as the model holds it, so that modified weights are found in the cache.
-        bias: (out,) or None, detached.
-        nonnegative: whether the input is known to be non-negative.
-    """
-
-    map: LinearMap
-    x: Tensor
-    z: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    nonnegative: bool
-
-    @property
-    def b(self) -> Tensor | None:
-        """The bias, shaped for broadcasting against the output."""
-        return None if self.bias is None else self.map.align_bias(self.bias)
-
-    @property
-    def z0(self) -> Tensor:
-        """The output without bias."""
-        return self.z if self.b is None else self.z - self.b
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """L_weight(x)."""
-        return self.map.apply(self.x, weight.detach())
-
-    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        """T_weight(s)."""
-        return self.map.transpose(s, weight.detach(), self.x.shape)
-
-    def magnitude(self) -> Tensor:
-        """A = L_|w|(|x|)."""
-        return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
-
-    def positive_part(self) -> tuple[Tensor, Tensor]:
-        """P, and A or a bound of it: the scale of the rounding errors in P."""
-        if self.nonnegative:
-            P = self.forward(weights.positive(self.weight))
-            return P, P
-        A = self.magnitude()
-        return (self.z0 + A) / 2, A
-
-    def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
-        """A value that depends on weight and input shape only, from the cache."""
-        key = (key, self.map, self.x.shape[1:])
-        return weights.modified(self.weight, purpose, lambda _: make(), key)
-
-
-@dataclass
-class Incoming:
-    """Relevance that arrives at an output z: a coefficient, relevance put on z directly, or both. R = c·z + direct."""
-
-    c: Tensor | None
-    direct: Tensor | None
-    z: Tensor
-
-    @property
-    def relevance(self) -> Tensor:
-        """R."""
-        R = torch.zeros_like(self.z) if self.c is None else self.c * self.z
-        return R if self.direct is None else R + self.direct
-
-    def per_output(self) -> Tensor:
-        """R/z, which is the coefficient itself where nothing was put on z directly."""
-        if self.direct is None and self.c is not None:
-            return self.c
-        return divide(self.relevance, self.z)
-
-
-@dataclass
-class Propagated:
-    """Relevance of an operation's input, R = x·coefficient + direct, and per output what did not get there.
-
-    `absorbed` has the amounts by the name of the sink; each of the output's shape, or summed over all but samples.
-    """
-
-    coefficient: Tensor | None = None
-    direct: Tensor | None = None
-    absorbed: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Rule(Protocol):
-    """How relevance crosses a linear operation. Any callable of this form can be used, with `puts_relevance`."""
-
-    @property
-    def puts_relevance(self) -> bool:
-        """Whether the rule puts relevance on inputs that may be zero, which no coefficient can express."""
-
-    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        """Return the relevance of the operation's input."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +65,10 @@ class Epsilon:
 class Gamma:
     """Positive contributions to z_j > 0, and negative ones to z_j < 0, weigh 1+γ; the bias likewise.
 
-    For z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j if x ≥ 0 (Montavon et al. 2019, ch. 10).
-    Both signs of x and z: Andéol et al. 2021. The denominator is z + γ·P or z + γ·N; it has the sign of z and at least
-    its size, so there is no pole. Three products for non-negative inputs (a fourth where z < 0 has relevance), else four.
+    For x ≥ 0 and z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j, Montavon et al.
+    2019, ch. 10; for both signs of x and z: Andéol et al. 2021. The denominator, z + γ·P or z + γ·N, has the
+    sign of z and at least its size, so there is no pole. Three products for non-negative inputs (a fourth
+    where z < 0 has relevance), else four.
 
     Raises:
         RuleError: γ is negative or not finite, or the bias mode is unknown.
@@ -212,9 +116,11 @@ class Gamma:
 
 @dataclass(frozen=True)
 class AlphaBeta:
-    """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60. Four products.
+    """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
-    Where an output has no positive (negative) contributions, the negative (positive) ones get all of its relevance.
+    Four products.
+    Where an output has no positive (negative) contributions, the negative (positive) ones get all of its
+    relevance.
 
     Raises:
         RuleError: α - β is not 1, β is negative, or the bias mode is unknown.
@@ -227,7 +133,8 @@ class AlphaBeta:
     def __post_init__(self) -> None:
         if not abs(self.alpha - self.beta - 1) < 1e-9:
             raise RuleError(
-                f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not conserved; "
+                f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not "
+                "conserved; "
                 f"for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
             )
         _require_nonnegative(self, "beta", self.beta)
@@ -243,7 +150,7 @@ class AlphaBeta:
         N = z0 - P
         if b is not None and self.bias != "ignore":
             P, N = P + b.clamp(min=0), N + b.clamp(max=0)
-        threshold = tolerance(P.dtype) * (P - N) + _smallest(P.dtype)
+        threshold = tolerance(P.dtype) * (P - N) + smallest(P.dtype)
         has_P, has_N = threshold < P, threshold < -N
         both = has_P & has_N
         # Coefficients of the positive and of the negative contributions.
@@ -265,8 +172,8 @@ class AlphaBeta:
 class ZPlus:
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
 
-    Three products for non-negative inputs, else four. What an output without positive contributions gets, through its
-    bias, is lost and reported.
+    Three products for non-negative inputs, else four. What an output without positive contributions gets,
+    through its bias, is lost and reported.
 
     Raises:
         RuleError: the bias mode is unknown.
@@ -287,7 +194,7 @@ class ZPlus:
         share = None if op.b is None else op.b.clamp(min=0)
         # Only a difference, (z0 + A)/2, has rounding errors that look like small contributions.
         if not op.nonnegative:
-            P = P.masked_fill(P <= tolerance(P.dtype) * scale, 0)
+            P = P.masked_fill(tolerance(P.dtype) * scale >= P, 0)
         den = P if share is None or self.bias == "ignore" else P + share
         s = divide(R, den)
         if op.nonnegative:
@@ -301,7 +208,7 @@ class ZPlus:
 
 @dataclass(frozen=True)
 class Absolute:
-    """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: each input gets a part in proportion to the size of what it says.
+    """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: shares in proportion to the size of contributions.
 
     Three products.
 
@@ -330,14 +237,16 @@ class Absolute:
 
 @dataclass(frozen=True, eq=False)
 class ZBox:
-    """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h. Montavon et al. 2017, eq. 14.
+    """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.
 
-    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input shape is
-    seen for the first time.
+    Montavon et al. 2017, eq. 14.
+    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input
+    shape is seen for the first time.
 
     Args:
         low: l, one number, a sequence with one per channel, or a tensor with one per element of a sample.
-        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are taken.
+        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are
+            taken.
 
     Raises:
         RuleError: a low bound is above the high one or not finite, or one bound alone is given.
@@ -365,7 +274,8 @@ class ZBox:
             crossed = bool((low > high).any())
         except RuntimeError:
             raise RuleError(
-                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the same shape."
+                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the "
+                "same shape."
             ) from None
         if crossed:
             raise RuleError(f"{self}: low is above high; exchange them.")
@@ -385,7 +295,9 @@ class ZBox:
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         if self.low is None or self.high is None:
-            raise RuleError(f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high)).")
+            raise RuleError(
+                f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high))."
+            )
         low, high = self._aligned(op, self.low), self._aligned(op, self.high)
         m, r = (low + high) / 2, (high - low) / 2
         absolute_w = weights.absolute(op.weight)
@@ -424,7 +336,10 @@ class WSquare:
 
 @dataclass(frozen=True)
 class Flat:
-    """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019. Less than two products."""
+    """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019.
+
+    Less than two products.
+    """
 
     @property
     def puts_relevance(self) -> bool:
@@ -436,26 +351,13 @@ class Flat:
         return Propagated(direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": R - s * n})
 
 
-def divide(R: Tensor, denominator: Tensor) -> Tensor:
-    """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
-    return (R / denominator).masked_fill_(denominator.abs() < _smallest(R.dtype), 0)
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """Relative size under which a difference of two sums of contributions counts as rounding noise."""
-    return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
-
-
-def _smallest(dtype: torch.dtype) -> float:
-    info = torch.finfo(dtype)
-    return info.smallest_normal / info.eps
-
-
 def _fan_in(op: LinearOperation) -> Tensor:
     return op.constant("fan in", lambda: op.map.fan_in(op.x.shape).to(op.z), None)
 
 
-def _with_bias(op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None, result: Propagated) -> Propagated:
+def _with_bias(
+    op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None, result: Propagated
+) -> Propagated:
     """Account for a bias that stands with `share` in the denominator of s."""
     if share is None or mode == "ignore":
         return result

@@ -1,7 +1,7 @@
 """What is explained: a target takes the model's output to one score for each sample.
 
-A score's relevance starts as the score itself. Targets run inside the interception, like the model: what they do to the
-output is propagated by the same rules.
+A score's relevance starts as the score itself. Targets run inside the interception, like the model: what
+they do to the output is propagated by the same rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
 class Target(Protocol):
     """A function from the model's output to one score for each sample, (samples,)."""
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: Any, /) -> Tensor:
         """Return the scores."""
 
 
 @dataclass(frozen=True)
 class Logit:
-    """The score of one class: each sample's own (an index per sample), the same for all, or the largest (None)."""
+    """The score of a class: one index for each sample, one for all, or (None) each sample's largest."""
 
     index: int | tuple[int, ...] | None = None
 
@@ -75,9 +75,11 @@ class RunnerUp:
 
 @dataclass(frozen=True)
 class LogOdds:
-    """Log-odds of a class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others. Montavon et al. 2019, ch. 10.
+    """Log-odds of a class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others.
 
-    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c); the sum over classes is η_c.
+    Montavon et al. 2019, ch. 10.
+    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c); the sum over classes
+    is η_c.
     """
 
     index: int | tuple[int, ...] | None = None
@@ -111,7 +113,8 @@ class Weighted:
         if self.weights.shape not in (output.shape, output.shape[1:]):
             raise InputError(
                 f"target weights of shape {tuple(self.weights.shape)} do not fit the output of shape "
-                f"{tuple(output.shape)}; give weights of the output's shape, or of one sample's, {tuple(output.shape[1:])}."
+                f"{tuple(output.shape)}; give weights of the output's shape, or of one sample's, "
+                f"{tuple(output.shape[1:])}."
             )
         return _weighted(output, self.weights.to(output.detach()).expand(output.shape))
 
@@ -120,9 +123,9 @@ def as_target(target: TargetLike) -> Target:
     """Make a target of what users give.
 
     Args:
-        target: None for each sample's largest output; a class index; a class index per sample (sequence or integer
-            tensor); a floating tensor of weights of the output's shape; a function from the output to one score per
-            sample, such as `Contrastive(3)` or `lambda output: output[:, 3] - output[:, 5]`.
+        target: None for each sample's largest output; a class index; a class index per sample (sequence or
+            integer tensor); a floating tensor of weights of the output's shape; a function from the output
+            to one score per sample, such as `Contrastive(3)` or `lambda output: output[:, 3] - output[:, 5]`.
 
     Raises:
         InputError: it is none of these.
@@ -130,26 +133,35 @@ def as_target(target: TargetLike) -> Target:
     if target is None:
         return Logit()
     if isinstance(target, bool):
-        raise InputError("target=True or False is no class index; give a number, one per sample, weights or a function.")
+        raise InputError(
+            "target=True or False is no class index; give a number, one per sample, weights or a function."
+        )
+    if hasattr(target, "__array_interface__"):  # NumPy's arrays and scalars
+        target = torch.as_tensor(target)
     if isinstance(target, int):
         return Logit(target)
     if isinstance(target, Tensor) and target.is_floating_point():
         return Weighted(target.detach())
-    if isinstance(target, Tensor) and target.dtype != torch.bool and not target.is_complex() and target.dim() <= 1:
+    if (
+        isinstance(target, Tensor)
+        and target.dtype != torch.bool
+        and not target.is_complex()
+        and target.dim() <= 1
+    ):
         return Logit(tuple(target.tolist()) if target.dim() else int(target))
     if isinstance(target, Tensor):
         raise InputError(
-            f"target is a {target.dtype} tensor of shape {tuple(target.shape)}; give integers of shape (samples,) for "
+            f"target is a {target.dtype} tensor of shape {tuple(target.shape)}; give integers of shape "
+            "(samples,) for "
             "classes, or floating-point weights of the output's shape."
         )
     if callable(target):
         return target
     if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(t) for t in target):
         return Logit(tuple(int(t) for t in target))
-    if _is_index(target):
-        return Logit(int(target))
     raise InputError(
-        f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor of weights of "
+        f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor "
+        "of weights of "
         "the output's shape, or a function from the output to one score per sample."
     )
 
@@ -164,13 +176,14 @@ def scores_of(target: Target, output: Any, samples: int) -> Tensor:
     if not isinstance(scores, Tensor) or scores.shape != (samples,):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(
-            f"the target must give one score for each sample, a tensor of shape ({samples},); {target!r} gave {got}."
+            f"the target must give one score for each sample, a tensor of shape ({samples},); {target!r} "
+            f"gave {got}."
         )
     return scores
 
 
 def _is_index(value: Any) -> bool:
-    # NumPy's integers are no int, but say that they can be an index.
+    # NumPy's integers are no int, but they have __index__.
     return hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
 
 
@@ -187,7 +200,8 @@ def _scores(output: Any) -> Tensor:
     _require_tensor(output)
     if output.dim() != 2:
         raise InputError(
-            f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for instance "
+            f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
+            "instance "
             "target=lambda output: output.flatten(1)[:, 3]."
         )
     scores: Tensor = output.detach()
@@ -200,11 +214,14 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
         return output.argmax(1)
     indices = torch.as_tensor(index, device=output.device)
     if indices.dim() and len(indices) != samples:
-        raise InputError(f"target has {len(indices)} classes for {samples} samples; give one class for each sample.")
+        raise InputError(
+            f"target has {len(indices)} classes for {samples} samples; give one class for each sample."
+        )
     if bool((indices < 0).any()) or bool((indices >= classes).any()):
         wrong = sorted({int(i) for i in indices.reshape(-1).tolist() if not 0 <= i < classes})
         raise InputError(
-            f"target {', '.join(map(str, wrong))} is out of range: the output has {classes} classes, 0 to {classes - 1}."
+            f"target {', '.join(map(str, wrong))} is out of range: the output has {classes} classes, 0 to "
+            f"{classes - 1}."
         )
     return indices.expand(samples).long()
 

@@ -1,8 +1,9 @@
-"""Modified weights (|w|, w⁺, w², ...) are computed once per weight and kept as long as the weight lives, unchanged.
+"""Modified weights (|w|, w⁺, w², ...) are computed once and kept as long as the weight lives, unchanged.
 
-The cache knows a weight by weak reference, never by `id()` or address alone, and a change of it by autograd's version
-counter. Writing through `weight.data` counts no version; a sample of the values catches such writes, short of one that
-leaves all the sampled elements as they were (editing single weights through `.data`: use `torch.no_grad()` instead).
+The cache knows a weight by weak reference, never by `id()` or address alone, and a change of it by
+autograd's version counter. Writing through `weight.data` counts no version; a sample of the values catches
+such writes, short of one that leaves all the sampled elements as they were (editing single weights through
+`.data`: use `torch.no_grad()` instead).
 """
 
 from collections.abc import Callable, Hashable
@@ -51,7 +52,7 @@ def clear_cache() -> None:
 def _entry(weight: Tensor) -> _Entry:
     state = (0 if weight.is_inference() else weight._version, weight.data_ptr())
     sample = _sample(weight)
-    entry: _Entry | None = _cache.get(weight)
+    entry: _Entry | None = _cache.get(weight)  # type: ignore[no-untyped-call]
     if entry is None or entry.state != state or not _same(entry.sample, sample):
         entry = _cache[weight] = _Entry(state, sample)
     return entry

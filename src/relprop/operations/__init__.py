@@ -1,7 +1,7 @@
 """The operation table: how relevance crosses each operation, one line an operation, one file a family.
 
-An operation is in the table with a rule, or as exact under the plain gradient; anything else that touches relevance is
-an error that lists it.
+An operation is in the table with a rule, or as exact under the plain gradient; anything else that touches
+relevance is an error that lists it.
 """
 
 from relprop.intercept import Entry
@@ -25,7 +25,8 @@ def register(name: str, entry: Entry) -> None:
     """Add an operation to the table, or replace its entry, for the whole process.
 
     Args:
-        name: canonical name, as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_.
+        name: canonical name, as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and
+            Tensor.cumsum_.
         entry: how relevance crosses the operation, for instance `relprop.operations.entries.Exact()`.
     """
     TABLE[name] = entry

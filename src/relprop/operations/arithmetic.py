@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.intercept import Call, Entry, Interception, merge_tags
+from relprop.calls import Call
+from relprop.intercept import Entry, Interception
 from relprop.operations.entries import Exact
 from relprop.operations.linear import LinearOrigin, add_bias
+from relprop.provenance import merge_tags
 
 
 def add(run: Interception, call: Call) -> Any:
-    """Sum a + alpha·b. Of two relevant terms each has its own relevance; a constant absorbs its part, or is a bias."""
+    """Sum a + alpha·b. A relevant term keeps its own relevance; a constant absorbs its part, or is a bias."""
     a, b, alpha = _terms(call)
     if run.relevant(a) and run.relevant(b):
         return Exact(keeps_sign=alpha >= 0)(run, call)
@@ -89,7 +91,7 @@ def _with_constant(
 
 
 def _terms(call: Call) -> tuple[Any, Any, float]:
-    def arguments(input: Any, other: Any, alpha: float = 1.0) -> Any:  # noqa: A002
+    def arguments(input: Any, other: Any, alpha: float = 1.0) -> Any:
         return input, other, alpha
 
     rest = {key: value for key, value in call.kwargs.items() if key != "out"}

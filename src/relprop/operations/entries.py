@@ -8,20 +8,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.intercept import Call, Interception, empty_slot, merge_tags, tensors_in
+from relprop.calls import Call, tensors_in
+from relprop.intercept import Interception
 from relprop.keeping import Kept
-from relprop.rules import divide
+from relprop.linear_operations import divide
+from relprop.provenance import empty_slot, merge_tags
 
 
 @dataclass(frozen=True)
 class Exact:
-    """An operation that is linear or homogeneous of degree one: the plain gradient carries coefficients through it.
+    """A linear or homogeneous operation (of degree one): the plain gradient carries coefficients through it.
 
     Attributes:
         keeps_sign: whether the result of non-negative operands is non-negative.
         nonnegative: whether the result is non-negative whatever the operands are.
-        slot: how relevance itself crosses it. "same": the operation rearranges elements, and does the same with slots;
-            "pass": elementwise; "share": each operand gets relevance in proportion to what it contributed.
+        slot: how relevance itself crosses it. "same": the operation rearranges elements, and does the same
+            with slots; "pass": elementwise; "share": each operand gets relevance in proportion to what it
+            contributed.
     """
 
     keeps_sign: bool = False
@@ -34,7 +37,7 @@ class Exact:
         slots = [tag.slot for tag in tags]
         with_slots = any(slot is not None for slot in slots)
         kept = [run.keep(t) for t in operands] if with_slots and self.slot != "same" else []
-        nonnegative = self.nonnegative or self.keeps_sign and all(tag.nonnegative for tag in tags)
+        nonnegative = self.nonnegative or (self.keeps_sign and all(tag.nonnegative for tag in tags))
         result = run.native(call)
         outputs = [t for t in tensors_in(result) if t.requires_grad]
         out_slots: list[Tensor | None] = [None] * len(outputs)
@@ -58,9 +61,13 @@ class Exact:
         function = as_function(run, call)
         if self.slot == "same":
             if call.inplace:
-                run.gap(call.name, "relevance on zeros cannot follow this in-place operation; use its plain form")
+                run.gap(
+                    call.name, "relevance on zeros cannot follow this in-place operation; use its plain form"
+                )
                 return [None] * len(outputs)
-            filled = [empty_slot(t) if slot is None else slot for t, slot in zip(operands, slots, strict=True)]
+            filled = [
+                empty_slot(t) if slot is None else slot for t, slot in zip(operands, slots, strict=True)
+            ]
             return [t for t in tensors_in(function(filled)) if t.requires_grad]
         present = [slot is not None for slot in slots]
 
@@ -84,15 +91,17 @@ def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], A
         if isinstance(value, Tensor):
             return _Operand(next(places)) if run.relevant(value) else value
         if isinstance(value, (list, tuple)):
-            return [mark(item) for item in value]
+            return type(value)([mark(item) for item in value])
         return value
 
     def fill(value: Any, operands: Sequence[Tensor]) -> Any:
         if isinstance(value, _Operand):
             return operands[value]
-        return [fill(item, operands) for item in value] if isinstance(value, list) else value
+        if isinstance(value, (list, tuple)):
+            return type(value)([fill(item, operands) for item in value])
+        return value
 
-    function, args = call.function, [mark(value) for value in call.args]
+    function, args = call.function, mark(call.args)
     kwargs = {key: mark(value) for key, value in call.kwargs.items()}
     return lambda operands: function(
         *fill(args, operands), **{key: fill(value, operands) for key, value in kwargs.items()}

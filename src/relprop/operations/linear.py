@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.intercept import Applied, Call, Entry, Interception, Origin, Tag, empty_slot, merge_tags
+from relprop.calls import Call
+from relprop.intercept import Entry, Interception
 from relprop.linear_maps import Convolution, Dense, LinearMap
-from relprop.rules import Incoming, LinearOperation, Rule, divide
+from relprop.linear_operations import Incoming, LinearOperation, Rule, divide
+from relprop.provenance import Applied, Origin, Tag, empty_slot, merge_tags
 
 Numbers = int | tuple[int, ...]
 
@@ -35,7 +37,7 @@ class ZeroPadding(Origin):
 def linear(run: Interception, call: Call) -> Any:
     """F.linear(x, weight, bias)."""
 
-    def arguments(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:  # noqa: A002
+    def arguments(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         return input, weight, bias
 
     x, weight, bias = arguments(*call.args, **call.kwargs)
@@ -45,7 +47,7 @@ def linear(run: Interception, call: Call) -> Any:
 def matmul(run: Interception, call: Call) -> Any:
     """Product x @ weight with a constant matrix."""
 
-    def arguments(input: Tensor, other: Tensor | None = None, mat2: Tensor | None = None) -> Any:  # noqa: A002
+    def arguments(input: Tensor, other: Tensor | None = None, mat2: Tensor | None = None) -> Any:
         return input, other if mat2 is None else mat2
 
     x, weight = arguments(*call.args, **call.kwargs)
@@ -55,7 +57,7 @@ def matmul(run: Interception, call: Call) -> Any:
 def addmm(run: Interception, call: Call) -> Any:
     """Sum bias + x @ weight with a constant matrix."""
 
-    def arguments(input: Tensor, mat1: Tensor, mat2: Tensor, beta: float = 1, alpha: float = 1) -> Any:  # noqa: A002
+    def arguments(input: Tensor, mat1: Tensor, mat2: Tensor, beta: float = 1, alpha: float = 1) -> Any:
         return input, mat1, mat2, beta, alpha
 
     bias, x, weight, beta, alpha = arguments(*call.args, **call.kwargs)
@@ -69,7 +71,7 @@ def convolution(dimensions: int) -> Entry:
     """conv1d, conv2d, conv3d."""
 
     def arguments(
-        input: Tensor,  # noqa: A002
+        input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: Numbers = 1,
@@ -91,7 +93,12 @@ def convolution(dimensions: int) -> Entry:
                 pads = tuple(pad for total in reversed(totals) for pad in (0, total % 2))
         padding = 0 if padding == "valid" else padding
         before = run.tag(x).origin
-        if isinstance(before, ZeroPadding) and before.intact and len(before.pads) <= 2 * dimensions and not pads:
+        if (
+            isinstance(before, ZeroPadding)
+            and before.intact
+            and len(before.pads) <= 2 * dimensions
+            and not pads
+        ):
             x, pads = before.x, before.pads
         map_ = Convolution(
             stride=_tuple(stride, dimensions),
@@ -112,7 +119,7 @@ def transposed_convolution(dimensions: int) -> Entry:
     """conv_transpose1d, conv_transpose2d, conv_transpose3d."""
 
     def arguments(
-        input: Tensor,  # noqa: A002
+        input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: Numbers = 1,
@@ -124,7 +131,9 @@ def transposed_convolution(dimensions: int) -> Entry:
         return input, weight, bias, stride, padding, output_padding, groups, dilation
 
     def entry(run: Interception, call: Call) -> Any:
-        x, weight, bias, stride, padding, output_padding, groups, dilation = arguments(*call.args, **call.kwargs)
+        x, weight, bias, stride, padding, output_padding, groups, dilation = arguments(
+            *call.args, **call.kwargs
+        )
         map_ = Convolution(
             stride=_tuple(stride, dimensions),
             padding=_tuple(padding, dimensions),
@@ -163,10 +172,12 @@ def _start(
     site = run.site(call, kind, run.tag(x).depth)
     rule: Rule | None = None
     if len(operands) > 1 or not run.relevant(x):
-        problem = "the weight depends on the input, or stands first; only input times constant weight is covered"
+        problem = (
+            "the weight depends on the input, or stands first; only input times constant weight is covered"
+        )
     elif kind == "dense" and weight.dim() != 2:
         problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
-    elif x.dim() < 2 or kind == "convolution" and x.dim() != weight.dim():
+    elif x.dim() < 2 or (kind == "convolution" and x.dim() != weight.dim()):
         problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
     else:
         rule = run.choose(site)
@@ -196,7 +207,13 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
     slot = tag.slot
     kept_x, kept_z = run.keep(x), run.keep(value)
     # The closure must not hold `origin`, whose x holds the graph.
-    map_, weight, bias, path, operation = origin.map, origin.weight, origin.bias, origin.path, origin.operation
+    map_, weight, bias, path, operation = (
+        origin.map,
+        origin.weight,
+        origin.bias,
+        origin.path,
+        origin.operation,
+    )
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         op = LinearOperation(map_, kept_x.value, kept_z.value, weight, bias, tag.nonnegative)

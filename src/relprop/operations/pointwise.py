@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.intercept import Call, Entry, Interception, merge_tags
+from relprop.calls import Call
+from relprop.intercept import Entry, Interception
 from relprop.operations.entries import Exact
+from relprop.provenance import merge_tags
 
 
 @dataclass(frozen=True)
 class Secant:
-    """y = f(x) passes relevance on by the slope from (0, f(0)) to (x, y), not by the tangent, which saturates.
+    """A function f passes relevance on by the slope from (0, f(0)) to (x, f(x)); its tangent saturates.
 
-    c_in = c · (f(x) - f(0))/x, and c · f'(0) where x is nearly zero. What f(0) carries is absorbed, as a bias is.
+    c_in = c · (f(x) - f(0))/x, and c · f'(0) where x is nearly zero. What f(0) carries is absorbed, as a
+    bias is.
 
     Attributes:
         slope: f'(0).
@@ -44,7 +47,7 @@ class Secant:
             return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1)),)
 
         (output,) = run.attach([value], [x], backward)
-        nonnegative = self.nonnegative or self.keeps_sign and tag.nonnegative
+        nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=tag.slot))
         return output
 
@@ -52,7 +55,7 @@ class Secant:
 def clamp(run: Interception, call: Call) -> Any:
     """Clamp between two numbers, either of which may be missing."""
 
-    def arguments(input: Tensor, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    def arguments(input: Tensor, min: Any = None, max: Any = None) -> Any:
         return min, max
 
     low, high = arguments(*call.args, **call.kwargs)
@@ -66,7 +69,7 @@ def clamp(run: Interception, call: Call) -> Any:
 def hardtanh(run: Interception, call: Call) -> Any:
     """F.hardtanh, and so ReLU6 the module: clamp under another signature."""
 
-    def arguments(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:  # noqa: A002
+    def arguments(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
         return min_val, max_val
 
     low, high = arguments(*call.args, **call.kwargs)
@@ -76,7 +79,7 @@ def hardtanh(run: Interception, call: Call) -> Any:
 def threshold(run: Interception, call: Call) -> Any:
     """F.threshold: x where x > threshold, else a value."""
 
-    def arguments(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Any:  # noqa: A002
+    def arguments(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Any:
         return value
 
     if arguments(*call.args, **call.kwargs) == 0:

@@ -7,17 +7,22 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.intercept import Call, Entry, Interception, empty_slot
+from relprop.calls import Call
+from relprop.intercept import Entry, Interception
 from relprop.operations.entries import Exact
 from relprop.operations.linear import ZeroPadding
+from relprop.provenance import empty_slot
 
 _rearranged = Exact(keeps_sign=True, slot="same")
 
 
 def pad(run: Interception, call: Call) -> Any:
-    """F.pad in every mode. Relevance that lands on a constant border is absorbed; on zeros, only slots can put any."""
+    """F.pad in every mode.
 
-    def arguments(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Any:  # noqa: A002
+    Relevance that lands on a constant border is absorbed; on zeros, only slots can put any.
+    """
+
+    def arguments(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
         return input, tuple(pad), mode, value or 0.0
 
     x, pads, mode, value = arguments(*call.args, **call.kwargs)
@@ -48,15 +53,17 @@ def pad(run: Interception, call: Call) -> Any:
 
 TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(
-        # shape
-        ["view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"]
-        + ["expand", "expand_as", "broadcast_to"]
-        # order
-        + ["permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "contiguous", "clone"]
-        # parts
-        + ["cat", "stack", "hstack", "vstack", "split", "chunk", "unbind", "narrow", "select", "getitem"]
-        # type and device
-        + ["to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "positive"],
+        (
+            # shape
+            *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel"),
+            *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to"),
+            # order
+            *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "contiguous", "clone"),
+            # parts
+            *("cat", "stack", "hstack", "vstack", "split", "chunk", "unbind", "narrow", "select", "getitem"),
+            # type and device
+            *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "positive"),
+        ),
         _rearranged,
     ),
     "pad": pad,

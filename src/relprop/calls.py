@@ -1,0 +1,68 @@
+"""Torch calls as values: looked into, run, and run again with other operands."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Call:
+    """One torch call on tensors of the way of relevance.
+
+    Attributes:
+        name: of the operation, the same for its functional, method, operator and in-place spellings.
+        inplace: whether the call overwrites its first argument.
+        constants: arguments that are parameters are detached in `args` and `kwargs`; this finds them again.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inplace: bool
+    constants: dict[int, Tensor] = field(default_factory=dict)
+
+    def run(self) -> Any:
+        """Run it as it is, recorded by autograd."""
+        return self.function(*self.args, **self.kwargs)
+
+    def value(self) -> Any:
+        """Run it unrecorded, and out of place."""
+        with torch.no_grad():
+            if self.inplace:
+                return self.function(self.args[0].detach().clone(), *self.args[1:], **self.kwargs)
+            return self.function(*self.args, **self.kwargs)
+
+    def parameter(self, tensor: Tensor) -> Tensor:
+        """Return the model's own tensor where `tensor` is its detached stand-in."""
+        return self.constants.get(id(tensor), tensor)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        yield from tensors_in(tuple(value.values()))
+
+
+def without_parameters(call: Call, parameters: list[Tensor]) -> Call:
+    """Detach parameters, so that no gradient is computed for them."""
+    stand_ins = {id(p): p.detach() for p in parameters}
+    found = {id(stand_ins[id(p)]): p for p in parameters}
+
+    def swap(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return stand_ins.get(id(value), value)
+        if isinstance(value, (list, tuple)):
+            items = [swap(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return {key: swap(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    return replace(call, args=swap(call.args), kwargs=swap(call.kwargs), constants=found)

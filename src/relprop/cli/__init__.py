@@ -1,0 +1,53 @@
+"""The command line. Each command is a function in a file of its own; this one puts them together."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import relprop
+from relprop.cli.explain import explain
+from relprop.cli.train import train
+from relprop.errors import RelpropError
+
+# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="relprop",
+    help="Explain predictions of neural networks by layer-wise relevance propagation.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(explain)
+app.command()(train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"relprop {relprop.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: errors of relprop end it with a message and status 2, Ctrl-C with status 130."""
+    try:
+        app()
+    except RelpropError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing half-written was left behind", err=True)
+        sys.exit(INTERRUPTED)

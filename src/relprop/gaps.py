@@ -1,0 +1,72 @@
+"""Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An operation on the way of relevance that is not covered."""
+
+    path: str
+    operation: str
+    source: str
+    reason: str = "no entry in the operation table"
+
+    def __str__(self) -> str:
+        return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
+
+
+_SCORES = (
+    "explain the scores before it: leave the last layer out of the model, or choose them with target=..."
+)
+
+REASONS = {
+    "softmax": _SCORES,
+    "log_softmax": _SCORES,
+    "batch_norm": "batch normalization is not covered yet; fold it into the layer before it",
+}
+"""Better advice than that there is no entry."""
+
+
+_LIBRARIES = tuple(
+    str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])
+)
+
+
+def user_line() -> str:
+    """File and line of the innermost caller outside torch and relprop."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def coverage_message(gaps: Sequence[Gap]) -> str:
+    """Say that operations are not covered: all of them, where, and what to do."""
+    names = sorted({gap.operation for gap in gaps})
+    count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
+    return (
+        f"relevance meets {count} that relprop has no rule for:\n"
+        + "\n".join(f"  - {gap}" for gap in gaps)
+        + "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), "
+        f"or accept the plain gradient there with explain(..., accept={names!r})."
+    )
+
+
+def disconnected_message(cuts: Sequence[Gap]) -> str:
+    """Say that no way leads from the score to the inputs, and where it is cut."""
+    places = "".join(f"\n  - {cut}" for cut in cuts)
+    return (
+        "the explained score does not depend on the input through recorded operations."
+        + (f" The way is cut here:{places}\nRemove" if places else " Look for")
+        + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
+    )

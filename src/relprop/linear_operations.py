@@ -1,0 +1,135 @@
+"""One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from relprop import weights
+from relprop.linear_maps import LinearMap
+
+
+@dataclass
+class LinearOperation:
+    """One call of a linear operation, as a rule sees it.
+
+    Attributes:
+        map: the kind of operation.
+        x: input (samples, ...), detached.
+        z: output (samples, ...), bias included, detached.
+        weight: as the model holds it, so that modified weights are found in the cache.
+        bias: (out,) or None, detached.
+        nonnegative: whether the input is known to be non-negative.
+    """
+
+    map: LinearMap
+    x: Tensor
+    z: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    nonnegative: bool
+
+    @property
+    def b(self) -> Tensor | None:
+        """The bias, shaped for broadcasting against the output."""
+        return None if self.bias is None else self.map.align_bias(self.bias)
+
+    @property
+    def z0(self) -> Tensor:
+        """The output without bias."""
+        return self.z if self.b is None else self.z - self.b
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """L_weight(x)."""
+        return self.map.apply(self.x, weight.detach())
+
+    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
+        """T_weight(s)."""
+        return self.map.transpose(s, weight.detach(), self.x.shape)
+
+    def magnitude(self) -> Tensor:
+        """A = L_|w|(|x|)."""
+        return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
+
+    def positive_part(self) -> tuple[Tensor, Tensor]:
+        """P, and A or a bound of it: the scale of the rounding errors in P."""
+        if self.nonnegative:
+            P = self.forward(weights.positive(self.weight))
+            return P, P
+        A = self.magnitude()
+        return (self.z0 + A) / 2, A
+
+    def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
+        """A value that depends on weight and input shape only, from the cache."""
+        key = (key, self.map, self.x.shape[1:])
+        return weights.modified(self.weight, purpose, lambda _: make(), key)
+
+
+@dataclass
+class Incoming:
+    """Relevance that arrives at an output z: a coefficient, relevance put on z directly, or both.
+
+    R = c·z + direct.
+    """
+
+    c: Tensor | None
+    direct: Tensor | None
+    z: Tensor
+
+    @property
+    def relevance(self) -> Tensor:
+        """R."""
+        R = torch.zeros_like(self.z) if self.c is None else self.c * self.z
+        return R if self.direct is None else R + self.direct
+
+    def per_output(self) -> Tensor:
+        """R/z, which is the coefficient itself where nothing was put on z directly."""
+        if self.direct is None and self.c is not None:
+            return self.c
+        return divide(self.relevance, self.z)
+
+
+@dataclass
+class Propagated:
+    """Relevance of an operation's input, R = x·coefficient + direct, and per output what did not get there.
+
+    `absorbed` has the amounts by the name of the sink; each of the output's shape, or summed over all but
+    samples.
+    """
+
+    coefficient: Tensor | None = None
+    direct: Tensor | None = None
+    absorbed: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How relevance crosses a linear operation.
+
+    Any callable of this form can be used, with `puts_relevance`.
+    """
+
+    @property
+    def puts_relevance(self) -> bool:
+        """Whether the rule puts relevance on inputs that may be zero, which no coefficient can express."""
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        """Return the relevance of the operation's input."""
+
+
+def divide(R: Tensor, denominator: Tensor) -> Tensor:
+    """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
+    return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative size under which a difference of two sums of contributions counts as rounding noise."""
+    return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """Size under which a denominator counts as zero, because quotients could overflow."""
+    info = torch.finfo(dtype)
+    return info.smallest_normal / info.eps

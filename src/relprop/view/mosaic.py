@@ -1,0 +1,119 @@
+"""Rows of small pictures, and PNG files."""
+
+import difflib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relprop.errors import InputError
+from relprop.files import write_whole
+from relprop.view.colour import COLOURS, Colour
+
+Pixels = NDArray[np.uint8]
+
+
+def mosaic(
+    images: torch.Tensor | NDArray[Any],
+    colour: str | Colour = "heatmap",
+    *,
+    enlarge: int = 2,
+    border: int = 2,
+    rescale: bool = True,
+) -> Pixels:
+    """Draw N images of one channel as one row.
+
+    Args:
+        images: shape (N, H, W) or (N, 1, H, W), any real dtype, any device.
+        colour: a name in `COLOURS`, or a function like those in it.
+        enlarge: each pixel becomes a square of this many pixels.
+        border: white pixels around each image, counted before enlarging.
+        rescale: divide by the largest magnitude of the whole batch, so that images can be compared with each
+            other (a batch of zeros stays zero). Otherwise values are taken to lie in [-1, 1] already.
+
+    Returns:
+        Red, green and blue, shape (enlarge·(H + 2·border), enlarge·N·(W + 2·border), 3).
+
+    Raises:
+        InputError: another shape or dtype, no image at all, values that are not finite, an unknown colour.
+    """
+    values = _values(images)
+    if enlarge < 1 or border < 0:
+        raise InputError(
+            f"mosaic(enlarge={enlarge}, border={border}): enlarge must be 1 or more, and border 0 or more."
+        )
+    if rescale:
+        values = values / (np.abs(values).max() or 1.0)
+    rgb = _colour(colour)(values)
+    rgb = np.pad(rgb, ((0, 0), (border, border), (border, border), (0, 0)), constant_values=1.0)
+    count, height, width, _ = rgb.shape
+    row = rgb.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
+    pixels: Pixels = np.rint(255 * row).astype(np.uint8)
+    return pixels.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+
+
+def save_png(path: Path, rgb: Pixels, metadata: dict[str, str] | None = None) -> None:
+    """Write pixels as a PNG file, whole or not at all; what was at `path` is replaced.
+
+    The same pixels and metadata give the same bytes: no date is stored.
+
+    Args:
+        path: where to; its folder is made if it is missing.
+        rgb: uint8, shape (H, W, 3).
+        metadata: text stored in the file under keys such as `Title` or `Software`.
+
+    Raises:
+        InputError: `rgb` has another dtype or shape.
+        FileError: the file cannot be written.
+    """
+    from PIL import Image, PngImagePlugin
+
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise InputError(
+            f"save_png({str(path)!r}): the pixels are {rgb.dtype} of shape {rgb.shape}; "
+            "give uint8 of shape (H, W, 3), as mosaic returns them."
+        )
+    text = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        text.add_text(key, value)
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", pnginfo=text)
+    write_whole(path, content.getvalue())
+
+
+def _values(images: torch.Tensor | NDArray[Any]) -> NDArray[np.float64]:
+    """Check the images and give them as float64 of shape (N, H, W)."""
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        # numpy has no bfloat16, so that tensors are widened before they become arrays.
+        images = (images if images.is_complex() else images.double()).numpy()
+    images = np.asarray(images)
+    if images.dtype.kind not in "fiub":
+        raise InputError(f"mosaic: the images are {images.dtype}; give real numbers.")
+    if images.ndim not in (3, 4) or images.size == 0 or images.shape[1:-2] not in ((), (1,)):
+        raise InputError(
+            f"mosaic: the images have shape {images.shape}; give (N, H, W) or (N, 1, H, W), N > 0. "
+            "For a single image use image[None]; sum the channels of a colour image first."
+        )
+    values = images.reshape(len(images), *images.shape[-2:]).astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        image, row, column = np.argwhere(~finite)[0].tolist()
+        raise InputError(
+            f"mosaic: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first in "
+            f"image {image}, row {row}, column {column}. Find out where they come from before drawing them."
+        )
+    return values
+
+
+def _colour(colour: str | Colour) -> Colour:
+    if not isinstance(colour, str):
+        return colour
+    if colour not in COLOURS:
+        near = difflib.get_close_matches(colour, COLOURS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"mosaic(colour={colour!r}): no such colour. {hint}There are: {', '.join(COLOURS)}.")
+    return COLOURS[colour]

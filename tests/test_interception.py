@@ -1,0 +1,468 @@
+"""The model is used as it is and left as it was; what is not covered is an error; spellings agree."""
+
+import copy
+import gc
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as module_internals
+
+import relprop
+from relprop import CoverageError, Epsilon, Flat, Gamma, ModelError, WSquare, ZPlus
+
+RULES = [
+    Epsilon(0.1),
+    Gamma(0.25),
+    ZPlus(),
+    relprop.AlphaBeta(2, 1),
+    Flat(),
+    WSquare(),
+    Epsilon(0.1, bias="distribute"),
+]
+
+
+def modules() -> nn.Sequential:
+    """A network of modules."""
+    torch.manual_seed(3)
+    return (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 2),
+            nn.ReLU6(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(6, 5),
+        )
+        .double()
+        .eval()
+    )
+
+
+def inplace() -> nn.Module:
+    """The same with operations that overwrite."""
+    network = modules()
+    network[1], network[4], network[7] = (
+        nn.ReLU(inplace=True),
+        nn.ReLU6(inplace=True),
+        nn.Dropout(inplace=True),
+    )
+    return network.eval()
+
+
+class Functional(nn.Module):
+    """The same in functions, methods and operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (modules()[i] for i in (0, 3, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(F.conv2d(F.pad(x, (1, 1, 1, 1)), self.first.weight, self.first.bias))
+        x = F.max_pool2d(x, kernel_size=2)
+        x = torch.conv2d(x, self.second.weight) + self.second.bias.view(-1, 1, 1)
+        x = x.clamp(0, 6)
+        x = (x[:, :, :, 0::2] + x[:, :, :, 1::2]) / 2 if x.shape[-1] % 2 == 0 else F.avg_pool2d(x, 2)
+        x = x.mean(2) if x.dim() == 4 and x.shape[-1] == 1 and x.shape[2] == 2 else x
+        x = F.dropout(x.reshape(len(x), -1), training=self.training)
+        return x @ self.last.weight.T + self.last.bias
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 2, 6, 6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("spelling", [inplace, lambda: Functional().eval()])
+def test_spellings_agree(spelling: Any, rule: Any, x: Tensor) -> None:
+    expected = relprop.explain(modules(), x, rules=rule)
+    found = relprop.explain(spelling(), x, rules=rule)
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-10, atol=1e-12)
+    assert expected.ledger.gap.max() < 1e-12
+    assert found.ledger.gap.max() < 1e-12
+
+
+def test_an_inplace_operation_keeps_its_meaning_for_other_names_of_the_tensor() -> None:
+    class Aliased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.linear(x)
+            view = z.view(-1)
+            view.relu_()
+            return z  # has been through the ReLU, too
+
+    model, x = Aliased().eval(), torch.randn(3, 4)
+    e = relprop.explain(model, x, target=lambda y: y.sum(1), rules=Epsilon(0))
+    torch.testing.assert_close(e.output, model(x))
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf).sum(), leaf)
+    torch.testing.assert_close(e.relevance, gradient * x)
+
+
+def test_a_reused_module_and_an_overwritten_input() -> None:
+    class Reused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 0.5
+            return self.linear(self.linear(x).relu_()).relu()
+
+    model, x = Reused().double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    before = x.clone()
+    e = relprop.explain(model, x, target=0, rules=Epsilon(1e-3))
+    assert torch.equal(x, before)
+    assert [a.path for a in e.rules] == ["linear", "linear"]
+    assert e.ledger.gap.max() < 1e-12
+    torch.testing.assert_close(e.output, model(x.clone()))
+
+
+def everything_on(model: nn.Module) -> Any:
+    """All that is on a model: tensors by identity, version and value, attributes, hooks, flags."""
+    return [
+        (
+            name,
+            type(m),
+            {k: repr(v) for k, v in vars(m).items()},
+            [
+                (k, id(p), p._version, p.requires_grad, p.grad, p.clone())
+                for k, p in m._parameters.items()
+                if p is not None
+            ],
+        )
+        for name, m in model.named_modules()
+    ]
+
+
+def process_hooks() -> Any:
+    return [
+        dict(getattr(module_internals, name))
+        for name in vars(module_internals)
+        if name.startswith("_global") and isinstance(getattr(module_internals, name), dict)
+    ]
+
+
+def test_nothing_stays_behind(x: Tensor) -> None:
+    model, hooks = modules(), process_hooks()
+    before = everything_on(model)
+    relprop.explain(model, x, rules="epsilon-gamma-box", bounds=(-5, 5))
+    assert str(everything_on(model)) == str(before)
+    assert process_hooks() == hooks
+
+
+def test_nothing_stays_behind_after_an_exception(x: Tensor) -> None:
+    class Failing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError("the model's own")
+
+    model = modules()
+    model.append(Failing().eval())
+    before, hooks = everything_on(model), process_hooks()
+    with pytest.raises(KeyError, match="the model's own"):
+        relprop.explain(model, x)
+    assert str(everything_on(model)) == str(before)
+    assert process_hooks() == hooks
+    assert torch.overrides._get_current_function_mode() is None
+    relprop.explain(modules(), x)
+
+
+def test_no_tensor_stays_alive(x: Tensor) -> None:
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(weakref.ref(x))
+            return x
+
+    model = modules()
+    model.insert(4, Watching().eval())
+    e = relprop.explain(model, x)
+    gc.collect()
+    assert e.relevance is not None
+    assert seen[0]() is None
+
+
+def test_no_gradient_is_computed_for_parameters(x: Tensor) -> None:
+    model = modules()
+    relprop.explain(model, x)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_explaining_within_no_grad_and_inference_mode(x: Tensor) -> None:
+    expected = relprop.explain(modules(), x).relevance
+    with torch.no_grad():
+        torch.testing.assert_close(relprop.explain(modules(), x).relevance, expected)
+    with torch.inference_mode():
+        made_here = x.clone()
+        torch.testing.assert_close(relprop.explain(modules(), made_here).relevance, expected)
+
+
+def test_two_composites_do_not_know_of_each_other(x: Tensor) -> None:
+    model = modules()
+    alone = {rule: relprop.explain(model, x, rules=rule).relevance for rule in RULES}
+    for rule in reversed(RULES):
+        torch.testing.assert_close(
+            relprop.explain(model, x, rules=rule).relevance, alone[rule], rtol=0, atol=0
+        )
+
+
+def test_runs_in_threads_do_not_know_of_each_other(x: Tensor) -> None:
+    model = modules()
+    expected = [relprop.explain(model, x, rules=rule).relevance for rule in RULES]
+    found: dict[int, Tensor] = {}
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            found[i] = relprop.explain(model, x, rules=RULES[i]).relevance
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(RULES))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, desired in enumerate(expected):
+        torch.testing.assert_close(found[i], desired, rtol=1e-12, atol=1e-14)
+
+
+def test_a_run_within_a_run(x: Tensor) -> None:
+    inner_results = []
+
+    class Curious(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            inner_results.append(relprop.explain(modules(), images, rules=ZPlus()).relevance)
+            return x
+
+    images = x
+    model = modules()
+    model.insert(2, Curious().eval())
+    outer = relprop.explain(model, x, rules=Epsilon(0.1))
+    torch.testing.assert_close(outer.relevance, relprop.explain(modules(), x, rules=Epsilon(0.1)).relevance)
+    torch.testing.assert_close(inner_results[0], relprop.explain(modules(), x, rules=ZPlus()).relevance)
+
+
+def test_changed_weights_are_noticed(x: Tensor) -> None:
+    model = modules()
+    relprop.explain(model, x, rules=ZPlus())
+    with torch.no_grad():
+        model[0].weight.mul_(-1)
+    model[3].weight.data.neg_()  # counts no version
+    fresh = copy.deepcopy(model)
+    torch.testing.assert_close(
+        relprop.explain(model, x, rules=ZPlus()).relevance, relprop.explain(fresh, x, rules=ZPlus()).relevance
+    )
+
+
+def test_the_engine_without_explain(x: Tensor) -> None:
+    model, leaf = modules(), x.clone().requires_grad_()
+    with relprop.propagating([("first", Gamma(0.25)), ("*", Epsilon(0.1))]) as run:
+        (c,) = torch.autograd.grad(model(leaf)[:, 3].sum(), leaf)
+    expected = relprop.explain(model, x, target=3, rules=[("first", Gamma(0.25)), ("*", Epsilon(0.1))])
+    torch.testing.assert_close(c * x, expected.relevance)
+    assert [str(a) for a in run.applied] == [str(a) for a in expected.rules]
+
+
+class Gaps(nn.Module):
+    """Two operations that no entry covers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), Cumulated())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * x
+
+
+class Cumulated(nn.Module):
+    """Something unknown."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1)
+
+
+def test_what_is_not_covered_is_named_all_at_once() -> None:
+    with pytest.raises(CoverageError) as error:
+        relprop.explain(Gaps().eval(), torch.randn(2, 4))
+    message = str(error.value)
+    assert "relevance meets 2 operations that relprop has no rule for" in message
+    assert "cumsum in module 'inner.1' at" in message
+    assert "mul in module '(root)' at" in message
+    assert "both factors depend on the input" in message
+    assert "test_interception.py:" in message
+    assert "explain(..., accept=['cumsum', 'mul'])" in message
+
+
+@pytest.mark.parametrize("accepted", [["cumsum", "mul"], [torch.cumsum, torch.mul]])
+def test_the_plain_gradient_can_be_accepted(accepted: Any) -> None:
+    model, x = Gaps().eval(), torch.randn(2, 4)
+    e = relprop.explain(model, x, rules=Epsilon(0), target=1, accept=accepted)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    torch.testing.assert_close(e.relevance, gradient * x)
+
+
+def test_an_operation_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from relprop.operations import TABLE
+    from relprop.operations.entries import Exact
+
+    monkeypatch.setattr("relprop.operations.TABLE", TABLE)
+    try:
+        relprop.register("cumsum", Exact(keeps_sign=True))
+        e = relprop.explain(
+            nn.Sequential(nn.Linear(4, 4), Cumulated()).double().eval(), torch.randn(2, 4).double()
+        )
+        assert e.ledger.gap.max() < 1e-12
+    finally:
+        del TABLE["cumsum"]
+
+
+class Square(torch.autograd.Function):
+    """A custom function, which interception cannot see."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Custom(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Square.apply(x)
+
+
+def test_a_custom_function_is_no_silent_gradient() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Custom(), nn.Linear(4, 3)).eval()
+    with pytest.raises(
+        CoverageError, match=r"SquareBackward in module '1' at .*relprop cannot see inside Custom"
+    ):
+        relprop.explain(model, torch.randn(2, 4))
+    with pytest.raises(CoverageError, match=r"SquareBackward .*made an input of add out of relprop's sight"):
+        relprop.explain(lambda x: Square.apply(x * 1.0) + 1.0, torch.randn(2, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_module_is_no_silent_gradient() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    model = nn.Sequential(nn.Linear(4, 4), scripted, nn.Linear(4, 3)).eval()
+    with pytest.raises(
+        CoverageError, match=r"Backward0 in module '1' at .*relprop cannot see inside RecursiveScriptModule"
+    ):
+        relprop.explain(model, torch.randn(2, 4))
+
+
+def test_a_rule_is_needed_for_every_linear_operation(x: Tensor) -> None:
+    with pytest.raises(CoverageError, match=r"linear in module '8' at .*no entry of the composite matches"):
+        relprop.explain(modules(), x, rules=[(nn.Conv2d, Gamma(0.25))])
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_a_softmax_at_the_end_is_named_with_advice(last: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), last).eval()
+    with pytest.raises(CoverageError, match=r"softmax in module '1' .*explain the scores before it"):
+        relprop.explain(model, torch.randn(2, 4))
+
+
+def test_a_model_in_training_mode_is_refused(x: Tensor) -> None:
+    model = modules()
+    model[7].train()
+    with pytest.raises(ModelError, match=r"training mode \(7\), where dropout.*call model.eval\(\)"):
+        relprop.explain(model, x)
+    with pytest.raises(ModelError, match=r"training mode \(the model itself and 9 more\)"):
+        relprop.explain(model.train(), x)
+
+
+class Cut(nn.Module):
+    """Loses the way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.linear = how, nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.linear(x)
+        return self.linear(x.detach() if self.how == "detach" else x.data)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no_grad", r"linear in module 'linear' at .*: runs under torch.no_grad\(\)"),
+        ("detach", r"detach in module '\(root\)' at .*test_interception.py:\d+: cuts the way"),
+        ("data", r"data in module '\(root\)' at .*: cuts the way"),
+    ],
+)
+def test_a_model_that_loses_the_way_is_refused(how: str, message: str) -> None:
+    with pytest.raises(ModelError, match=r"(?s)does not depend on the input.*" + message + r".*Remove"):
+        relprop.explain(Cut(how).eval(), torch.randn(2, 4))
+
+
+def test_an_output_that_ignores_the_input_is_refused() -> None:
+    constant = torch.ones(2, 3)
+    with pytest.raises(ModelError, match=r"does not depend on the input.*Look for torch.no_grad"):
+        relprop.explain(lambda x: constant, torch.randn(2, 4))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="the model is a str, which cannot be called"):
+        relprop.explain("resnet", torch.randn(2, 4))  # type: ignore[arg-type]
+
+
+def test_several_inputs_are_explained_by_name() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(5, 4)
+
+        def forward(self, left: Tensor, right: Tensor, flag: bool, scale: float = 1.0) -> Tensor:
+            assert flag
+            return (self.a(left).relu() + self.b(right).relu()) * scale
+
+    left, right = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    e = relprop.explain(Two().double().eval(), left, flag=True, right=right, scale=2.0, rules=ZPlus())
+    assert isinstance(e.relevance, dict)
+    assert {name: R.shape for name, R in e.relevance.items()} == {"left": left.shape, "right": right.shape}
+    assert e.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(4), r"input 'input' of shape \(4,\) has no dimension for samples.*x.unsqueeze\(0\)"),
+        (torch.zeros(0, 4), r"input 'input' of shape \(0, 4\) is empty"),
+        (
+            torch.tensor([[0, 1, float("nan"), 2]]),
+            r"1 values that are NaN or infinite, the first at \(0, 2\)",
+        ),
+        (
+            torch.zeros(2, 4, dtype=torch.int64),
+            r"needs a floating-point tensor, and got input: torch.int64 tensor",
+        ),
+        (torch.zeros(2, 4, dtype=torch.complex64), r"got input: torch.complex64 tensor"),
+        ("cat.png", r"got input: str"),
+    ],
+)
+def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
+    with pytest.raises(relprop.InputError, match=message):
+        relprop.explain(nn.Linear(4, 2).eval(), x)
+
+
+def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="expected input"):
+        relprop.explain(modules(), torch.randn(1, 3, 6, 6, dtype=torch.float64))

@@ -1,0 +1,157 @@
+"""Every form of target, and what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop import Contrastive, InputError, Logit, LogOdds, RunnerUp
+
+SAMPLES, CLASSES = 4, 6
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, CLASSES)).double().eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(SAMPLES, 8, dtype=torch.float64)
+
+
+def relevance_of(model: nn.Module, x: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """LRP-0 of a score that is homogeneous in the output: gradient times input."""
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(model(leaf)).sum(), leaf)
+    return gradient * x
+
+
+def explain(model: nn.Module, x: Tensor, target: Any) -> relprop.Explanation:
+    return relprop.explain(model, x, target=target, rules=relprop.Epsilon(0))
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"),
+    [
+        (None, None),
+        (2, [2, 2, 2, 2]),
+        (numpy.int64(2), [2, 2, 2, 2]),
+        ([0, 5, 3, 1], [0, 5, 3, 1]),
+        (numpy.array([0, 5, 3, 1]), [0, 5, 3, 1]),
+        (torch.tensor([0, 5, 3, 1]), [0, 5, 3, 1]),
+        (torch.tensor(4), [4, 4, 4, 4]),
+        (Logit((1, 1, 2, 2)), [1, 1, 2, 2]),
+    ],
+)
+def test_classes(model: nn.Module, x: Tensor, target: Any, classes: list[int] | None) -> None:
+    e = explain(model, x, target)
+    expected = model(x).argmax(1) if classes is None else torch.tensor(classes)
+    assert e.target.tolist() == expected.tolist()
+    torch.testing.assert_close(e.score, model(x).gather(1, expected[:, None]).squeeze(1))
+    torch.testing.assert_close(
+        e.relevance, relevance_of(model, x, lambda y: y.gather(1, expected[:, None]).squeeze(1))
+    )
+
+
+def test_weights(model: nn.Module, x: Tensor) -> None:
+    weights = torch.randn(SAMPLES, CLASSES)
+    e = explain(model, x, weights)
+    torch.testing.assert_close(e.relevance, relevance_of(model, x, lambda y: (y * weights).sum(1)))
+    one = explain(model, x, weights[0])
+    torch.testing.assert_close(one.relevance, relevance_of(model, x, lambda y: (y * weights[0]).sum(1)))
+
+
+def test_function(model: nn.Module, x: Tensor) -> None:
+    def difference(output: Tensor) -> Tensor:
+        return output[:, 3] - output[:, 1]
+
+    e = explain(model, x, difference)
+    assert e.target is difference
+    torch.testing.assert_close(e.relevance, relevance_of(model, x, difference))
+
+
+def test_contrastive(model: nn.Module, x: Tensor) -> None:
+    e = explain(model, x, Contrastive(2))
+    torch.testing.assert_close(
+        e.relevance, relevance_of(model, x, lambda y: y[:, 2] - (y.sum(1) - y[:, 2]) / (CLASSES - 1))
+    )
+
+
+def test_runner_up(model: nn.Module, x: Tensor) -> None:
+    e = explain(model, x, RunnerUp())
+    top = model(x).topk(2, 1).values
+    torch.testing.assert_close(e.score, top[:, 0] - top[:, 1])
+    assert (e.score > 0).all()
+
+
+def test_log_odds_start_at_the_log_odds_and_are_shared_as_the_formula_says(
+    model: nn.Module, x: Tensor
+) -> None:
+    e = explain(model, x, LogOdds(2))
+    y = model(x)
+    p = y.softmax(1)[:, 2]
+    torch.testing.assert_close(e.score, torch.log(p / (1 - p)))
+    torch.testing.assert_close(e.ledger.total, e.score)
+    # R_k = softmax(y_k - y_c) · η on each difference y_c - y_k, a linear function of the network's last layer
+    others = [k for k in range(CLASSES) if k != 2]
+    shares = (y - y[:, [2]])[:, others].softmax(1) * e.score[:, None]
+    z = y[:, [2]] - y[:, others]
+
+    def differences(output: Tensor) -> Tensor:
+        return ((output[:, [2]] - output[:, others]) * (shares / z).detach()).sum(1)
+
+    torch.testing.assert_close(e.relevance, relevance_of(model, x, differences))
+
+
+def test_a_target_function_goes_by_the_same_rules(model: nn.Module, x: Tensor) -> None:
+    positive = explain(model, x, lambda y: y.relu()[:, 2])
+    logit = explain(model, x, 2)
+    expected = torch.where(model(x)[:, [2]] > 0, logit.relevance, 0)
+    torch.testing.assert_close(positive.relevance, expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (6, "target 6 is out of range: the output has 6 classes, 0 to 5"),
+        (-1, "target -1 is out of range"),
+        ([0, 7, 9, 1], "target 7, 9 is out of range"),
+        ([0, 1], "target has 2 classes for 4 samples; give one class for each sample"),
+        (True, "is no class index"),
+        ("cat", "target='cat' is none that relprop knows: give a class index"),
+        (3.5, "target=3.5 is none that relprop knows"),
+        (torch.zeros(4, 5), r"target weights of shape \(4, 5\) do not fit the output of shape \(4, 6\)"),
+        (torch.zeros(4, 6, dtype=torch.bool), r"target is a torch.bool tensor of shape \(4, 6\)"),
+        (torch.zeros(4, 6, dtype=torch.int64), r"target is a torch.int64 tensor of shape \(4, 6\)"),
+        (lambda y: y.sum(), r"one score for each sample, a tensor of shape \(4,\).* gave shape \(\)"),
+        (lambda y: 3, r"gave int"),
+        (Contrastive(8), "target 8 is out of range"),
+    ],
+)
+def test_targets_without_meaning_are_refused(model: nn.Module, x: Tensor, target: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        explain(model, x, target)
+
+
+@pytest.mark.parametrize("target", [RunnerUp(), LogOdds()])
+def test_one_class_has_no_rival(x: Tensor, target: Any) -> None:
+    with pytest.raises(InputError, match="an output of one class has no"):
+        explain(nn.Linear(8, 1).double().eval(), x, target)
+
+
+def test_outputs_that_are_no_scores_need_a_target(x: Tensor) -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": x * 2.0}
+
+    with pytest.raises(InputError, match="the model returns dict and not a tensor: say what to explain"):
+        relprop.explain(Two().eval(), x)
+    e = relprop.explain(Two().eval(), x, target=lambda output: output["logits"][:, 3])
+    torch.testing.assert_close(e.score, 2 * x[:, 3])
+    with pytest.raises(InputError, match=r"the output has shape \(4, 2, 4\), not \(samples, classes\)"):
+        relprop.explain(nn.Unflatten(1, (2, 4)).eval(), x)
