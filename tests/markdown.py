@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ FENCE = re.compile(r"^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})[ ]*(?P<language>[^\
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the page on which the text begins, from 1."""
+    """A fenced block: language, text, the line on which the text begins (from 1) and its number of lines."""
 
     language: str
     text: str
     line: int
+    length: int
 
 
 def blocks(page: Path) -> list[Block]:
@@ -36,7 +38,8 @@ def blocks(page: Path) -> list[Block]:
             content.append(inner)
         else:
             raise SyntaxError(f"{page}, line {number}: the block is never closed")
-        found.append(Block(opening["language"], dedent("\n".join(content)) + "\n", number + 1))
+        text = dedent("".join(f"{inner}\n" for inner in content))
+        found.append(Block(opening["language"], text, number + 1, len(content)))
     return found
 
 
@@ -51,8 +54,20 @@ def run(page: Path) -> dict[str, Any]:
     An `output` block states what the Python block before it prints; anything else is an AssertionError that
     names the line. Tracebacks show the page's own lines, with their numbers.
     """
+    namespace, outputs = execute(page)
+    for block, printed in outputs:
+        assert printed == block.text, (
+            f"{page}, line {block.line}: the block before this one prints\n{printed}"
+            f"If that is right, `python tests/markdown.py {page}` writes it there."
+        )
+    return namespace
+
+
+def execute(page: Path) -> tuple[dict[str, Any], list[tuple[Block, str]]]:
+    """Run a page, and give its namespace and each `output` block beside what has really been printed."""
     # The name is not "__main__": a page is read, not started.
     namespace: dict[str, Any] = {"__name__": page.stem}
+    outputs = []
     printed = ""
     for block in blocks(page):
         if block.language == "python":
@@ -62,7 +77,20 @@ def run(page: Path) -> dict[str, Any]:
                 exec(code, namespace)
             printed = stdout.getvalue()
         elif block.language == "output":
-            assert printed.strip() == block.text.strip(), (
-                f"{page}, line {block.line}: the block before this one prints\n{printed}"
-            )
-    return namespace
+            outputs.append((block, printed))
+    return namespace, outputs
+
+
+def renew(page: Path) -> None:
+    """Write what has really been printed into the `output` blocks of a page (which stand outside lists)."""
+    _, outputs = execute(page)
+    lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+    for block, printed in reversed(outputs):
+        first = block.line - 1
+        lines[first : first + block.length] = [printed]
+    page.write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        renew(Path(name))

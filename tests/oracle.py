@@ -22,7 +22,8 @@ Method = Literal["sensitivity", "deep-taylor", "alpha2-beta1"]
 @cache
 def page() -> dict[str, Any]:
     """Run the page and give all names that it defines: `Dense`, `z_plus`, `mlp`, ..."""
-    return markdown.run(PAGE)
+    namespace, _ = markdown.execute(PAGE)
+    return namespace
 
 
 def network(

@@ -85,8 +85,11 @@ def test_a_syntax_error_names_the_line_of_the_page(page):
 def test_what_a_block_prints_is_compared_with_the_output_below_it(page):
     right = "```python\nprint(1 + 1)\n```\n\n```output\n2\n```\n"
     markdown.run(page(right))
+    path = page(right.replace("\n2\n", "\n3\n\n4\n") + "\nText\n")
     with pytest.raises(AssertionError, match=r"page.md, line 6: the block before this one prints\n2"):
-        markdown.run(page(right.replace("\n2\n", "\n3\n")))
+        markdown.run(path)
+    markdown.renew(path)
+    assert path.read_text(encoding="utf-8") == right + "\nText\n"
 
 
 def test_a_block_that_is_never_closed_is_an_error(page):

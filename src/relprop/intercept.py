@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from operator import attrgetter
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -92,6 +93,8 @@ class Interception(TorchFunctionMode):
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
         self._leaves: list[tuple[Tensor, Tensor | None]] = []
+        # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
+        self._anchor = torch.zeros((), requires_grad=True)
 
     # ---- what entries use ----
 
@@ -139,6 +142,23 @@ class Interception(TorchFunctionMode):
         """Return a function that reports to the ledger what an operation absorbs."""
         return lambda amount: self.ledger.add(sink, amount, path, operation)
 
+    def source(self, constant: Tensor, operation: str) -> Tensor:
+        """Return a stand-in for a constant that relevance meets; what arrives there is absorbed, and reported."""
+        path = self.modules.path
+
+        def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
+            for amount in (None if c is None else c * constant, direct):
+                if amount is not None:
+                    self.ledger.add("constant", amount, path, operation)
+            return (None,)
+
+        values = [constant.detach().clone()]
+        if self.slots != "none":
+            values.append(empty_slot(constant))
+        stand_in, *slot = self.attach(values, [self._anchor], backward)
+        self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot[0] if slot else None))
+        return stand_in
+
     def gap(self, operation: str, reason: str = Gap.reason) -> None:
         """Note an operation that is not covered; the run goes on, so that all gaps are found."""
         found = Gap(self.modules.path, operation, user_line(), reason)
@@ -168,7 +188,7 @@ class Interception(TorchFunctionMode):
             ModelError: the scores do not depend on the inputs.
         """
         self._require_covered(scores)
-        variables = tuple(t for leaf in self._leaves for t in leaf if t is not None)
+        variables = (*(t for leaf in self._leaves for t in leaf if t is not None), self._anchor)
         # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
         found = torch.autograd.graph._engine_run_backward(
             (scores,),
@@ -303,6 +323,8 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
         follow_modules(interception.modules, active, interception.after_module),
         torch.inference_mode(mode=False),
         torch.enable_grad(),
+        # What autograd itself saves survives in-place operations in the same way.
+        torch.autograd.graph.saved_tensors_hooks(interception.keep, attrgetter("value")),
     ):
         _active.stack.append(interception)
         try:

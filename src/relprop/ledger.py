@@ -19,11 +19,13 @@ class Ledger:
         seed: relevance at the explained output, (samples,) float64.
         inputs: relevance at the inputs, (samples,) float64.
         absorbed: per sink ("bias", "epsilon", "constant", ...), (samples,) float64.
+        mixed: whether some amounts belong to the batch as a whole, because the model put its samples together.
         operations: per module path and operation, what each sink absorbed there; empty unless asked for.
     """
 
     samples: int = 1
     per_operation: bool = False
+    mixed: bool = False
     seed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     inputs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     absorbed: dict[str, Tensor] = field(default_factory=dict)
@@ -39,9 +41,8 @@ class Ledger:
     def per_sample(self, amount: Tensor) -> Tensor:
         """Sum over all but the samples, which are the first dimension, possibly merged with others."""
         if amount.dim() == 0 or amount.shape[0] % self.samples:
-            raise ValueError(
-                f"a tensor of shape {tuple(amount.shape)} does not have {self.samples} samples first"
-            )
+            self.mixed = True
+            return (amount.detach().sum(dtype=_wide(amount)).double() / self.samples).expand(self.samples)
         return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
 
     @property
@@ -53,8 +54,12 @@ class Ledger:
     def gap(self) -> Tensor:
         """|total - seed| over the largest amount in the books, (samples,): rounding errors if it is right."""
         amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
+        difference = self.total - self.seed
+        if self.mixed:
+            amounts, difference = amounts.sum(1, keepdim=True), difference.sum(0, keepdim=True)
         largest = amounts.abs().amax(0)
-        return (self.total - self.seed).abs() / torch.where(largest > 0, largest, 1)
+        gap = difference.abs() / torch.where(largest > 0, largest, 1)
+        return gap.expand(self.samples)
 
     def rows(self) -> Iterator[tuple[str, Tensor]]:
         """The books' lines in order: seed, inputs, each sink."""

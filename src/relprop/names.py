@@ -32,6 +32,7 @@ _SYNONYMS = {
     "swapdims": "swapaxes",
     "transpose": "swapaxes",
     "moveaxis": "movedim",
+    "_threshold": "threshold",
 }
 
 

@@ -197,12 +197,9 @@ class ZPlus:
             P = P.masked_fill(tolerance(P.dtype) * scale >= P, 0)
         den = P if share is None or self.bias == "ignore" else P + share
         s = divide(R, den)
-        if op.nonnegative:
-            c = op.transpose(s, weights.positive(op.weight))
-        else:
-            half = s / 2
-            c = op.transpose(half, op.weight)
-            c = c + op.x.sign() * op.transpose(half, weights.absolute(op.weight))
+        c = op.transpose(s, weights.positive(op.weight))
+        if not op.nonnegative:
+            c = torch.where(op.x < 0, op.transpose(s, weights.negative(op.weight)), c)
         return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
 
 

@@ -67,8 +67,10 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "mlp": Settings("mnist-mlp", epochs=100, batch=256, learning_rate=2e-3, augmentation=Affine()),
-    "cnn": Settings("mnist-cnn", epochs=10, batch=128, learning_rate=3e-3),
+    "mlp": Settings(
+        "mnist-mlp", epochs=100, batch=256, learning_rate=4e-3, weight_decay=0.1, augmentation=Affine()
+    ),
+    "cnn": Settings("mnist-cnn", epochs=10, batch=128, learning_rate=6e-3),
 }
 
 

@@ -8,6 +8,7 @@ import typer
 import relprop
 from relprop.cli.explain import explain
 from relprop.cli.train import train
+from relprop.cli.tutorial import tutorial
 from relprop.errors import RelpropError
 
 # What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
@@ -21,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(tutorial)
 app.command()(explain)
 app.command()(train)
 

@@ -115,13 +115,13 @@ TABLE: Mapping[str, Entry] = {
     "relu6": Secant(slope=0.0, nonnegative=True),
     "hardtanh": hardtanh,
     "clamp": clamp,
-    # smooth; the number is the derivative at zero
+    # smooth; the number is the derivative at zero, from the left where the sides differ, as torch has it
     "gelu": Secant(slope=0.5),
     "silu": Secant(slope=0.5),
     "mish": Secant(slope=0.6),
     "hardswish": Secant(slope=0.5),
     "elu": Secant(slope=1.0),
-    "selu": Secant(slope=1.0507009873554805),
+    "selu": Secant(slope=1.7580993408473766),
     "celu": Secant(slope=1.0),
     "tanh": Secant(slope=1.0),
     "softsign": Secant(slope=1.0),

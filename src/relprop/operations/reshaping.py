@@ -16,6 +16,14 @@ from relprop.provenance import empty_slot
 _rearranged = Exact(keeps_sign=True, slot="same")
 
 
+def join(run: Interception, call: Call) -> Any:
+    """cat, stack and their like. What lands on a constant among the parts is absorbed."""
+    tensors, *rest = call.args or (call.kwargs["tensors"],)
+    joined = [t if run.relevant(t) else run.source(t, call.name) for t in tensors]
+    kwargs = {key: value for key, value in call.kwargs.items() if key != "tensors"}
+    return Exact(keeps_sign=True, slot="same")(run, replace(call, args=(joined, *rest), kwargs=kwargs))
+
+
 def pad(run: Interception, call: Call) -> Any:
     """F.pad in every mode.
 
@@ -60,11 +68,13 @@ TABLE: Mapping[str, Entry] = {
             # order
             *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "contiguous", "clone"),
             # parts
-            *("cat", "stack", "hstack", "vstack", "split", "chunk", "unbind", "narrow", "select", "getitem"),
+            *("split", "chunk", "unbind", "narrow", "select", "getitem"),
+            *("gather", "index_select", "take_along_dim"),
             # type and device
             *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "positive"),
         ),
         _rearranged,
     ),
+    **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     "pad": pad,
 }

@@ -1,0 +1,274 @@
+"""Every entry of the operation table: relevance is conserved across it, and the model's output is its own."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from relprop import CoverageError, Epsilon, Flat, ZPlus
+from relprop.operations import TABLE
+
+N, C = 2, 4
+CONSTANT = torch.randn(C, 6, generator=torch.Generator().manual_seed(5)).double()
+
+# Functions of a tensor (N, C, 6) or, by the number in the operation's name, of an image.
+HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
+    "relu": F.relu,
+    "abs": torch.abs,
+    "absolute": torch.absolute,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.25]).double()),
+    "rrelu": F.rrelu,
+    "threshold": lambda x: F.threshold(x, 0.1, 0.0),
+    "dropout": lambda x: F.dropout(x, training=False),
+    "dropout1d": lambda x: F.dropout1d(x, training=False),
+    "dropout2d": lambda x: F.dropout2d(x.unsqueeze(-1), training=False),
+    "dropout3d": lambda x: F.dropout3d(x[..., None, None], training=False),
+    "feature_dropout": lambda x: torch.feature_dropout(x, 0.5, False),
+    "add": lambda x: x + x.flip(1),
+    "sub": lambda x: x - 0.5 * x.flip(1),
+    "rsub": lambda x: torch.rsub(x, x.flip(1), alpha=2),
+    "mul": lambda x: 2 * x * CONSTANT,
+    "div": lambda x: x / 3 / (CONSTANT.abs() + 1),
+    "neg": lambda x: -x,
+    "sum": lambda x: x.sum(-1),
+    "mean": lambda x: x.mean(1, keepdim=True),
+    "view": lambda x: x.view(N, -1),
+    "view_as": lambda x: x.view_as(torch.empty(N, 6 * C)),
+    "reshape": lambda x: torch.reshape(x, (N, 6, C)),
+    "reshape_as": lambda x: x.reshape_as(torch.empty(N, 6 * C)),
+    "flatten": lambda x: torch.flatten(x, 1),
+    "unflatten": lambda x: x.unflatten(2, (3, 2)),
+    "ravel": lambda x: x.permute(1, 0, 2).ravel().view(C, N, 6).permute(1, 0, 2),
+    "squeeze": lambda x: x.unsqueeze(2).squeeze(2),
+    "unsqueeze": lambda x: x.unsqueeze(-1),
+    "expand": lambda x: x.unsqueeze(1).expand(-1, 3, -1, -1),
+    "expand_as": lambda x: x.unsqueeze(1).expand_as(torch.empty(N, 3, C, 6)),
+    "broadcast_to": lambda x: torch.broadcast_to(x.unsqueeze(1), (N, 3, C, 6)),
+    "permute": lambda x: x.permute(0, 2, 1),
+    "swapaxes": lambda x: x.transpose(1, 2),
+    "movedim": lambda x: torch.movedim(x, 1, 2),
+    "t": lambda x: x.flatten(1).t().t(),
+    "T": lambda x: x.flatten(1).T.T,
+    "mT": lambda x: x.mT,
+    "flip": lambda x: x.flip(1),
+    "roll": lambda x: torch.roll(x, 1, 2),
+    "contiguous": lambda x: x.transpose(1, 2).contiguous(),
+    "clone": lambda x: x.clone(),
+    "cat": lambda x: torch.cat([x, x.flip(1), CONSTANT.expand(N, -1, -1)], 1),
+    "stack": lambda x: torch.stack(tensors=(x, x.flip(2), CONSTANT.expand(N, -1, -1)), dim=1),
+    "hstack": lambda x: torch.hstack([x, x]),
+    "vstack": lambda x: torch.vstack([x[:1], x[1:]]),
+    "split": lambda x: x.split([1, 3], dim=1)[1],
+    "chunk": lambda x: torch.chunk(x, 2, 2)[0],
+    "unbind": lambda x: x.unbind(1)[2],
+    "narrow": lambda x: x.narrow(2, 1, 3),
+    "select": lambda x: x.select(1, 0),
+    "getitem": lambda x: x[:, [0, 0, 2], 1:],
+    "gather": lambda x: x.gather(2, torch.tensor([0, 0, 3]).expand(N, C, 3)),
+    "index_select": lambda x: x.index_select(1, torch.tensor([2, 2, 1])),
+    "take_along_dim": lambda x: torch.take_along_dim(x, torch.tensor([[[1]]]), 2),
+    "to": lambda x: x.to(torch.float64),
+    "type": lambda x: x.type(torch.float64),
+    "type_as": lambda x: x.type_as(CONSTANT),
+    "float": lambda x: x.float(),
+    "double": lambda x: x.double(),
+    "half": lambda x: x.half(),
+    "bfloat16": lambda x: x.bfloat16(),
+    "cpu": lambda x: x.cpu(),
+    "cuda": lambda x: x.cuda() if torch.cuda.is_available() else x.cpu(),
+    "positive": lambda x: +x,
+    "pad": lambda x: F.pad(x, (1, 2)),
+    **{
+        f"{kind}_pool{n}d": (lambda f, n: lambda x: f(image(x, n), 2))(getattr(F, f"{kind}_pool{n}d"), n)
+        for kind, n in itertools.product(("avg", "max", "adaptive_avg", "adaptive_max"), (1, 2, 3))
+    },
+    **{
+        f"{kind}_pool{n}d_with_indices": (lambda f, n: lambda x: f(image(x, n), 2, return_indices=True)[0])(
+            getattr(F, f"{kind}_pool{n}d"), n
+        )
+        for kind, n in itertools.product(("max", "adaptive_max"), (1, 2, 3))
+    },
+}
+
+# f(0) = 0, or what f(0) carries is absorbed
+POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "clamp": lambda x: x.clamp(-0.3, 0.7),
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "elu": F.elu,
+    "selu": F.selu,
+    "celu": F.celu,
+    "tanh": torch.tanh,
+    "softsign": F.softsign,
+    "sigmoid": torch.sigmoid,
+    "hardsigmoid": F.hardsigmoid,
+    "softplus": F.softplus,
+}
+
+LINEAR = ["linear", "matmul", "addmm", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))]
+
+
+def image(x: Tensor, dimensions: int) -> Tensor:
+    """An image of this many dimensions made of (N, 4, 6)."""
+    return x.view(N, 1, *{1: (24,), 2: (4, 6), 3: (2, 2, 6)}[dimensions])
+
+
+class Wrapped(nn.Module):
+    """A function between two linear layers, of which the second sees whatever shape comes."""
+
+    def __init__(self, function: Callable[[Tensor], Any], features: int) -> None:
+        super().__init__()
+        self.function = function
+        self.first = nn.Linear(6, 6).double()
+        self.last = nn.Linear(features, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x)).double().reshape(N, -1))
+
+
+def wrapped(function: Callable[[Tensor], Any]) -> Wrapped:
+    features = function(torch.randn(N, C, 6).double()).reshape(N, -1).shape[1]
+    return Wrapped(function, features).eval()
+
+
+def test_every_entry_of_the_table_has_a_case() -> None:
+    assert set(TABLE) == {*HOMOGENEOUS, *POINTWISE, *LINEAR}
+
+
+@pytest.mark.parametrize("name", HOMOGENEOUS)
+def test_homogeneous_operations_carry_coefficients_as_gradients(name: str) -> None:
+    model, x = wrapped(HOMOGENEOUS[name]), torch.randn(N, C, 6, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    output = model(leaf)
+    (gradient,) = torch.autograd.grad(output[:, 1].sum(), leaf)
+    e = relprop.explain(model, x, target=1, rules=Epsilon(0))
+    assert torch.equal(e.output, output)
+    torch.testing.assert_close(e.relevance, gradient * x)
+    low = name in ("half", "bfloat16", "float")
+    assert e.ledger.gap.max() < (1e-2 if low else 1e-12)
+
+
+@pytest.mark.parametrize("name", [*HOMOGENEOUS, *POINTWISE])
+def test_relevance_on_zeros_is_conserved(name: str) -> None:
+    """The first layer's relevance is put on its input directly, and so is the second's: slots must carry it."""
+    function = {**HOMOGENEOUS, **POINTWISE}[name]
+    model, x = wrapped(function), torch.randn(N, C, 6, dtype=torch.float64)
+    x[0, 0], x[1, 2:] = 0, 0
+    e = relprop.explain(model, x, target=1, rules=Flat())
+    assert e.ledger.gap.max() < (1e-2 if name in ("half", "bfloat16", "float") else 1e-9)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise_functions_pass_relevance(name: str) -> None:
+    function, x = POINTWISE[name], torch.randn(3, 5, dtype=torch.float64)
+    x[0] = 0
+    e = relprop.explain(function, x, target=lambda y: y.sum(1), rules=Epsilon(0))
+    assert torch.equal(e.output, function(x))
+    torch.testing.assert_close(
+        e.relevance, torch.where(x == 0, 0, function(x) - function(torch.zeros(1).double()))
+    )
+    assert e.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_the_slope_at_zero_is_the_derivative(name: str) -> None:
+    """Coefficients at zero, where the secant has no slope; ReLU6's derivative there is torch's choice, 0."""
+    leaf = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    with relprop.propagating(Epsilon(0)):
+        (c,) = torch.autograd.grad(POINTWISE[name](leaf).sum(), leaf)
+    other = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    (derivative,) = torch.autograd.grad(POINTWISE[name](other).sum(), other)
+    torch.testing.assert_close(c, derivative)
+
+
+def test_inplace_spellings_are_known_by_the_same_name() -> None:
+    class Inplace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x * 1.0
+            z.relu_().mul_(2).clamp_(max=1.5).add_(1).sub_(0.5)
+            z += x
+            z /= 2
+            return F.silu(F.dropout(z, training=False, inplace=True), inplace=True)
+
+    def plain(x: Tensor) -> Tensor:
+        return F.silu((((x * 1.0).relu() * 2).clamp(max=1.5) + 1 - 0.5 + x) / 2)
+
+    x = torch.randn(3, 5, dtype=torch.float64)
+    inplace = relprop.explain(Inplace().eval(), x, target=2, rules=Epsilon(0))
+    torch.testing.assert_close(inplace.output, plain(x))
+    torch.testing.assert_close(
+        inplace.relevance, relprop.explain(plain, x, target=2, rules=Epsilon(0)).relevance
+    )
+    assert inplace.ledger.gap.max() < 1e-12
+
+
+def test_a_constant_absorbs_its_part() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64)
+    shift = torch.randn(5).double()
+    e = relprop.explain(lambda x: 3 - (x * 2 - shift + 1), x, target=2, rules=Epsilon(0))
+    torch.testing.assert_close(e.ledger.absorbed["constant"], (2 + shift[2]).expand(3))
+    torch.testing.assert_close(e.relevance[:, 2], -2 * x[:, 2])
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rule", [Epsilon(0), Flat(), ZPlus()])
+def test_padding_before_a_convolution_is_the_convolutions_own(rule: Any, mode: str) -> None:
+    own = nn.Conv2d(2, 3, 3, padding=1, padding_mode="zeros" if mode == "constant" else mode).double().eval()
+    before = lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode=mode), own.weight, own.bias)  # noqa: E731
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+
+    def target(y: Tensor) -> Tensor:
+        return y.flatten(1).sum(1)
+
+    expected = relprop.explain(own, x, target=target, rules=rule)
+    found = relprop.explain(before, x, target=target, rules=rule)
+    torch.testing.assert_close(found.relevance, expected.relevance)
+    assert found.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0), Flat()])
+def test_a_border_that_is_not_zero_absorbs_its_part(rule: Any) -> None:
+    convolution = nn.Conv2d(2, 3, 3).double().eval()
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    e = relprop.explain(lambda x: convolution(F.pad(x, [1] * 4, value=-1.0)).flatten(1), x, rules=rule)
+    assert e.ledger.absorbed["constant"].abs().min() > 0
+    assert e.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x * x, "mul in module .*: both factors depend on the input"),
+        (lambda x: 1 / x, "rdiv in module|reciprocal in module"),
+        (lambda x: x / (x + 5), "div in module .*: the denominator depends on the input"),
+        (lambda x: torch.div(x, 2, rounding_mode="floor") + x, "div in module .*: rounding is not covered"),
+        (
+            lambda x: x @ x.T @ CONSTANT[:2, :2].T.float(),
+            "matmul in module .*: the weight depends on the input",
+        ),
+        (lambda x: x.exp(), "exp in module .*: no entry in the operation table"),
+        (lambda x: F.threshold(x, 0.1, 20.0), "threshold in module .*: a value other than 0"),
+        (lambda x: x.clamp(min=torch.zeros(5)), "clamp in module .*: bounds that are tensors"),
+        (
+            lambda x: torch.addmm(torch.ones(2, 5), x, torch.eye(5)),
+            "addmm in module .*: only a constant bias",
+        ),
+        (
+            lambda x: F.batch_norm(x, torch.zeros(5), torch.ones(5)),
+            "batch_norm in module .*: batch normalization",
+        ),
+    ],
+)
+def test_what_an_entry_does_not_cover_is_a_gap(function: Any, message: str) -> None:
+    with pytest.raises(CoverageError, match=message):
+        relprop.explain(function, torch.randn(2, 5), target=0)
