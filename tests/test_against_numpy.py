@@ -1,13 +1,13 @@
-"""relprop's maps against the tutorial's way of computing, on its twelve digits; and what its pictures show."""
+"""relprop's maps against the tutorial's way of computing, on its twelve digits; and what they show."""
 
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from torch import Tensor, nn
 
+import oracle
 import relprop
 from relprop.data.mnist import tutorial_sample
 from relprop.zoo import BUNDLED
@@ -81,7 +81,7 @@ def test_a_negative_score_gives_an_empty_map() -> None:
 
 
 def test_the_cnn_keeps_closer_to_the_stroke_than_the_mlp() -> None:
-    """The tutorial's comparison: how much of the deep Taylor relevance lies on, or next to, the digit's ink."""
+    """The tutorial's comparison: how much deep Taylor relevance lies on the digit's ink, or next to it."""
     shares = {}
     for name in METHODS:
         model, x, labels = sample(name)
@@ -102,5 +102,5 @@ def test_the_default_rules_are_said_in_the_result() -> None:
         "c4: conv2d: Gamma(gamma=0.25, bias='absorb')",
     ]
     assert "rules epsilon-gamma-box: 4 operations, ledger closes to" in repr(e)
-    unknown = relprop.explain(nn.Sequential(*model.children()), x)
+    unknown = relprop.explain(nn.Sequential(*model.children()).eval(), x)
     assert unknown.preset == "epsilon-plus-flat"

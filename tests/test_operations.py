@@ -16,6 +16,18 @@ from relprop.operations import TABLE
 N, C = 2, 4
 CONSTANT = torch.randn(C, 6, generator=torch.Generator().manual_seed(5)).double()
 
+
+def pooling(function: Callable[..., Any], dimensions: int, **options: Any) -> Callable[[Tensor], Tensor]:
+    """Pooling by 2 of an image of this many dimensions, made of (N, 4, 6)."""
+    shape = {1: (24,), 2: (4, 6), 3: (2, 2, 6)}[dimensions]
+
+    def pool(x: Tensor) -> Tensor:
+        result = function(x.view(N, 1, *shape), 2, **options)
+        return result[0] if options else result
+
+    return pool
+
+
 # Functions of a tensor (N, C, 6) or, by the number in the operation's name, of an image.
 HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     "relu": F.relu,
@@ -85,13 +97,11 @@ HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     "positive": lambda x: +x,
     "pad": lambda x: F.pad(x, (1, 2)),
     **{
-        f"{kind}_pool{n}d": (lambda f, n: lambda x: f(image(x, n), 2))(getattr(F, f"{kind}_pool{n}d"), n)
+        f"{kind}_pool{n}d": pooling(getattr(F, f"{kind}_pool{n}d"), n)
         for kind, n in itertools.product(("avg", "max", "adaptive_avg", "adaptive_max"), (1, 2, 3))
     },
     **{
-        f"{kind}_pool{n}d_with_indices": (lambda f, n: lambda x: f(image(x, n), 2, return_indices=True)[0])(
-            getattr(F, f"{kind}_pool{n}d"), n
-        )
+        f"{kind}_pool{n}d_with_indices": pooling(getattr(F, f"{kind}_pool{n}d"), n, return_indices=True)
         for kind, n in itertools.product(("max", "adaptive_max"), (1, 2, 3))
     },
 }
@@ -116,11 +126,6 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 LINEAR = ["linear", "matmul", "addmm", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))]
-
-
-def image(x: Tensor, dimensions: int) -> Tensor:
-    """An image of this many dimensions made of (N, 4, 6)."""
-    return x.view(N, 1, *{1: (24,), 2: (4, 6), 3: (2, 2, 6)}[dimensions])
 
 
 class Wrapped(nn.Module):
@@ -160,7 +165,7 @@ def test_homogeneous_operations_carry_coefficients_as_gradients(name: str) -> No
 
 @pytest.mark.parametrize("name", [*HOMOGENEOUS, *POINTWISE])
 def test_relevance_on_zeros_is_conserved(name: str) -> None:
-    """The first layer's relevance is put on its input directly, and so is the second's: slots must carry it."""
+    """Both layers put relevance on their inputs directly: slots must carry it."""
     function = {**HOMOGENEOUS, **POINTWISE}[name]
     model, x = wrapped(function), torch.randn(N, C, 6, dtype=torch.float64)
     x[0, 0], x[1, 2:] = 0, 0

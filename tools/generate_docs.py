@@ -1,7 +1,7 @@
-"""Write the pages of the documentation that the program itself tells: the commands, the rules, the operations.
+"""Write the pages of the documentation that the program itself tells: commands, rules, operations.
 
-    python tools/generate_docs.py           write them
-    python tools/generate_docs.py --check   fail if they are not as the program would write them
+python tools/generate_docs.py           write them
+python tools/generate_docs.py --check   fail if they are not as the program would write them
 """
 
 import argparse
@@ -62,8 +62,8 @@ def rules_and_presets() -> str:
         lines.append(f"```text\n{inspect.cleandoc(rule.__doc__ or '')}\n```\n")
     lines.append("## Presets\n")
     lines.append(
-        f"For each linear operation the first line that matches gives the rule. Without `rules=`, `{DEFAULT}` is "
-        f"taken where the bounds of the input are known, else `{DEFAULT_WITHOUT_BOUNDS}`.\n"
+        "For each linear operation the first line that matches gives the rule. Without `rules=`, "
+        f"`{DEFAULT}` is taken where the bounds of the input are known, else `{DEFAULT_WITHOUT_BOUNDS}`.\n"
     )
     lines += ["| preset | where | rule |", "| --- | --- | --- |"]
     for name, composite in relprop.PRESETS.items():
@@ -87,9 +87,9 @@ def operation_table() -> str:
         by_family[family_of.get(name, "linear, by a rule of the composite")].append(name)
     lines = [
         "# Operations\n",
-        "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a method, an",
-        "operator, in place or not. Anything else on its way is an error that names the place. How to add one is told",
-        "in CONTRIBUTING.md.\n",
+        "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
+        "method, an operator, in place or not. Anything else on its way is an error that names the place.",
+        "How to add one is told in CONTRIBUTING.md.\n",
     ]
     for family, names in by_family.items():
         lines.append(f"- **{family}**: " + ", ".join(f"`{name}`" for name in names))
@@ -111,8 +111,12 @@ PAGES = {"commands.md": commands, "rules.md": rules_and_presets, "operations.md"
 
 def main() -> int:
     """Write or check the pages; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if a page is not up to date")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail if a page is not up to date"
+    )
     check = parser.parse_args().check
     stale = []
     for name, make in PAGES.items():

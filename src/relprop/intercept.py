@@ -143,7 +143,7 @@ class Interception(TorchFunctionMode):
         return lambda amount: self.ledger.add(sink, amount, path, operation)
 
     def source(self, constant: Tensor, operation: str) -> Tensor:
-        """Return a stand-in for a constant that relevance meets; what arrives there is absorbed, and reported."""
+        """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
         path = self.modules.path
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:

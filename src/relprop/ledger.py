@@ -19,7 +19,7 @@ class Ledger:
         seed: relevance at the explained output, (samples,) float64.
         inputs: relevance at the inputs, (samples,) float64.
         absorbed: per sink ("bias", "epsilon", "constant", ...), (samples,) float64.
-        mixed: whether some amounts belong to the batch as a whole, because the model put its samples together.
+        mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
         operations: per module path and operation, what each sink absorbed there; empty unless asked for.
     """
 

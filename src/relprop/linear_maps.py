@@ -24,6 +24,10 @@ class LinearMap(ABC):
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         """Return T_w(s), the gradient of Σ L_w(x)·s by an input x of this shape."""
 
+    def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+        """Return T_one(s) and T_other(s)."""
+        return self.transpose(s, one, shape), self.transpose(s, other, shape)
+
     @abstractmethod
     def spread(self, s: Tensor, shape: Size) -> Tensor:
         """Return T_1(s), the transpose with all weights one, for an input of this shape."""
@@ -110,6 +114,14 @@ class Convolution(LinearMap):
 
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return self._transpose(s, weight, shape, self.groups)
+
+    def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+        if self.transposed or self.groups > 1:
+            return super().transpose_both(s, one, other, shape)
+        # One call with twice the input channels: a picture has few, and kernels compute with eight or more.
+        channels = shape[1]
+        both = self.transpose(s, torch.cat([one, other], 1), Size([shape[0], 2 * channels, *shape[2:]]))
+        return both[:, :channels], both[:, channels:]
 
     # With all weights one, the output channels of a group are equal and its input channels only matter by
     # their

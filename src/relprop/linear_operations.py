@@ -124,6 +124,11 @@ def divide(R: Tensor, denominator: Tensor) -> Tensor:
     return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
 
 
+def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
+    """R - s·denominator: what a quotient s = R/denominator did not take along."""
+    return torch.addcmul(R, s, denominator, value=-1)
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Relative size under which a difference of two sums of contributions counts as rounding noise."""
     return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)

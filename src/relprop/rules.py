@@ -19,7 +19,15 @@ from torch import Tensor
 
 from relprop import weights
 from relprop.errors import RuleError
-from relprop.linear_operations import Incoming, LinearOperation, Propagated, divide, smallest, tolerance
+from relprop.linear_operations import (
+    Incoming,
+    LinearOperation,
+    Propagated,
+    divide,
+    leftover,
+    smallest,
+    tolerance,
+)
 
 Bias = Literal["absorb", "ignore", "distribute"]
 """What becomes of the bias b_j's share:
@@ -111,7 +119,9 @@ class Gamma:
         else:
             favour = op.transpose(torch.where(below, -s, s), weights.absolute(op.weight))
             c = (1 + gamma / 2) * op.transpose(s, op.weight) + gamma / 2 * op.x.sign() * favour
-        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+        return _with_bias(
+            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
+        )
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,9 @@ class ZPlus:
         c = op.transpose(s, weights.positive(op.weight))
         if not op.nonnegative:
             c = torch.where(op.x < 0, op.transpose(s, weights.negative(op.weight)), c)
-        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+        return _with_bias(
+            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +241,9 @@ class Absolute:
         s = divide(R, den)
         c = op.transpose(s, weights.absolute(op.weight))
         c = c if op.nonnegative else op.x.sign() * c
-        return _with_bias(op, self.bias, s, share, Propagated(c, absorbed={"no contribution": R - s * den}))
+        return _with_bias(
+            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,11 +315,12 @@ class ZBox:
         L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
         L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)
         R = incoming.relevance
-        den = op.z0 - L_m + L_r
-        den = den.masked_fill(den.abs() <= tolerance(den.dtype) * L_r, 0)
+        den = op.z + (L_r - L_m if op.b is None else L_r - L_m - op.b)
+        den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
         s = divide(R, den)
-        direct = (op.x - m) * op.transpose(s, op.weight) + r * op.transpose(s, absolute_w)
-        return Propagated(direct=direct, absorbed={"no contribution": R - s * den})
+        by_w, by_absolute = op.map.transpose_both(s, op.weight.detach(), absolute_w, op.x.shape)
+        direct = torch.addcmul((op.x - m) * by_w, r, by_absolute)
+        return Propagated(direct=direct, absorbed={"no contribution": leftover(R, s, den)})
 
     def _aligned(self, op: LinearOperation, bound: Bound) -> Tensor:
         value = torch.as_tensor(bound, dtype=op.x.dtype, device=op.x.device)
@@ -328,7 +343,7 @@ class WSquare:
         den = op.constant("square sum", lambda: op.map.apply(torch.ones_like(op.x[:1]), w2), None)
         R = incoming.relevance
         s = divide(R, den)
-        return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": R - s * den})
+        return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": leftover(R, s, den)})
 
 
 @dataclass(frozen=True)
@@ -345,7 +360,9 @@ class Flat:
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         R, n = incoming.relevance, _fan_in(op)
         s = divide(R, n)
-        return Propagated(direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": R - s * n})
+        return Propagated(
+            direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": leftover(R, s, n)}
+        )
 
 
 def _fan_in(op: LinearOperation) -> Tensor:

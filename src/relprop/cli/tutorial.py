@@ -36,7 +36,7 @@ def tutorial(
     if out.exists() and not out.is_dir():
         raise FileError(f"cannot write into {out}: it is a file. Name a folder with --out.")
     networks = load_networks(weights)
-    origin = "the package’s own weights" if weights is None else f"the weights in {weights}"
+    origin = "the package’s own weights" if weights is None else f"the weights in the folder {weights}"
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     # The report is opened first, so that a folder that cannot be written to is known before anything is
     # computed, and finished last.
@@ -51,7 +51,8 @@ def tutorial(
             raise
         except OSError as error:
             raise FileError(
-                f"cannot write into {out}: {error.strerror}. Make room there, or choose another folder with --out."
+                f"cannot write into {out}: {error.strerror}. Make room there, or choose another folder "
+                "with --out."
             ) from error
     console.print(_summary(result, out, list(files)))
 

@@ -1,7 +1,7 @@
 """The tutorial's pictures, and the page that shows and explains them.
 
-The page is one file, `report.html` beside this one: its text and its formulas stand there. What a run found is
-put in here, escaped. It needs nothing from outside: the pictures are part of it, and nothing in it runs.
+The page's text and formulas stand in `report.html` beside this file; what a run found is put in here,
+escaped. The page needs nothing from outside: the pictures are part of it, and nothing in it runs.
 """
 
 from base64 import b64encode
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import relprop
-from relprop.tutorial import PUBLISHED, Maps, Tutorial
+from relprop.tutorial import PUBLISHED, REPETITIONS, Maps, Tutorial
 from relprop.view.mosaic import Pixels, mosaic
 
 NETWORKS = {"mnist-mlp": "MLP", "mnist-cnn": "CNN"}
@@ -120,13 +120,14 @@ def _checks(result: Tutorial) -> str:
             _number(float(maps.relevance.min()), "2g"),
             "–" if maps.gap is None else _number(_largest_difference(maps), "1e"),
             "–" if maps.gap is None else _number(float(maps.gap.max()), "1e"),
-            f"{1000 * maps.seconds:.0f} ms",
+            f"{1000 * maps.seconds:.1f} ms",
         ]
         for name, maps in result.maps.items()
     ]
     return _table(
-        "Over all twelve maps: the smallest value; how far a sum is from its score, relative to the score; how far the "
-        "ledger, which also counts what biases and ε keep, is from balancing; the run time for all twelve.",
+        "Over all twelve maps: the smallest value; how far a sum is from its score, relative to the largest "
+        "score; how far the ledger, which also counts what biases and ε keep, is from balancing; and the run "
+        f"time for all twelve together, the shortest of {REPETITIONS}.",
         ["maps", "smallest value", "sum − score", "ledger", "run time"],
         rows,
     )
