@@ -1,9 +1,9 @@
 """Deep Taylor maps of the tutorial's CNN: images per second, against the tutorial's own way and the gradient.
 
-The ways take turns in one process, so that a busy machine slows all of them; medians are compared. The tutorial
-computes in NumPy, in double precision: docs/from-scratch.md does it as the tutorial does, but with matrix
-products (`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`, which for
-images it does not. Run with `make benchmark`.
+The ways take turns in one process, so that a busy machine slows all of them; medians are compared. The
+tutorial computes in NumPy, in double precision: docs/from-scratch.md does it as the tutorial does, but with
+matrix products (`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`,
+which for images it does not. Run with `make benchmark`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class DotConvolution(Convolution):  # type: ignore[misc]
         z = self.bias
         for i, j in np.ndindex(rows, columns):
             z = z + np.dot(x[:, i : i + height, j : j + width], self.weight[i, j])
-        return z
+        return np.asarray(z)
 
     def gradient(self, g: "NDArray[Any]") -> "NDArray[Any]":
         """Return the gradient at the input, for one at the output."""

@@ -161,11 +161,11 @@ def test_missing_weights(tmp_path):
         zoo.load_weights(mlp(), tmp_path)
 
 
-@pytest.mark.parametrize(("name", "bar"), [("mnist-mlp", 0.0075), ("mnist-cnn", 0.0065)])
-def test_test_error_stays_under_the_bar(name, bar):
+@pytest.mark.parametrize(("name", "bar"), [("mnist-mlp", 75), ("mnist-cnn", 65)])
+def test_of_10000_test_digits_no_more_are_wrong_than_promised(name, bar):
     data, found, model = mnist.test_set(), zoo.BUNDLED[name], zoo.load(name)
     with torch.no_grad():
         scores = [
             model(found.prepare(mnist.pixels(part)[:, None])) for part in torch.split(data.images, 1000)
         ]
-    assert (torch.cat(scores).argmax(dim=1) != data.labels).float().mean() <= bar
+    assert (torch.cat(scores).argmax(dim=1) != data.labels).sum() <= bar

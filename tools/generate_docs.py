@@ -67,8 +67,8 @@ def rules_and_presets() -> str:
     )
     lines += ["| preset | where | rule |", "| --- | --- | --- |"]
     for name, composite in relprop.PRESETS.items():
-        for where, rule in composite.entries:
-            lines.append(f"| `{name}` | {_place(where)} | `{rule}` |")
+        for where, chosen in composite.entries:
+            lines.append(f"| `{name}` | {_place(where)} | `{chosen}` |")
             name = ""
     return NOTE + "\n".join(lines).replace("| `` |", "| |") + "\n"
 

@@ -25,7 +25,7 @@ from relprop.zoo import bundled, fit, load, text_format
 
 T = TypeVar("T")
 
-REPETITIONS = 5
+REPETITIONS = 3
 """How often each step is run for its run time: another program may take the processor in one of them."""
 
 
