@@ -215,3 +215,15 @@ def test_two_heatmaps_of_one_name_are_refused():
         plan([Path("x/3.png"), Path("y/3.png")], Path("out"))
     with pytest.raises(InputError, match=r"heatmaps of 3\.png and 3\.jpg would both be"):
         plan([Path("3.png"), Path("3.jpg")], None)
+
+
+def test_a_second_run_on_everything_leaves_the_first_ones_heatmaps_out(picture, tmp_path):
+    first = run("mnist-cnn", picture)
+    heatmap = tmp_path / "my_digit-heatmap.png"
+    assert first.exit_code == 0
+    content = heatmap.read_bytes()
+    second = run("mnist-cnn", *sorted(tmp_path.glob("*.png")))
+    assert second.exit_code == 0
+    assert second.output == first.output
+    assert heatmap.read_bytes() == content
+    assert len(list(tmp_path.glob("*.png"))) == 2

@@ -466,3 +466,12 @@ def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
 def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
     with pytest.raises(RuntimeError, match="expected input"):
         relprop.explain(modules(), torch.randn(1, 3, 6, 6, dtype=torch.float64))
+
+
+def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
+    with pytest.warns(
+        UserWarning, match=r"values from -[\d.]+ to [\d.]+, outside of its bounds, 0 to 1: .*normalised"
+    ):
+        relprop.explain(modules(), x, bounds=(0, 1))
+    with pytest.warns(UserWarning, match="outside of its bounds"):
+        relprop.explain(modules(), x, bounds=([0, 0], [1, 1]))

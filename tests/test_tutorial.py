@@ -2,11 +2,13 @@
 
 import importlib
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import oracle
@@ -115,7 +117,7 @@ def test_every_ledger_closes(result):
 @pytest.mark.parametrize("name", ["mlp-deeptaylor", "cnn-deeptaylor", "cnn-alphabeta", "mlp-successor"])
 def test_a_class_that_the_network_speaks_against_has_an_empty_map(networks, name):
     step = STEP[name]
-    images, labels = mnist.tutorial_sample()
+    images, _ = mnist.tutorial_sample()
     network = networks[step.model]
     worst = network(BUNDLED[step.model].prepare(images)).argmin(1)
     maps = maps_of(step, network, images, worst)
@@ -186,7 +188,7 @@ def test_only_the_successors_maps_depend_on_the_digits_beside(result, networks):
 
 
 def test_batch_epsilon_on_numbers():
-    layer = torch.nn.Linear(2, 2).requires_grad_(False).double()
+    layer = torch.nn.Linear(2, 2).requires_grad_(False).double().eval()
     layer.weight[:] = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
     layer.bias[:] = torch.tensor([1.0, 0.0])
     x = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
@@ -196,7 +198,7 @@ def test_batch_epsilon_on_numbers():
     np.testing.assert_allclose(explanation.relevance, [[4 / stabilised, 8 / stabilised], [0, 0]], rtol=1e-9)
     assert set(explanation.ledger.absorbed) == {"bias", "epsilon"}
     assert float(explanation.ledger.gap.max()) < 1e-15
-    without = torch.nn.Linear(2, 2, bias=False).requires_grad_(False).double()
+    without = torch.nn.Linear(2, 2, bias=False).requires_grad_(False).double().eval()
     assert "bias" not in relprop.explain(without, x[:1], target=0, rules=BatchEpsilon(0.5)).ledger.absorbed
 
 
@@ -255,6 +257,17 @@ def test_what_is_printed(ran, result):
         "  relprop train cnn                        the network from scratch, in about two minutes",
         "  docs/tutorial.md                         the same steps in Python, for models of your own",
     ]
+
+
+def test_progress_is_shown_on_a_terminal_only(tmp_path, monkeypatch, result):
+    def told(networks, progress):
+        progress("cnn-deeptaylor")
+        return result
+
+    monkeypatch.setattr(command, "compute", told)
+    assert "cnn-deeptaylor\n" not in run("--out", tmp_path).stdout
+    monkeypatch.setattr(command, "Console", partial(Console, force_terminal=True, width=80))
+    assert "cnn-deeptaylor\n" in run("--out", tmp_path).stdout
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -58,7 +58,7 @@ def rules_and_presets() -> str:
     ):
         signature = str(inspect.signature(rule)).replace(" -> None", "")
         lines.append(f"### {rule.__name__}\n")
-        lines.append(f"```python\n{rule.__name__}{_plain(signature)}\n```\n")
+        lines.append(f"```text\n{rule.__name__}{_plain(signature)}\n```\n")
         lines.append(f"```text\n{inspect.cleandoc(rule.__doc__ or '')}\n```\n")
     lines.append("## Presets\n")
     lines.append(

@@ -1,10 +1,12 @@
 """The method on one screen: intercept, run, seed, backward, result."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from relprop import zoo
@@ -63,6 +65,7 @@ def explain(
     run = _interception(composite, accept, per_operation)
     with intercepting(run):
         names, stand_ins, stand_in_arguments = _stand_ins(run, model, inputs, arguments)
+        _warn_of_values_outside(bounds or zoo.bounds_of(model), inputs)
         output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
         relevance = run.relevance(scores)
@@ -139,6 +142,21 @@ def _composite(rules: Rules) -> Composite:
     )
 
 
+def _warn_of_values_outside(bounds: tuple[Bound, Bound] | None, inputs: tuple[Any, ...]) -> None:
+    """Warn where an input cannot be of the box that its bounds describe, because it leaves it."""
+    if bounds is None:
+        return
+    low, high = float(torch.as_tensor(bounds[0]).min()), float(torch.as_tensor(bounds[1]).max())
+    for x in filter(_is_explained, inputs):
+        if x.numel() and not (low <= float(x.min()) and float(x.max()) <= high):
+            warnings.warn(
+                f"the input has values from {float(x.min()):g} to {float(x.max()):g}, outside of its bounds, "
+                f"{low:g} to {high:g}: the box rule is meant for values within. Is the input normalised as "
+                "the model expects, and are bounds=(low, high) those of normalised values?",
+                stacklevel=3,
+            )
+
+
 def _stand_ins(
     run: Interception, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> tuple[list[str], list[Any], dict[str, Any]]:
@@ -205,6 +223,5 @@ def _require_evaluation_mode(model: Any) -> None:
         more = f" and {len(training) - 1} more" if len(training) > 1 else ""
         raise ModelError(
             f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
-            "change its output: "
-            "call model.eval() before explaining."
+            "change its output: call model.eval() before explaining."
         )

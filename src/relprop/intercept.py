@@ -32,10 +32,7 @@ T = TypeVar("T")
 
 
 Entry = Callable[["Interception", Call], Any]
-"""How relevance crosses an operation:
-
-returns what the call returns, with a backward that carries coefficients.
-"""
+"""How relevance crosses an operation: the call's result, with a backward that carries coefficients."""
 
 
 class _Active(threading.local):
@@ -122,12 +119,6 @@ class Interception(TorchFunctionMode):
             self._keeper.before_write(call.args[0])
         return call.run()
 
-    def again(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Make a call of our own, on relevant tensors, that goes through the table."""
-        name, inplace = canonical_name(function)
-        call = Call(name, function, args, kwargs, inplace)
-        return self._dispatch(call, [t for t in tensors_in((args, kwargs)) if self.relevant(t)])
-
     def site(self, call: Call, kind: str, depth: int) -> Site:
         """Where a call stands."""
         return Site(self.modules.path, self.modules.modules, call.name, kind, depth == 0)
@@ -137,10 +128,6 @@ class Interception(TorchFunctionMode):
     ) -> tuple[Tensor, ...]:
         """Give values that are computed already a backward of our own."""
         return attach(tuple(values), tuple(roots), backward)
-
-    def absorb(self, sink: str, path: str, operation: str) -> Callable[[Tensor], None]:
-        """Return a function that reports to the ledger what an operation absorbs."""
-        return lambda amount: self.ledger.add(sink, amount, path, operation)
 
     def source(self, constant: Tensor, operation: str) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""

@@ -14,7 +14,7 @@ import relprop
 from relprop.composites import DEFAULT
 from relprop.errors import FileError, InputError
 from relprop.view.digit import read_digit
-from relprop.view.mosaic import mosaic, save_png
+from relprop.view.mosaic import made_by_relprop, mosaic, save_png
 from relprop.zoo import Bundled, bundled
 
 # Each pixel of the digit and of its map becomes a square of this many pixels, 28 pixels 280.
@@ -53,7 +53,7 @@ def explain(
 
     my_digit-heatmap.png shows the digit as the model sees it and, beside it,
     the relevance of its pixels: red speaks for the class, blue against it.
-    A heatmap of an earlier run is replaced, a picture given never.
+    A heatmap of an earlier run is replaced, so *.png can be given again; a picture never.
     """
     found = bundled(model)
     last = len(found.classes) - 1
@@ -61,7 +61,8 @@ def explain(
         raise InputError(
             f"--target {target}: the classes of {model} are numbered 0 to {last}. Give one of them."
         )
-    destinations = plan(files, out)
+    pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
+    destinations = plan(pictures, out)
     network = relprop.load(model)
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     quiet = len(destinations) < MANY or not console.is_terminal
@@ -80,6 +81,15 @@ def explain(
         typer.echo(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
     if errors:
         raise typer.Exit(2)
+
+
+def _is_earlier_heatmap(picture: Path, files: Sequence[Path], out: Path | None) -> bool:
+    """Whether a picture is what an earlier run made of another one of the files, as in `*.png`."""
+    if not picture.name.endswith("-heatmap.png") or picture.parent != (out or picture.parent):
+        return False
+    stem = picture.name.removesuffix("-heatmap.png")
+    sources = [f for f in files if f.stem == stem and (out or f.parent) == picture.parent]
+    return bool(sources) and made_by_relprop(picture)
 
 
 def plan(files: Sequence[Path], out: Path | None) -> dict[Path, Path]:

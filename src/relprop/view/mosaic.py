@@ -55,6 +55,17 @@ def mosaic(
     return pixels.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
 
 
+def made_by_relprop(path: Path) -> bool:
+    """Whether a file is a PNG whose metadata name relprop as the software that wrote it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return str(picture.info.get("Software", "")).startswith("relprop")
+    except (OSError, Image.DecompressionBombError):
+        return False
+
+
 def save_png(path: Path, rgb: Pixels, metadata: dict[str, str] | None = None) -> None:
     """Write pixels as a PNG file, whole or not at all; what was at `path` is replaced.
 

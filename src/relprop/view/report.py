@@ -73,7 +73,7 @@ def percent(rate: float) -> str:
 def _figure(name: str, result: Tutorial, png: bytes) -> str:
     source = f"data:image/png;base64,{b64encode(png).decode('ascii')}"
     return (
-        f'<figure id="{escape(name)}">\n<div class="wide"><img width="768" height="64" '
+        f'<figure>\n<div class="wide"><img width="768" height="64" '
         f'alt="{escape(described(name, result))}" src="{source}"></div>\n'
         f"<figcaption>{escape(CAPTIONS[name])}</figcaption>\n</figure>"
     )
