@@ -464,8 +464,15 @@ def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
 
 
 def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
-    with pytest.raises(RuntimeError, match="expected input"):
+    with pytest.raises(RuntimeError, match="to have 2 channels, but got 3 channels") as error:
         relprop.explain(modules(), torch.randn(1, 3, 6, 6, dtype=torch.float64))
+    assert error.value.__notes__ == [
+        "This is the model's own error: explain called it with input of shape (1, 3, 6, 6). "
+        "Does model(...) run on it?"
+    ]
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
+        relprop.explain(modules(), torch.randn(1, 2, 9, 9, dtype=torch.float64))
+    assert "input of shape (1, 2, 9, 9)" in error.value.__notes__[0]
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:

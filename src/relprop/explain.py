@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from relprop import zoo
 from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS, Composite, Where, preset
-from relprop.errors import InputError, ModelError, RuleError
+from relprop.errors import InputError, ModelError, RelpropError, RuleError
 from relprop.explanation import Explanation
 from relprop.intercept import Interception, intercepting
 from relprop.linear_operations import Rule
@@ -66,7 +66,8 @@ def explain(
     with intercepting(run):
         names, stand_ins, stand_in_arguments = _stand_ins(run, model, inputs, arguments)
         _warn_of_values_outside(bounds or zoo.bounds_of(model), inputs)
-        output = model(*stand_ins, **stand_in_arguments)
+        with _naming_inputs(names, run.input_shapes):
+            output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
         relevance = run.relevance(scores)
         return Explanation(
@@ -140,6 +141,21 @@ def _composite(rules: Rules) -> Composite:
     raise RuleError(
         f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
     )
+
+
+@contextmanager
+def _naming_inputs(names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
+    """Add to the model's own errors what it was called with."""
+    try:
+        yield
+    except RelpropError:
+        raise
+    except Exception as error:
+        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in zip(names, shapes, strict=True))
+        error.add_note(
+            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
+        )
+        raise
 
 
 def _warn_of_values_outside(bounds: tuple[Bound, Bound] | None, inputs: tuple[Any, ...]) -> None:

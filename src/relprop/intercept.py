@@ -167,6 +167,11 @@ class Interception(TorchFunctionMode):
         self.set_tag(stand_in, Tag(nonnegative=bool((tensor >= 0).all()), slot=slot))
         return stand_in
 
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the explained inputs."""
+        return [tuple(root.shape) for root, _ in self._leaves]
+
     def relevance(self, scores: Tensor) -> tuple[Tensor, ...]:
         """Propagate the scores, one for each sample, and return the relevance of each input.
 

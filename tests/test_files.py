@@ -1,0 +1,42 @@
+"""Files are written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relprop.errors import FileError
+from relprop.files import whole_file, write_whole
+
+
+def test_a_file_is_written_with_its_folders_and_the_usual_rights(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_was_there_stays_when_writing_is_interrupted(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"before")
+    with pytest.raises(error), whole_file(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(FileError, match=r"cannot write .*taken: .* Choose another name"):
+        write_whole(tmp_path / "taken", b"")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match=r"cannot write .*file/inside: .* Choose another folder with --out"):
+        write_whole(tmp_path / "file" / "inside", b"")
