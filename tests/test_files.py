@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,16 +23,21 @@ def test_a_file_is_written_with_its_folders_and_the_usual_rights(tmp_path: Path)
 def test_what_was_there_stays_when_writing_is_interrupted(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
     write_whole(path, b"before")
-    with pytest.raises(error), whole_file(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise error
+
+    def interrupted() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert path.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(FileError, match=r"cannot write .*taken: .* Choose another name"):
+    with pytest.raises(FileError, match=r"cannot write .*taken: .* or choose another place"):
         write_whole(tmp_path / "taken", b"")
     assert os.listdir(tmp_path) == ["taken"]
 
@@ -40,3 +46,17 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileError, match=r"cannot write .*file/inside: .* Choose another folder with --out"):
         write_whole(tmp_path / "file" / "inside", b"")
+
+
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"before")
+
+    def no_room() -> None:
+        with whole_file(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(FileError, match=r"cannot write .*file: No space left on device. Make room there"):
+        no_room()
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]

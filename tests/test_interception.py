@@ -471,8 +471,8 @@ def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
         "Does model(...) run on it?"
     ]
     with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
-        relprop.explain(modules(), torch.randn(1, 2, 9, 9, dtype=torch.float64))
-    assert "input of shape (1, 2, 9, 9)" in error.value.__notes__[0]
+        relprop.explain(modules(), torch.randn(1, 2, 12, 12, dtype=torch.float64))
+    assert "input of shape (1, 2, 12, 12)" in error.value.__notes__[0]
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:

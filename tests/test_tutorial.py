@@ -428,7 +428,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "save_png", full)
     done = run("--out", tmp_path / "out")
     message = (
-        r"cannot write into .*out: No space left on device\. Make room there, or choose another folder with"
+        r"cannot write .*out/report\.html: No space left on device\. Make room there, or choose another place"
     )
     with pytest.raises(FileError, match=message):
         raise done.exception

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from relprop.errors import FileError
+from relprop.errors import FileError, RelpropError
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     An exception, or Ctrl-C, leaves whatever was at `path` before, and no temporary file.
 
     Raises:
-        FileError: the folder cannot be made or written to.
+        FileError: the folder cannot be made, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +31,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         # mkstemp makes files that only their owner may read; a result gets the usual rights.
         temporary.chmod(0o666 & ~_umask())
-        try:
-            temporary.replace(path)
-        except OSError as error:
-            raise FileError(f"cannot write {path}: {error.strerror}. Choose another name.") from error
+        temporary.replace(path)
+    except RelpropError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"cannot write {path}: {error.strerror}. Make room there, or choose another place."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

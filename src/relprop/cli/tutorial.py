@@ -44,16 +44,8 @@ def tutorial(
         with _bar(console) as bar:
             task = bar.add_task("", total=TASKS)
             result = compute(networks, lambda step: bar.update(task, description=step, advance=1))
-        try:
-            files = _write_pictures(result, out)
-            page.write_text(report(result, files, origin), encoding="utf-8")
-        except FileError:
-            raise
-        except OSError as error:
-            raise FileError(
-                f"cannot write into {out}: {error.strerror}. Make room there, or choose another folder "
-                "with --out."
-            ) from error
+        files = _write_pictures(result, out)
+        page.write_text(report(result, files, origin), encoding="utf-8")
     console.print(_summary(result, out, list(files)))
 
 
