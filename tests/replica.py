@@ -58,6 +58,13 @@ def gamma(layer: Layer, R: Tensor, *, gamma: float, bias: str) -> Tensor:
     return _sum(layer, weighed, den, R, bias, b)
 
 
+def gamma_positive(layer: Layer, R: Tensor, *, gamma: float, bias: str) -> Tensor:
+    w, b = layer.w + gamma * layer.w.clamp(min=0), layer.b + gamma * layer.b.clamp(min=0)
+    contributions = layer.x[:, None] * w
+    den = contributions.sum(0) + (0 if bias == "ignore" else b)
+    return _sum(layer, contributions, den, R, bias, b)
+
+
 def alpha_beta(layer: Layer, R: Tensor, *, alpha: float, beta: float, bias: str) -> Tensor:
     contributions = layer.x[:, None] * layer.w
     total = torch.zeros_like(layer.x)

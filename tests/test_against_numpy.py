@@ -97,9 +97,9 @@ def test_the_default_rules_are_said_in_the_result() -> None:
     assert e.preset == "epsilon-gamma-box"
     assert [str(a) for a in e.rules] == [
         "c1: conv2d: ZBox(low=-1.0, high=1.0)",
-        "c2: conv2d: Gamma(gamma=0.25, bias='absorb')",
-        "c3: conv2d: Gamma(gamma=0.25, bias='absorb')",
-        "c4: conv2d: Gamma(gamma=0.25, bias='absorb')",
+        "c2: conv2d: Gamma(gamma=0.25)",
+        "c3: conv2d: Gamma(gamma=0.25)",
+        "c4: conv2d: Gamma(gamma=0.25)",
     ]
     assert "rules epsilon-gamma-box: 4 operations, ledger closes to" in repr(e)
     unknown = relprop.explain(nn.Sequential(*model.children()).eval(), x)

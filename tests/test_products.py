@@ -60,7 +60,9 @@ def test_the_price_of_a_gradient(rule: Any) -> None:
     assert relative_price(rule, SIGNED) <= 1.02
 
 
-@pytest.mark.parametrize("rule", [ZPlus(), Gamma(0.25), Absolute(), ZBox(-5.0, 5.0)])
+@pytest.mark.parametrize(
+    "rule", [ZPlus(), Gamma(0.25), Gamma(0.25, favour="positive"), Absolute(), ZBox(-5.0, 5.0)]
+)
 def test_one_and_a_half_gradients(rule: Any) -> None:
     assert relative_price(rule, NONNEGATIVE) <= 1.52
 
@@ -96,3 +98,5 @@ def test_presets_cost_two_gradients_at_most(name: str) -> None:
 def test_contrastive_targets_cost_a_fourth_product_only_where_relevance_meets_negative_outputs() -> None:
     price = relative_price(Gamma(0.25), NONNEGATIVE, target=relprop.Contrastive(3))
     assert price <= 1.53  # the last layer is small
+    form_of_2019 = Gamma(0.25, favour="positive")
+    assert relative_price(form_of_2019, NONNEGATIVE, target=relprop.Contrastive(3)) <= 1.52

@@ -63,6 +63,22 @@ def assert_agree(actual: Tensor, desired: Tensor) -> None:
     assert (actual - desired).abs().max() <= 1e-10 * desired.abs().max()
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("bias", BIAS_MODES)
+def test_gamma_of_2019_is_its_formula(bias: Any, case: str) -> None:
+    x = CASES[case].input(nonnegative=True)
+    c = seed_for(case, x)
+    desired = expected(replica.gamma_positive, {"gamma": 0.25, "bias": bias}, case, x, c)
+    assert_agree(explained(Gamma(0.25, bias, favour="positive"), case, x, c), desired)
+
+
+def test_gamma_of_2019_refuses_inputs_that_may_be_negative() -> None:
+    x = CASES["dense"].input(nonnegative=False)
+    with pytest.raises(RuleError, match="this form is for inputs that cannot be negative") as error:
+        explained(Gamma(0.25, favour="positive"), "dense", x, seed_for("dense", x))
+    assert error.value.__notes__ == ["The rule was for linear in module '(root)'."]
+
+
 @pytest.mark.parametrize("sign", ["signed", "nonnegative"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", RULES)
@@ -172,10 +188,11 @@ def test_guard_gives_an_empty_side_to_the_other() -> None:
     [
         (
             lambda: Epsilon(-1),
-            r"Epsilon\(epsilon=-1, bias='absorb'\): epsilon must be a finite number, 0 or larger",
+            r"Epsilon\(epsilon=-1\): epsilon must be a finite number, 0 or larger",
         ),
         (lambda: Epsilon(float("nan")), "epsilon must be a finite number"),
         (lambda: Gamma(-0.1), "gamma must be a finite number, 0 or larger"),
+        (lambda: Gamma(favour="negative"), "favour must be 'sign of z' or 'positive'"),
         (lambda: AlphaBeta(2, 0.5), r"alpha - beta is 1.5 and must be 1.*for alpha=2 take beta=1"),
         (lambda: AlphaBeta(0.5, -0.5), "beta must be a finite number, 0 or larger"),
         (lambda: ZPlus(bias="drop"), "bias must be one of 'absorb', 'ignore', 'distribute'"),
@@ -199,7 +216,7 @@ def test_box_bounds_that_do_not_fit_the_input_are_refused() -> None:
 
 
 def test_rules_print_and_compare_as_themselves() -> None:
-    assert repr(Epsilon(1e-6)) == "Epsilon(epsilon=1e-06, bias='absorb')"
+    assert repr(Epsilon(1e-6)) == "Epsilon(epsilon=1e-06)"
     assert ZBox([0, 0], [1, 1]) == ZBox((0.0, 0.0), (1.0, 1.0))
     assert ZBox(torch.zeros(2), torch.ones(2)) == ZBox(torch.zeros(2), torch.ones(2))
     assert ZBox(torch.zeros(2), torch.ones(2)) != ZBox(torch.zeros(2), 2 * torch.ones(2))

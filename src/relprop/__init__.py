@@ -11,9 +11,10 @@ from relprop.errors import (
 )
 from relprop.explain import explain, propagating
 from relprop.explanation import Explanation
+from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.ledger import Ledger
 from relprop.operations import register
-from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
 from relprop.zoo import load
 

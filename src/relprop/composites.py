@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from relprop.errors import RuleError
+from relprop.input_rules import Bound, Flat, ZBox
 from relprop.linear_operations import Rule
 from relprop.names import canonical_name
 from relprop.provenance import Site, Slots
-from relprop.rules import AlphaBeta, Bound, Epsilon, Flat, Gamma, ZBox, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
 Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 """Where a rule applies:

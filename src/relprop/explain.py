@@ -13,11 +13,11 @@ from relprop import zoo
 from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS, Composite, Where, preset
 from relprop.errors import InputError, ModelError, RelpropError, RuleError
 from relprop.explanation import Explanation
+from relprop.input_rules import Bound
 from relprop.intercept import Interception, intercepting
 from relprop.linear_operations import Rule
 from relprop.names import canonical_name
 from relprop.operations import TABLE
-from relprop.rules import Bound
 from relprop.targets import TargetLike, as_target, scores_of
 
 Rules = str | Composite | Iterable[tuple[Where, Rule]] | Rule | None

@@ -1,7 +1,7 @@
 """One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -61,6 +61,10 @@ class LinearOperation:
         A = self.magnitude()
         return (self.z0 + A) / 2, A
 
+    def fan_in(self) -> Tensor:
+        """How many inputs each output is connected to."""
+        return self.constant("fan in", lambda: self.map.fan_in(self.x.shape).to(self.z), None)
+
     def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
         """A value that depends on weight and input shape only, from the cache."""
         key = (key, self.map, self.x.shape[1:])
@@ -117,6 +121,20 @@ class Rule(Protocol):
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         """Return the relevance of the operation's input."""
+
+
+class PrintedRule:
+    """Base of rules that are dataclasses: they print as they are written, without options left as they are."""
+
+    def __repr__(self) -> str:
+        shown = []
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            if entry.name in ("bias", "favour") and value == entry.default:
+                continue
+            text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            shown.append(f"{entry.name}={text}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:

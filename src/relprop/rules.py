@@ -22,6 +22,7 @@ from relprop.errors import RuleError
 from relprop.linear_operations import (
     Incoming,
     LinearOperation,
+    PrintedRule,
     Propagated,
     divide,
     leftover,
@@ -35,12 +36,9 @@ Bias = Literal["absorb", "ignore", "distribute"]
 kept and reported, none given, or given in equal parts to the inputs.
 """
 
-Bound = float | tuple[float, ...] | Tensor
-"""A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
 
-
-@dataclass(frozen=True)
-class Epsilon:
+@dataclass(frozen=True, repr=False)
+class Epsilon(PrintedRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
 
     Raises:
@@ -66,11 +64,12 @@ class Epsilon:
             stabiliser = torch.copysign(z.new_tensor(self.epsilon), z)
             s = divide(incoming.relevance, z + stabiliser)
             absorbed = {"epsilon": s * stabiliser}
-        return _with_bias(op, self.bias, s, op.b, Propagated(op.transpose(s, op.weight), absorbed=absorbed))
+        c = op.transpose(s, op.weight)
+        return _with_bias(op, self.bias, s, op.b, Propagated(c, absorbed=absorbed))
 
 
-@dataclass(frozen=True)
-class Gamma:
+@dataclass(frozen=True, repr=False)
+class Gamma(PrintedRule):
     """Positive contributions to z_j > 0, and negative ones to z_j < 0, weigh 1+γ; the bias likewise.
 
     For x ≥ 0 and z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j, Montavon et al.
@@ -78,16 +77,26 @@ class Gamma:
     sign of z and at least its size, so there is no pole. Three products for non-negative inputs (a fourth
     where z < 0 has relevance), else four.
 
+    Args:
+        gamma: γ.
+        bias: what becomes of the bias's share.
+        favour: "sign of z", or "positive" for the form of 2019, w + γw⁺ whatever the sign of z. That one is
+            only for non-negative inputs, takes three products, and has a pole among outputs z < 0.
+
     Raises:
-        RuleError: γ is negative or not finite, or the bias mode is unknown.
+        RuleError: γ is negative or not finite, the bias mode or the form is unknown, or (when relevance gets
+            there) the form of 2019 meets inputs that may be negative.
     """
 
     gamma: float = 0.25
     bias: Bias = "absorb"
+    favour: Literal["sign of z", "positive"] = "sign of z"
 
     def __post_init__(self) -> None:
         _require_nonnegative(self, "gamma", self.gamma)
         _require_bias_mode(self)
+        if self.favour not in ("sign of z", "positive"):
+            raise RuleError(f"{self}: favour must be 'sign of z' or 'positive'.")
 
     @property
     def puts_relevance(self) -> bool:
@@ -97,6 +106,13 @@ class Gamma:
         z0, b, gamma, R = op.z0, op.b, self.gamma, incoming.relevance
         z = z0 if self.bias == "ignore" else op.z
         below = z < 0
+        if self.favour == "positive":
+            below = torch.zeros_like(below)
+            if not op.nonnegative:
+                raise RuleError(
+                    f"{self}: this form is for inputs that cannot be negative, as behind a ReLU; "
+                    "take favour='sign of z', or another rule here."
+                )
         if op.nonnegative:
             gamma_P = op.forward(weights.favoured(op.weight, gamma)) - z0
             # A ReLU behind z keeps relevance from z < 0; then one product is saved.
@@ -124,8 +140,8 @@ class Gamma:
         )
 
 
-@dataclass(frozen=True)
-class AlphaBeta:
+@dataclass(frozen=True, repr=False)
+class AlphaBeta(PrintedRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
     Four products.
@@ -144,8 +160,7 @@ class AlphaBeta:
         if not abs(self.alpha - self.beta - 1) < 1e-9:
             raise RuleError(
                 f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not "
-                "conserved; "
-                f"for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
+                f"conserved; for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
             )
         _require_nonnegative(self, "beta", self.beta)
         _require_bias_mode(self)
@@ -161,7 +176,7 @@ class AlphaBeta:
         if b is not None and self.bias != "ignore":
             P, N = P + b.clamp(min=0), N + b.clamp(max=0)
         threshold = tolerance(P.dtype) * (P - N) + smallest(P.dtype)
-        has_P, has_N = threshold < P, threshold < -N
+        has_P, has_N = P > threshold, -N > threshold
         both = has_P & has_N
         # Coefficients of the positive and of the negative contributions.
         p = (torch.where(both, self.alpha * R, R) / P).masked_fill_(~has_P, 0)
@@ -178,8 +193,8 @@ class AlphaBeta:
         return _give_bias(op, self.bias, p * b.clamp(min=0) + n * b.clamp(max=0), result)
 
 
-@dataclass(frozen=True)
-class ZPlus:
+@dataclass(frozen=True, repr=False)
+class ZPlus(PrintedRule):
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
 
     Three products for non-negative inputs, else four. What an output without positive contributions gets,
@@ -204,7 +219,7 @@ class ZPlus:
         share = None if op.b is None else op.b.clamp(min=0)
         # Only a difference, (z0 + A)/2, has rounding errors that look like small contributions.
         if not op.nonnegative:
-            P = P.masked_fill(tolerance(P.dtype) * scale >= P, 0)
+            P = P.masked_fill(P <= tolerance(P.dtype) * scale, 0)
         den = P if share is None or self.bias == "ignore" else P + share
         s = divide(R, den)
         c = op.transpose(s, weights.positive(op.weight))
@@ -215,8 +230,8 @@ class ZPlus:
         )
 
 
-@dataclass(frozen=True)
-class Absolute:
+@dataclass(frozen=True, repr=False)
+class Absolute(PrintedRule):
     """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: shares in proportion to the size of contributions.
 
     Three products.
@@ -246,129 +261,6 @@ class Absolute:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class ZBox:
-    """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.
-
-    Montavon et al. 2017, eq. 14.
-    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input
-    shape is seen for the first time.
-
-    Args:
-        low: l, one number, a sequence with one per channel, or a tensor with one per element of a sample.
-        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are
-            taken.
-
-    Raises:
-        RuleError: a low bound is above the high one or not finite, or one bound alone is given.
-    """
-
-    low: Bound | None = None
-    high: Bound | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if isinstance(value, Tensor):
-                value = value.detach().clone()  # what the caller does to it later is not meant here
-            elif value is not None and not isinstance(value, (int, float)):
-                value = tuple(float(v) for v in value)
-            object.__setattr__(self, name, value)
-        if (self.low is None) != (self.high is None):
-            raise RuleError(f"{self}: give both bounds, low and high, or neither.")
-        if self.low is None or self.high is None:
-            return
-        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
-        if not (low.isfinite().all() and high.isfinite().all()):
-            raise RuleError(f"{self}: the bounds must be finite.")
-        try:
-            crossed = bool((low > high).any())
-        except RuntimeError:
-            raise RuleError(
-                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the "
-                "same shape."
-            ) from None
-        if crossed:
-            raise RuleError(f"{self}: low is above high; exchange them.")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ZBox):
-            return NotImplemented
-        return _same_bound(self.low, other.low) and _same_bound(self.high, other.high)
-
-    def __hash__(self) -> int:
-        # Equal rules hash equally; tensors are only told apart by ==.
-        return hash(tuple(b if not isinstance(b, Tensor) else b.shape for b in (self.low, self.high)))
-
-    @property
-    def puts_relevance(self) -> bool:
-        return True
-
-    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        if self.low is None or self.high is None:
-            raise RuleError(
-                f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high))."
-            )
-        low, high = self._aligned(op, self.low), self._aligned(op, self.high)
-        m, r = (low + high) / 2, (high - low) / 2
-        absolute_w = weights.absolute(op.weight)
-        L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
-        L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)
-        R = incoming.relevance
-        den = op.z + (L_r - L_m if op.b is None else L_r - L_m - op.b)
-        den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
-        s = divide(R, den)
-        by_w, by_absolute = op.map.transpose_both(s, op.weight.detach(), absolute_w, op.x.shape)
-        direct = torch.addcmul((op.x - m) * by_w, r, by_absolute)
-        return Propagated(direct=direct, absorbed={"no contribution": leftover(R, s, den)})
-
-    def _aligned(self, op: LinearOperation, bound: Bound) -> Tensor:
-        value = torch.as_tensor(bound, dtype=op.x.dtype, device=op.x.device)
-        try:
-            return op.map.align_input(value, op.x.shape)
-        except ValueError as error:
-            raise RuleError(f"{self}: the bound's shape {error}.") from None
-
-
-@dataclass(frozen=True)
-class WSquare:
-    """R_i = Σ_j w_ij² / Σ_i w_ij² · R_j, for unbounded inputs. Montavon et al. 2017, eq. 12. Two products."""
-
-    @property
-    def puts_relevance(self) -> bool:
-        return True
-
-    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        w2 = weights.square(op.weight)
-        den = op.constant("square sum", lambda: op.map.apply(torch.ones_like(op.x[:1]), w2), None)
-        R = incoming.relevance
-        s = divide(R, den)
-        return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": leftover(R, s, den)})
-
-
-@dataclass(frozen=True)
-class Flat:
-    """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019.
-
-    Less than two products.
-    """
-
-    @property
-    def puts_relevance(self) -> bool:
-        return True
-
-    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        R, n = incoming.relevance, _fan_in(op)
-        s = divide(R, n)
-        return Propagated(
-            direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": leftover(R, s, n)}
-        )
-
-
-def _fan_in(op: LinearOperation) -> Tensor:
-    return op.constant("fan in", lambda: op.map.fan_in(op.x.shape).to(op.z), None)
-
-
 def _with_bias(
     op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None, result: Propagated
 ) -> Propagated:
@@ -384,7 +276,7 @@ def _with_bias(
 def _give_bias(op: LinearOperation, mode: Bias, amount: Tensor, result: Propagated) -> Propagated:
     """Report what the bias got, or give it in equal parts to the connected inputs."""
     if mode == "distribute":
-        n = _fan_in(op)
+        n = op.fan_in()
         each = divide(amount, n)
         result.direct = op.map.spread(each, op.x.shape)
         amount = amount - each * n  # of outputs that are connected to no input
@@ -400,9 +292,3 @@ def _require_nonnegative(rule: Epsilon | Gamma | AlphaBeta, name: str, value: fl
 def _require_bias_mode(rule: Epsilon | Gamma | AlphaBeta | ZPlus | Absolute) -> None:
     if rule.bias not in get_args(Bias):
         raise RuleError(f"{rule}: bias must be one of {', '.join(map(repr, get_args(Bias)))}.")
-
-
-def _same_bound(a: Bound | None, b: Bound | None) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and bool((a == b).all())
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from relprop.composites import Composite
 from relprop.data.mnist import MNIST, test_set, tutorial_sample
 from relprop.explain import explain
+from relprop.input_rules import ZBox
 from relprop.linear_operations import Incoming, LinearOperation, Propagated, divide
-from relprop.rules import Gamma, ZBox
+from relprop.rules import Gamma
 from relprop.targets import Logit
 from relprop.train import error_rate
 from relprop.zoo import bundled, fit, load, text_format

@@ -217,7 +217,11 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         op = LinearOperation(map_, kept_x.value, kept_z.value, weight, bias, tag.nonnegative)
-        propagated = rule(op, Incoming(c, direct, op.z))
+        try:
+            propagated = rule(op, Incoming(c, direct, op.z))
+        except Exception as error:
+            error.add_note(f"The rule was for {operation} in module {path or '(root)'!r}.")
+            raise
         for sink, amount in propagated.absorbed.items():
             run.ledger.add(sink, amount, path, operation)
         if slot is not None:

@@ -1,0 +1,150 @@
+"""Rules for the first layer: they know of its inputs by their bounds, or not at all.
+
+They put relevance on inputs that may be zero, and therefore return relevance itself. Letters as in
+`relprop.rules`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relprop import weights
+from relprop.errors import RuleError
+from relprop.linear_operations import (
+    Incoming,
+    LinearOperation,
+    PrintedRule,
+    Propagated,
+    divide,
+    leftover,
+    tolerance,
+)
+
+Bound = float | tuple[float, ...] | Tensor
+"""A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ZBox(PrintedRule):
+    """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.
+
+    Montavon et al. 2017, eq. 14.
+    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input
+    shape is seen for the first time.
+
+    Args:
+        low: l, one number, a sequence with one per channel, or a tensor with one per element of a sample.
+        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are
+            taken.
+
+    Raises:
+        RuleError: a low bound is above the high one or not finite, or one bound alone is given.
+    """
+
+    low: Bound | None = None
+    high: Bound | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                value = value.detach().clone()  # what the caller does to it later is not meant here
+            elif value is not None and not isinstance(value, (int, float)):
+                value = tuple(float(v) for v in value)
+            object.__setattr__(self, name, value)
+        if (self.low is None) != (self.high is None):
+            raise RuleError(f"{self}: give both bounds, low and high, or neither.")
+        if self.low is None or self.high is None:
+            return
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise RuleError(f"{self}: the bounds must be finite.")
+        try:
+            crossed = bool((low > high).any())
+        except RuntimeError:
+            raise RuleError(
+                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the "
+                "same shape."
+            ) from None
+        if crossed:
+            raise RuleError(f"{self}: low is above high; exchange them.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ZBox):
+            return NotImplemented
+        return _same_bound(self.low, other.low) and _same_bound(self.high, other.high)
+
+    def __hash__(self) -> int:
+        # Equal rules hash equally; tensors are only told apart by ==.
+        return hash(tuple(b if not isinstance(b, Tensor) else b.shape for b in (self.low, self.high)))
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        if self.low is None or self.high is None:
+            raise RuleError(
+                f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high))."
+            )
+        low, high = self._aligned(op, self.low), self._aligned(op, self.high)
+        m, r = (low + high) / 2, (high - low) / 2
+        absolute_w = weights.absolute(op.weight)
+        L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
+        L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)
+        R = incoming.relevance
+        den = op.z + (L_r - L_m if op.b is None else L_r - L_m - op.b)
+        den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
+        s = divide(R, den)
+        by_w, by_absolute = op.map.transpose_both(s, op.weight.detach(), absolute_w, op.x.shape)
+        direct = torch.addcmul((op.x - m) * by_w, r, by_absolute)
+        return Propagated(direct=direct, absorbed={"no contribution": leftover(R, s, den)})
+
+    def _aligned(self, op: LinearOperation, bound: Bound) -> Tensor:
+        value = torch.as_tensor(bound, dtype=op.x.dtype, device=op.x.device)
+        try:
+            return op.map.align_input(value, op.x.shape)
+        except ValueError as error:
+            raise RuleError(f"{self}: the bound's shape {error}.") from None
+
+
+@dataclass(frozen=True, repr=False)
+class WSquare(PrintedRule):
+    """R_i = Σ_j w_ij² / Σ_i w_ij² · R_j, for unbounded inputs. Montavon et al. 2017, eq. 12. Two products."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        w2 = weights.square(op.weight)
+        den = op.constant("square sum", lambda: op.map.apply(torch.ones_like(op.x[:1]), w2), None)
+        R = incoming.relevance
+        s = divide(R, den)
+        return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": leftover(R, s, den)})
+
+
+@dataclass(frozen=True, repr=False)
+class Flat(PrintedRule):
+    """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019.
+
+    Less than two products.
+    """
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        R, n = incoming.relevance, op.fan_in()
+        s = divide(R, n)
+        return Propagated(
+            direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": leftover(R, s, n)}
+        )
+
+
+def _same_bound(a: Bound | None, b: Bound | None) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool((a == b).all())
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
