@@ -37,7 +37,9 @@ def test_what_was_there_stays_when_writing_is_interrupted(tmp_path: Path, error:
 
 def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(FileError, match=r"cannot write .*taken: .* or choose another place"):
+    with pytest.raises(
+        FileError, match=r"cannot write .*taken: it is not an ordinary file. Choose another name"
+    ):
         write_whole(tmp_path / "taken", b"")
     assert os.listdir(tmp_path) == ["taken"]
 
@@ -60,3 +62,16 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path: Path) -> No
         no_room()
     assert path.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(FileError, match="cannot write /dev/null: it is not an ordinary file"):
+        write_whole(Path(os.devnull), b"")
+    assert not Path(os.devnull).is_file()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_whole(tmp_path / "link", b"content")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"content"

@@ -16,8 +16,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     An exception, or Ctrl-C, leaves whatever was at `path` before, and no temporary file.
 
     Raises:
-        FileError: the folder cannot be made, or the file cannot be written.
+        FileError: the folder cannot be made, the file cannot be written, or `path` is something else than a file.
     """
+    path = path.resolve()  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)

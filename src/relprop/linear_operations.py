@@ -124,7 +124,7 @@ class Rule(Protocol):
 
 
 class PrintedRule:
-    """Base of rules that are dataclasses: they print as they are written, without options left as they are."""
+    """Base of rules that are dataclasses: they print as they are written, without options left alone."""
 
     def __repr__(self) -> str:
         shown = []
