@@ -16,7 +16,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     An exception, or Ctrl-C, leaves whatever was at `path` before, and no temporary file.
 
     Raises:
-        FileError: the folder cannot be made, the file cannot be written, or `path` is something else than a file.
+        FileError: the folder cannot be made, the file cannot be written, or `path` is no ordinary file.
     """
     path = path.resolve()  # what a link leads to is replaced, not the link
     if path.exists() and not path.is_file():
