@@ -99,8 +99,7 @@ class Composite:
             if not _is_place(where):
                 raise RuleError(
                     f"{where!r} in a composite is no place: give 'first', a glob on module paths, a module "
-                    "class, a torch "
-                    "function, a predicate on the site, or a tuple of these."
+                    "class, a torch function, a predicate on the site, or a tuple of these."
                 )
             if isinstance(rule, type) or not isinstance(rule, Rule):
                 hint = f" Write {rule.__name__}()." if isinstance(rule, type) else ""

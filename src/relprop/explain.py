@@ -211,8 +211,7 @@ def _checked(name: str, value: Tensor) -> Tensor:
     if value.dim() < 2:
         raise InputError(
             f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
-            "front, as with "
-            "x.unsqueeze(0)."
+            "front, as with x.unsqueeze(0)."
         )
     if value.numel() == 0:
         raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
@@ -221,8 +220,7 @@ def _checked(name: str, value: Tensor) -> Tensor:
         where = tuple((~finite).nonzero()[0].tolist())
         raise InputError(
             f"input {name!r} has {int((~finite).sum())} values that are NaN or infinite, the first at "
-            f"{where}; "
-            "replace them before explaining."
+            f"{where}; replace them before explaining."
         )
     return value.clone() if value.is_inference() else value
 

@@ -64,8 +64,8 @@ class ZBox(PrintedRule):
             crossed = bool((low > high).any())
         except RuntimeError:
             raise RuleError(
-                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the "
-                "same shape."
+                f"{self}: low has shape {tuple(low.shape)} and high {tuple(high.shape)}; give them the same "
+                "shape."
             ) from None
         if crossed:
             raise RuleError(f"{self}: low is above high; exchange them.")

@@ -27,10 +27,8 @@ class Kept:
         if _version(self._tensor) != self._version:
             raise ModelError(
                 f"a value of shape {tuple(self._tensor.shape)} that relevance propagation needs was "
-                "overwritten by an "
-                "operation that relprop did not see (a scripted module or a custom autograd function "
-                "working in "
-                "place). Use its out-of-place form."
+                "overwritten by an operation that relprop did not see (a scripted module or a custom "
+                "autograd function working in place). Use its out-of-place form."
             )
         return self._tensor
 

@@ -152,8 +152,7 @@ def as_target(target: TargetLike) -> Target:
     if isinstance(target, Tensor):
         raise InputError(
             f"target is a {target.dtype} tensor of shape {tuple(target.shape)}; give integers of shape "
-            "(samples,) for "
-            "classes, or floating-point weights of the output's shape."
+            "(samples,) for classes, or floating-point weights of the output's shape."
         )
     if callable(target):
         return target
@@ -161,8 +160,7 @@ def as_target(target: TargetLike) -> Target:
         return Logit(tuple(int(t) for t in target))
     raise InputError(
         f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor "
-        "of weights of "
-        "the output's shape, or a function from the output to one score per sample."
+        "of weights of the output's shape, or a function from the output to one score per sample."
     )
 
 
@@ -201,8 +199,7 @@ def _scores(output: Any) -> Tensor:
     if output.dim() != 2:
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
-            "instance "
-            "target=lambda output: output.flatten(1)[:, 3]."
+            "instance target=lambda output: output.flatten(1)[:, 3]."
         )
     scores: Tensor = output.detach()
     return scores
