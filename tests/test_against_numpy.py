@@ -13,7 +13,7 @@ from relprop.data.mnist import tutorial_sample
 from relprop.zoo import BUNDLED
 
 METHODS = {
-    "mlp": ["sensitivity", "deep-taylor"],
+    "mlp": ["sensitivity", "deep-taylor", "alpha2-beta1"],
     "cnn": ["sensitivity", "deep-taylor", "alpha2-beta1"],
 }
 CASES = [(name, method) for name, methods in METHODS.items() for method in methods]

@@ -82,7 +82,7 @@ def test_the_first_match_wins() -> None:
 
 
 def test_first_is_first_to_run_and_not_first_to_be_registered() -> None:
-    assert next(iter(Network().named_modules()))[0] == ""
+    assert next(iter(Network().named_children()))[0] == "head"
     assert list(chosen([("first", Flat())])) == ["left", "right"]
 
 
@@ -112,6 +112,7 @@ def explain(rules: Any, **options: Any) -> relprop.Explanation:
         ("deep-tailor", "there is no preset 'deep-tailor'. Did you mean 'deep-taylor'"),
         ("epsilon_plus", "Did you mean 'epsilon-plus'"),
         ("zzz", r"there is no preset 'zzz'. The presets are: deep-taylor, alpha2-beta1, "),
+        ("gamma", r"there is no preset 'gamma'.*A single rule is an object, such as rules=relprop.Gamma"),
         (7, "rules=7: give a preset's name, a composite, a list of"),
         ("deep-taylor", r"rules='deep-taylor' has a box rule, which needs .*bounds=\(low, high\)"),
         ([("first", ZBox()), ("*", Epsilon())], r"rules='composite' has a box rule, which needs"),
@@ -124,14 +125,14 @@ def test_rules_without_meaning_are_refused(rules: Any, message: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_runs_and_is_said_in_the_result(name: str) -> None:
-    e = explain(name, bounds=(0, 1))
+    e = explain(name, bounds=(-1, 1))
     assert e.preset == name
     assert len(e.rules) == len(PATHS)
 
 
 def test_bounds_are_for_the_box_rule_that_has_none() -> None:
     rules = Composite([("left", ZBox()), ("right", ZBox(-9, 9)), ("*", Epsilon())])
-    assert [a.rule for a in explain(rules, bounds=(0, 1)).rules[:2]] == [ZBox(0, 1), ZBox(-9, 9)]
+    assert [a.rule for a in explain(rules, bounds=(-1, 1)).rules[:2]] == [ZBox(-1, 1), ZBox(-9, 9)]
     assert rules.needs_bounds  # the composite itself is as it was
 
 
@@ -150,3 +151,9 @@ def test_relevance_is_only_carried_beside_coefficients_where_it_is_needed() -> N
 def test_a_composite_that_ends_early_is_an_error_and_no_silent_gradient() -> None:
     with pytest.raises(CoverageError, match=r"linear in module 'head'.*end it with \('\*', Epsilon\(\)\)"):
         explain([(nn.Conv2d, Gamma())])
+
+
+@pytest.mark.parametrize("bounds", [5, (0,), (0, 1, 2)])
+def test_bounds_that_are_no_pair_are_refused(bounds: Any) -> None:
+    with pytest.raises(relprop.InputError, match=r"bounds=.*: give a pair, bounds=\(low, high\)"):
+        explain("deep-taylor", bounds=bounds)

@@ -4,6 +4,7 @@ import copy
 import gc
 import threading
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch.nn.modules import module as module_internals
 
 import relprop
 from relprop import CoverageError, Epsilon, Flat, Gamma, ModelError, WSquare, ZPlus
+from relprop.operations import TABLE
+from relprop.operations.exact import Exact
 
 RULES = [
     Epsilon(0.1),
@@ -129,52 +132,72 @@ def test_a_reused_module_and_an_overwritten_input() -> None:
     torch.testing.assert_close(e.output, model(x.clone()))
 
 
-def everything_on(model: nn.Module) -> Any:
-    """All that is on a model: tensors by identity, version and value, attributes, hooks, flags."""
+def snapshot(model: nn.Module) -> list[Any]:
+    """What is on a model, its classes and torch: tensors by identity, version and value; hooks; flags."""
     return [
-        (
-            name,
-            type(m),
-            {k: repr(v) for k, v in vars(m).items()},
-            [
-                (k, id(p), p._version, p.requires_grad, p.grad, p.clone())
-                for k, p in m._parameters.items()
-                if p is not None
-            ],
-        )
-        for name, m in model.named_modules()
-    ]
-
-
-def process_hooks() -> Any:
-    return [
-        dict(getattr(module_internals, name))
-        for name in vars(module_internals)
-        if name.startswith("_global") and isinstance(getattr(module_internals, name), dict)
+        *(
+            (
+                name,
+                type(m),
+                dict(vars(type(m))),
+                {k: repr(v) for k, v in vars(m).items() if k != "_parameters"},
+            )
+            for name, m in model.named_modules()
+        ),
+        *((name, id(p), p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()),
+        *(p.detach().numpy().tobytes() for p in model.parameters()),
+        [
+            dict(getattr(module_internals, name))
+            for name in vars(module_internals)
+            if name.startswith("_global") and isinstance(getattr(module_internals, name), dict)
+        ],
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.overrides._get_current_function_mode(),
+        torch.get_num_threads(),
     ]
 
 
 def test_nothing_stays_behind(x: Tensor) -> None:
-    model, hooks = modules(), process_hooks()
-    before = everything_on(model)
-    relprop.explain(model, x, rules="epsilon-gamma-box", bounds=(-5, 5))
-    assert str(everything_on(model)) == str(before)
-    assert process_hooks() == hooks
-
-
-def test_nothing_stays_behind_after_an_exception(x: Tensor) -> None:
-    class Failing(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            raise KeyError("the model's own")
-
     model = modules()
-    model.append(Failing().eval())
-    before, hooks = everything_on(model), process_hooks()
-    with pytest.raises(KeyError, match="the model's own"):
-        relprop.explain(model, x)
-    assert str(everything_on(model)) == str(before)
-    assert process_hooks() == hooks
-    assert torch.overrides._get_current_function_mode() is None
+    before = snapshot(model)
+    relprop.explain(model, x, rules="epsilon-gamma-box", bounds=(-5, 5))
+    assert snapshot(model) == before
+
+
+class Failing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("the model's own")
+
+
+@dataclass(frozen=True)
+class FailingRule:
+    """Fails in the backward."""
+
+    puts_relevance: bool = False
+
+    def __call__(self, op: Any, incoming: Any) -> Any:
+        raise KeyError("the rule's own")
+
+
+def failing_target(output: Tensor) -> Tensor:
+    raise KeyError("the target's own")
+
+
+@pytest.mark.parametrize("whose", ["model", "rule", "target"])
+def test_nothing_stays_behind_after_an_exception(whose: str, x: Tensor) -> None:
+    model = modules()
+    if whose == "model":
+        model.append(Failing().eval())
+    before = snapshot(model)
+    with pytest.raises(KeyError, match=f"the {whose}'s own"):
+        relprop.explain(
+            model,
+            x,
+            rules=FailingRule() if whose == "rule" else Epsilon(),
+            target=failing_target if whose == "target" else None,
+        )
+    assert snapshot(model) == before
     relprop.explain(modules(), x)
 
 
@@ -273,6 +296,26 @@ def test_the_engine_without_explain(x: Tensor) -> None:
     assert [str(a) for a in run.applied] == [str(a) for a in expected.rules]
 
 
+def test_the_engine_without_explain_knows_no_silent_gradient_either() -> None:
+    leaf = torch.randn(2, 4, requires_grad=True)
+
+    def run() -> None:
+        with relprop.propagating(Epsilon(0)):
+            torch.autograd.grad(leaf.cumsum(1).exp().sum(), leaf)
+
+    with pytest.raises(CoverageError, match=r"(?s)cumsum in module.*exp in module"):
+        run()
+
+
+def test_the_engines_ledger_says_what_sinks_took() -> None:
+    model, leaf = nn.Linear(4, 3).double().eval(), torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    with relprop.propagating(Epsilon(0.1)) as run:
+        (c,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    total = (c * leaf).detach().sum(1) + sum(run.ledger.absorbed.values())
+    torch.testing.assert_close(total, model(leaf)[:, 1].detach())
+    assert "bias" in str(run.ledger)
+
+
 class Gaps(nn.Module):
     """Two operations that no entry covers."""
 
@@ -313,18 +356,14 @@ def test_the_plain_gradient_can_be_accepted(accepted: Any) -> None:
 
 
 def test_an_operation_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from relprop.operations import TABLE
-    from relprop.operations.entries import Exact
-
-    monkeypatch.setattr("relprop.operations.TABLE", TABLE)
-    try:
-        relprop.register("cumsum", Exact(keeps_sign=True))
-        e = relprop.explain(
-            nn.Sequential(nn.Linear(4, 4), Cumulated()).double().eval(), torch.randn(2, 4).double()
-        )
-        assert e.ledger.gap.max() < 1e-12
-    finally:
-        del TABLE["cumsum"]
+    model = nn.Sequential(nn.Linear(4, 4), Cumulated()).double().eval()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    monkeypatch.setitem(TABLE, "cumsum", None)  # so that what is registered is taken back
+    relprop.register("cumsum", Exact(keeps_sign=True))
+    assert relprop.explain(model, x).ledger.gap.max() < 1e-12
+    monkeypatch.undo()
+    with pytest.raises(CoverageError, match="cumsum"):
+        relprop.explain(model, x)
 
 
 class Square(torch.autograd.Function):
@@ -476,9 +515,93 @@ def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
-    with pytest.warns(
-        UserWarning, match=r"values from -[\d.]+ to [\d.]+, outside of its bounds, 0 to 1: .*normalised"
-    ):
+    message = r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+;"
+    with pytest.warns(UserWarning, match=message):
         relprop.explain(modules(), x, bounds=(0, 1))
-    with pytest.warns(UserWarning, match="outside of its bounds"):
-        relprop.explain(modules(), x, bounds=([0, 0], [1, 1]))
+    x = x.clamp(0, 1)
+    x[:, 0, 0, 0] = 5
+    relprop.explain(modules(), x, bounds=([0, 0], [5, 1]))
+    with pytest.warns(UserWarning, match="outside of the bounds"):
+        relprop.explain(modules(), x, rules=[("first", relprop.ZBox([0, 0], [1, 5])), ("*", Epsilon())])
+    relprop.explain(modules(), x, bounds=(0, 1), rules="epsilon")  # no box, no warning
+
+
+def test_a_model_that_mixes_its_samples_closes_for_the_batch() -> None:
+    linear = nn.Linear(4, 4).double().eval()
+    x = torch.randn(2, 4, 4, dtype=torch.float64)
+    e = relprop.explain(lambda x: linear(x.permute(1, 0, 2)).permute(1, 0, 2).sum(2), x, rules=Epsilon(0.1))
+    assert e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-12
+    straight = relprop.explain(lambda x: linear(x.permute(0, 2, 1)).sum(2), x, rules=Epsilon(0.1))
+    assert not straight.ledger.mixed
+    assert straight.ledger.gap.max() < 1e-12
+
+
+def test_a_graph_is_used_once(x: Tensor) -> None:
+    model, leaf = modules(), x.clone().requires_grad_()
+    with relprop.propagating(Epsilon()):
+        score = model(leaf).sum()
+        torch.autograd.grad(score, leaf, retain_graph=True)
+        with pytest.raises(RuntimeError, match="propagated through this graph already; run the model again"):
+            torch.autograd.grad(score, leaf)
+
+
+def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:
+    model = modules()
+    e = relprop.explain(lambda x: {"logits": model(x), "more": (x, 3)}, x, target=lambda y: y["logits"][:, 0])
+    assert not e.output["logits"].requires_grad
+    assert not e.output["more"][0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda x: F.linear(x[0], torch.ones(2, 4)),
+            r"linear in .*an input of shape \(4,\) has no dimension for samples",
+        ),
+        (
+            lambda x: x @ torch.ones(2, 4, 3),
+            r"matmul in .*: a weight of shape \(2, 4, 3\) is not covered, only a matrix",
+        ),
+        (
+            lambda x: F.linear(torch.ones(2, 4), x),
+            "linear in .*: the weight depends on the input, or stands first",
+        ),
+    ],
+)
+def test_linear_operations_that_are_not_covered(function: Any, message: str) -> None:
+    with pytest.raises(CoverageError, match=message):
+        relprop.explain(function, torch.randn(2, 4), target=lambda y: y.sum().expand(2))
+
+
+def test_relevance_on_zeros_refuses_to_follow_an_inplace_rearrangement() -> None:
+    with pytest.raises(CoverageError, match="relevance on zeros cannot follow this in-place operation"):
+        relprop.explain(lambda x: (x * 1).unsqueeze_(1).flatten(1), torch.randn(2, 4), rules=Flat())
+
+
+def test_a_value_overwritten_out_of_sight_is_an_error() -> None:
+    class Overwriting(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.mark_dirty(x)
+            return x.zero_()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient
+
+    linear = nn.Linear(4, 4).eval()
+    with pytest.raises(
+        ModelError, match=r"a value of shape \(2, 4\) .* was overwritten by an operation that"
+    ):
+        relprop.explain(
+            lambda x: Overwriting.apply(linear(x)), torch.randn(2, 4), accept=["OverwritingBackward"]
+        )
+
+
+@pytest.mark.parametrize("name", ["input"])
+def test_an_inplace_call_with_keywords(name: str) -> None:
+    x = torch.randn(2, 4, dtype=torch.float64)
+    e = relprop.explain(lambda x: torch.relu_(**{name: x * 1.0}), x, target=1, rules=Epsilon(0))
+    torch.testing.assert_close(e.score, x[:, 1].relu())

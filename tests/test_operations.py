@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import relprop
 from relprop import CoverageError, Epsilon, Flat, ZPlus
 from relprop.operations import TABLE
+from relprop.operations.exact import share
 
 N, C = 2, 4
 CONSTANT = torch.randn(C, 6, generator=torch.Generator().manual_seed(5)).double()
@@ -277,3 +278,33 @@ def test_a_border_that_is_not_zero_absorbs_its_part(rule: Any) -> None:
 def test_what_an_entry_does_not_cover_is_a_gap(function: Any, message: str) -> None:
     with pytest.raises(CoverageError, match=message):
         relprop.explain(function, torch.randn(2, 5), target=0)
+
+
+@pytest.mark.parametrize(
+    ("terms", "relevance", "shares"),
+    [
+        ([1.0, 3.0, 0.0], 2.0, [0.5, 1.5, 0.0]),  # in proportion
+        ([0.0, 0.0, 0.0], 3.0, [1.0, 1.0, 1.0]),  # equally among zeros
+        ([1.0, -1.0, 0.0], 2.0, [0.0, 0.0, 2.0]),  # the others cancelled
+        ([1.0, -1.0, 2.0], 4.0, [2.0, -2.0, 4.0]),
+        ([2.0, -1.0, -1.0], 3.0, [1.0, 1.0, 1.0]),  # all cancelled
+    ],
+)
+def test_relevance_on_a_sum_is_shared(terms: list[float], relevance: float, shares: list[float]) -> None:
+    shared = share(lambda x: x[0].sum(1), [torch.tensor([terms])], [torch.tensor([relevance])])
+    torch.testing.assert_close(shared[0], torch.tensor([shares]))
+
+
+def test_relevance_on_a_maximum_of_zero_goes_to_a_zero() -> None:
+    x = torch.tensor([[[-1.0, 0.0, -2.0, 3.0]]])
+    (shared,) = share(lambda x: F.max_pool1d(x[0], 2), [x], [torch.tensor([[[5.0, 7.0]]])])
+    torch.testing.assert_close(shared, torch.tensor([[[0.0, 5.0, 0.0, 7.0]]]))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3), (2, 1), (2, 3), (1, 1, 1), (1, 1, 3)])
+def test_constants_of_every_shape_are_added(shape: tuple[int, ...]) -> None:
+    linear, constant = nn.Linear(4, 3).double().eval(), torch.randn(shape, dtype=torch.float64)
+    x = torch.randn(2, 4, dtype=torch.float64)
+    e = relprop.explain(lambda x: (linear(x) + constant).reshape(2, 3), x, rules=Epsilon(0.1))
+    torch.testing.assert_close(e.output, (linear(x) + constant).reshape(2, 3))
+    assert e.ledger.gap.max() < 1e-12

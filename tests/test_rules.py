@@ -11,6 +11,7 @@ import relprop
 import replica
 from cases import CASES
 from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
+from relprop.linear_operations import PrintedRule
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -116,6 +117,69 @@ def test_box_rule_is_its_formula(case: str, kind: str) -> None:
     assert_agree(explained(ZBox(*given), case, x, c), desired)
 
 
+HIDDEN = {
+    "flat": (Flat(), replica.flat, {}),
+    "w²": (WSquare(), replica.w_square, {}),
+    "zB": (
+        ZBox(-4.0, 4.0),
+        replica.z_box,
+        {"low": torch.tensor(-4.0).double(), "high": torch.tensor(4.0).double()},
+    ),
+    "ε, distributed": (Epsilon(0.3, "distribute"), replica.epsilon, {"epsilon": 0.3, "bias": "distribute"}),
+    "γ": (Gamma(0.25), replica.gamma, {"gamma": 0.25, "bias": "absorb"}),
+    "αβ": (AlphaBeta(2, 1), replica.alpha_beta, {"alpha": 2.0, "beta": 1.0, "bias": "ignore"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*outside of the bounds")
+@pytest.mark.parametrize("last", HIDDEN)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_layers_are_the_formulas_layer_by_layer(name: str, last: str) -> None:
+    """Relevance lands on activations that are zero and goes on from there."""
+    layers = [torch.nn.Linear(*shape).double() for shape in ((6, 8), (8, 7), (7, 5), (5, 3))]
+    model = torch.nn.Sequential(*(m for layer in layers for m in (layer, torch.nn.ReLU())))[:-1].eval()
+    rules = [HIDDEN[name]] * 3 + [HIDDEN[last]]
+    entries = [(str(2 * i), rule) for i, (rule, _, _) in enumerate(rules)]
+    x = torch.randn(3, 6, dtype=torch.float64)
+    c = torch.randn(3, 3, dtype=torch.float64)
+    found = relprop.explain(model, x, target=c, rules=entries).relevance
+    for sample, weights, relevance in zip(x, c, found, strict=True):
+        activations = [sample]
+        for layer in layers[:-1]:
+            activations.append(layer(activations[-1]).relu().detach())
+        assert (torch.cat(activations[1:]) == 0).any()
+        R = weights * layers[-1](activations[-1]).detach()
+        for layer, (_, function, parameters), a in reversed(
+            list(zip(layers, rules, activations, strict=True))
+        ):
+            dense = replica.Layer(
+                a, layer.weight.detach().T, layer.bias.detach(), torch.ones(layer.weight.T.shape) > 0
+            )
+            R = function(
+                dense,
+                R,
+                **{k: v.expand(len(a)) if k in ("low", "high") else v for k, v in parameters.items()},
+            )
+        assert_agree(relevance, R)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", RULES)
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Small scores too: nothing is lost, and what is found is what float64 finds, as far as can be."""
+    model = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.ReLU(), torch.nn.Linear(12, 4)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.3)
+    x = torch.rand(4, 8)
+    exact = relprop.explain(model.double(), x.double(), target=1, rules=RULES[name][0])
+    rough = relprop.explain(model.to(dtype), x.to(dtype), target=1, rules=RULES[name][0])
+    assert rough.relevance.dtype == dtype
+    assert rough.ledger.gap.max() < (2e-2 if dtype == torch.float16 else 1e-1)
+    error = (rough.relevance.double() - exact.relevance).abs().max()
+    assert error < (5e-2 if dtype == torch.float16 else 3e-1) * exact.relevance.abs().max()
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_the_comparison_notices_a_rule_that_is_wrong_by_a_thousandth(name: str) -> None:
     @dataclass(frozen=True)
@@ -143,14 +207,24 @@ def test_the_comparison_notices_a_rule_that_is_wrong_by_a_thousandth(name: str) 
         (Epsilon(0.3003), "ε, bias absorb"),
         (Gamma(0.25025), "γ, bias absorb"),
         (AlphaBeta(2.001, 1.001), "α2β1, bias ignore"),
+        (ZBox(-4.004, 4.0), "zB"),
     ],
 )
 def test_the_comparison_notices_a_parameter_that_is_wrong_by_a_thousandth(wrong: Any, name: str) -> None:
-    _, function, parameters = RULES[name]
+    right, function, parameters = {**RULES, **HIDDEN}[name]
+    parameters = {k: v.expand(2, 5, 5) if k in ("low", "high") else v for k, v in parameters.items()}
     x = CASES["conv2d"].input(nonnegative=False)
     c = seed_for("conv2d", x)
+    desired = expected(function, parameters, "conv2d", x, c)
+    assert_agree(explained(right, "conv2d", x, c), desired)
     with pytest.raises(AssertionError):
-        assert_agree(explained(wrong, "conv2d", x, c), expected(function, parameters, "conv2d", x, c))
+        assert_agree(explained(wrong, "conv2d", x, c), desired)
+
+
+def test_every_rule_of_the_package_has_a_replica() -> None:
+    tested = {type(rule) for rule, _, _ in {**RULES, **HIDDEN}.values()}
+    rules = {v for v in vars(relprop).values() if isinstance(v, type) and issubclass(v, PrintedRule)}
+    assert tested == rules
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,9 @@ def test_a_target_function_goes_by_the_same_rules(model: nn.Module, x: Tensor) -
         (lambda y: y.sum(), r"one score for each sample, a tensor of shape \(4,\).* gave shape \(\)"),
         (lambda y: 3, r"gave int"),
         (Contrastive(8), "target 8 is out of range"),
+        (Contrastive(2.7), "target 2.7 is no class index"),
+        (numpy.array(["a"]), "is no array of numbers"),
+        (torch.full((6,), float("nan")), "target weights are NaN or infinite"),
     ],
 )
 def test_targets_without_meaning_are_refused(model: nn.Module, x: Tensor, target: Any, message: str) -> None:
@@ -140,7 +143,7 @@ def test_targets_without_meaning_are_refused(model: nn.Module, x: Tensor, target
 
 @pytest.mark.parametrize("target", [RunnerUp(), LogOdds()])
 def test_one_class_has_no_rival(x: Tensor, target: Any) -> None:
-    with pytest.raises(InputError, match="an output of one class has no"):
+    with pytest.raises(InputError, match="an output of one class has no other to compare with"):
         explain(nn.Linear(8, 1).double().eval(), x, target)
 
 

@@ -382,8 +382,8 @@ def test_weights_of_another_network(tmp_path):
     ("out", "message"),
     [
         ("file", r"cannot write into .*file: it is a file\. Name a folder with --out\."),
-        ("file/below", r"cannot write .*report\.html: Not a directory\. Choose another folder with --out\."),
-        ("/proc/nowhere", r"cannot write /proc/nowhere/report\.html: .*Choose another folder with --out\."),
+        ("file/below", r"cannot write .*report\.html: Not a directory\. Choose another folder\."),
+        ("/proc/nowhere", r"cannot write /proc/nowhere/report\.html: .*Choose another folder\."),
     ],
 )
 def test_an_output_folder_that_cannot_be_written_is_known_before_computing(tmp_path, out, message):

@@ -8,7 +8,6 @@ import argparse
 import inspect
 import os
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 os.environ["COLUMNS"] = "100"  # the width of help texts, whatever the terminal
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 import relprop
 from relprop import cli, operations, rules
 from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS
-from relprop.operations import arithmetic, pointwise, pooling, reshaping
+from relprop.linear_operations import PrintedRule
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"
@@ -46,16 +45,7 @@ def rules_and_presets() -> str:
         inspect.cleandoc(rules.__doc__ or "").replace("<", "&lt;") + "\n",
         "## Rules\n",
     ]
-    for rule in (
-        relprop.Epsilon,
-        relprop.Gamma,
-        relprop.AlphaBeta,
-        relprop.ZPlus,
-        relprop.Absolute,
-        relprop.ZBox,
-        relprop.WSquare,
-        relprop.Flat,
-    ):
+    for rule in RULES:
         signature = str(inspect.signature(rule)).replace(" -> None", "")
         lines.append(f"### {rule.__name__}\n")
         lines.append(f"```text\n{rule.__name__}{_plain(signature)}\n```\n")
@@ -75,24 +65,14 @@ def rules_and_presets() -> str:
 
 def operation_table() -> str:
     """Every operation that relevance can cross."""
-    families = {
-        "pointwise": pointwise.TABLE,
-        "sums, products with constants": arithmetic.TABLE,
-        "pooling": pooling.TABLE,
-        "rearranging": reshaping.TABLE,
-    }
-    family_of = {name: family for family, table in families.items() for name in table}
-    by_family = defaultdict(list)
-    for name in operations.TABLE:
-        by_family[family_of.get(name, "linear, by a rule of the composite")].append(name)
     lines = [
         "# Operations\n",
         "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
         "method, an operator, in place or not. Anything else on its way is an error that names the place.",
         "How to add one is told in CONTRIBUTING.md.\n",
     ]
-    for family, names in by_family.items():
-        lines.append(f"- **{family}**: " + ", ".join(f"`{name}`" for name in names))
+    for family, table in operations.FAMILIES.items():
+        lines.append(f"- **{family}**: " + ", ".join(f"`{name}`" for name in table))
     return NOTE + "\n".join(lines) + "\n"
 
 
@@ -105,6 +85,10 @@ def _place(where: object) -> str:
         return " and ".join(map(_place, where))
     return f'"{where}"' if isinstance(where, str) else getattr(where, "__name__", repr(where))
 
+
+RULES = [
+    value for value in vars(relprop).values() if isinstance(value, type) and issubclass(value, PrintedRule)
+]
 
 PAGES = {"commands.md": commands, "rules.md": rules_and_presets, "operations.md": operation_table}
 

@@ -25,6 +25,12 @@ class Call:
     inplace: bool
     constants: dict[int, Tensor] = field(default_factory=dict)
 
+    @property
+    def target(self) -> Tensor:
+        """What an in-place call overwrites: its first argument."""
+        tensor: Tensor = self.args[0] if self.args else self.kwargs["input"]
+        return tensor
+
     def run(self) -> Any:
         """Run it as it is, recorded by autograd."""
         return self.function(*self.args, **self.kwargs)
@@ -33,7 +39,11 @@ class Call:
         """Run it unrecorded, and out of place."""
         with torch.no_grad():
             if self.inplace:
-                return self.function(self.args[0].detach().clone(), *self.args[1:], **self.kwargs)
+                copy = self.target.detach().clone()
+                args, kwargs = map_tensors(
+                    lambda t: copy if t is self.target else t, (self.args, self.kwargs)
+                )
+                return self.function(*args, **kwargs)
             return self.function(*self.args, **self.kwargs)
 
     def parameter(self, tensor: Tensor) -> Tensor:
@@ -52,17 +62,29 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         yield from tensors_in(tuple(value.values()))
 
 
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
+    """Put `function(leaf)` in the place of whatever is no container in nested tuples, lists, dictionaries."""
+    if isinstance(value, (list, tuple)):
+        items = [map_leaves(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if type(value) is dict:
+        return {key: map_leaves(function, item) for key, item in value.items()}
+    return function(value)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Put `function(tensor)` in the place of each tensor in nested tuples, lists and dictionaries."""
+    return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
 def without_parameters(call: Call, parameters: list[Tensor]) -> Call:
     """Detach parameters, so that no gradient is computed for them."""
     stand_ins = {id(p): p.detach() for p in parameters}
     found = {id(stand_ins[id(p)]): p for p in parameters}
 
-    def swap(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return stand_ins.get(id(value), value)
-        if isinstance(value, (list, tuple)):
-            items = [swap(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return {key: swap(item) for key, item in value.items()} if isinstance(value, dict) else value
+    def swap(tensor: Tensor) -> Tensor:
+        return stand_ins.get(id(tensor), tensor)
 
-    return replace(call, args=swap(call.args), kwargs=swap(call.kwargs), constants=found)
+    return replace(
+        call, args=map_tensors(swap, call.args), kwargs=map_tensors(swap, call.kwargs), constants=found
+    )

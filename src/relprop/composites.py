@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from relprop.bounds import Bound
 from relprop.errors import RuleError
-from relprop.input_rules import Bound, Flat, ZBox
+from relprop.input_rules import Flat, ZBox
 from relprop.linear_operations import Rule
 from relprop.names import canonical_name
 from relprop.provenance import Site, Slots
@@ -171,4 +172,7 @@ def preset(name: str) -> Composite:
         return PRESETS[name]
     near = difflib.get_close_matches(name, PRESETS, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise RuleError(f"there is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}.")
+    raise RuleError(
+        f"there is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}. "
+        "A single rule is an object, such as rules=relprop.Gamma(0.25)."
+    )

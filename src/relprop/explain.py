@@ -1,19 +1,18 @@
 """The method on one screen: intercept, run, seed, backward, result."""
 
-import inspect
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from relprop import zoo
+from relprop.bounds import Bounds, bounds_of, checked_bounds
+from relprop.calls import map_tensors
 from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS, Composite, Where, preset
-from relprop.errors import InputError, ModelError, RelpropError, RuleError
+from relprop.errors import CoverageError, RuleError
 from relprop.explanation import Explanation
-from relprop.input_rules import Bound
+from relprop.gaps import coverage_message
+from relprop.inputs import naming_inputs, put_stand_ins, require_evaluation_mode
 from relprop.intercept import Interception, intercepting
 from relprop.linear_operations import Rule
 from relprop.names import canonical_name
@@ -29,7 +28,7 @@ def explain(
     *inputs: Any,
     target: TargetLike = None,
     rules: Rules = None,
-    bounds: tuple[Bound, Bound] | None = None,
+    bounds: Bounds | None = None,
     accept: Collection[str | Callable[..., Any]] = (),
     per_operation: bool = False,
     **arguments: Any,
@@ -51,7 +50,8 @@ def explain(
         accept: operations without an entry in the table whose plain gradient is to be taken, by function or
             name.
         per_operation: whether the ledger also keeps books for each operation.
-        arguments: the model's keyword arguments.
+        arguments: the model's keyword arguments. One with the name of an argument above cannot be given this
+            way; wrap the model in a function.
 
     Raises:
         InputError: inputs or target that cannot be explained.
@@ -59,20 +59,19 @@ def explain(
         RuleError: rules without meaning, or an unknown preset.
         CoverageError: relevance meets operations that no entry of the table covers.
     """
-    _require_evaluation_mode(model)
+    require_evaluation_mode(model)
     name, composite = _resolve(model, rules, bounds)
     goal = as_target(target)
     run = _interception(composite, accept, per_operation)
     with intercepting(run):
-        names, stand_ins, stand_in_arguments = _stand_ins(run, model, inputs, arguments)
-        _warn_of_values_outside(bounds or zoo.bounds_of(model), inputs)
-        with _naming_inputs(names, run.input_shapes):
+        names, stand_ins, stand_in_arguments = put_stand_ins(run, model, inputs, arguments)
+        with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
         relevance = run.relevance(scores)
         return Explanation(
             relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
-            output=output.detach() if isinstance(output, Tensor) else output,
+            output=map_tensors(Tensor.detach, output),
             target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
             score=scores.detach(),
             preset=name,
@@ -83,17 +82,23 @@ def explain(
 
 @contextmanager
 def propagating(
-    rules: Rules, bounds: tuple[Bound, Bound] | None = None, accept: Collection[str | Callable[..., Any]] = ()
+    rules: Rules, bounds: Bounds | None = None, accept: Collection[str | Callable[..., Any]] = ()
 ) -> Iterator[Interception]:
     """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
 
     Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
     rule puts relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero
-    input"; `explain` has no such limit.
+    input"; `explain` has no such limit. The run that is given has the rules used, `applied`, and what sinks
+    took, `ledger`.
+
+    Raises:
+        CoverageError: at the end, if relevance met operations that are not covered.
     """
     composite = _resolve(None, rules, bounds)[1]
     with intercepting(_interception(composite, accept, per_operation=False, any_leaf=True)) as run:
         yield run
+    if run.gaps:
+        raise CoverageError(coverage_message(run.gaps))
 
 
 def _interception(
@@ -112,9 +117,9 @@ def _interception(
     )
 
 
-def _resolve(model: Any, rules: Rules, bounds: tuple[Bound, Bound] | None) -> tuple[str, Composite]:
+def _resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Composite]:
     """Return the rules' name and the composite, with bounds where it needs them."""
-    bounds = bounds or zoo.bounds_of(model)
+    bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
     name = rules if isinstance(rules, str) else "composite"
@@ -141,101 +146,3 @@ def _composite(rules: Rules) -> Composite:
     raise RuleError(
         f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
     )
-
-
-@contextmanager
-def _naming_inputs(names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
-    """Add to the model's own errors what it was called with."""
-    try:
-        yield
-    except RelpropError:
-        raise
-    except Exception as error:
-        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in zip(names, shapes, strict=True))
-        error.add_note(
-            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
-        )
-        raise
-
-
-def _warn_of_values_outside(bounds: tuple[Bound, Bound] | None, inputs: tuple[Any, ...]) -> None:
-    """Warn where an input cannot be of the box that its bounds describe, because it leaves it."""
-    if bounds is None:
-        return
-    low, high = float(torch.as_tensor(bounds[0]).min()), float(torch.as_tensor(bounds[1]).max())
-    for x in filter(_is_explained, inputs):
-        if x.numel() and not (low <= float(x.min()) and float(x.max()) <= high):
-            warnings.warn(
-                f"the input has values from {float(x.min()):g} to {float(x.max()):g}, outside of its bounds, "
-                f"{low:g} to {high:g}: the box rule is meant for values within. Is the input normalised as "
-                "the model expects, and are bounds=(low, high) those of normalised values?",
-                stacklevel=3,
-            )
-
-
-def _stand_ins(
-    run: Interception, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
-) -> tuple[list[str], list[Any], dict[str, Any]]:
-    """Put stand-ins in the place of the inputs to explain; return also their names."""
-    forward = model.forward if isinstance(model, nn.Module) else model
-    try:
-        named = list(inspect.signature(forward).parameters)
-    except (TypeError, ValueError):
-        named = []
-    given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
-    given += arguments.items()
-    explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
-    if not explained:
-        kinds = [f"{name}: {_kind(value)}" for name, value in given]
-        raise InputError(
-            "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
-            f"{', '.join(kinds) or 'none'}."
-        )
-    samples = {name: value.shape[0] for name, value in explained.items()}
-    if len(set(samples.values())) > 1:
-        raise InputError(f"the inputs have different numbers of samples in their first dimension: {samples}.")
-    standing = {name: run.explain_input(value) for name, value in explained.items()}
-    replaced = [(name, standing.get(name, value)) for name, value in given]
-    return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
-
-
-def _is_explained(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _checked(name: str, value: Tensor) -> Tensor:
-    if value.dim() < 2:
-        raise InputError(
-            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
-            "front, as with x.unsqueeze(0)."
-        )
-    if value.numel() == 0:
-        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
-    finite = value.isfinite()
-    if not finite.all():
-        where = tuple((~finite).nonzero()[0].tolist())
-        raise InputError(
-            f"input {name!r} has {int((~finite).sum())} values that are NaN or infinite, the first at "
-            f"{where}; replace them before explaining."
-        )
-    return value.clone() if value.is_inference() else value
-
-
-def _require_evaluation_mode(model: Any) -> None:
-    if not callable(model):
-        raise ModelError(
-            f"the model is a {type(model).__name__}, which cannot be called; give a module or a function."
-        )
-    if not isinstance(model, nn.Module):
-        return
-    training = [path or "the model itself" for path, module in model.named_modules() if module.training]
-    if training:
-        more = f" and {len(training) - 1} more" if len(training) > 1 else ""
-        raise ModelError(
-            f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
-            "change its output: call model.eval() before explaining."
-        )

@@ -18,23 +18,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FileError: the folder cannot be made, the file cannot be written, or `path` is no ordinary file.
     """
-    path = path.resolve()  # what a link leads to is replaced, not the link
-    if path.exists() and not path.is_file():
+    target = path.resolve()  # what a link leads to is replaced, not the link
+    if target.exists() and not target.is_file():
         raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
         os.close(handle)
     except OSError as error:
-        raise FileError(
-            f"cannot write {path}: {error.strerror}. Choose another folder with --out."
-        ) from error
+        raise FileError(f"cannot write {path}: {error.strerror}. Choose another folder.") from error
     temporary = Path(name)
     try:
         yield temporary
         # mkstemp makes files that only their owner may read; a result gets the usual rights.
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(target)
     except RelpropError:
         raise
     except OSError as error:

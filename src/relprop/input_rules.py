@@ -4,12 +4,14 @@ They put relevance on inputs that may be zero, and therefore return relevance it
 `relprop.rules`.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from relprop import weights
+from relprop.bounds import Bound
 from relprop.errors import RuleError
 from relprop.linear_operations import (
     Incoming,
@@ -20,9 +22,6 @@ from relprop.linear_operations import (
     leftover,
     tolerance,
 )
-
-Bound = float | tuple[float, ...] | Tensor
-"""A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,6 +39,7 @@ class ZBox(PrintedRule):
 
     Raises:
         RuleError: a low bound is above the high one or not finite, or one bound alone is given.
+        UserWarning: an input is outside of its bounds.
     """
 
     low: Bound | None = None
@@ -90,6 +90,13 @@ class ZBox(PrintedRule):
             )
         low, high = self._aligned(op, self.low), self._aligned(op, self.high)
         m, r = (low + high) / 2, (high - low) / 2
+        if bool(((op.x - m).abs() > r + tolerance(op.x.dtype) * (1 + m.abs())).any()):
+            warnings.warn(
+                f"{self}: the inputs have values outside of the bounds, from {float(op.x.min()):g} to "
+                f"{float(op.x.max()):g}; the rule is meant for values within. Is the input normalised as the "
+                "model expects, and are the bounds those of normalised values?",
+                stacklevel=2,
+            )
         absolute_w = weights.absolute(op.weight)
         L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
         L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)

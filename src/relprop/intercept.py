@@ -116,7 +116,7 @@ class Interception(TorchFunctionMode):
     def native(self, call: Call) -> Any:
         """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
         if call.inplace:
-            self._keeper.before_write(call.args[0])
+            self._keeper.before_write(call.target)
         return call.run()
 
     def site(self, call: Call, kind: str, depth: int) -> Site:
@@ -242,7 +242,7 @@ class Interception(TorchFunctionMode):
         if entry is None:
             return self._without_entry(call, relevant)
         result = entry(self, call)
-        if call.inplace and result is not (target := call.args[0]):
+        if call.inplace and result is not (target := call.target):
             # The entry worked out of place; autograd lets the copy take the place of the target's history.
             tag = self.tag(result)
             self._keeper.before_write(target)

@@ -34,7 +34,7 @@ class Kept:
 
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
-        self._tensor = self._tensor.clone()
+        self._tensor = self.value.clone()
         self._version = _version(self._tensor)
 
 

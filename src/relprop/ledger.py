@@ -18,7 +18,10 @@ class Ledger:
         samples: how many samples the run has.
         seed: relevance at the explained output, (samples,) float64.
         inputs: relevance at the inputs, (samples,) float64.
-        absorbed: per sink ("bias", "epsilon", "constant", ...), (samples,) float64.
+        absorbed: per sink, (samples,) float64. "bias": what a bias in a denominator stands for; "epsilon":
+            the stabiliser; "no contribution": outputs that none of their inputs contributed to; "constant":
+            constants among an operation's terms; "pointwise": f(0) of a pointwise function; "zero input":
+            relevance on zeros, in `propagating` only.
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
         operations: per module path and operation, what each sink absorbed there; empty unless asked for.
     """
@@ -63,12 +66,13 @@ class Ledger:
 
     def rows(self) -> Iterator[tuple[str, Tensor]]:
         """The books' lines in order: seed, inputs, each sink."""
-        yield "seed", self.seed
-        yield "inputs", self.inputs
+        if len(self.seed):
+            yield "seed", self.seed
+            yield "inputs", self.inputs
         yield from sorted(self.absorbed.items())
 
     def __str__(self) -> str:
-        return _table(dict(self.rows()), self.gap)
+        return _table(dict(self.rows()), self.gap if len(self.seed) else None)
 
 
 def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
@@ -80,12 +84,13 @@ def _wide(amount: Tensor) -> torch.dtype:
     return amount.dtype if amount.dtype == torch.float64 else torch.float32
 
 
-def _table(rows: Mapping[str, Tensor], gap: Tensor) -> str:
-    shown = min(len(gap), 6)
-    width = max(map(len, rows))
+def _table(rows: Mapping[str, Tensor], gap: Tensor | None) -> str:
+    samples = max(map(len, rows.values()), default=0)
+    shown, width = min(samples, 6), max(map(len, rows), default=0)
     lines = [
         f"{name:{width}s} " + " ".join(f"{v:12.6g}" for v in row[:shown].tolist())
         for name, row in rows.items()
     ]
-    more = f"  (the first {shown} of {len(gap)} samples)" if len(gap) > shown else ""
-    return "\n".join([*lines, f"closes to {float(gap.max()):.1e} of the largest amount{more}"])
+    more = f"  (the first {shown} of {samples} samples)" if samples > shown else ""
+    closing = "" if gap is None else f"closes to {float(gap.max()):.1e} of the largest amount"
+    return "\n".join([*lines, closing + more]).rstrip()

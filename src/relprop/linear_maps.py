@@ -7,6 +7,7 @@ apply modified ones. Two verbs more come from the map with all weights one, at t
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -123,9 +124,8 @@ class Convolution(LinearMap):
         both = self.transpose(s, torch.cat([one, other], 1), Size([shape[0], 2 * channels, *shape[2:]]))
         return both[:, :channels], both[:, channels:]
 
-    # With all weights one, the output channels of a group are equal and its input channels only matter by
-    # their
-    # sum. One channel a group, moved into the batch, is therefore enough.
+    # With all weights one, the output channels of a group are equal, and of its input channels only the sum
+    # matters: one channel a group, moved into the batch, is enough.
 
     def spread(self, s: Tensor, shape: Size) -> Tensor:
         n, groups, space = s.shape[0], self.groups, shape[2:]
@@ -152,18 +152,13 @@ class Convolution(LinearMap):
     def _ones(self, like: Tensor) -> Tensor:
         return like.new_ones(1, 1, *self.kernel)
 
+    @property
+    def _geometry(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.transposed, self.output_padding
+
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        output: Tensor = torch.ops.aten.convolution(
-            F.pad(x, self.pads) if self.pads else x,
-            weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            groups,
-        )
+        x = F.pad(x, self.pads) if self.pads else x
+        output: Tensor = torch.ops.aten.convolution(x, weight, None, *self._geometry, groups)
         return output
 
     def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
@@ -172,17 +167,7 @@ class Convolution(LinearMap):
         if self.pads:
             x = F.pad(x, self.pads)
         padded: Tensor = torch.ops.aten.convolution_backward(
-            s,
-            x,
-            weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            groups,
-            (True, False, False),
+            s, x, weight, None, *self._geometry, groups, (True, False, False)
         )[0]
         return F.pad(padded, [-pad for pad in self.pads]) if self.pads else padded
 

@@ -88,12 +88,6 @@ class Incoming:
         R = torch.zeros_like(self.z) if self.c is None else self.c * self.z
         return R if self.direct is None else R + self.direct
 
-    def per_output(self) -> Tensor:
-        """R/z, which is the coefficient itself where nothing was put on z directly."""
-        if self.direct is None and self.c is not None:
-            return self.c
-        return divide(self.relevance, self.z)
-
 
 @dataclass
 class Propagated:
@@ -124,17 +118,24 @@ class Rule(Protocol):
 
 
 class PrintedRule:
-    """Base of rules that are dataclasses: they print as they are written, without options left alone."""
+    """Base of rules that are dataclasses: they print as they are written, without options left alone.
+
+    Options are fields with the metadata `OPTION`.
+    """
 
     def __repr__(self) -> str:
         shown = []
         for entry in fields(self):  # type: ignore[arg-type]
             value = getattr(self, entry.name)
-            if entry.name in ("bias", "favour") and value == entry.default:
+            if entry.metadata == OPTION and value == entry.default:
                 continue
             text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             shown.append(f"{entry.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+OPTION = {"option": True}
+"""Metadata of a rule's field that is not printed at its usual value."""
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
@@ -155,4 +156,5 @@ def tolerance(dtype: torch.dtype) -> float:
 def smallest(dtype: torch.dtype) -> float:
     """Size under which a denominator counts as zero, because quotients could overflow."""
     info = torch.finfo(dtype)
-    return info.smallest_normal / info.eps
+    # In float16, normal numbers begin at 6e-5, far above what quotients could overflow at.
+    return min(info.smallest_normal / info.eps, info.eps**2)

@@ -10,7 +10,7 @@ A rule is a frozen dataclass, so that it prints, compares and is stored as itsel
 or, where it puts relevance on inputs that may be zero, the relevance itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal, get_args
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from relprop import weights
 from relprop.errors import RuleError
 from relprop.linear_operations import (
+    OPTION,
     Incoming,
     LinearOperation,
     PrintedRule,
@@ -46,7 +47,7 @@ class Epsilon(PrintedRule):
     """
 
     epsilon: float = 1e-6
-    bias: Bias = "absorb"
+    bias: Bias = field(default="absorb", metadata=OPTION)
 
     def __post_init__(self) -> None:
         _require_nonnegative(self, "epsilon", self.epsilon)
@@ -58,12 +59,13 @@ class Epsilon(PrintedRule):
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z = op.z0 if self.bias == "ignore" else op.z
-        if self.epsilon == 0 and z is op.z:
-            s, absorbed = incoming.per_output(), {}
+        if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
+            s, absorbed = incoming.c, {}
         else:
-            stabiliser = torch.copysign(z.new_tensor(self.epsilon), z)
-            s = divide(incoming.relevance, z + stabiliser)
-            absorbed = {"epsilon": s * stabiliser}
+            R, stabiliser = incoming.relevance, torch.copysign(z.new_tensor(self.epsilon), z)
+            den = z + stabiliser
+            s = divide(R, den)
+            absorbed = {"epsilon": s * stabiliser, "no contribution": leftover(R, s, den)}
         c = op.transpose(s, op.weight)
         return _with_bias(op, self.bias, s, op.b, Propagated(c, absorbed=absorbed))
 
@@ -89,8 +91,8 @@ class Gamma(PrintedRule):
     """
 
     gamma: float = 0.25
-    bias: Bias = "absorb"
-    favour: Literal["sign of z", "positive"] = "sign of z"
+    bias: Bias = field(default="absorb", metadata=OPTION)
+    favour: Literal["sign of z", "positive"] = field(default="sign of z", metadata=OPTION)
 
     def __post_init__(self) -> None:
         _require_nonnegative(self, "gamma", self.gamma)
@@ -154,7 +156,7 @@ class AlphaBeta(PrintedRule):
 
     alpha: float = 2.0
     beta: float = 1.0
-    bias: Bias = "ignore"
+    bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __post_init__(self) -> None:
         if not abs(self.alpha - self.beta - 1) < 1e-9:
@@ -204,7 +206,7 @@ class ZPlus(PrintedRule):
         RuleError: the bias mode is unknown.
     """
 
-    bias: Bias = "ignore"
+    bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __post_init__(self) -> None:
         _require_bias_mode(self)
@@ -240,7 +242,7 @@ class Absolute(PrintedRule):
         RuleError: the bias mode is unknown.
     """
 
-    bias: Bias = "absorb"
+    bias: Bias = field(default="absorb", metadata=OPTION)
 
     def __post_init__(self) -> None:
         _require_bias_mode(self)

@@ -4,6 +4,7 @@ A score's relevance starts as the score itself. Targets run inside the intercept
 they do to the output is propagated by the same rules.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,61 +26,11 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class Logit:
-    """The score of a class: one index for each sample, one for all, or (None) each sample's largest."""
+class OfClass(ABC):
+    """A target that is about one class of each sample.
 
-    index: int | tuple[int, ...] | None = None
-
-    def classes(self, output: Tensor) -> Tensor:
-        """Return the explained class of each sample, int64."""
-        return _classes(self.index, output)
-
-    def __call__(self, output: Any) -> Tensor:
-        return _weighted(output, _one_hot(self.classes(_scores(output)), output))
-
-
-@dataclass(frozen=True)
-class Contrastive:
-    """The score of a class against all others: +1 for it, -1/(n-1) for each other."""
-
-    index: int | tuple[int, ...] | None = None
-
-    def classes(self, output: Tensor) -> Tensor:
-        """Return the class of each sample that stands against the others, int64."""
-        return _classes(self.index, output)
-
-    def __call__(self, output: Any) -> Tensor:
-        chosen = _one_hot(self.classes(_scores(output)), output)
-        others = (1 - chosen) / max(1, output.shape[1] - 1)
-        return _weighted(output, chosen - others)
-
-
-@dataclass(frozen=True)
-class RunnerUp:
-    """The score of a class minus that of the best other class."""
-
-    index: int | tuple[int, ...] | None = None
-
-    def classes(self, output: Tensor) -> Tensor:
-        """Return the class of each sample that stands against the best other, int64."""
-        return _classes(self.index, output)
-
-    def __call__(self, output: Any) -> Tensor:
-        scores = _scores(output)
-        if output.shape[1] < 2:
-            raise InputError(f"target {self}: an output of one class has no runner-up.")
-        chosen = _one_hot(self.classes(scores), output)
-        rival = scores.masked_fill(chosen.bool(), -torch.inf).argmax(1)
-        return _weighted(output, chosen - _one_hot(rival, output))
-
-
-@dataclass(frozen=True)
-class LogOdds:
-    """Log-odds of a class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others.
-
-    Montavon et al. 2019, ch. 10.
-    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c); the sum over classes
-    is η_c.
+    Args:
+        index: of the class: one for all samples, one for each, or (None) each sample's largest score.
     """
 
     index: int | tuple[int, ...] | None = None
@@ -88,18 +39,59 @@ class LogOdds:
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
 
+    @abstractmethod
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        """How each class counts, (samples, classes), given the detached scores and the classes, one-hot."""
+
     def __call__(self, output: Any) -> Tensor:
         scores = _scores(output)
-        if output.shape[1] < 2:
-            raise InputError(f"target {self}: an output of one class has no odds; explain the logit.")
-        chosen = _one_hot(self.classes(scores), output)
+        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
+        return _weighted(output, self.weights(scores, chosen))
+
+
+@dataclass(frozen=True)
+class Logit(OfClass):
+    """The score of the class."""
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        return chosen
+
+
+@dataclass(frozen=True)
+class Contrastive(OfClass):
+    """The score of the class against all others: +1 for it, -1/(n-1) for each other."""
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        return chosen - (1 - chosen) / max(1, scores.shape[1] - 1)
+
+
+@dataclass(frozen=True)
+class RunnerUp(OfClass):
+    """The score of the class minus that of the best other class."""
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        _require_rivals(self, scores)
+        rival = scores.masked_fill(chosen.bool(), -torch.inf).argmax(1, keepdim=True)
+        return chosen - torch.zeros_like(chosen).scatter(1, rival, 1)
+
+
+@dataclass(frozen=True)
+class LogOdds(OfClass):
+    """Log-odds of the class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others.
+
+    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c), and so is conserved.
+    Montavon et al. 2019, ch. 10.
+    """
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        _require_rivals(self, scores)
         differences = (scores * chosen).sum(1, keepdim=True) - scores
         others = (-differences).masked_fill(chosen.bool(), -torch.inf)
         log_odds = -others.logsumexp(1, keepdim=True)
-        tiny = torch.finfo(scores.dtype).eps
-        divisor = differences + torch.copysign(differences.new_tensor(tiny), differences)
-        on_differences = others.softmax(1) * log_odds / divisor
-        return _weighted(output, chosen * on_differences.sum(1, keepdim=True) - on_differences)
+        tiny = differences.new_tensor(torch.finfo(scores.dtype).eps)
+        # A relevance of softmax · η on a difference is a coefficient of that over the difference.
+        on_differences = others.softmax(1) * log_odds / (differences + torch.copysign(tiny, differences))
+        return chosen * on_differences.sum(1, keepdim=True) - on_differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +129,15 @@ def as_target(target: TargetLike) -> Target:
             "target=True or False is no class index; give a number, one per sample, weights or a function."
         )
     if hasattr(target, "__array_interface__"):  # NumPy's arrays and scalars
-        target = torch.as_tensor(target)
+        try:
+            target = torch.as_tensor(target)
+        except TypeError as error:
+            raise InputError(f"target={target!r} is no array of numbers: {error}") from None
     if isinstance(target, int):
         return Logit(target)
     if isinstance(target, Tensor) and target.is_floating_point():
+        if not bool(target.isfinite().all()):
+            raise InputError("target weights are NaN or infinite; replace them before explaining.")
         return Weighted(target.detach())
     if (
         isinstance(target, Tensor)
@@ -210,6 +207,8 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
     if index is None:
         return output.argmax(1)
     indices = torch.as_tensor(index, device=output.device)
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise InputError(f"target {index!r} is no class index; give an integer, or one for each sample.")
     if indices.dim() and len(indices) != samples:
         raise InputError(
             f"target has {len(indices)} classes for {samples} samples; give one class for each sample."
@@ -223,8 +222,9 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
     return indices.expand(samples).long()
 
 
-def _one_hot(classes: Tensor, output: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(classes, output.shape[1]).to(output.detach())
+def _require_rivals(target: OfClass, scores: Tensor) -> None:
+    if scores.shape[1] < 2:
+        raise InputError(f"target {target}: an output of one class has no other to compare with.")
 
 
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:

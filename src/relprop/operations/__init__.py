@@ -4,20 +4,20 @@ An operation is in the table with a rule, or as exact under the plain gradient; 
 relevance is an error that lists it.
 """
 
+from collections.abc import Mapping
+
 from relprop.intercept import Entry
 from relprop.operations import arithmetic, linear, pointwise, pooling, reshaping
 
-TABLE: dict[str, Entry] = {
-    "linear": linear.linear,
-    "matmul": linear.matmul,
-    "addmm": linear.addmm,
-    **{f"conv{n}d": linear.convolution(n) for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": linear.transposed_convolution(n) for n in (1, 2, 3)},
-    **pointwise.TABLE,
-    **arithmetic.TABLE,
-    **pooling.TABLE,
-    **reshaping.TABLE,
+FAMILIES: dict[str, Mapping[str, Entry]] = {
+    "linear, by a rule of the composite": linear.TABLE,
+    "pointwise": pointwise.TABLE,
+    "sums, products with constants": arithmetic.TABLE,
+    "pooling": pooling.TABLE,
+    "rearranging": reshaping.TABLE,
 }
+
+TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
 """Entries by canonical name (`relprop.names.canonical_name`)."""
 
 
@@ -27,6 +27,6 @@ def register(name: str, entry: Entry) -> None:
     Args:
         name: canonical name, as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and
             Tensor.cumsum_.
-        entry: how relevance crosses the operation, for instance `relprop.operations.entries.Exact()`.
+        entry: how relevance crosses the operation, for instance `relprop.operations.exact.Exact()`.
     """
     TABLE[name] = entry

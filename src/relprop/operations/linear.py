@@ -1,6 +1,6 @@
 """Linear operations: where the rules of a composite apply."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,14 +154,17 @@ def add_bias(run: Interception, call: Call, origin: LinearOrigin, constant: Tens
     Returns None where the constant is no bias: where it differs between positions or samples.
     """
     out = origin.map.outputs(origin.weight)
-    flat = constant.expand(out) if constant.numel() == 1 else constant.reshape(-1)
+    flat = constant.reshape(-1).expand(out) if constant.numel() == 1 else constant.reshape(-1)
     if flat.shape != (out,):
         return None
     shape = origin.map.align_bias(flat).shape
     if constant.numel() > 1 and constant.shape[constant.dim() - len(shape) :] != shape:
         return None
+    value = call.value()
+    if value.dim() != origin.x.dim():  # a constant of more dimensions adds one to the result
+        return None
     bias = flat.detach() if origin.bias is None else origin.bias + flat.detach()
-    return _attach(run, replace(origin, bias=bias), call.value())
+    return _attach(run, replace(origin, bias=bias), value)
 
 
 def _start(
@@ -253,3 +256,12 @@ def plain(run: Interception, call: Call, operands: Sequence[Tensor]) -> Any:
 def _tuple(value: Numbers, dimensions: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * dimensions if len(values) == 1 else values
+
+
+TABLE: Mapping[str, Entry] = {
+    "linear": linear,
+    "matmul": matmul,
+    "addmm": addmm,
+    **{f"conv{n}d": convolution(n) for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": transposed_convolution(n) for n in (1, 2, 3)},
+}

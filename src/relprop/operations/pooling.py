@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from relprop.intercept import Entry
-from relprop.operations.entries import Exact
+from relprop.operations.exact import Exact
 
 _shared = Exact(keeps_sign=True, slot="share")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.entries import Exact
+from relprop.operations.exact import Exact
 from relprop.operations.linear import ZeroPadding
 from relprop.provenance import empty_slot
 

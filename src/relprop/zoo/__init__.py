@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from relprop.bounds import remember_bounds
 from relprop.errors import FileError, ModelError
 from relprop.zoo.mnist import cnn, mlp, pad
 
@@ -78,18 +77,8 @@ def load(name: str) -> nn.Module:
     model = found.build()
     with resources.as_file(resources.files("relprop.data") / "files" / found.weights) as path:
         load_weights(model, path)
-    _loaded[model] = found
+    remember_bounds(model, (found.low, found.high))
     return model.eval().requires_grad_(False)
-
-
-# Which model came from here is noted beside it, not on it.
-_loaded: WeakKeyDictionary[nn.Module, Bundled] = WeakKeyDictionary()
-
-
-def bounds_of(model: Any) -> tuple[float, float] | None:
-    """Smallest and largest input value of a model that `load` returned; None for any other."""
-    found = _loaded.get(model) if isinstance(model, nn.Module) else None
-    return None if found is None else (found.low, found.high)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

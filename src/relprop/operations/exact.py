@@ -1,6 +1,5 @@
-"""The shapes that entries of the table have, where an operation is exact under the plain gradient."""
+"""The entry of operations that are exact under the plain gradient; how relevance on zeros crosses them."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.calls import Call, tensors_in
+from relprop.calls import Call, map_leaves, map_tensors, tensors_in
 from relprop.intercept import Interception
 from relprop.keeping import Kept
 from relprop.linear_operations import divide
@@ -40,6 +39,8 @@ class Exact:
         nonnegative = self.nonnegative or (self.keeps_sign and all(tag.nonnegative for tag in tags))
         result = run.native(call)
         outputs = [t for t in tensors_in(result) if t.requires_grad]
+        if call.name in _MOVING and outputs[0].dim() and not _keeps_samples_first(operands[0], outputs[0]):
+            run.ledger.mixed = True
         out_slots: list[Tensor | None] = [None] * len(outputs)
         if with_slots:
             out_slots = list(self._slots(run, call, operands, slots, kept, outputs))
@@ -79,33 +80,30 @@ class Exact:
         return run.attach([empty_slot(t) for t in outputs], roots, backward)
 
 
-class _Operand(int):
-    """The place of a relevant operand among a call's arguments."""
+_MOVING = frozenset({"permute", "swapaxes", "movedim", "t", "T", "mT"})
+
+
+def _keeps_samples_first(operand: Tensor, result: Tensor) -> bool:
+    """Whether a permutation of dimensions, which makes a view, leaves the first one where it is."""
+    return operand.shape[0] == result.shape[0] and operand.stride(0) == result.stride(0)
 
 
 def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], Any]:
     """The call as a function of its relevant operands, in the order of the arguments."""
-    places = itertools.count()
+    # It must not hold the operands themselves, which hold the graph.
+    function = call.function
+    template = map_tensors(lambda t: _Place() if run.relevant(t) else t, (call.args, call.kwargs))
 
-    def mark(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return _Operand(next(places)) if run.relevant(value) else value
-        if isinstance(value, (list, tuple)):
-            return type(value)([mark(item) for item in value])
-        return value
+    def run_with(operands: Sequence[Tensor]) -> Any:
+        remaining = iter(operands)
+        args, kwargs = map_leaves(lambda v: next(remaining) if isinstance(v, _Place) else v, template)
+        return function(*args, **kwargs)
 
-    def fill(value: Any, operands: Sequence[Tensor]) -> Any:
-        if isinstance(value, _Operand):
-            return operands[value]
-        if isinstance(value, (list, tuple)):
-            return type(value)([fill(item, operands) for item in value])
-        return value
+    return run_with
 
-    function, args = call.function, mark(call.args)
-    kwargs = {key: mark(value) for key, value in call.kwargs.items()}
-    return lambda operands: function(
-        *fill(args, operands), **{key: fill(value, operands) for key, value in kwargs.items()}
-    )
+
+class _Place:
+    """Stands where a relevant operand was among a call's arguments."""
 
 
 def share(
@@ -128,8 +126,11 @@ def share(
     values = [t for t in tensors_in(function([x.clone() for x in operands])) if t.is_floating_point()]
     leftover = [None if R is None else R * (y == 0) for R, y in zip(relevance, values, strict=True)]
     shared = pull(operands, relevance)
-    if not any(bool(R.any()) for R in leftover if R is not None):
-        return shared
-    # A maximum of zero is won by a zero; the rest stays connected, for sums that cancel to zero.
-    stand_ins = [torch.where(x == 0, 1.0, 1e-3).to(x) for x in operands]
-    return [R + rest for R, rest in zip(shared, pull(stand_ins, leftover), strict=True)]
+    # First to the zeros, of which one wins a maximum of zero; where there are none, terms cancelled to zero.
+    for stand_ins in ([(x == 0).to(x) for x in operands], [torch.ones_like(x) for x in operands]):
+        if not any(bool(R.any()) for R in leftover if R is not None):
+            break
+        shared = [R + rest for R, rest in zip(shared, pull(stand_ins, leftover), strict=True)]
+        weighed = [t for t in tensors_in(function([x.clone() for x in stand_ins])) if t.is_floating_point()]
+        leftover = [None if R is None else R * (y == 0) for R, y in zip(leftover, weighed, strict=True)]
+    return shared

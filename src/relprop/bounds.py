@@ -1,0 +1,40 @@
+"""Smallest and largest values of a model's input: the box of the zB rule."""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from relprop.errors import InputError
+
+Bound = float | tuple[float, ...] | Tensor
+"""A bound of the inputs: one number, one per channel, or a tensor with one per element of a sample."""
+
+Bounds = tuple[Bound, Bound]
+"""The low and the high bound."""
+
+# What is known of a model is noted beside it, not on it.
+_known: WeakKeyDictionary[nn.Module, Bounds] = WeakKeyDictionary()
+
+
+def remember_bounds(model: nn.Module, bounds: Bounds) -> None:
+    """Note the bounds of a model's input, for `explain` to find them as long as the model lives."""
+    _known[model] = bounds
+
+
+def bounds_of(model: Any) -> Bounds | None:
+    """The bounds that are known of a model's input, or None."""
+    return _known.get(model) if isinstance(model, nn.Module) else None
+
+
+def checked_bounds(bounds: Any) -> Bounds:
+    """Return the user's bounds as a pair.
+
+    Raises:
+        InputError: they are no pair.
+    """
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise InputError(f"bounds={bounds!r}: give a pair, bounds=(low, high).") from None
+    return low, high

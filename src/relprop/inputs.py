@@ -1,0 +1,99 @@
+"""What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from relprop.errors import InputError, ModelError, RelpropError
+from relprop.intercept import Interception
+
+
+def put_stand_ins(
+    run: Interception, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
+) -> tuple[list[str], list[Any], dict[str, Any]]:
+    """Put stand-ins in the place of the inputs to explain; return also their names."""
+    forward = model.forward if isinstance(model, nn.Module) else model
+    try:
+        named = list(inspect.signature(forward).parameters)
+    except (TypeError, ValueError):
+        named = []
+    given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
+    given += arguments.items()
+    explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
+    if not explained:
+        kinds = [f"{name}: {_kind(value)}" for name, value in given]
+        raise InputError(
+            "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
+            f"{', '.join(kinds) or 'none'}."
+        )
+    samples = {name: value.shape[0] for name, value in explained.items()}
+    if len(set(samples.values())) > 1:
+        raise InputError(f"the inputs have different numbers of samples in their first dimension: {samples}.")
+    standing = {name: run.explain_input(value) for name, value in explained.items()}
+    replaced = [(name, standing.get(name, value)) for name, value in given]
+    return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+
+
+def _is_explained(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _checked(name: str, value: Tensor) -> Tensor:
+    if value.dim() < 2:
+        raise InputError(
+            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
+            "front, as with x.unsqueeze(0)."
+        )
+    if value.numel() == 0:
+        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
+    finite = value.isfinite()
+    if not finite.all():
+        where = tuple((~finite).nonzero()[0].tolist())
+        raise InputError(
+            f"input {name!r} has {int((~finite).sum())} values that are NaN or infinite, the first at "
+            f"{where}; replace them before explaining."
+        )
+    return value.clone() if value.is_inference() else value
+
+
+def require_evaluation_mode(model: Any) -> None:
+    """Refuse what is no model, and a module of which any part is in training mode.
+
+    Raises:
+        ModelError: it is one of these.
+    """
+    if not callable(model):
+        raise ModelError(
+            f"the model is a {type(model).__name__}, which cannot be called; give a module or a function."
+        )
+    if not isinstance(model, nn.Module):
+        return
+    training = [path or "the model itself" for path, module in model.named_modules() if module.training]
+    if training:
+        more = f" and {len(training) - 1} more" if len(training) > 1 else ""
+        raise ModelError(
+            f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
+            "change its output: call model.eval() before explaining."
+        )
+
+
+@contextmanager
+def naming_inputs(names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
+    """Add to the model's own errors what it was called with."""
+    try:
+        yield
+    except RelpropError:
+        raise
+    except Exception as error:
+        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in zip(names, shapes, strict=True))
+        error.add_note(
+            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
+        )
+        raise
