@@ -24,7 +24,7 @@ class Kept:
         Raises:
             ModelError: the memory was overwritten by an operation that interception did not see.
         """
-        if _version(self._tensor) != self._version:
+        if not self._intact:
             raise ModelError(
                 f"a value of shape {tuple(self._tensor.shape)} that relevance propagation needs was "
                 "overwritten by an operation that relprop did not see (a scripted module or a custom "
@@ -34,8 +34,13 @@ class Kept:
 
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
-        self._tensor = self.value.clone()
-        self._version = _version(self._tensor)
+        if self._intact:  # else it is lost already, which `value` says
+            self._tensor = self._tensor.clone()
+            self._version = _version(self._tensor)
+
+    @property
+    def _intact(self) -> bool:
+        return _version(self._tensor) == self._version
 
 
 class Keeper:
