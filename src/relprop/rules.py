@@ -10,6 +10,7 @@ A rule is a frozen dataclass, so that it prints, compares and is stored as itsel
 or, where it puts relevance on inputs that may be zero, the relevance itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal, get_args
@@ -32,14 +33,73 @@ from relprop.linear_operations import (
 )
 
 Bias = Literal["absorb", "ignore", "distribute"]
-"""What becomes of the bias b_j's share:
+"""What becomes of the bias's share: kept and reported, none given, or spread in equal parts over the inputs."""
 
-kept and reported, none given, or given in equal parts to the inputs.
-"""
+
+Send = Callable[[Tensor], Tensor]
+"""From s = R/denominator to the coefficient of the input."""
+
+
+class _SharingRule(PrintedRule):
+    """What the rules of this file have in common: R/denominator is shared out, and a bias may take part."""
+
+    bias: Bias
+
+    def __post_init__(self) -> None:
+        """Check the parameters; rules that have more of them extend it."""
+        if self.bias not in get_args(Bias):
+            raise RuleError(f"{self}: bias must be one of {', '.join(map(repr, get_args(Bias)))}.")
+
+    def _require_nonnegative(self, name: str) -> None:
+        value = getattr(self, name)
+        if not (isfinite(value) and value >= 0):
+            raise RuleError(f"{self}: {name} must be a finite number, 0 or larger.")
+
+    @property
+    def puts_relevance(self) -> bool:
+        return self.bias == "distribute"
+
+    def _share_out(
+        self, op: LinearOperation, R: Tensor, part: Tensor, share: Tensor | None, send: Send
+    ) -> Propagated:
+        """Share R out over a denominator.
+
+        Args:
+            op: the operation.
+            R: relevance of its output.
+            part: what the inputs contribute to the denominator.
+            share: what the bias contributes, unless it is ignored.
+            send: takes s = R/denominator to the coefficient of the input.
+        """
+        den = part if share is None or self.bias == "ignore" else part + share
+        s = divide(R, den)
+        result = Propagated(send(s), absorbed={"no contribution": leftover(R, s, den)})
+        return self._account_for_bias(op, s, share, result)
+
+    def _account_for_bias(
+        self, op: LinearOperation, s: Tensor, share: Tensor | None, result: Propagated
+    ) -> Propagated:
+        """Account for a bias that stands with `share` in the denominator of s."""
+        if share is None or self.bias == "ignore":
+            return result
+        if self.bias == "absorb" and 1 < share.dim() < s.dim():
+            # One bias a channel: summing s over space first saves a pass over the output.
+            return self._give_bias(op, s.flatten(2).sum(2) * share.flatten(), result)
+        return self._give_bias(op, s * share, result)
+
+    def _give_bias(self, op: LinearOperation, amount: Tensor, result: Propagated) -> Propagated:
+        """Report what the bias got, or give it in equal parts to the connected inputs."""
+        if self.bias == "distribute":
+            n = op.fan_in()
+            each = divide(amount, n)
+            result.direct = op.map.spread(each, op.x.shape)
+            amount = leftover(amount, each, n)  # of outputs that are connected to no input
+        result.absorbed["bias"] = amount
+        return result
 
 
 @dataclass(frozen=True, repr=False)
-class Epsilon(PrintedRule):
+class Epsilon(_SharingRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
 
     Raises:
@@ -50,12 +110,8 @@ class Epsilon(PrintedRule):
     bias: Bias = field(default="absorb", metadata=OPTION)
 
     def __post_init__(self) -> None:
-        _require_nonnegative(self, "epsilon", self.epsilon)
-        _require_bias_mode(self)
-
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
+        super().__post_init__()
+        self._require_nonnegative("epsilon")
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z = op.z0 if self.bias == "ignore" else op.z
@@ -67,11 +123,11 @@ class Epsilon(PrintedRule):
             s = divide(R, den)
             absorbed = {"epsilon": s * stabiliser, "no contribution": leftover(R, s, den)}
         c = op.transpose(s, op.weight)
-        return _with_bias(op, self.bias, s, op.b, Propagated(c, absorbed=absorbed))
+        return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 
 
 @dataclass(frozen=True, repr=False)
-class Gamma(PrintedRule):
+class Gamma(_SharingRule):
     """Positive contributions to z_j > 0, and negative ones to z_j < 0, weigh 1+γ; the bias likewise.
 
     For x ≥ 0 and z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j, Montavon et al.
@@ -95,55 +151,53 @@ class Gamma(PrintedRule):
     favour: Literal["sign of z", "positive"] = field(default="sign of z", metadata=OPTION)
 
     def __post_init__(self) -> None:
-        _require_nonnegative(self, "gamma", self.gamma)
-        _require_bias_mode(self)
+        super().__post_init__()
+        self._require_nonnegative("gamma")
         if self.favour not in ("sign of z", "positive"):
             raise RuleError(f"{self}: favour must be 'sign of z' or 'positive'.")
 
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
-
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        z0, b, gamma, R = op.z0, op.b, self.gamma, incoming.relevance
-        z = z0 if self.bias == "ignore" else op.z
-        below = z < 0
-        if self.favour == "positive":
-            below = torch.zeros_like(below)
-            if not op.nonnegative:
-                raise RuleError(
-                    f"{self}: this form is for inputs that cannot be negative, as behind a ReLU; "
-                    "take favour='sign of z', or another rule here."
-                )
-        if op.nonnegative:
-            gamma_P = op.forward(weights.favoured(op.weight, gamma)) - z0
-            # A ReLU behind z keeps relevance from z < 0; then one product is saved.
-            one_sided = not bool((below & (R != 0)).any())
-            favoured = gamma_P if one_sided else torch.where(below, gamma * z0 - gamma_P, gamma_P)
-        else:
-            one_sided = False
-            favoured = gamma / 2 * (z0 + torch.copysign(op.magnitude(), z))
+        if self.favour == "positive" and not op.nonnegative:
+            raise RuleError(
+                f"{self}: this form is for inputs that cannot be negative, as behind a ReLU; "
+                "take favour='sign of z', or another rule here."
+            )
+        R, b = incoming.relevance, op.b
+        z = op.z0 if self.bias == "ignore" else op.z
+        below = z < 0 if self.favour == "sign of z" else torch.zeros_like(z, dtype=torch.bool)
+        favoured, send = self._nonnegative(op, R, below) if op.nonnegative else self._signed(op, z, below)
         share = None
         if b is not None:
-            share = b + gamma * torch.where(below, b.clamp(max=0), b.clamp(min=0))
-        den = z0 + favoured if share is None or self.bias == "ignore" else z0 + favoured + share
-        s = divide(R, den)
-        if one_sided:
-            c = op.transpose(s, weights.favoured(op.weight, gamma))
-        elif op.nonnegative:
-            # γ·T_w- = γ·T_w - γ·T_w+ where z < 0
-            plus = op.transpose(torch.where(below, -s, s), weights.positive(op.weight))
-            c = op.transpose(torch.where(below, (1 + gamma) * s, s), op.weight) + gamma * plus
-        else:
+            share = b + self.gamma * torch.where(below, b.clamp(max=0), b.clamp(min=0))
+        return self._share_out(op, R, op.z0 + favoured, share, send)
+
+    def _nonnegative(self, op: LinearOperation, R: Tensor, below: Tensor) -> tuple[Tensor, Send]:
+        """γ·P or, where `below`, γ·N; and the way back. P = L_w⁺(x)."""
+        gamma, w = self.gamma, op.weight
+        gamma_P = op.forward(weights.favoured(w, gamma)) - op.z0
+        # A ReLU behind z keeps relevance from z < 0; then one product is saved.
+        if not bool((below & (R != 0)).any()):
+            return gamma_P, lambda s: op.transpose(s, weights.favoured(w, gamma))
+
+        def send(s: Tensor) -> Tensor:
+            # γ·T_w⁻ = γ·T_w - γ·T_w⁺ where z < 0
+            plus = op.transpose(torch.where(below, -s, s), weights.positive(w))
+            return op.transpose(torch.where(below, (1 + gamma) * s, s), w) + gamma * plus
+
+        return torch.where(below, gamma * op.z0 - gamma_P, gamma_P), send
+
+    def _signed(self, op: LinearOperation, z: Tensor, below: Tensor) -> tuple[Tensor, Send]:
+        """γ·P or γ·N, with (z0 ± A)/2; and the way back."""
+
+        def send(s: Tensor) -> Tensor:
             favour = op.transpose(torch.where(below, -s, s), weights.absolute(op.weight))
-            c = (1 + gamma / 2) * op.transpose(s, op.weight) + gamma / 2 * op.x.sign() * favour
-        return _with_bias(
-            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
-        )
+            return (1 + self.gamma / 2) * op.transpose(s, op.weight) + self.gamma / 2 * op.x.sign() * favour
+
+        return self.gamma / 2 * (op.z0 + torch.copysign(op.magnitude(), z)), send
 
 
 @dataclass(frozen=True, repr=False)
-class AlphaBeta(PrintedRule):
+class AlphaBeta(_SharingRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
     Four products.
@@ -159,17 +213,13 @@ class AlphaBeta(PrintedRule):
     bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not abs(self.alpha - self.beta - 1) < 1e-9:
             raise RuleError(
                 f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not "
                 f"conserved; for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
             )
-        _require_nonnegative(self, "beta", self.beta)
-        _require_bias_mode(self)
-
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
+        self._require_nonnegative("beta")
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z0, b, R = op.z0, op.b, incoming.relevance
@@ -192,11 +242,11 @@ class AlphaBeta(PrintedRule):
         result = Propagated(c, absorbed={"no contribution": lost})
         if b is None or self.bias == "ignore":
             return result
-        return _give_bias(op, self.bias, p * b.clamp(min=0) + n * b.clamp(max=0), result)
+        return self._give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
 
 
 @dataclass(frozen=True, repr=False)
-class ZPlus(PrintedRule):
+class ZPlus(_SharingRule):
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
 
     Three products for non-negative inputs, else four. What an output without positive contributions gets,
@@ -208,32 +258,24 @@ class ZPlus(PrintedRule):
 
     bias: Bias = field(default="ignore", metadata=OPTION)
 
-    def __post_init__(self) -> None:
-        _require_bias_mode(self)
-
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
-
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        R = incoming.relevance
         P, scale = op.positive_part()
-        share = None if op.b is None else op.b.clamp(min=0)
         # Only a difference, (z0 + A)/2, has rounding errors that look like small contributions.
         if not op.nonnegative:
             P = P.masked_fill(P <= tolerance(P.dtype) * scale, 0)
-        den = P if share is None or self.bias == "ignore" else P + share
-        s = divide(R, den)
-        c = op.transpose(s, weights.positive(op.weight))
-        if not op.nonnegative:
-            c = torch.where(op.x < 0, op.transpose(s, weights.negative(op.weight)), c)
-        return _with_bias(
-            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
-        )
+
+        def send(s: Tensor) -> Tensor:
+            c = op.transpose(s, weights.positive(op.weight))
+            if op.nonnegative:
+                return c
+            return torch.where(op.x < 0, op.transpose(s, weights.negative(op.weight)), c)
+
+        share = None if op.b is None else op.b.clamp(min=0)
+        return self._share_out(op, incoming.relevance, P, share, send)
 
 
 @dataclass(frozen=True, repr=False)
-class Absolute(PrintedRule):
+class Absolute(_SharingRule):
     """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: shares in proportion to the size of contributions.
 
     Three products.
@@ -244,53 +286,10 @@ class Absolute(PrintedRule):
 
     bias: Bias = field(default="absorb", metadata=OPTION)
 
-    def __post_init__(self) -> None:
-        _require_bias_mode(self)
-
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
-
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        R, A = incoming.relevance, op.magnitude()
+        def send(s: Tensor) -> Tensor:
+            c = op.transpose(s, weights.absolute(op.weight))
+            return c if op.nonnegative else op.x.sign() * c
+
         share = None if op.b is None else op.b.abs()
-        den = A if share is None or self.bias == "ignore" else A + share
-        s = divide(R, den)
-        c = op.transpose(s, weights.absolute(op.weight))
-        c = c if op.nonnegative else op.x.sign() * c
-        return _with_bias(
-            op, self.bias, s, share, Propagated(c, absorbed={"no contribution": leftover(R, s, den)})
-        )
-
-
-def _with_bias(
-    op: LinearOperation, mode: Bias, s: Tensor, share: Tensor | None, result: Propagated
-) -> Propagated:
-    """Account for a bias that stands with `share` in the denominator of s."""
-    if share is None or mode == "ignore":
-        return result
-    if mode == "absorb" and 1 < share.dim() < s.dim():
-        # One bias a channel: summing s over space first saves a pass over the output.
-        return _give_bias(op, mode, s.flatten(2).sum(2) * share.flatten(), result)
-    return _give_bias(op, mode, s * share, result)
-
-
-def _give_bias(op: LinearOperation, mode: Bias, amount: Tensor, result: Propagated) -> Propagated:
-    """Report what the bias got, or give it in equal parts to the connected inputs."""
-    if mode == "distribute":
-        n = op.fan_in()
-        each = divide(amount, n)
-        result.direct = op.map.spread(each, op.x.shape)
-        amount = amount - each * n  # of outputs that are connected to no input
-    result.absorbed["bias"] = amount
-    return result
-
-
-def _require_nonnegative(rule: Epsilon | Gamma | AlphaBeta, name: str, value: float) -> None:
-    if not (isfinite(value) and value >= 0):
-        raise RuleError(f"{rule}: {name} must be a finite number, 0 or larger.")
-
-
-def _require_bias_mode(rule: Epsilon | Gamma | AlphaBeta | ZPlus | Absolute) -> None:
-    if rule.bias not in get_args(Bias):
-        raise RuleError(f"{rule}: bias must be one of {', '.join(map(repr, get_args(Bias)))}.")
+        return self._share_out(op, incoming.relevance, op.magnitude(), share, send)
