@@ -1,7 +1,7 @@
 """Composites: which rule applies where. Presets are plain lists of (where, rule); the first match wins."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -110,6 +110,13 @@ class Composite:
     def choose(self, site: Site) -> Rule | None:
         """Return the rule for an operation, or None if no entry matches."""
         return next((rule for where, rule in self.entries if _matches(where, site)), None)
+
+    def places_without_match(self, paths: Collection[str]) -> list[str]:
+        """Globs on module paths that match none of `paths`."""
+        globs = [part for where, _ in self.entries for part in _parts(where) if isinstance(part, str)]
+        return [
+            g for g in globs if g not in ("first", "*") and not any(fnmatchcase(path, g) for path in paths)
+        ]
 
     def with_bounds(self, low: Bound, high: Bound) -> "Composite":
         """Return the composite with these bounds in each `ZBox` that has none."""

@@ -1,9 +1,12 @@
 """The method on one screen: intercept, run, seed, backward, result."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import difflib
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.bounds import Bounds, bounds_of, checked_bounds
@@ -63,12 +66,14 @@ def explain(
     name, composite = _resolve(model, rules, bounds)
     goal = as_target(target)
     run = _interception(composite, accept, per_operation)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given: compiled calls cannot be seen
     with intercepting(run):
         names, stand_ins, stand_in_arguments = put_stand_ins(run, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
         relevance = run.relevance(scores)
+        _warn(composite, run, half=relevance[0].dtype in (torch.float16, torch.bfloat16))
         return Explanation(
             relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
             output=map_tensors(Tensor.detach, output),
@@ -78,6 +83,35 @@ def explain(
             rules=tuple(run.applied),
             ledger=run.ledger,
         )
+
+
+def _warn(composite: Composite, run: Interception, half: bool) -> None:
+    """Warn of what makes a result doubtful: books that do not close, and places that do not exist."""
+    gap = float(run.ledger.gap.max())
+    if not gap <= (0.2 if half else 0.01):
+        accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
+        why = (
+            f"accepted without a rule: {', '.join(accepted)}"
+            if accepted
+            else "look for NaN in the model's weights"
+        )
+        warnings.warn(
+            f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
+            "See print(explanation.ledger).",
+            stacklevel=3,
+        )
+    paths = {a.path for a in run.applied}
+    for place in composite.places_without_match(paths):
+        near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
+        warnings.warn(
+            f"{place!r} in the composite matches no module with a linear operation"
+            + (f"; near it are {near}." if near else "; explanation.rules has the paths."),
+            stacklevel=3,
+        )
+
+
+def _as_list(accept: Collection[str | Callable[..., Any]] | str) -> Collection[str | Callable[..., Any]]:
+    return [accept] if isinstance(accept, str) else accept
 
 
 @contextmanager
@@ -112,7 +146,7 @@ def _interception(
         composite.choose,
         slots="none" if any_leaf else composite.slots,
         per_operation=per_operation,
-        accept=[a if isinstance(a, str) else canonical_name(a)[0] for a in accept],
+        accept=[a if isinstance(a, str) else canonical_name(a)[0] for a in _as_list(accept)],
         any_leaf=any_leaf,
     )
 
@@ -122,7 +156,7 @@ def _resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Comp
     bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
-    name = rules if isinstance(rules, str) else "composite"
+    name = rules if isinstance(rules, str) else str(rules) if isinstance(rules, Rule) else "composite"
     composite = _composite(rules)
     if composite.needs_bounds:
         if bounds is None:
@@ -141,7 +175,7 @@ def _composite(rules: Rules) -> Composite:
         return preset(rules)
     if isinstance(rules, Rule):
         return Composite([("*", rules)])
-    if isinstance(rules, Iterable):
+    if isinstance(rules, Iterable) and not isinstance(rules, Mapping):
         return Composite(rules)
     raise RuleError(
         f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."

@@ -20,6 +20,7 @@ class Gap:
     operation: str
     source: str
     reason: str = "no entry in the operation table"
+    acceptable: bool = True
 
     def __str__(self) -> str:
         return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
@@ -32,7 +33,8 @@ _SCORES = (
 REASONS = {
     "softmax": _SCORES,
     "log_softmax": _SCORES,
-    "batch_norm": "batch normalization is not covered yet; fold it into the layer before it",
+    "batch_norm": "batch normalization is not covered yet; fold it into the convolution before it with "
+    "torch.nn.utils.fusion.fuse_conv_bn_eval",
 }
 """Better advice than that there is no entry."""
 
@@ -52,13 +54,16 @@ def user_line() -> str:
 
 def coverage_message(gaps: Sequence[Gap]) -> str:
     """Say that operations are not covered: all of them, where, and what to do."""
-    names = sorted({gap.operation for gap in gaps})
+    names = sorted({gap.operation for gap in gaps if gap.acceptable})
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
+    remedy = (
+        "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or "
+        f"accept the plain gradient there with explain(..., accept={names!r}); then the ledger will hardly close."
+    )
     return (
         f"relevance meets {count} that relprop has no rule for:\n"
         + "\n".join(f"  - {gap}" for gap in gaps)
-        + "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), "
-        f"or accept the plain gradient there with explain(..., accept={names!r})."
+        + (remedy if names else "")
     )
 
 

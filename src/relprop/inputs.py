@@ -75,13 +75,22 @@ def require_evaluation_mode(model: Any) -> None:
         )
     if not isinstance(model, nn.Module):
         return
-    training = [path or "the model itself" for path, module in model.named_modules() if module.training]
+    training = ["the model itself"] if model.training else []
+    training += [path for path, m in model.named_modules() if path and m.training and _depends_on_mode(m)]
     if training:
         more = f" and {len(training) - 1} more" if len(training) > 1 else ""
         raise ModelError(
             f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
             "change its output: call model.eval() before explaining."
         )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Whether a module may do another thing in training; of torch's own, few do."""
+    own = not type(module).__module__.startswith("torch.nn.modules")
+    return own or isinstance(
+        module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
+    )
 
 
 @contextmanager

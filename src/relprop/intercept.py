@@ -146,10 +146,12 @@ class Interception(TorchFunctionMode):
         self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot[0] if slot else None))
         return stand_in
 
-    def gap(self, operation: str, reason: str = Gap.reason) -> None:
+    def gap(self, operation: str, reason: str = Gap.reason, acceptable: bool = True) -> None:
         """Note an operation that is not covered; the run goes on, so that all gaps are found."""
-        found = Gap(self.modules.path, operation, user_line(), reason)
-        if operation not in self.accept and found not in self.gaps:
+        found = Gap(self.modules.path, operation, user_line(), reason, acceptable)
+        if acceptable and operation in self.accept:
+            self.applied.append(Applied(found.path, operation, "plain gradient, accepted"))
+        elif found not in self.gaps:
             self.gaps.append(found)
 
     # ---- the inputs and the end of a run ----

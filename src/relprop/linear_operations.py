@@ -53,13 +53,22 @@ class LinearOperation:
         """A = L_|w|(|x|)."""
         return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
 
-    def positive_part(self) -> tuple[Tensor, Tensor]:
-        """P, and A or a bound of it: the scale of the rounding errors in P."""
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """P and N, the sums of positive and of negative contributions, each with the size of its rounding errors.
+
+        For inputs of any sign both are differences, (z0 ± A)/2, and so is z0 = z - b. For non-negative ones P is a
+        sum of what is not negative, exact to the last digits; N = z0 - P is a difference.
+        """
+        z0, tau, tiny = self.z0, tolerance(self.z.dtype), smallest(self.z.dtype)
         if self.nonnegative:
             P = self.forward(weights.positive(self.weight))
-            return P, P
-        A = self.magnitude()
-        return (self.z0 + A) / 2, A
+            N = z0 - P
+            exact = True
+        else:
+            A = self.magnitude()
+            P, N, exact = (z0 + A) / 2, (z0 - A) / 2, False
+        noise = tau * (P - N if self.b is None else P - N + self.b.abs()) + tiny
+        return P, torch.full_like(P, tiny) if exact else noise, N, noise
 
     def fan_in(self) -> Tensor:
         """How many inputs each output is connected to."""

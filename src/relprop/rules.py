@@ -28,12 +28,10 @@ from relprop.linear_operations import (
     Propagated,
     divide,
     leftover,
-    smallest,
-    tolerance,
 )
 
 Bias = Literal["absorb", "ignore", "distribute"]
-"""What becomes of the bias's share: kept and reported, none given, or spread in equal parts over the inputs."""
+"""What becomes of the bias's share: kept and reported, none given, or equal parts to the inputs."""
 
 
 Send = Callable[[Tensor], Tensor]
@@ -52,7 +50,7 @@ class _SharingRule(PrintedRule):
 
     def _require_nonnegative(self, name: str) -> None:
         value = getattr(self, name)
-        if not (isfinite(value) and value >= 0):
+        if not (isinstance(value, (int, float)) and isfinite(value) and value >= 0):
             raise RuleError(f"{self}: {name} must be a finite number, 0 or larger.")
 
     @property
@@ -200,9 +198,8 @@ class Gamma(_SharingRule):
 class AlphaBeta(_SharingRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
-    Four products.
-    Where an output has no positive (negative) contributions, the negative (positive) ones get all of its
-    relevance.
+    Four products. Where an output has no positive (negative) contributions, the negative (positive) ones get
+    all of its relevance.
 
     Raises:
         RuleError: α - β is not 1, β is negative, or the bias mode is unknown.
@@ -222,13 +219,13 @@ class AlphaBeta(_SharingRule):
         self._require_nonnegative("beta")
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        z0, b, R = op.z0, op.b, incoming.relevance
-        P, _ = op.positive_part()
-        N = z0 - P
+        b, R = op.b, incoming.relevance
+        P, noise_P, N, noise_N = op.parts()
+        # What is no larger than rounding errors are is no contribution.
+        has_P, has_N = P > noise_P, -N > noise_N
         if b is not None and self.bias != "ignore":
             P, N = P + b.clamp(min=0), N + b.clamp(max=0)
-        threshold = tolerance(P.dtype) * (P - N) + smallest(P.dtype)
-        has_P, has_N = P > threshold, -N > threshold
+            has_P, has_N = has_P | (b > 0), has_N | (b < 0)
         both = has_P & has_N
         # Coefficients of the positive and of the negative contributions.
         p = (torch.where(both, self.alpha * R, R) / P).masked_fill_(~has_P, 0)
@@ -259,10 +256,8 @@ class ZPlus(_SharingRule):
     bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        P, scale = op.positive_part()
-        # Only a difference, (z0 + A)/2, has rounding errors that look like small contributions.
-        if not op.nonnegative:
-            P = P.masked_fill(P <= tolerance(P.dtype) * scale, 0)
+        P, noise, _, _ = op.parts()
+        P = P.masked_fill(P <= noise, 0)
 
         def send(s: Tensor) -> Tensor:
             c = op.transpose(s, weights.positive(op.weight))

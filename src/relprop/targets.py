@@ -100,6 +100,12 @@ class Weighted:
 
     weights: Tensor
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.weights, Tensor) and self.weights.is_floating_point()):
+            raise InputError(f"Weighted({self.weights!r}): give a tensor of floating-point numbers.")
+        if not bool(self.weights.isfinite().all()):
+            raise InputError("target weights are NaN or infinite; replace them before explaining.")
+
     def __call__(self, output: Any) -> Tensor:
         _require_tensor(output)
         if self.weights.shape not in (output.shape, output.shape[1:]):
@@ -136,8 +142,6 @@ def as_target(target: TargetLike) -> Target:
     if isinstance(target, int):
         return Logit(target)
     if isinstance(target, Tensor) and target.is_floating_point():
-        if not bool(target.isfinite().all()):
-            raise InputError("target weights are NaN or infinite; replace them before explaining.")
         return Weighted(target.detach())
     if (
         isinstance(target, Tensor)
@@ -184,9 +188,11 @@ def _is_index(value: Any) -> bool:
 
 def _require_tensor(output: Any) -> None:
     if not isinstance(output, Tensor):
+        part = f"[{next(iter(output), 0)!r}]" if isinstance(output, dict) else "[0]"
+        part = ".logits" if hasattr(output, "logits") else part
         raise InputError(
             f"the model returns {type(output).__name__} and not a tensor: say what to explain, for instance "
-            "target=lambda output: output.logits[:, 3]."
+            f"target=lambda output: output{part}[:, 3]."
         )
 
 
@@ -194,9 +200,10 @@ def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
     if output.dim() != 2:
+        example = "output.flatten(1)[:, 3]" if output.dim() > 2 else "output"
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
-            "instance target=lambda output: output.flatten(1)[:, 3]."
+            f"instance target=lambda output: {example}."
         )
     scores: Tensor = output.detach()
     return scores

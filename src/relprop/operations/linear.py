@@ -173,7 +173,7 @@ def _start(
     """Let the composite choose a rule for a linear operation, and give its output the rule's backward."""
     operands = [t for t in (x, weight, bias) if t is not None and run.relevant(t)]
     site = run.site(call, kind, run.tag(x).depth)
-    rule: Rule | None = None
+    rule, acceptable = None, True
     if len(operands) > 1 or not run.relevant(x):
         problem = (
             "the weight depends on the input, or stands first; only input times constant weight is covered"
@@ -183,10 +183,10 @@ def _start(
     elif x.dim() < 2 or (kind == "convolution" and x.dim() != weight.dim()):
         problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
     else:
-        rule = run.choose(site)
+        rule, acceptable = run.choose(site), False
         problem = "no entry of the composite matches; end it with ('*', Epsilon()) or the like"
     if rule is None:
-        run.gap(call.name, problem)
+        run.gap(call.name, problem, acceptable)
         return plain(run, call, operands)
     run.applied.append(Applied(site.path, call.name, rule))
     bias = None if bias is None else bias.detach()

@@ -66,17 +66,24 @@ def bundled(name: str) -> Bundled:
     raise ModelError(f"no bundled model is called {name!r}. {offer}There are: {', '.join(BUNDLED)}.")
 
 
-def load(name: str) -> nn.Module:
-    """Build a model of the package with its trained weights, in eval mode and without gradients for them.
+def load(name: str, weights: Path | str | None = None) -> nn.Module:
+    """Build a model of the package with trained weights, in eval mode and without gradients for them.
+
+    Args:
+        name: "mnist-mlp" or "mnist-cnn".
+        weights: a safetensors file, such as `relprop train` writes; without it, the package's own weights.
 
     Raises:
         ModelError: no model has this name.
-        FileError: the package's file of weights is missing or damaged.
+        FileError: the file of weights is missing or damaged, or belongs to another network.
     """
     found = bundled(name)
     model = found.build()
-    with resources.as_file(resources.files("relprop.data") / "files" / found.weights) as path:
-        load_weights(model, path)
+    if weights is not None:
+        load_weights(model, Path(weights))
+    else:
+        with resources.as_file(resources.files("relprop.data") / "files" / found.weights) as path:
+            load_weights(model, path)
     remember_bounds(model, (found.low, found.high))
     return model.eval().requires_grad_(False)
 
