@@ -86,6 +86,7 @@ HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     "gather": lambda x: x.gather(2, torch.tensor([0, 0, 3]).expand(N, C, 3)),
     "index_select": lambda x: x.index_select(1, torch.tensor([2, 2, 1])),
     "take_along_dim": lambda x: torch.take_along_dim(x, torch.tensor([[[1]]]), 2),
+    "masked_fill": lambda x: x.masked_fill(CONSTANT > 0, 2.0),
     "to": lambda x: x.to(torch.float64),
     "type": lambda x: x.type(torch.float64),
     "type_as": lambda x: x.type_as(CONSTANT),

@@ -66,12 +66,12 @@ def explain(
     name, composite = _resolve(model, rules, bounds)
     goal = as_target(target)
     run = _interception(composite, accept, per_operation)
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given: compiled calls cannot be seen
     with intercepting(run):
         names, stand_ins, stand_in_arguments = put_stand_ins(run, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         scores = scores_of(goal, output, run.ledger.samples)
+        applied = tuple(run.applied)  # checkpoints run parts of the model again in the backward
         relevance = run.relevance(scores)
         _warn(composite, run, half=relevance[0].dtype in (torch.float16, torch.bfloat16))
         return Explanation(
@@ -80,7 +80,7 @@ def explain(
             target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
             score=scores.detach(),
             preset=name,
-            rules=tuple(run.applied),
+            rules=applied,
             ledger=run.ledger,
         )
 

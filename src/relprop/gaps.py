@@ -33,6 +33,10 @@ _SCORES = (
 REASONS = {
     "softmax": _SCORES,
     "log_softmax": _SCORES,
+    "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
+    "backward": "the model computes gradients of its own, which would be relevance coefficients here",
+    "setitem": "assigning to a part of a tensor is not covered yet; use torch.cat or masked_fill",
+    "data": "writing to .data is out of relprop's sight",
     "batch_norm": "batch normalization is not covered yet; fold it into the convolution before it with "
     "torch.nn.utils.fusion.fuse_conv_bn_eval",
 }
@@ -58,7 +62,7 @@ def coverage_message(gaps: Sequence[Gap]) -> str:
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
     remedy = (
         "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or "
-        f"accept the plain gradient there with explain(..., accept={names!r}); then the ledger will hardly close."
+        f"accept the plain gradient with explain(..., accept={names!r}); the ledger will hardly close then."
     )
     return (
         f"relevance meets {count} that relprop has no rule for:\n"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError, RelpropError
@@ -15,23 +16,26 @@ def put_stand_ins(
     run: Interception, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> tuple[list[str], list[Any], dict[str, Any]]:
     """Put stand-ins in the place of the inputs to explain; return also their names."""
-    forward = model.forward if isinstance(model, nn.Module) else model
-    try:
-        named = list(inspect.signature(forward).parameters)
-    except (TypeError, ValueError):
-        named = []
-    given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
-    given += arguments.items()
-    explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
-    if not explained:
-        kinds = [f"{name}: {_kind(value)}" for name, value in given]
-        raise InputError(
-            "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
-            f"{', '.join(kinds) or 'none'}."
-        )
-    samples = {name: value.shape[0] for name, value in explained.items()}
-    if len(set(samples.values())) > 1:
-        raise InputError(f"the inputs have different numbers of samples in their first dimension: {samples}.")
+    with torch._C.DisableTorchFunction():  # these looks at the inputs are not the model's
+        forward = model.forward if isinstance(model, nn.Module) else model
+        try:
+            named = list(inspect.signature(forward).parameters)
+        except (TypeError, ValueError):
+            named = []
+        given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
+        given += arguments.items()
+        explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
+        if not explained:
+            kinds = [f"{name}: {_kind(value)}" for name, value in given]
+            raise InputError(
+                "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
+                f"{', '.join(kinds) or 'none'}."
+            )
+        samples = {name: value.shape[0] for name, value in explained.items()}
+        if len(set(samples.values())) > 1:
+            raise InputError(
+                f"the inputs have different numbers of samples in their first dimension: {samples}."
+            )
     standing = {name: run.explain_input(value) for name, value in explained.items()}
     replaced = [(name, standing.get(name, value)) for name, value in given]
     return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])

@@ -5,9 +5,10 @@ mode keeps what entries share: the module that runs, what is known of each tenso
 in-place operations must not destroy, the ledger, and the gaps: operations that no entry covers.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from operator import attrgetter
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from relprop.errors import CoverageError, ModelError
 from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message, user_line
 from relprop.keeping import Keeper, Kept
 from relprop.ledger import Ledger
+from relprop.linear_operations import divide
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
@@ -90,8 +92,12 @@ class Interception(TorchFunctionMode):
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
         self._leaves: list[tuple[Tensor, Tensor | None]] = []
+        # Constants, buffers of the model perhaps, that became relevant by being written to.
+        self._written: list[Tensor] = []
         # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
-        self._anchor = torch.zeros((), requires_grad=True)
+        with torch.inference_mode(mode=False):
+            self._anchor = torch.zeros((), requires_grad=True)
+        self._first_node = 0
 
     # ---- what entries use ----
 
@@ -109,6 +115,19 @@ class Interception(TorchFunctionMode):
         """Note what is known of a tensor."""
         self._tags[tensor] = (tag, tensor._version)
 
+    def slot(self, tensor: Tensor) -> Tensor | None:
+        """The slot of a tensor; a new one where it was lost behind an operation that does not know slots."""
+        slot = self.tag(tensor).slot
+        if slot is not None or self.slots != "all":
+            return slot
+        kept, path = self.keep(tensor), self.modules.path
+
+        def backward(direct: Tensor) -> tuple[Tensor]:
+            self.ledger.add("zero input", direct * (kept.value == 0), path, "relevance on zeros")
+            return (divide(direct, kept.value),)
+
+        return self.attach([empty_slot(tensor)], [tensor], backward)[0]
+
     def keep(self, tensor: Tensor) -> Kept:
         """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile."""
         return self._keeper.keep(tensor)
@@ -117,6 +136,8 @@ class Interception(TorchFunctionMode):
         """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
         if call.inplace:
             self._keeper.before_write(call.target)
+            if not call.target.requires_grad:
+                self._written.append(call.target)
         return call.run()
 
     def site(self, call: Call, kind: str, depth: int) -> Site:
@@ -212,6 +233,7 @@ class Interception(TorchFunctionMode):
             relevance.append((R if direct is None else R + direct).detach())
         self.ledger.seed = self.ledger.per_sample(scores)
         self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
+        self.ledger.find_mixture()
         return tuple(relevance)
 
     # ---- the mode ----
@@ -230,12 +252,15 @@ class Interception(TorchFunctionMode):
                 self._note_cut(name, "runs under torch.no_grad()")
             return function(*args, **kwargs)
         if not relevant:
+            if inplace and args and isinstance(args[0], Tensor):
+                self._keeper.before_write(args[0])
             # What is computed of parameters alone is as constant as they are.
             with torch.no_grad() if tensors else nullcontext():
                 return function(*args, **kwargs)
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
-        if len(relevant) < len(tensors):
-            call = without_parameters(call, [t for t in tensors if self._is_constant(t)])
+        constants = [t for t in tensors_in((args, kwargs)) if t.is_inference() or self._is_parameter(t)]
+        if constants:
+            call = without_parameters(call, constants)
         self._check_seen(relevant, name)
         return self._dispatch(call, relevant)
 
@@ -256,8 +281,12 @@ class Interception(TorchFunctionMode):
     def _without_entry(self, call: Call, relevant: list[Tensor]) -> Any:
         versions = {id(t): t._version for t in relevant}
         result = self.native(call)
-        outputs = [t for t in tensors_in(result) if t.requires_grad and versions.get(id(t)) != t._version]
-        if outputs:
+        changed = [*tensors_in(result), *([call.target] if call.inplace else [])]
+        outputs = [t for t in changed if t.requires_grad and versions.get(id(t)) != t._version]
+        hidden = (call.name in ("grad", "backward") and not self.any_leaf) or (
+            call.name == "data" and call.inplace
+        )
+        if outputs or hidden:
             self.gap(call.name, REASONS.get(call.name, Gap.reason))
             tag = merge_tags([self.tag(t) for t in relevant])
             for output in outputs:
@@ -292,18 +321,45 @@ class Interception(TorchFunctionMode):
         self.set_tag(tensor, Tag(nonnegative=bool((tensor >= 0).all())))
 
     def _is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor that requires a gradient is none that depends on the explained inputs."""
         if isinstance(tensor, nn.Parameter):
             return True
-        # A leaf that is none of ours is a parameter in all but name.
-        return (
-            tensor.is_leaf
-            and not self.any_leaf
-            and not any(tensor is t for leaf in self._leaves for t in leaf)
-        )
+        if self.any_leaf or tensor in self._tags:
+            return False
+        if tensor.is_leaf:
+            # A leaf that is none of ours is a parameter in all but name.
+            return not any(tensor is t for leaf in self._leaves for t in leaf)
+        # What was computed before the run began is as constant as a parameter.
+        node: Any = tensor.grad_fn
+        return bool(node._sequence_nr() < self._first_node)
+
+    def _is_parameter(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad and self._is_constant(tensor)
+
+    @_unseen
+    def begin(self) -> None:
+        """Note what autograd had recorded before the run."""
+        node: Any = self._anchor.clone().grad_fn
+        self._first_node = node._sequence_nr()
+
+    def restore(self) -> None:
+        """Take tensors that the model keeps, and wrote to, off the graph."""
+        for tensor in self._written:
+            if tensor.requires_grad and not tensor._is_view():
+                tensor.detach_()
 
     def _note_cut(self, name: str, reason: str) -> None:
         if len(self.cuts) < 5:
             self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run what torch.compile compiled as it was written, because compiled calls cannot be seen."""
+    # Nothing is compiled where the compiler was never imported, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager
@@ -317,12 +373,15 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
         follow_modules(interception.modules, active, interception.after_module),
         torch.inference_mode(mode=False),
         torch.enable_grad(),
+        _uncompiled(),
         # What autograd itself saves survives in-place operations in the same way.
         torch.autograd.graph.saved_tensors_hooks(interception.keep, attrgetter("value")),
     ):
+        interception.begin()
         _active.stack.append(interception)
         try:
             with interception:
                 yield interception
         finally:
             _active.stack.pop()
+            interception.restore()

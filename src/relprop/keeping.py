@@ -3,6 +3,7 @@
 import weakref
 from collections import defaultdict
 
+import torch
 from torch import Tensor
 
 from relprop.errors import ModelError
@@ -32,6 +33,10 @@ class Kept:
             )
         return self._tensor
 
+    def or_value(self, tensor: Tensor) -> Tensor:
+        """The tensor that was kept, itself, as long as it has its value; else the value."""
+        return tensor if self._intact and self._tensor.data_ptr() == tensor.data_ptr() else self.value
+
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
         if self._intact:  # else it is lost already, which `value` says
@@ -52,11 +57,14 @@ class Keeper:
     def keep(self, tensor: Tensor) -> Kept:
         """Keep the present value of `tensor`."""
         kept = Kept(tensor)
-        self._by_storage[_storage(tensor)].append(weakref.ref(kept))
+        if tensor.layout == torch.strided:
+            self._by_storage[_storage(tensor)].append(weakref.ref(kept))
         return kept
 
     def before_write(self, tensor: Tensor) -> None:
         """Copy every kept value that shares memory with `tensor`, which is about to be overwritten."""
+        if tensor.layout != torch.strided:
+            return
         for reference in self._by_storage.pop(_storage(tensor), ()):
             kept = reference()
             # A storage's address is used again once it is freed, but a kept value keeps its storage alive.

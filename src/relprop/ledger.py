@@ -48,6 +48,13 @@ class Ledger:
             return (amount.detach().sum(dtype=_wide(amount)).double() / self.samples).expand(self.samples)
         return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
 
+    def find_mixture(self) -> None:
+        """Say that the samples were mixed where they do not close, but the batch does."""
+        alone = float(self.gap.max())
+        if not self.mixed and alone > 1e-9:
+            self.mixed = True
+            self.mixed = float(self.gap.max()) < alone / 100
+
     @property
     def total(self) -> Tensor:
         """Relevance that was found again, at inputs and sinks, (samples,) float64."""

@@ -54,10 +54,10 @@ class LinearOperation:
         return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """P and N, the sums of positive and of negative contributions, each with the size of its rounding errors.
+        """P and N, sums of positive and of negative contributions, each with the size of its rounding errors.
 
-        For inputs of any sign both are differences, (z0 ± A)/2, and so is z0 = z - b. For non-negative ones P is a
-        sum of what is not negative, exact to the last digits; N = z0 - P is a difference.
+        For inputs of any sign both are differences, (z0 ± A)/2, and so is z0 = z - b. For non-negative ones P
+        is a sum of what is not negative, exact to the last digits; N = z0 - P is a difference.
         """
         z0, tau, tiny = self.z0, tolerance(self.z.dtype), smallest(self.z.dtype)
         if self.nonnegative:

@@ -19,6 +19,7 @@ class ModulePaths:
 
     frames: list[tuple[nn.Module, str]] = field(default_factory=list)
     _names: dict[nn.Module, str] = field(default_factory=dict)
+    _children: dict[nn.Module, dict[nn.Module, str]] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -48,9 +49,15 @@ class ModulePaths:
             return ""
         parent, prefix = self.frames[-1]
         # A shared module has several names; the right one is that by which its parent called it.
-        for name, child in parent.named_children():
-            if child is module:
-                return f"{prefix}.{name}" if prefix else name
+        if parent not in self._children:
+            self._children[parent] = {
+                child: name for name, child in reversed(parent._modules.items()) if child
+            }
+        name = self._children[parent].get(module)
+        if name == "_orig_mod":  # torch.compile's wrapper is no part of the model
+            return prefix
+        if name is not None:
+            return f"{prefix}.{name}" if prefix else name
         return self._names.get(module, f"{prefix}.{type(module).__name__}".lstrip("."))
 
 

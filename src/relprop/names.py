@@ -47,6 +47,7 @@ def canonical_name(function: Any) -> tuple[str, bool]:
     name = getattr(function, "__name__", None)
     if name is None or not _is_torch(function):
         return repr(function), False
+    name = name.split(".")[0]  # without the overload
     if name in ("__get__", "__set__"):
         return str(function.__self__.__name__), name == "__set__"
     if name == "__setitem__":
@@ -62,4 +63,6 @@ def canonical_name(function: Any) -> tuple[str, bool]:
 def _is_torch(function: Any) -> bool:
     # Methods of the C classes have no module of their own.
     module = getattr(function, "__module__", None) or type(function).__module__
+    if str(module).startswith("torch._ops."):
+        return module == "torch._ops.aten"  # other libraries may name theirs as they like
     return str(module).split(".")[0] in ("torch", "builtins")

@@ -235,4 +235,6 @@ def _require_rivals(target: OfClass, scores: Tensor) -> None:
 
 
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:
-    return (output * weights).flatten(1).sum(1)
+    # A class that does not count may be masked with -inf.
+    counting = (output.masked_fill(weights == 0, 0) * weights).reshape(output.shape[0], -1)
+    return counting.sum(1)

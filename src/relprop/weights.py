@@ -1,7 +1,8 @@
 """Modified weights (|w|, w⁺, w², ...) are computed once and kept as long as the weight lives, unchanged.
 
 The cache knows a weight by weak reference, never by `id()` or address alone, and a change of it by
-autograd's version counter. Writing through `weight.data` counts no version; a sample of the values catches
+autograd's version counter. Writing through `weight.data` or
+`weight.numpy()` counts no version; a sample of the values catches
 such writes, short of one that leaves all the sampled elements as they were (editing single weights through
 `.data`: use `torch.no_grad()` instead).
 """
@@ -35,6 +36,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Tensor], key
         make: function of the detached weight.
         key: what else the result depends on, such as a shape; a result for another key is replaced.
     """
+    if weight.is_inference():  # counts no versions: whether it is still the same cannot be known
+        return make(weight)
     entry = _entry(weight)
     known = entry.modified.get(purpose)
     if known is not None and known[0] == key:
@@ -44,13 +47,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Tensor], key
     return result
 
 
-def clear_cache() -> None:
-    """Forget all modified weights, to free their memory."""
-    _cache.clear()
-
-
 def _entry(weight: Tensor) -> _Entry:
-    state = (0 if weight.is_inference() else weight._version, weight.data_ptr())
+    state = (weight._version, weight.data_ptr())
     sample = _sample(weight)
     entry: _Entry | None = _cache.get(weight)  # type: ignore[no-untyped-call]
     if entry is None or entry.state != state or not _same(entry.sample, sample):
@@ -59,8 +57,11 @@ def _entry(weight: Tensor) -> _Entry:
 
 
 def _sample(weight: Tensor) -> Tensor:
-    flat = weight.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // _SAMPLED)].clone()
+    flat, step = weight.detach(), max(1, weight.numel() // _SAMPLED)
+    whole = weight.numel() * weight.element_size() == weight.untyped_storage().nbytes()
+    # In the order of memory where that has no gaps, so that no layout needs a copy.
+    flat = flat.as_strided((weight.numel(),), (1,), 0) if whole else flat.reshape(-1)
+    return flat[::step].clone()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -83,8 +84,10 @@ def negative(weight: Tensor) -> Tensor:
 
 
 def square(weight: Tensor) -> Tensor:
-    """w²."""
-    return modified(weight, "square", torch.square)
+    """w², relative to the largest, so that it neither over- nor underflows."""
+    return modified(
+        weight, "square", lambda w: (w / w.abs().amax().clamp(min=torch.finfo(w.dtype).tiny)) ** 2
+    )
 
 
 def favoured(weight: Tensor, gamma: float) -> Tensor:

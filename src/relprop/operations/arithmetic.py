@@ -8,9 +8,9 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact
+from relprop.operations.exact import Exact, times
 from relprop.operations.linear import LinearOrigin, add_bias
-from relprop.provenance import merge_tags
+from relprop.provenance import empty_slot, merge_tags
 
 
 def add(run: Interception, call: Call) -> Any:
@@ -76,17 +76,25 @@ def _with_constant(
         output = add_bias(run, call, tag.origin, constant)
         if output is not None:
             return output
-    path, name, shape = run.modules.path, call.name, x.shape
+    path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
     value = call.value()
 
-    def backward(c: Tensor) -> tuple[Tensor]:
-        run.ledger.add("constant", c * constant, path, name)
-        return ((c if factor == 1 else c * factor).sum_to_size(shape),)
+    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        to_x = None
+        if c is not None:
+            run.ledger.add("constant", times(c, constant), path, name)
+            to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
+        # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
+        on_x = None if direct is None else direct.sum_to_size(shape)
+        return (to_x,) if slot is None else (to_x, on_x)
 
-    (output,) = run.attach([value], [x], backward)
     nonnegative = tag.nonnegative and factor >= 0 and bool((constant >= 0).all())
-    slot = tag.slot if value.shape == shape else None
-    run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=slot))
+    if slot is None:
+        (output,) = run.attach([value], [x], backward)
+        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative))
+    else:
+        output, out_slot = run.attach([value, empty_slot(value)], [x, slot], backward)
+        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=out_slot))
     return output
 
 

@@ -33,25 +33,30 @@ class Exact:
     def __call__(self, run: Interception, call: Call) -> Any:
         operands = [t for t in tensors_in((call.args, call.kwargs)) if run.relevant(t)]
         tags = [run.tag(t) for t in operands]
-        slots = [tag.slot for tag in tags]
+        slots = [run.slot(t) for t in operands]
         with_slots = any(slot is not None for slot in slots)
+        # Made before the call, which may overwrite its first argument.
+        function = as_function(run, call) if with_slots else None
         kept = [run.keep(t) for t in operands] if with_slots and self.slot != "same" else []
         nonnegative = self.nonnegative or (self.keeps_sign and all(tag.nonnegative for tag in tags))
         result = run.native(call)
         outputs = [t for t in tensors_in(result) if t.requires_grad]
         if call.name in _MOVING and outputs[0].dim() and not _keeps_samples_first(operands[0], outputs[0]):
             run.ledger.mixed = True
-        out_slots: list[Tensor | None] = [None] * len(outputs)
-        if with_slots:
-            out_slots = list(self._slots(run, call, operands, slots, kept, outputs))
+        out_slots: Sequence[Tensor | None] = [None] * len(outputs)
+        if function is not None:
+            out_slots = self._slots(run, call, function, operands, slots, kept, outputs)
         for output, slot in zip(outputs, out_slots, strict=True):
-            run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
+            # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
+            if call.inplace or not any(output is operand for operand in operands):
+                run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
         return result
 
     def _slots(
         self,
         run: Interception,
         call: Call,
+        function: Callable[[Sequence[Tensor]], Any],
         operands: list[Tensor],
         slots: list[Tensor | None],
         kept: list[Kept],
@@ -59,12 +64,10 @@ class Exact:
     ) -> Sequence[Tensor | None]:
         if self.slot == "pass" and outputs[0].shape == operands[0].shape:
             return slots[:1]
-        function = as_function(run, call)
         if self.slot == "same":
             if call.inplace:
-                run.gap(
-                    call.name, "relevance on zeros cannot follow this in-place operation; use its plain form"
-                )
+                reason = "relevance on zeros cannot follow this in-place operation; use its plain form"
+                run.gap(call.name, reason)
                 return [None] * len(outputs)
             filled = [
                 empty_slot(t) if slot is None else slot for t, slot in zip(operands, slots, strict=True)
@@ -91,12 +94,16 @@ def _keeps_samples_first(operand: Tensor, result: Tensor) -> bool:
 def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], Any]:
     """The call as a function of its relevant operands, in the order of the arguments."""
     # It must not hold the operands themselves, which hold the graph.
-    function = call.function
+    function, inplace = call.function, call.inplace and bool(call.args)
     template = map_tensors(lambda t: _Place() if run.relevant(t) else t, (call.args, call.kwargs))
+    if inplace and isinstance(call.args[0], Tensor) and not run.relevant(call.args[0]):
+        template = ([call.args[0].detach().clone(), *template[0][1:]], template[1])
 
     def run_with(operands: Sequence[Tensor]) -> Any:
         remaining = iter(operands)
         args, kwargs = map_leaves(lambda v: next(remaining) if isinstance(v, _Place) else v, template)
+        if inplace:  # on a copy
+            args = [args[0].clone(), *args[1:]]
         return function(*args, **kwargs)
 
     return run_with
@@ -114,23 +121,39 @@ def share(
     R_i = x_i ∂y/∂x_i · R/y; where y is zero, in equal parts to the zeros that y is connected to.
     """
 
-    def pull(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor]:
+    def gradients(at: list[Tensor], weigh: Callable[[int, Tensor], Tensor | None]) -> list[Tensor]:
+        """Gradients of the outputs, each weighed, at given operands."""
         with torch.enable_grad():
             leaves = [x.clone().requires_grad_() for x in at]
             # Clones, because the function may work in place.
             outputs = [t for t in tensors_in(function([x.clone() for x in leaves])) if t.requires_grad]
-        pairs = [(y, divide(R, y.detach())) for y, R in zip(outputs, relevance, strict=True) if R is not None]
-        found = torch.autograd.grad([y for y, _ in pairs], leaves, [s for _, s in pairs])
-        return [x * c for x, c in zip(at, found, strict=True)]
+        weighed = [(y, weigh(i, y.detach())) for i, y in enumerate(outputs)]
+        pairs = [(y, weight) for y, weight in weighed if weight is not None]
+        return list(torch.autograd.grad([y for y, _ in pairs], leaves, [weight for _, weight in pairs]))
 
-    values = [t for t in tensors_in(function([x.clone() for x in operands])) if t.is_floating_point()]
-    leftover = [None if R is None else R * (y == 0) for R, y in zip(relevance, values, strict=True)]
-    shared = pull(operands, relevance)
+    def share_by(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor]:
+        def weigh(i: int, y: Tensor) -> Tensor | None:
+            R = relevance[i]
+            return None if R is None else divide(R, y)
+
+        return [x * c for x, c in zip(at, gradients(at, weigh), strict=True)]
+
+    def without_share(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor | None]:
+        values = [t for t in tensors_in(function([x.clone() for x in at])) if t.is_floating_point()]
+        return [None if R is None else R * (y == 0) for R, y in zip(relevance, values, strict=True)]
+
+    shared, rest = share_by(operands, relevance), without_share(operands, relevance)
+    if not any(bool(R.any()) for R in rest if R is not None):
+        return shared
     # First to the zeros, of which one wins a maximum of zero; where there are none, terms cancelled to zero.
-    for stand_ins in ([(x == 0).to(x) for x in operands], [torch.ones_like(x) for x in operands]):
-        if not any(bool(R.any()) for R in leftover if R is not None):
-            break
-        shared = [R + rest for R, rest in zip(shared, pull(stand_ins, leftover), strict=True)]
-        weighed = [t for t in tensors_in(function([x.clone() for x in stand_ins])) if t.is_floating_point()]
-        leftover = [None if R is None else R * (y == 0) for R, y in zip(leftover, weighed, strict=True)]
+    signs = [g.sign() for g in gradients(operands, lambda i, y: torch.ones_like(y))]
+    zeros = [(x == 0) * sign for x, sign in zip(operands, signs, strict=True)]
+    for stand_ins in (zeros, signs):
+        shared = [R + more for R, more in zip(shared, share_by(stand_ins, rest), strict=True)]
+        rest = without_share(stand_ins, rest)
     return shared
+
+
+def times(c: Tensor, constant: Tensor | float) -> Tensor:
+    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask."""
+    return torch.where(c == 0, 0, c * constant)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.calls import Call
@@ -155,7 +156,7 @@ def add_bias(run: Interception, call: Call, origin: LinearOrigin, constant: Tens
     """
     out = origin.map.outputs(origin.weight)
     flat = constant.reshape(-1).expand(out) if constant.numel() == 1 else constant.reshape(-1)
-    if flat.shape != (out,):
+    if flat.shape != (out,) or not bool(flat.isfinite().all()):
         return None
     shape = origin.map.align_bias(flat).shape
     if constant.numel() > 1 and constant.shape[constant.dim() - len(shape) :] != shape:
@@ -206,22 +207,24 @@ def _start(
 def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
     """Give a linear operation's value the backward of its rule."""
     x, rule = origin.x, origin.rule
-    tag = run.tag(x)
-    slot = tag.slot
-    kept_x, kept_z = run.keep(x), run.keep(value)
+    tag, slot = run.tag(x), run.slot(x)
     # The closure must not hold `origin`, whose x holds the graph.
-    map_, weight, bias, path, operation = (
-        origin.map,
-        origin.weight,
-        origin.bias,
-        origin.path,
-        origin.operation,
-    )
+    map_, weight, bias = origin.map, origin.weight, origin.bias
+    path, operation = origin.path, origin.operation
+    kept_x, kept_z, kept_w = run.keep(x), run.keep(value), run.keep(weight)
+    kept_b = None if bias is None else run.keep(bias)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        op = LinearOperation(map_, kept_x.value, kept_z.value, weight, bias, tag.nonnegative)
+        w = kept_w.or_value(weight)
+        # All of it in the weight's type: under autocast inputs and outputs have other ones.
+        x, z = kept_x.value.to(w.dtype), kept_z.value.to(w.dtype)
+        c = None if c is None else c.to(w.dtype)
+        direct = None if direct is None else direct.to(w.dtype)
+        b = None if kept_b is None else kept_b.value.to(w.dtype)
+        op = LinearOperation(map_, x, z, w, b, tag.nonnegative)
         try:
-            propagated = rule(op, Incoming(c, direct, op.z))
+            with torch.autocast(x.device.type, enabled=False):
+                propagated = rule(op, Incoming(c, direct, z))
         except Exception as error:
             error.add_note(f"The rule was for {operation} in module {path or '(root)'!r}.")
             raise
@@ -232,8 +235,8 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
         if propagated.direct is None:
             return (propagated.coefficient,)
         # Without a slot, relevance on zeros has no place to go.
-        run.ledger.add("zero input", propagated.direct * (op.x == 0), path, operation)
-        on_x = divide(propagated.direct, op.x)
+        run.ledger.add("zero input", propagated.direct * (x == 0), path, operation)
+        on_x = divide(propagated.direct, x)
         return (on_x if propagated.coefficient is None else propagated.coefficient + on_x,)
 
     roots = [x] if slot is None else [x, slot]

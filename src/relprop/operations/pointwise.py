@@ -43,12 +43,13 @@ class Secant:
             if at_zero:
                 y = y - at_zero
                 run.ledger.add("pointwise", c * at_zero, path, name)
-            tiny = x.abs() < torch.finfo(x.dtype).eps ** 2
+            # Where f(0) is not 0, the difference cancels long before the quotient does.
+            tiny = x.abs() < torch.finfo(x.dtype).eps ** (0.5 if at_zero else 2)
             return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1)),)
 
         (output,) = run.attach([value], [x], backward)
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
-        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=tag.slot))
+        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=run.slot(x)))
         return output
 
 
@@ -62,8 +63,7 @@ def clamp(run: Interception, call: Call) -> Any:
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         run.gap("clamp", "bounds that are tensors are not covered")
         return Exact(slot="pass")(run, call)
-    low, high = -torch.inf if low is None else low, torch.inf if high is None else high
-    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)(run, call)
+    return _between(-torch.inf if low is None else low, torch.inf if high is None else high)(run, call)
 
 
 def hardtanh(run: Interception, call: Call) -> Any:
@@ -72,8 +72,11 @@ def hardtanh(run: Interception, call: Call) -> Any:
     def arguments(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
         return min_val, max_val
 
-    low, high = arguments(*call.args, **call.kwargs)
-    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)(run, call)
+    return _between(*arguments(*call.args, **call.kwargs))(run, call)
+
+
+def _between(low: float, high: float) -> Secant:
+    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)
 
 
 def threshold(run: Interception, call: Call) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact
+from relprop.operations.exact import Exact, times
 from relprop.operations.linear import ZeroPadding
 from relprop.provenance import empty_slot
 
@@ -19,43 +19,57 @@ _rearranged = Exact(keeps_sign=True, slot="same")
 def join(run: Interception, call: Call) -> Any:
     """cat, stack and their like. What lands on a constant among the parts is absorbed."""
     tensors, *rest = call.args or (call.kwargs["tensors"],)
-    joined = [t if run.relevant(t) else run.source(t, call.name) for t in tensors]
+    dtype = next(t.dtype for t in tensors if run.relevant(t))
+    joined = [t if run.relevant(t) else run.source(t.to(dtype), call.name) for t in tensors]
     kwargs = {key: value for key, value in call.kwargs.items() if key != "tensors"}
     return Exact(keeps_sign=True, slot="same")(run, replace(call, args=(joined, *rest), kwargs=kwargs))
 
 
 def pad(run: Interception, call: Call) -> Any:
-    """F.pad in every mode.
-
-    Relevance that lands on a constant border is absorbed; on zeros, only slots can put any.
-    """
+    """F.pad in every mode. Relevance that lands on a constant border is absorbed."""
 
     def arguments(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
         return input, tuple(pad), mode, value or 0.0
 
     x, pads, mode, value = arguments(*call.args, **call.kwargs)
     result = Exact(keeps_sign=value >= 0, slot="same")(run, call)
-    tag = run.tag(result)
     if mode != "constant":
         return result
-    if value == 0 and tag.slot is None:
-        run.set_tag(result, replace(tag, origin=ZeroPadding(x=x, version=x._version, pads=pads)))
-        return result
-    path, border = run.modules.path, F.pad(empty_slot(x.detach()), pads, value=1.0)
+    if value != 0 or run.tag(result).slot is not None:
+        border = F.pad(empty_slot(x.detach()), pads, value=1.0) != 0
+        result = _absorbing(run, result, border, value, "pad")
+    if value == 0:
+        padding = ZeroPadding(x=x, version=x._version, pads=pads)
+        run.set_tag(result, replace(run.tag(result), origin=padding))
+    return result
+
+
+def masked_fill(run: Interception, call: Call) -> Any:
+    """masked_fill with a number. Relevance that lands on it is absorbed."""
+
+    def arguments(input: Tensor, mask: Tensor, value: Any) -> Any:
+        return mask, value
+
+    mask, value = arguments(*call.args, **call.kwargs)
+    result = Exact(keeps_sign=float(value) >= 0, slot="same")(run, call)
+    return _absorbing(run, result, mask.expand(result.shape), float(value), "masked_fill")
+
+
+def _absorbing(run: Interception, result: Tensor, mask: Tensor, value: float, operation: str) -> Tensor:
+    """Report what relevance lands where `mask` is true, on a constant value."""
+    path, tag = run.modules.path, run.tag(result)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        for on_border in (None if c is None else c * value, direct):
-            if on_border is not None:
-                run.ledger.add("constant", on_border * border, path, "pad")
+        for amount in (None if c is None or value == 0 else times(c, value), direct):
+            if amount is not None:
+                run.ledger.add("constant", amount.masked_fill(~mask, 0), path, operation)
         return (c,) if tag.slot is None else (c, direct)
 
-    if tag.slot is None:
-        (output,) = run.attach([result.detach()], [result], backward)
-        run.set_tag(output, tag)
-        return output
-    output, slot = run.attach([result.detach(), empty_slot(result)], [result, tag.slot], backward)
-    origin = ZeroPadding(x=x, version=x._version, pads=pads) if value == 0 else None
-    run.set_tag(output, replace(tag, slot=slot, origin=origin))
+    values, roots = [result.detach().clone()], [result]
+    if tag.slot is not None:
+        values, roots = [*values, empty_slot(result)], [*roots, tag.slot]
+    output, *slot = run.attach(values, roots, backward)
+    run.set_tag(output, replace(tag, slot=slot[0] if slot else None))
     return output
 
 
@@ -77,4 +91,5 @@ TABLE: Mapping[str, Entry] = {
     ),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     "pad": pad,
+    "masked_fill": masked_fill,
 }
