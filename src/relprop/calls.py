@@ -79,7 +79,7 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 def without_parameters(call: Call, parameters: list[Tensor]) -> Call:
     """Detach parameters, so that no gradient is computed for them."""
-    stand_ins = {id(p): p.detach() for p in parameters}
+    stand_ins = {id(p): p.detach().clone() if p.is_inference() else p.detach() for p in parameters}
     found = {id(stand_ins[id(p)]): p for p in parameters}
 
     def swap(tensor: Tensor) -> Tensor:

@@ -136,8 +136,6 @@ class Interception(TorchFunctionMode):
         """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
         if call.inplace:
             self._keeper.before_write(call.target)
-            if not call.target.requires_grad:
-                self._written.append(call.target)
         return call.run()
 
     def site(self, call: Call, kind: str, depth: int) -> Site:
@@ -265,6 +263,8 @@ class Interception(TorchFunctionMode):
         return self._dispatch(call, relevant)
 
     def _dispatch(self, call: Call, relevant: list[Tensor]) -> Any:
+        if call.inplace and not call.target.requires_grad:
+            self._written.append(call.target)
         entry = self.table.get(call.name)
         if entry is None:
             return self._without_entry(call, relevant)
