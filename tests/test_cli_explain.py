@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 import relprop
 from relprop.cli.explain import explain, plan
 from relprop.data import mnist
-from relprop.errors import InputError, ModelError, RelpropError, RuleError
+from relprop.errors import FileError, InputError, ModelError, RelpropError, RuleError
 from relprop.view.digit import read_digit
 from relprop.view.mosaic import mosaic
 from relprop.zoo import bundled
@@ -56,8 +57,6 @@ def test_a_picture_becomes_a_heatmap_beside_it_and_a_line(picture, tmp_path):
 
 @pytest.mark.parametrize("model", ["mnist-cnn", "mnist-mlp"])
 def test_the_heatmap_is_the_digit_and_its_relevance_side_by_side(picture, model):
-    import torch
-
     result = run(model, picture, "--rules", "epsilon", "--target", 4)
     assert result.exit_code == 0, result.output
     found = bundled(model)
@@ -94,11 +93,42 @@ def test_without_rules_those_of_explain_are_taken_and_said(picture):
 
 def test_running_again_replaces_the_heatmap_by_the_same_bytes(picture):
     heatmap = picture.with_name("my_digit-heatmap.png")
-    heatmap.write_bytes(b"an old one")
     assert run("mnist-cnn", picture).exit_code == 0
     first = heatmap.read_bytes()
+    assert run("mnist-cnn", picture, "--rules", "epsilon").exit_code == 0
+    assert heatmap.read_bytes() != first
     assert run("mnist-cnn", picture).exit_code == 0
     assert heatmap.read_bytes() == first
+
+
+@pytest.mark.parametrize("out", [None, "holiday.png"])
+def test_a_picture_that_relprop_did_not_make_is_not_replaced(picture, tmp_path, out):
+    mine = tmp_path / (out or "my_digit-heatmap.png")
+    draw(mine, 7221)
+    before = mine.read_bytes()
+    result = run("mnist-cnn", picture, *([] if out is None else ["--out", mine]))
+    assert result.exit_code == 2
+    assert f"{mine} exists and was not made by relprop, which replaces only its own pictures" in result.output
+    assert mine.read_bytes() == before
+
+
+def test_a_heatmap_is_no_jpeg(picture, tmp_path):
+    with pytest.raises(
+        InputError, match=r"--out .*map\.jpg: heatmaps are PNG files. Give a name that ends in .png"
+    ):
+        plan([picture], tmp_path / "map.jpg")
+
+
+def test_weights_of_ones_own(picture, tmp_path):
+    import safetensors.torch
+
+    state = relprop.load("mnist-mlp").state_dict()
+    state["l3.bias"] += 100 * torch.eye(10)[7]
+    safetensors.torch.save_file(state, tmp_path / "my.safetensors")
+    result = run("mnist-mlp", picture, "--weights", tmp_path / "my.safetensors")
+    assert "class 7, score" in result.output
+    with pytest.raises(FileError, match="do not fit the model"):
+        raise run("mnist-cnn", picture, "--weights", tmp_path / "my.safetensors").exception
 
 
 def test_several_pictures_go_to_a_folder_that_is_made(tmp_path):

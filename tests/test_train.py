@@ -209,16 +209,20 @@ def test_ctrl_c_leaves_what_was_there(relprop_train, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (
-            ["--out", "folder"],
-            r"cannot write folder: it is a folder\. Name a file with --out, such as folder/weights",
+            ["--out", "folder.safetensors"],
+            r"cannot write folder.safetensors: it is a folder\. Name a file with --out, such as folder",
         ),
-        (["--out", "file/weights"], r"cannot write into file: .*Choose another folder with --out"),
+        (["--out", "digit.png"], r"--out digit.png: weights are written as safetensors"),
+        (
+            ["--out", "file/weights.safetensors"],
+            r"cannot write into file: .*Choose another folder with --out",
+        ),
         (["--text", "file"], r"cannot write into file/mlp: .*Choose another folder with --text"),
     ],
 )
 def test_outputs_are_checked_before_the_training(relprop_train, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setattr(command, "train_network", lambda *_, **__: pytest.fail("trained"))
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").write_text("a file where a folder should be")
     result = relprop_train("mlp", *arguments)
     with pytest.raises(FileError, match=message):

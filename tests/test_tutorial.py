@@ -254,7 +254,7 @@ def test_what_is_printed(ran, result):
         "cnn-deeptaylor.png, cnn-alphabeta.png, mlp-successor.png.",
         "What to try next:",
         "  relprop explain mnist-cnn my_digit.png   a digit of your own",
-        "  relprop train cnn                        the network from scratch, in about two minutes",
+        "  relprop train cnn                        the network from scratch, in one to two minutes",
         "  docs/tutorial.md                         the same steps in Python, for models of your own",
     ]
 
@@ -266,7 +266,7 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path, monkeypatch, result):
 
     monkeypatch.setattr(command, "compute", told)
     assert "cnn-deeptaylor\n" not in run("--out", tmp_path).stdout
-    monkeypatch.setattr(command, "Console", partial(Console, force_terminal=True, width=80))
+    monkeypatch.setattr(command, "console", partial(Console, force_terminal=True, width=80))
     assert "cnn-deeptaylor\n" in run("--out", tmp_path).stdout
 
 
@@ -439,8 +439,17 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_running_again_gives_the_same_bytes(ran, tmp_path):
-    (tmp_path / "data.png").write_bytes(b"an old one")
+    assert run("--out", tmp_path).exit_code == 0
     assert run("--out", tmp_path).exit_code == 0
     for name in PICTURES:
         first = ran[0] / "out" / "tutorial" / f"{name}.png"
         assert (tmp_path / f"{name}.png").read_bytes() == first.read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_picture_that_relprop_did_not_make_is_not_replaced(tmp_path):
+    (tmp_path / "data.png").write_bytes(b"mine")
+    done = run("--out", tmp_path)
+    with pytest.raises(FileError, match=r"data\.png exists and was not made by relprop"):
+        raise done.exception
+    assert [path.name for path in tmp_path.iterdir()] == ["data.png"]

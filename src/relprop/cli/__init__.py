@@ -11,9 +11,6 @@ from relprop.cli.train import train
 from relprop.cli.tutorial import tutorial
 from relprop.errors import RelpropError
 
-# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="relprop",
     help="Explain predictions of neural networks by layer-wise relevance propagation.",
@@ -44,12 +41,9 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: errors of relprop end it with a message and status 2, Ctrl-C with status 130."""
+    """Run the command line. Errors of relprop end it with a message and status 2, Ctrl-C with 130."""
     try:
         app()
     except RelpropError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing half-written was left behind", err=True)
-        sys.exit(INTERRUPTED)

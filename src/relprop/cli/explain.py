@@ -7,10 +7,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
 
 import relprop
+from relprop.cli.terminal import console, refuse_to_replace_others
 from relprop.composites import DEFAULT
 from relprop.errors import FileError, InputError
 from relprop.view.digit import read_digit
@@ -19,6 +19,8 @@ from relprop.zoo import Bundled, bundled
 
 # Each pixel of the digit and of its map becomes a square of this many pixels, 28 pixels 280.
 ENLARGE = 10
+
+_OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 # A picture takes some milliseconds: below this number a progress bar would only flicker.
 MANY = 50
@@ -41,6 +43,13 @@ def explain(
             show_default=DEFAULT,
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of weights that relprop train wrote for the model.",
+            show_default="those of the package",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +62,7 @@ def explain(
 
     my_digit-heatmap.png shows the digit as the model sees it and, beside it,
     the relevance of its pixels: red speaks for the class, blue against it.
-    A heatmap of an earlier run is replaced, so *.png can be given again; a picture never.
+    A heatmap of an earlier run is replaced, so *.png can be given again; other pictures never.
     """
     found = bundled(model)
     last = len(found.classes) - 1
@@ -63,15 +72,15 @@ def explain(
         )
     pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
     destinations = plan(pictures, out)
-    network = relprop.load(model)
-    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
-    quiet = len(destinations) < MANY or not console.is_terminal
+    network = relprop.load(model, weights)
+    terminal = console()
+    quiet = len(destinations) < MANY or not terminal.is_terminal
     errors = []
     for picture, heatmap in track(
-        destinations.items(), "Explaining", console=console, transient=True, disable=quiet
+        destinations.items(), "Explaining", console=terminal, transient=True, disable=quiet
     ):
         try:
-            console.print(_explain_one(network, found, picture, heatmap, target, rules))
+            terminal.print(_explain_one(network, found, picture, heatmap, target, rules))
         except (FileError, InputError) as error:
             errors.append(f"error: {error}")
     # At the end, where they are seen, and not between the lines of a progress bar.
@@ -98,6 +107,8 @@ def plan(files: Sequence[Path], out: Path | None) -> dict[Path, Path]:
     Raises:
         InputError: a heatmap would replace one of the pictures, or another heatmap.
     """
+    if out is not None and out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
+        raise InputError(f"--out {out}: heatmaps are PNG files. Give a name that ends in .png, or a folder.")
     pictures = list(dict.fromkeys(files))
     single = out is not None and out.suffix.lower() == ".png" and not out.is_dir()
     if single and len(pictures) > 1:
@@ -135,6 +146,7 @@ def _explain_one(
     rules: str | None,
 ) -> str:
     """Write the heatmap of one picture and say in a line what was found."""
+    refuse_to_replace_others([heatmap])
     digit = read_digit(picture)
     x = model.prepare(torch.from_numpy(digit)[None, None])
     explanation = relprop.explain(network, x, target=target, rules=rules)
@@ -166,4 +178,6 @@ def _explain_one(
     line = f"{picture}: class {model.classes[predicted]}, score {float(explanation.output[0, predicted]):.2f}"
     if explained != predicted:
         line += f"; explained class {model.classes[explained]}, score {score:.2f}"
-    return f"{line}; sum of relevance {total:.2f} ({explanation.preset}); {heatmap}"
+    sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
+    kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
+    return f"{line}; sum of relevance {total:.2f}{kept} ({explanation.preset}); {heatmap}"

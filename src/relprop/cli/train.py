@@ -6,16 +6,13 @@ from typing import Annotated
 
 import rich.progress
 import typer
-from rich.console import Console
 
+from relprop.cli.terminal import INTERRUPTED, console, progress_bar
 from relprop.data.mnist import MNIST, test_set, training_set
 from relprop.errors import FileError
 from relprop.train import Progress, error_rate, save, settings_for
 from relprop.train import train as train_network
 from relprop.zoo import bundled, text_format
-
-# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
-INTERRUPTED = 130
 
 
 def train(
@@ -51,17 +48,17 @@ def train(
         ),
     ] = 0,
 ) -> None:
-    """Train one of the tutorial's two networks on MNIST, in about two minutes on two cores.
+    """Train one of the tutorial's two networks on MNIST, in one to two minutes on two cores.
 
-    The weights are written when the training is done; Ctrl-C leaves nothing behind.
+    The weights are written when the training is done; Ctrl-C leaves no file behind.
     """
     settings = settings_for(network, epochs)
     found = bundled(settings.model)
     out = out if out is not None else Path(f"{settings.model}.safetensors")
     _check_outputs(out, text / found.archive if text else None)
-    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    terminal = console()
     try:
-        with _bars(console) as bars:
+        with progress_bar(terminal, rich.progress.TimeRemainingColumn()) as bars:
             training = _read(data, bars)
             test = test_set()
             watch = _Watch(bars, network, "held-out error" if holdout else "test error")
@@ -69,7 +66,7 @@ def train(
                 network, training, seed=seed, epochs=epochs, holdout=holdout, test=test, progress=watch
             )
     except KeyboardInterrupt:
-        console.print(f"Interrupted: the training of {network} was given up, nothing was written.")
+        terminal.print(f"Interrupted: the training of {network} was given up, nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     save(model, out, settings, seed=seed, holdout=holdout)
     if text is not None:
@@ -79,11 +76,11 @@ def train(
     else:
         measured, among = test, "test digits"
     error = error_rate(model, found.prepare, measured)
-    console.print(
+    terminal.print(
         f"{error:.2%} error: {round(error * len(measured))} of {len(measured)} {among} not recognised"
     )
-    console.print(f"weights in {out}" + (f" and, as text, in {text / found.archive}" if text else ""))
-    console.print(_what_next(network, text))
+    terminal.print(f"weights in {out}" + (f" and, as text, in {text / found.archive}" if text else ""))
+    terminal.print(_what_next(network, text))
 
 
 class _Watch:
@@ -107,17 +104,6 @@ class _Watch:
             self.bars.console.print(f"{self.network} {state}")
 
 
-def _bars(console: Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.BarColumn(),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.description}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _read(folder: Path | None, bars: rich.progress.Progress) -> MNIST:
     """Read the training set, with a bar for each file that has to be downloaded."""
     tasks = {}
@@ -139,6 +125,10 @@ def _check_outputs(out: Path, text: Path | None) -> None:
     Raises:
         FileError: it cannot.
     """
+    if out.suffix != ".safetensors":
+        raise FileError(
+            f"--out {out}: weights are written as safetensors. Give a name that ends in .safetensors."
+        )
     if out.is_dir():
         raise FileError(
             f"cannot write {out}: it is a folder. Name a file with --out, such as {out}/weights.safetensors."

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import rich.progress
 import typer
-from rich.console import Console
 
 import relprop
+from relprop.cli.terminal import console, progress_bar, refuse_to_replace_others
 from relprop.errors import FileError
 from relprop.files import whole_file
-from relprop.tutorial import PUBLISHED, TASKS, Tutorial, compute, load_networks
+from relprop.tutorial import PUBLISHED, STEPS, TASKS, Tutorial, compute, load_networks
 from relprop.view.mosaic import save_png
 from relprop.view.report import NETWORKS, described, percent, pictures, report
 
@@ -37,16 +36,17 @@ def tutorial(
         raise FileError(f"cannot write into {out}: it is a file. Name a folder with --out.")
     networks = load_networks(weights)
     origin = "the package’s own weights" if weights is None else f"the weights in the folder {weights}"
-    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    refuse_to_replace_others(out / f"{name}.png" for name in ("data", *(step.name for step in STEPS)))
+    terminal = console()
     # The report is opened first, so that a folder that cannot be written to is known before anything is
     # computed, and finished last.
     with whole_file(out / "report.html") as page:
-        with _bar(console) as bar:
+        with progress_bar(terminal) as bar:
             task = bar.add_task("", total=TASKS)
             result = compute(networks, lambda step: bar.update(task, description=step, advance=1))
         files = _write_pictures(result, out)
         page.write_text(report(result, files, origin), encoding="utf-8")
-    console.print(_summary(result, out, list(files)))
+    terminal.print(_summary(result, out, list(files)))
 
 
 def _write_pictures(result: Tutorial, out: Path) -> dict[str, bytes]:
@@ -73,17 +73,7 @@ def _summary(result: Tutorial, out: Path, names: list[str]) -> str:
             f"The pictures are beside it: {', '.join(f'{name}.png' for name in names)}.",
             "What to try next:",
             "  relprop explain mnist-cnn my_digit.png   a digit of your own",
-            "  relprop train cnn                        the network from scratch, in about two minutes",
+            "  relprop train cnn                        the network from scratch, in one to two minutes",
             "  docs/tutorial.md                         the same steps in Python, for models of your own",
         ]
-    )
-
-
-def _bar(console: Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.description}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )

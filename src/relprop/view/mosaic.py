@@ -66,7 +66,7 @@ def made_by_relprop(path: Path) -> bool:
         return False
 
 
-def save_png(path: Path, rgb: Pixels, metadata: dict[str, str] | None = None) -> None:
+def save_png(path: Path | str, rgb: Pixels, metadata: dict[str, str] | None = None) -> None:
     """Write pixels as a PNG file, whole or not at all; what was at `path` is replaced.
 
     The same pixels and metadata give the same bytes: no date is stored.
@@ -92,7 +92,7 @@ def save_png(path: Path, rgb: Pixels, metadata: dict[str, str] | None = None) ->
         text.add_text(key, value)
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", pnginfo=text)
-    write_whole(path, content.getvalue())
+    write_whole(Path(path), content.getvalue())
 
 
 def _values(images: torch.Tensor | NDArray[Any]) -> NDArray[np.float64]:

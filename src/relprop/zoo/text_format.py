@@ -30,6 +30,8 @@ def read(folder: Path, name: str) -> dict[str, Tensor]:
         ModelError: no bundled model has this name.
         FileError: a file is missing, holds too many or too few numbers, or what is no finite number.
     """
+    if not folder.is_dir():
+        raise FileError(f"there is no folder {folder}. Name the one that holds mlp/l1-W.txt, cnn/... .")
     state = {}
     for path, layer, module in _files(folder, name):
         assert isinstance(module.weight, Tensor)
