@@ -1,9 +1,10 @@
 """Deep Taylor maps of the tutorial's CNN: images per second, against the tutorial's own way and the gradient.
 
-The ways take turns in one process, so that a busy machine slows all of them; medians are compared. The
-tutorial computes in NumPy, in double precision: docs/from-scratch.md does it as the tutorial does, but with
-matrix products (`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`,
-which for images it does not. Run with `make benchmark`.
+The ways take turns in one process; medians are compared. On a busy machine torch's threads wait for each other
+while NumPy's one does not: measure on an idle one, or with --threads 1. The tutorial computes in NumPy, with
+weights read in double precision: docs/from-scratch.md does it as the tutorial does, but with matrix products
+(`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`, which for images it
+does not. Run with `make benchmark`.
 """
 
 import argparse
@@ -65,7 +66,10 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=500, help="how many digits (default: 500)")
     parser.add_argument("--rounds", type=int, default=7, help="how many times each way runs (default: 7)")
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
 
     bundled = BUNDLED["mnist-cnn"]
     model = relprop.load(bundled.name)
