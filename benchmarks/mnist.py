@@ -1,10 +1,10 @@
 """Deep Taylor maps of the tutorial's CNN: images per second, against the tutorial's own way and the gradient.
 
-The ways take turns in one process; medians are compared. On a busy machine torch's threads wait for each other
-while NumPy's one does not: measure on an idle one, or with --threads 1. The tutorial computes in NumPy, with
-weights read in double precision: docs/from-scratch.md does it as the tutorial does, but with matrix products
-(`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`, which for images it
-does not. Run with `make benchmark`.
+The ways take turns in one process; medians are compared. On a busy machine torch's threads wait for each
+other while NumPy's one does not: measure on an idle one, or with --threads 1. The tutorial computes in NumPy,
+with weights read in double precision: docs/from-scratch.md does it as the tutorial does, but with matrix
+products (`@`), which NumPy hands to its linear algebra library; the code of 2017 wrote `numpy.dot`, which for
+images it does not. Run with `make benchmark`.
 """
 
 import argparse

@@ -119,7 +119,9 @@ class Epsilon(_SharingRule):
             R, stabiliser = incoming.relevance, torch.copysign(z.new_tensor(self.epsilon), z)
             den = z + stabiliser
             s = divide(R, den)
-            absorbed = {"epsilon": s * stabiliser, "no contribution": leftover(R, s, den)}
+            absorbed = (
+                {"epsilon": s * stabiliser} if self.epsilon else {"no contribution": leftover(R, s, den)}
+            )
         c = op.transpose(s, op.weight)
         return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 
