@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation for any PyTorch model, unchanged, at the price of a gradient."""
+"""Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
 from relprop.composites import PRESETS, Composite, convolution, dense
 from relprop.errors import (
