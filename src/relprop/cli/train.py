@@ -80,7 +80,7 @@ def train(
         f"{error:.2%} error: {round(error * len(measured))} of {len(measured)} {among} not recognised"
     )
     terminal.print(f"weights in {out}" + (f" and, as text, in {text / found.archive}" if text else ""))
-    terminal.print(_what_next(network, text))
+    terminal.print(_what_next(found.name, out, text))
 
 
 class _Watch:
@@ -145,13 +145,10 @@ def _check_outputs(out: Path, text: Path | None) -> None:
             ) from error
 
 
-def _what_next(network: str, text: Path | None) -> str:
+def _what_next(model: str, out: Path, text: Path | None) -> str:
     if text is None:
-        return (
-            f"Next: relprop train {network} --text FOLDER writes them as the tutorial does, "
-            "relprop tutorial --weights FOLDER makes its pictures with them."
-        )
-    other = {"mlp": "cnn", "cnn": "mlp"}[network]
+        return f"Next: relprop explain {model} my_digit.png --weights {out}"
+    other = {"mnist-mlp": "cnn", "mnist-cnn": "mlp"}[model]
     return (
         f"Next: relprop tutorial --weights {text} makes the tutorial's pictures with them; "
         f"it needs both networks (relprop train {other} --text {text})."
