@@ -31,6 +31,12 @@ class Call:
         tensor: Tensor = self.args[0] if self.args else self.kwargs["input"]
         return tensor
 
+    def on_a_copy(self) -> "Call":
+        """The same call, overwriting a copy."""
+        copy = self.target.detach().clone()
+        args, kwargs = map_tensors(lambda t: copy if t is self.target else t, (self.args, self.kwargs))
+        return replace(self, args=args, kwargs=kwargs)
+
     def run(self) -> Any:
         """Run it as it is, recorded by autograd."""
         return self.function(*self.args, **self.kwargs)
@@ -39,11 +45,7 @@ class Call:
         """Run it unrecorded, and out of place."""
         with torch.no_grad():
             if self.inplace:
-                copy = self.target.detach().clone()
-                args, kwargs = map_tensors(
-                    lambda t: copy if t is self.target else t, (self.args, self.kwargs)
-                )
-                return self.function(*args, **kwargs)
+                return self.on_a_copy().run()
             return self.function(*self.args, **self.kwargs)
 
     def parameter(self, tensor: Tensor) -> Tensor:

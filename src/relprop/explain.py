@@ -74,6 +74,7 @@ def explain(
         scores = scores_of(goal, output, run.ledger.samples)
         applied = tuple(run.applied)  # checkpoints run parts of the model again in the backward
         relevance = run.relevance(scores)
+    with torch._C.DisableTorchFunction():  # of a run around this one
         _warn(composite, run, half=relevance[0].dtype in (torch.float16, torch.bfloat16))
         return Explanation(
             relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),

@@ -90,6 +90,7 @@ class Interception(TorchFunctionMode):
         self.gaps: list[Gap] = []
         self.cuts: list[Gap] = []
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._reaching: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
         self._leaves: list[tuple[Tensor, Tensor | None]] = []
         # Constants, buffers of the model perhaps, that became relevant by being written to.
@@ -97,7 +98,6 @@ class Interception(TorchFunctionMode):
         # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
         with torch.inference_mode(mode=False):
             self._anchor = torch.zeros((), requires_grad=True)
-        self._first_node = 0
 
     # ---- what entries use ----
 
@@ -150,10 +150,10 @@ class Interception(TorchFunctionMode):
 
     def source(self, constant: Tensor, operation: str) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
-        path = self.modules.path
+        path, kept = self.modules.path, self.keep(constant)
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
-            for amount in (None if c is None else c * constant, direct):
+            for amount in (None if c is None else c * kept.value, direct):
                 if amount is not None:
                     self.ledger.add("constant", amount, path, operation)
             return (None,)
@@ -256,6 +256,9 @@ class Interception(TorchFunctionMode):
             with torch.no_grad() if tensors else nullcontext():
                 return function(*args, **kwargs)
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
+        if call.inplace and call.target.requires_grad and self._is_constant(call.target):
+            self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
+            call = call.on_a_copy()
         constants = [t for t in tensors_in((args, kwargs)) if t.is_inference() or self._is_parameter(t)]
         if constants:
             call = without_parameters(call, constants)
@@ -264,7 +267,7 @@ class Interception(TorchFunctionMode):
 
     def _dispatch(self, call: Call, relevant: list[Tensor]) -> Any:
         if call.inplace and not call.target.requires_grad:
-            self._written.append(call.target)
+            self._written.append(call.target if call.target._base is None else call.target._base)
         entry = self.table.get(call.name)
         if entry is None:
             return self._without_entry(call, relevant)
@@ -322,25 +325,31 @@ class Interception(TorchFunctionMode):
 
     def _is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor that requires a gradient is none that depends on the explained inputs."""
+        if tensor in self._tags:
+            return False
         if isinstance(tensor, nn.Parameter):
             return True
-        if self.any_leaf or tensor in self._tags:
+        if self.any_leaf or any(tensor is t for leaf in self._leaves for t in leaf):
             return False
-        if tensor.is_leaf:
-            # A leaf that is none of ours is a parameter in all but name.
-            return not any(tensor is t for leaf in self._leaves for t in leaf)
-        # What was computed before the run began is as constant as a parameter.
-        node: Any = tensor.grad_fn
-        return bool(node._sequence_nr() < self._first_node)
+        # Other leaves are parameters in all but name, and so is what was computed of them.
+        return tensor.is_leaf or not self._reaches_inputs(tensor)
+
+    def _reaches_inputs(self, tensor: Tensor) -> bool:
+        """Whether an input of this run is behind a tensor that no entry returned."""
+        if tensor not in self._reaching:
+            ours = {id(t) for leaf in self._leaves for t in leaf if t is not None} | {id(self._anchor)}
+            pending, seen, found = [tensor.grad_fn], set(), False
+            while pending and not found:
+                node: Any = pending.pop()
+                if node is not None and node not in seen:
+                    seen.add(node)
+                    found = id(getattr(node, "variable", None)) in ours
+                    pending += [following for following, _ in node.next_functions]
+            self._reaching[tensor] = found
+        return bool(self._reaching[tensor])
 
     def _is_parameter(self, tensor: Tensor) -> bool:
         return tensor.requires_grad and self._is_constant(tensor)
-
-    @_unseen
-    def begin(self) -> None:
-        """Note what autograd had recorded before the run."""
-        node: Any = self._anchor.clone().grad_fn
-        self._first_node = node._sequence_nr()
 
     def restore(self) -> None:
         """Take tensors that the model keeps, and wrote to, off the graph."""
@@ -377,7 +386,6 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
         # What autograd itself saves survives in-place operations in the same way.
         torch.autograd.graph.saved_tensors_hooks(interception.keep, attrgetter("value")),
     ):
-        interception.begin()
         _active.stack.append(interception)
         try:
             with interception:

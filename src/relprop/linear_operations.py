@@ -165,5 +165,5 @@ def tolerance(dtype: torch.dtype) -> float:
 def smallest(dtype: torch.dtype) -> float:
     """Size under which a denominator counts as zero, because quotients could overflow."""
     info = torch.finfo(dtype)
-    # In float16, normal numbers begin at 6e-5, far above what quotients could overflow at.
-    return min(info.smallest_normal / info.eps, info.eps**2)
+    # float16 ends at 65504: there even the quotient of a relevance of one has to be watched.
+    return 1 / info.max if dtype == torch.float16 else info.smallest_normal / info.eps

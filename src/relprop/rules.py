@@ -28,6 +28,7 @@ from relprop.linear_operations import (
     Propagated,
     divide,
     leftover,
+    smallest,
 )
 
 Bias = Literal["absorb", "ignore", "distribute"]
@@ -119,9 +120,9 @@ class Epsilon(_SharingRule):
             R, stabiliser = incoming.relevance, torch.copysign(z.new_tensor(self.epsilon), z)
             den = z + stabiliser
             s = divide(R, den)
-            absorbed = (
-                {"epsilon": s * stabiliser} if self.epsilon else {"no contribution": leftover(R, s, den)}
-            )
+            absorbed = {"epsilon": s * stabiliser}
+            if self.epsilon <= smallest(z.dtype):
+                absorbed["no contribution"] = leftover(R, s, den)
         c = op.transpose(s, op.weight)
         return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 

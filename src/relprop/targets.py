@@ -44,9 +44,11 @@ class OfClass(ABC):
         """How each class counts, (samples, classes), given the detached scores and the classes, one-hot."""
 
     def __call__(self, output: Any) -> Tensor:
-        scores = _scores(output)
-        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
-        return _weighted(output, self.weights(scores, chosen))
+        with torch._C.DisableTorchFunction():  # what is chosen is no part of what is propagated
+            scores = _scores(output)
+            chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
+            weights = self.weights(scores, chosen)
+        return _weighted(output, weights)
 
 
 @dataclass(frozen=True)

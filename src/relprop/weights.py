@@ -57,7 +57,7 @@ def _entry(weight: Tensor) -> _Entry:
 
 
 def _sample(weight: Tensor) -> Tensor:
-    flat, step = weight.detach(), max(1, weight.numel() // _SAMPLED)
+    flat, step = weight.detach(), weight.numel() // _SAMPLED | 1  # odd, so that it walks through columns
     whole = weight.numel() * weight.element_size() == weight.untyped_storage().nbytes()
     # In the order of memory where that has no gaps, so that no layout needs a copy.
     flat = flat.as_strided((weight.numel(),), (1,), 0) if whole else flat.reshape(-1)

@@ -77,12 +77,12 @@ def _with_constant(
         if output is not None:
             return output
     path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
-    value = call.value()
+    value, kept = call.value(), run.keep(constant)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         to_x = None
         if c is not None:
-            run.ledger.add("constant", times(c, constant), path, name)
+            run.ledger.add("constant", times(c, kept.value), path, name)
             to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
         # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
         on_x = None if direct is None else direct.sum_to_size(shape)

@@ -39,7 +39,9 @@ class Exact:
         function = as_function(run, call) if with_slots else None
         kept = [run.keep(t) for t in operands] if with_slots and self.slot != "same" else []
         nonnegative = self.nonnegative or (self.keeps_sign and all(tag.nonnegative for tag in tags))
+        versions = [t._version for t in operands]
         result = run.native(call)
+        changed = versions != [t._version for t in operands]
         outputs = [t for t in tensors_in(result) if t.requires_grad]
         if call.name in _MOVING and outputs[0].dim() and not _keeps_samples_first(operands[0], outputs[0]):
             run.ledger.mixed = True
@@ -48,7 +50,7 @@ class Exact:
             out_slots = self._slots(run, call, function, operands, slots, kept, outputs)
         for output, slot in zip(outputs, out_slots, strict=True):
             # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
-            if call.inplace or not any(output is operand for operand in operands):
+            if changed or not any(output is operand for operand in operands):
                 run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
         return result
 

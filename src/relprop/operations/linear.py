@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
+from relprop.keeping import Kept
 from relprop.linear_maps import Convolution, Dense, LinearMap
 from relprop.linear_operations import Incoming, LinearOperation, Rule, divide
 from relprop.provenance import Applied, Origin, Tag, empty_slot, merge_tags
@@ -21,7 +22,8 @@ class LinearOrigin(Origin):
     """A linear operation and the rule for it, for a bias that is added afterwards to re-root on."""
 
     weight: Tensor
-    bias: Tensor | None
+    kept_weight: Kept
+    kept_bias: Kept | None
     map: LinearMap
     rule: Rule
     path: str
@@ -164,8 +166,8 @@ def add_bias(run: Interception, call: Call, origin: LinearOrigin, constant: Tens
     value = call.value()
     if value.dim() != origin.x.dim():  # a constant of more dimensions adds one to the result
         return None
-    bias = flat.detach() if origin.bias is None else origin.bias + flat.detach()
-    return _attach(run, replace(origin, bias=bias), value)
+    bias = flat.detach().clone() if origin.kept_bias is None else origin.kept_bias.value + flat.detach()
+    return _attach(run, replace(origin, kept_bias=run.keep(bias)), value)
 
 
 def _start(
@@ -190,12 +192,13 @@ def _start(
         run.gap(call.name, problem, acceptable)
         return plain(run, call, operands)
     run.applied.append(Applied(site.path, call.name, rule))
-    bias = None if bias is None else bias.detach()
+    weight = call.parameter(weight)
     origin = LinearOrigin(
         x=x,
         version=x._version,
-        weight=call.parameter(weight),
-        bias=bias,
+        weight=weight,
+        kept_weight=run.keep(weight),
+        kept_bias=None if bias is None else run.keep(bias),
         map=map_,
         rule=rule,
         path=site.path,
@@ -209,10 +212,9 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
     x, rule = origin.x, origin.rule
     tag, slot = run.tag(x), run.slot(x)
     # The closure must not hold `origin`, whose x holds the graph.
-    map_, weight, bias = origin.map, origin.weight, origin.bias
+    map_, weight, kept_w, kept_b = origin.map, origin.weight, origin.kept_weight, origin.kept_bias
     path, operation = origin.path, origin.operation
-    kept_x, kept_z, kept_w = run.keep(x), run.keep(value), run.keep(weight)
-    kept_b = None if bias is None else run.keep(bias)
+    kept_x, kept_z = run.keep(x), run.keep(value)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         w = kept_w.or_value(weight)
@@ -221,9 +223,14 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
         c = None if c is None else c.to(w.dtype)
         direct = None if direct is None else direct.to(w.dtype)
         b = None if kept_b is None else kept_b.value.to(w.dtype)
-        op = LinearOperation(map_, x, z, w, b, tag.nonnegative)
         try:
             with torch.autocast(x.device.type, enabled=False):
+                exact = z
+                if kept_z.value.dtype != w.dtype:
+                    # Rounded outputs would turn differences with them into contributions.
+                    exact = map_.apply(x, w.detach())
+                    exact = exact if b is None else exact + map_.align_bias(b)
+                op = LinearOperation(map_, x, exact, w, b, tag.nonnegative)
                 propagated = rule(op, Incoming(c, direct, z))
         except Exception as error:
             error.add_note(f"The rule was for {operation} in module {path or '(root)'!r}.")

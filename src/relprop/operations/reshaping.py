@@ -51,18 +51,21 @@ def masked_fill(run: Interception, call: Call) -> Any:
         return mask, value
 
     mask, value = arguments(*call.args, **call.kwargs)
+    if run.relevant(value):
+        run.gap("masked_fill", "the value depends on the input")
+        return Exact(slot="share")(run, call)
     result = Exact(keeps_sign=float(value) >= 0, slot="same")(run, call)
     return _absorbing(run, result, mask.expand(result.shape), float(value), "masked_fill")
 
 
 def _absorbing(run: Interception, result: Tensor, mask: Tensor, value: float, operation: str) -> Tensor:
     """Report what relevance lands where `mask` is true, on a constant value."""
-    path, tag = run.modules.path, run.tag(result)
+    path, tag, kept = run.modules.path, run.tag(result), run.keep(mask)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         for amount in (None if c is None or value == 0 else times(c, value), direct):
             if amount is not None:
-                run.ledger.add("constant", amount.masked_fill(~mask, 0), path, operation)
+                run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation)
         return (c,) if tag.slot is None else (c, direct)
 
     values, roots = [result.detach().clone()], [result]
