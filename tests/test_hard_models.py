@@ -1,6 +1,7 @@
 """Models that do what one does not expect: overwrite, mask, mix, compile, keep tensors, compute gradients."""
 
 import copy
+import threading
 from typing import Any
 
 import pytest
@@ -324,3 +325,159 @@ def test_samples_mixed_by_a_mean_close_for_the_batch() -> None:
 def test_many_children_are_looked_up_once() -> None:
     layers = nn.Sequential(*[nn.Identity() for _ in range(3000)], nn.Linear(2, 2)).eval()
     assert relprop.explain(layers, torch.rand(1, 2)).rules[0].path == "3000"
+
+
+def test_relevance_made_in_another_thread_is_out_of_sight_and_not_constant() -> None:
+    a, b = linear(), linear()
+    for _ in range(50):  # autograd numbers its nodes thread by thread
+        torch.rand(2, requires_grad=True) * 2
+
+    def model(x: Tensor) -> Tensor:
+        made: list[Tensor] = []
+        thread = threading.Thread(target=lambda: made.append(b(x).relu()))
+        thread.start()
+        thread.join()
+        return a(x) + made[0]
+
+    with pytest.raises(CoverageError, match=r"ReluBackward0 .*out of relprop's sight"):
+        relprop.explain(model, torch.randn(2, 6, **DOUBLE))
+
+
+def test_what_was_computed_before_is_constant_in_every_thread() -> None:
+    layer, scale = linear(), linear().weight.abs().sum()
+    x = torch.randn(2, 6, **DOUBLE)
+    found: list[relprop.Explanation] = []
+    thread = threading.Thread(target=lambda: found.append(relprop.explain(lambda x: layer(x) * scale, x)))
+    thread.start()
+    thread.join()
+    assert found[0].ledger.gap.max() < 1e-12
+
+
+class Writing(nn.Module):
+    """Accumulates into something that is not a buffer."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__()
+        self.layer, self.state = linear(3, 3), state
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.state.mul_(0).add_(x)
+        return self.layer(self.state * 1.0 + x)
+
+
+def test_a_parameter_without_gradient_that_is_written_to() -> None:
+    x = torch.randn(2, 3, **DOUBLE)
+    model = Writing(nn.Parameter(torch.ones(2, 3, **DOUBLE), requires_grad=False)).eval()
+    same(model, lambda x: model.layer(x * 1.0 + x), x)
+    assert not model.state.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["parameter", "computed"])
+def test_a_trainable_parameter_that_is_written_to_is_a_gap_and_stays_as_it_is(kind: str) -> None:
+    parameter = nn.Parameter(torch.ones(2, 3, **DOUBLE))
+    model = Writing(parameter if kind == "parameter" else parameter * 2).eval()
+    model.forward = lambda x: model.layer(model.state.add_(x) * 1.0)  # type: ignore[method-assign]
+    before = model.state.detach().clone()
+    with pytest.raises(
+        CoverageError, match=r"add in module .*it writes to a parameter, or to what was computed of one"
+    ):
+        relprop.explain(model, torch.randn(2, 3, **DOUBLE))
+    assert torch.equal(model.state, before)
+
+
+@pytest.mark.parametrize("rule", [Gamma(0.25), ZPlus(bias="absorb"), AlphaBeta(2, 1, bias="absorb")])
+def test_weight_and_bias_overwritten_before_another_bias_is_added(rule: Any) -> None:
+    W, b, c = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE), torch.randn(3, **DOUBLE)
+    weight, bias = torch.zeros(6, 3, **DOUBLE), torch.zeros(3, **DOUBLE)
+
+    def streaming(x: Tensor) -> Tensor:
+        weight.copy_(W)
+        bias.copy_(b)
+        z = torch.addmm(bias, x, weight)
+        weight.zero_()
+        bias.zero_()
+        return z + c
+
+    same(streaming, lambda x: torch.addmm(b + c, x, W), torch.randn(2, 6, **DOUBLE), rule)
+
+
+def test_autocast_rounds_no_contributions_into_being() -> None:
+    first, last = nn.Linear(64, 64, bias=False).eval(), nn.Linear(64, 3).eval()
+    with torch.no_grad():
+        first.weight.abs_()
+
+    def model(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return last(first(x).relu())
+
+    assert relprop.explain(model, torch.rand(4, 64), target=1, rules=AlphaBeta(2, 1)).ledger.gap.max() < 1e-2
+
+
+def test_a_buffer_that_the_model_writes_to_through_a_view() -> None:
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear(3, 3)
+            self.register_buffer("memory", torch.zeros(2, 2, 3, **DOUBLE))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.memory.zero_()
+            view = self.memory[0]
+            view.add_(x)
+            return self.layer(view * 1.0)
+
+    model, x = Memory().eval(), torch.randn(2, 3, **DOUBLE)
+    for _ in range(2):
+        same(model, lambda x: model.layer(x), x)
+    assert not model.memory.requires_grad
+
+
+def test_a_dropout_in_place_between_a_product_and_its_bias() -> None:
+    w, b = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE)
+    same(
+        lambda x: F.dropout(x @ w, training=False, inplace=True) + b,
+        lambda x: F.linear(x, w.T, b),
+        torch.randn(2, 6, **DOUBLE),
+        ZPlus(bias="distribute"),
+    )
+
+
+def test_constants_and_masks_that_are_used_again() -> None:
+    layer, constant = linear(4, 3), torch.ones(2, 1, **DOUBLE)
+    mask = torch.tensor([[True, False, False, True]])
+
+    def model(x: Tensor) -> Tensor:
+        constant.fill_(2.0)
+        y = torch.cat([x, constant], 1) + constant
+        constant.zero_()
+        used = mask.clone()
+        y = y.masked_fill(used, 0.7)
+        used.fill_(False)
+        return layer(y)
+
+    assert relprop.explain(model, torch.randn(2, 3, **DOUBLE), rules=Epsilon(0.1)).ledger.gap.max() < 1e-12
+
+
+def test_masked_fill_with_a_relevant_value_is_a_gap() -> None:
+    with pytest.raises(CoverageError, match=r"masked_fill in module .*the value depends on the input"):
+        relprop.explain(lambda x: x.masked_fill(x > 0, x.sum()), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_an_epsilon_too_small_for_its_type_loses_nothing_unseen(dtype: torch.dtype) -> None:
+    layer = nn.Linear(3, 2).to(dtype).eval()
+    rules = [("1", Flat()), ("*", Epsilon(1e-7 if dtype == torch.float16 else 1e-33, bias="ignore"))]
+    model = nn.Sequential(layer, nn.Linear(2, 2).to(dtype)).eval()
+    e = relprop.explain(model, torch.zeros(1, 3, dtype=dtype), target=0, rules=rules)
+    assert e.relevance.isfinite().all()
+    assert e.ledger.gap.max() < 2e-2
+
+
+def test_a_write_through_data_beside_the_first_column_is_noticed() -> None:
+    layer, x = nn.Linear(1024, 1024, bias=False).eval(), torch.rand(1, 1024)
+    before = relprop.explain(layer, x, target=torch.ones(1024), rules=ZPlus()).relevance
+    layer.weight.data[:, 1:] *= -1
+    after = relprop.explain(layer, x, target=torch.ones(1024), rules=ZPlus()).relevance
+    fresh = relprop.explain(copy.deepcopy(layer), x, target=torch.ones(1024), rules=ZPlus()).relevance
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after, fresh)
