@@ -1,11 +1,13 @@
 """The one autograd function: it gives a value that is already computed a backward of our own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from relprop.provenance import empty_slot
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
 """From the coefficients of the values (None where nothing arrives) to those of the roots."""
@@ -41,10 +43,23 @@ class Attach(torch.autograd.Function):
             return (None, *backward(*coefficients))
 
 
-def attach(values: tuple[Tensor, ...], roots: tuple[Tensor, ...], backward: Backward) -> tuple[Tensor, ...]:
+def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:
     """Return `values` as functions of `roots` whose backward is `backward`.
 
     Usable once, like a graph not retained.
     """
-    result: tuple[Tensor, ...] = Attach.apply(Step(values, backward), *roots)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, ...] = Attach.apply(Step(tuple(values), backward), *roots)  # type: ignore[no-untyped-call]
     return result
+
+
+def attach_with_slot(
+    value: Tensor, root: Tensor, slot: Tensor | None, backward: Backward
+) -> tuple[Tensor, Tensor | None]:
+    """Return `value` as a function of `root`, and beside it, if the root has a slot, the value's own slot.
+
+    `backward` takes what arrives at the value and at its slot to root and slot.
+    """
+    if slot is None:
+        return attach([value], [root], lambda c: backward(c, None)[:1])[0], None
+    output, out_slot = attach([value, empty_slot(value)], [root, slot], backward)
+    return output, out_slot

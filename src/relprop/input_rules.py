@@ -24,8 +24,16 @@ from relprop.linear_operations import (
 )
 
 
+class _InputRule(PrintedRule):
+    """Base of rules that put relevance on inputs whatever their value, zeros too."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class ZBox(PrintedRule):
+class ZBox(_InputRule):
     """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.
 
     Montavon et al. 2017, eq. 14.
@@ -79,10 +87,6 @@ class ZBox(PrintedRule):
         # Equal rules hash equally; tensors are only told apart by ==.
         return hash(tuple(b if not isinstance(b, Tensor) else b.shape for b in (self.low, self.high)))
 
-    @property
-    def puts_relevance(self) -> bool:
-        return True
-
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         if self.low is None or self.high is None:
             raise RuleError(
@@ -117,12 +121,8 @@ class ZBox(PrintedRule):
 
 
 @dataclass(frozen=True, repr=False)
-class WSquare(PrintedRule):
+class WSquare(_InputRule):
     """R_i = Σ_j w_ij² / Σ_i w_ij² · R_j, for unbounded inputs. Montavon et al. 2017, eq. 12. Two products."""
-
-    @property
-    def puts_relevance(self) -> bool:
-        return True
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         w2 = weights.square(op.weight)
@@ -133,15 +133,11 @@ class WSquare(PrintedRule):
 
 
 @dataclass(frozen=True, repr=False)
-class Flat(PrintedRule):
+class Flat(_InputRule):
     """R_i = Σ_j R_j / n_j over the n_j inputs that are connected to j. Lapuschkin et al. 2019.
 
     Less than two products.
     """
-
-    @property
-    def puts_relevance(self) -> bool:
-        return True
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         R, n = incoming.relevance, op.fan_in()

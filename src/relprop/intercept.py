@@ -7,7 +7,7 @@ in-place operations must not destroy, the ledger, and the gaps: operations that 
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from operator import attrgetter
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from relprop.attach import Backward, attach
+from relprop.attach import attach
 from relprop.calls import Call, tensors_in, without_parameters
 from relprop.errors import CoverageError, ModelError
 from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message, user_line
 from relprop.keeping import Keeper, Kept
 from relprop.ledger import Ledger
-from relprop.linear_operations import divide
+from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
@@ -126,7 +126,7 @@ class Interception(TorchFunctionMode):
             self.ledger.add("zero input", direct * (kept.value == 0), path, "relevance on zeros")
             return (divide(direct, kept.value),)
 
-        return self.attach([empty_slot(tensor)], [tensor], backward)[0]
+        return attach([empty_slot(tensor)], [tensor], backward)[0]
 
     def keep(self, tensor: Tensor) -> Kept:
         """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile."""
@@ -142,18 +142,12 @@ class Interception(TorchFunctionMode):
         """Where a call stands."""
         return Site(self.modules.path, self.modules.modules, call.name, kind, depth == 0)
 
-    def attach(
-        self, values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
-    ) -> tuple[Tensor, ...]:
-        """Give values that are computed already a backward of our own."""
-        return attach(tuple(values), tuple(roots), backward)
-
     def source(self, constant: Tensor, operation: str) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
         path, kept = self.modules.path, self.keep(constant)
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
-            for amount in (None if c is None else c * kept.value, direct):
+            for amount in (None if c is None else times(c, kept.value), direct):
                 if amount is not None:
                     self.ledger.add("constant", amount, path, operation)
             return (None,)
@@ -161,7 +155,7 @@ class Interception(TorchFunctionMode):
         values = [constant.detach().clone()]
         if self.slots != "none":
             values.append(empty_slot(constant))
-        stand_in, *slot = self.attach(values, [self._anchor], backward)
+        stand_in, *slot = attach(values, [self._anchor], backward)
         self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot[0] if slot else None))
         return stand_in
 
@@ -181,7 +175,7 @@ class Interception(TorchFunctionMode):
         root = tensor.detach().requires_grad_()
         with torch.no_grad():
             value = tensor.detach().clone()
-        (stand_in,) = self.attach([value], [root], lambda c: (c,))
+        (stand_in,) = attach([value], [root], lambda c: (c,))
         slot = None if self.slots == "none" else empty_slot(value).requires_grad_()
         self._leaves.append((root, slot))
         self.ledger.samples = tensor.shape[0]
@@ -231,7 +225,7 @@ class Interception(TorchFunctionMode):
             relevance.append((R if direct is None else R + direct).detach())
         self.ledger.seed = self.ledger.per_sample(scores)
         self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
-        self.ledger.find_mixture()
+        self.ledger.find_mixture(torch.finfo(scores.dtype).eps ** 0.5)
         return tuple(relevance)
 
     # ---- the mode ----
@@ -242,8 +236,9 @@ class Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if _active.stack and _active.stack[-1] is not self:
             return function(*args, **kwargs)  # a nested run's
-        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        relevant = [t for t in tensors if not self._is_constant(t)]
+        tensors = list(tensors_in((args, kwargs)))
+        tracked = [(t, self._is_constant(t)) for t in tensors if t.requires_grad]
+        relevant = [t for t, constant in tracked if not constant]
         name, inplace = canonical_name(function)
         if not torch.is_grad_enabled():
             if relevant:
@@ -253,13 +248,13 @@ class Interception(TorchFunctionMode):
             if inplace and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
             # What is computed of parameters alone is as constant as they are.
-            with torch.no_grad() if tensors else nullcontext():
+            with torch.no_grad() if tracked else nullcontext():
                 return function(*args, **kwargs)
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
             self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
             call = call.on_a_copy()
-        constants = [t for t in tensors_in((args, kwargs)) if t.is_inference() or self._is_parameter(t)]
+        constants = [t for t, constant in tracked if constant] + [t for t in tensors if t.is_inference()]
         if constants:
             call = without_parameters(call, constants)
         self._check_seen(relevant, name)
@@ -347,9 +342,6 @@ class Interception(TorchFunctionMode):
                     pending += [following for following, _ in node.next_functions]
             self._reaching[tensor] = found
         return bool(self._reaching[tensor])
-
-    def _is_parameter(self, tensor: Tensor) -> bool:
-        return tensor.requires_grad and self._is_constant(tensor)
 
     def restore(self) -> None:
         """Take tensors that the model keeps, and wrote to, off the graph."""

@@ -21,7 +21,8 @@ class Ledger:
         absorbed: per sink, (samples,) float64. "bias": what a bias in a denominator stands for; "epsilon":
             the stabiliser; "no contribution": outputs that none of their inputs contributed to; "constant":
             constants among an operation's terms; "pointwise": f(0) of a pointwise function; "zero input":
-            relevance on zeros, in `propagating` only.
+            relevance on zeros that only a coefficient leads on from: in `propagating`, or behind an operation
+            that was accepted without an entry.
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
         operations: per module path and operation, what each sink absorbed there; empty unless asked for.
     """
@@ -48,10 +49,10 @@ class Ledger:
             return (amount.detach().sum(dtype=_wide(amount)).double() / self.samples).expand(self.samples)
         return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
 
-    def find_mixture(self) -> None:
-        """Say that the samples were mixed where they do not close, but the batch does."""
+    def find_mixture(self, rounding: float) -> None:
+        """Say that the samples were mixed where they do not close, up to rounding, but the batch does."""
         alone = float(self.gap.max())
-        if not self.mixed and alone > 1e-9:
+        if not self.mixed and alone > rounding:
             self.mixed = True
             self.mixed = float(self.gap.max()) < alone / 100
 

@@ -53,22 +53,30 @@ class LinearOperation:
         """A = L_|w|(|x|)."""
         return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """P and N, sums of positive and of negative contributions, each with the size of its rounding errors.
+    def positive_part(self) -> tuple[Tensor, Tensor | float]:
+        """P, the sum of positive contributions, and the size of its rounding errors.
 
-        For inputs of any sign both are differences, (z0 ± A)/2, and so is z0 = z - b. For non-negative ones P
-        is a sum of what is not negative, exact to the last digits; N = z0 - P is a difference.
+        For non-negative inputs P is a sum of what is not negative, exact to the last digits; for inputs of any
+        sign a difference, (z0 + A)/2.
         """
-        z0, tau, tiny = self.z0, tolerance(self.z.dtype), smallest(self.z.dtype)
         if self.nonnegative:
-            P = self.forward(weights.positive(self.weight))
-            N = z0 - P
-            exact = True
-        else:
-            A = self.magnitude()
-            P, N, exact = (z0 + A) / 2, (z0 - A) / 2, False
-        noise = tau * (P - N if self.b is None else P - N + self.b.abs()) + tiny
-        return P, torch.full_like(P, tiny) if exact else noise, N, noise
+            return self.forward(weights.positive(self.weight)), smallest(self.z.dtype)
+        A = self.magnitude()
+        return (self.z0 + A) / 2, self._noise(A)
+
+    def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor]:
+        """P and N, positive and negative contributions, each with the size of its rounding errors.
+
+        N = z0 - P is a difference for all inputs.
+        """
+        P, noise = self.positive_part()
+        N = self.z0 - P
+        return P, noise, N, self._noise(P - N)
+
+    def _noise(self, magnitude: Tensor) -> Tensor:
+        """Rounding errors of differences of sums of this size; z0 = z - b is one itself."""
+        size = magnitude if self.b is None else magnitude + self.b.abs()
+        return tolerance(self.z.dtype) * size + smallest(self.z.dtype)
 
     def fan_in(self) -> Tensor:
         """How many inputs each output is connected to."""
@@ -150,6 +158,11 @@ OPTION = {"option": True}
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
     """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
     return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
+
+
+def times(c: Tensor, constant: Tensor | float) -> Tensor:
+    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask."""
+    return torch.where(c == 0, 0, c * constant)
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:

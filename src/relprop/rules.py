@@ -259,7 +259,7 @@ class ZPlus(_SharingRule):
     bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        P, noise, _, _ = op.parts()
+        P, noise = op.positive_part()
         P = P.masked_fill(P <= noise, 0)
 
         def send(s: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """Modified weights (|w|, w⁺, w², ...) are computed once and kept as long as the weight lives, unchanged.
 
 The cache knows a weight by weak reference, never by `id()` or address alone, and a change of it by
-autograd's version counter. Writing through `weight.data` or
-`weight.numpy()` counts no version; a sample of the values catches
-such writes, short of one that leaves all the sampled elements as they were (editing single weights through
-`.data`: use `torch.no_grad()` instead).
+autograd's version counter. Writing through `weight.data` or `weight.numpy()` counts no version; a sample of
+the values catches such writes, short of one that leaves all the sampled elements as they were (to edit single
+weights, use `torch.no_grad()` instead).
 """
 
 from collections.abc import Callable, Hashable

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact, times
+from relprop.linear_operations import times
+from relprop.operations.exact import Exact
 from relprop.operations.linear import LinearOrigin, add_bias
-from relprop.provenance import empty_slot, merge_tags
+from relprop.provenance import merge_tags
 
 
 def add(run: Interception, call: Call) -> Any:
@@ -79,22 +81,18 @@ def _with_constant(
     path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
     value, kept = call.value(), run.keep(constant)
 
-    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
         to_x = None
         if c is not None:
             run.ledger.add("constant", times(c, kept.value), path, name)
             to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
         # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
         on_x = None if direct is None else direct.sum_to_size(shape)
-        return (to_x,) if slot is None else (to_x, on_x)
+        return to_x, on_x
 
     nonnegative = tag.nonnegative and factor >= 0 and bool((constant >= 0).all())
-    if slot is None:
-        (output,) = run.attach([value], [x], backward)
-        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative))
-    else:
-        output, out_slot = run.attach([value, empty_slot(value)], [x, slot], backward)
-        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=out_slot))
+    output, out_slot = attach_with_slot(value, x, slot, backward)
+    run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=out_slot))
     return output
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from relprop.attach import attach
 from relprop.calls import Call, map_leaves, map_tensors, tensors_in
 from relprop.intercept import Interception
 from relprop.keeping import Kept
@@ -43,8 +44,6 @@ class Exact:
         result = run.native(call)
         changed = versions != [t._version for t in operands]
         outputs = [t for t in tensors_in(result) if t.requires_grad]
-        if call.name in _MOVING and outputs[0].dim() and not _keeps_samples_first(operands[0], outputs[0]):
-            run.ledger.mixed = True
         out_slots: Sequence[Tensor | None] = [None] * len(outputs)
         if function is not None:
             out_slots = self._slots(run, call, function, operands, slots, kept, outputs)
@@ -82,15 +81,7 @@ class Exact:
             return tuple(R for R, here in zip(shared, present, strict=True) if here)
 
         roots = [slot for slot in slots if slot is not None]
-        return run.attach([empty_slot(t) for t in outputs], roots, backward)
-
-
-_MOVING = frozenset({"permute", "swapaxes", "movedim", "t", "T", "mT"})
-
-
-def _keeps_samples_first(operand: Tensor, result: Tensor) -> bool:
-    """Whether a permutation of dimensions, which makes a view, leaves the first one where it is."""
-    return operand.shape[0] == result.shape[0] and operand.stride(0) == result.stride(0)
+        return attach([empty_slot(t) for t in outputs], roots, backward)
 
 
 def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], Any]:
@@ -154,8 +145,3 @@ def share(
         shared = [R + more for R, more in zip(shared, share_by(stand_ins, rest), strict=True)]
         rest = without_share(stand_ins, rest)
     return shared
-
-
-def times(c: Tensor, constant: Tensor | float) -> Tensor:
-    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask."""
-    return torch.where(c == 0, 0, c * constant)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.keeping import Kept
@@ -248,10 +249,10 @@ def _attach(run: Interception, origin: LinearOrigin, value: Tensor) -> Tensor:
 
     roots = [x] if slot is None else [x, slot]
     if run.slots == "all":
-        output, out_slot = run.attach([value, empty_slot(value)], roots, backward)
+        output, out_slot = attach([value, empty_slot(value)], roots, backward)
         run.set_tag(output, Tag(tag.depth + 1, slot=out_slot, origin=origin))
     else:
-        (output,) = run.attach([value], roots, backward)
+        (output,) = attach([value], roots, backward)
         run.set_tag(output, Tag(tag.depth + 1, origin=origin))
     return output
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.operations.exact import Exact
@@ -47,7 +48,7 @@ class Secant:
             tiny = x.abs() < torch.finfo(x.dtype).eps ** (0.5 if at_zero else 2)
             return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1)),)
 
-        (output,) = run.attach([value], [x], backward)
+        (output,) = attach([value], [x], backward)
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=run.slot(x)))
         return output

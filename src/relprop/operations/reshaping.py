@@ -7,9 +7,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact, times
+from relprop.linear_operations import times
+from relprop.operations.exact import Exact
 from relprop.operations.linear import ZeroPadding
 from relprop.provenance import empty_slot
 
@@ -62,17 +64,14 @@ def _absorbing(run: Interception, result: Tensor, mask: Tensor, value: float, op
     """Report what relevance lands where `mask` is true, on a constant value."""
     path, tag, kept = run.modules.path, run.tag(result), run.keep(mask)
 
-    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
         for amount in (None if c is None or value == 0 else times(c, value), direct):
             if amount is not None:
                 run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation)
-        return (c,) if tag.slot is None else (c, direct)
+        return c, direct
 
-    values, roots = [result.detach().clone()], [result]
-    if tag.slot is not None:
-        values, roots = [*values, empty_slot(result)], [*roots, tag.slot]
-    output, *slot = run.attach(values, roots, backward)
-    run.set_tag(output, replace(tag, slot=slot[0] if slot else None))
+    output, slot = attach_with_slot(result.detach().clone(), result, tag.slot, backward)
+    run.set_tag(output, replace(tag, slot=slot))
     return output
 
 
