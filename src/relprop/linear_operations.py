@@ -56,8 +56,8 @@ class LinearOperation:
     def positive_part(self) -> tuple[Tensor, Tensor | float]:
         """P, the sum of positive contributions, and the size of its rounding errors.
 
-        For non-negative inputs P is a sum of what is not negative, exact to the last digits; for inputs of any
-        sign a difference, (z0 + A)/2.
+        For non-negative inputs P is a sum of what is not negative, exact to the last digits; for others a
+        difference, (z0 + A)/2.
         """
         if self.nonnegative:
             return self.forward(weights.positive(self.weight)), smallest(self.z.dtype)
@@ -65,7 +65,7 @@ class LinearOperation:
         return (self.z0 + A) / 2, self._noise(A)
 
     def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor]:
-        """P and N, positive and negative contributions, each with the size of its rounding errors.
+        """P and N, positive and negative contributions, each with the size of rounding errors.
 
         N = z0 - P is a difference for all inputs.
         """
