@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test check format docs benchmark clean
+.PHONY: help tutorial test zoo parity check format docs photographs benchmark clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -32,6 +32,18 @@ tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
 test: .venv/test  ## every test, on all cores
 	$(BIN)/pytest --numprocesses auto
 
+zoo: .venv/test  ## every preset on fifty networks of torchvision and timm
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/test_zoo_networks.py
+
+# zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
+.venv/parity: .venv/test
+	$(BIN)/pip install --quiet --editable '.[parity]'
+	$(BIN)/pip install --quiet --ignore-requires-python --no-deps zennit==1.0.0
+	@touch $@
+
+parity: .venv/parity  ## element by element against zennit and captum
+	$(BIN)/pytest tests/parity
+
 check: .venv/test  ## format, lint, types, generated documentation
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -44,6 +56,11 @@ format: .venv/test  ## rewrite the code in the project's format
 
 docs: .venv/test  ## write the generated parts of the documentation anew
 	$(BIN)/python tools/generate_docs.py
+
+# Of scikit-image a picture is taken, and nothing run, so that it comes without what it needs.
+photographs: .venv/test  ## write the pictures of docs/photographs.md anew
+	$(BIN)/pip install --quiet --no-deps scikit-image
+	$(BIN)/python tools/photographs.py
 
 benchmark: .venv/test  ## images per second against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py

@@ -55,6 +55,7 @@ def test_a_picture_becomes_a_heatmap_beside_it_and_a_line(picture, tmp_path):
     assert names(tmp_path) == ["my_digit-heatmap.png", "my_digit.png"]
 
 
+@pytest.mark.filterwarnings("ignore:the explained score is negative:relprop.errors.ScoreWarning")
 @pytest.mark.parametrize("model", ["mnist-cnn", "mnist-mlp"])
 def test_the_heatmap_is_the_digit_and_its_relevance_side_by_side(picture, model):
     result = run(model, picture, "--rules", "epsilon", "--target", 4)
@@ -86,9 +87,9 @@ def test_another_class_can_be_explained(picture):
 
 
 def test_without_rules_those_of_explain_are_taken_and_said(picture):
-    assert f"({relprop.composites.DEFAULT}); " in run("mnist-cnn", picture).stdout
+    assert f"({relprop.presets.DEFAULT}); " in run("mnist-cnn", picture).stdout
     with Image.open(picture.with_name("my_digit-heatmap.png")) as heatmap:
-        assert heatmap.text["Rules"] == relprop.composites.DEFAULT
+        assert heatmap.text["Rules"] == relprop.presets.DEFAULT
 
 
 def test_running_again_replaces_the_heatmap_by_the_same_bytes(picture):

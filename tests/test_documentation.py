@@ -30,6 +30,7 @@ SHAPES = {
 def test_the_code_of_every_page_runs(page, tmp_path, monkeypatch):
     # What a page writes is written here, not in the tree.
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     markdown.run(page)
 
 

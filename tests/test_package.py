@@ -37,7 +37,8 @@ def test_the_package_is_typed() -> None:
 
 
 def test_every_public_name_is_documented() -> None:
-    assert not [name for name in relprop.__all__ if name != "PRESETS" and not getattr(relprop, name).__doc__]
+    tables = {"BASELINES", "PRESETS"}  # mappings have no documentation of their own
+    assert not [name for name in relprop.__all__ if name not in tables and not getattr(relprop, name).__doc__]
 
 
 def test_every_dependency_is_pinned() -> None:

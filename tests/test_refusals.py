@@ -24,9 +24,9 @@ def test_the_engine_without_explain_knows_no_silent_gradient_either() -> None:
 
     def run() -> None:
         with relprop.propagating(Epsilon(0)):
-            torch.autograd.grad(leaf.cumsum(1).exp().sum(), leaf)
+            torch.autograd.grad(leaf.cumprod(1).logsumexp(1).sum(), leaf)
 
-    with pytest.raises(CoverageError, match=r"(?s)cumsum in module.*exp in module"):
+    with pytest.raises(CoverageError, match=r"(?s)cumprod in module.*logsumexp in module"):
         run()
 
 
@@ -36,16 +36,17 @@ class Gaps(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Sequential(nn.Linear(4, 4), Cumulated())
+        self.bounds = torch.full((4,), 100.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) * x
+        return self.inner(x).clamp(max=self.bounds)
 
 
 class Cumulated(nn.Module):
     """Something unknown."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.cumsum(1)
+        return x.cumprod(1)
 
 
 def test_what_is_not_covered_is_named_all_at_once() -> None:
@@ -53,23 +54,23 @@ def test_what_is_not_covered_is_named_all_at_once() -> None:
         relprop.explain(Gaps().eval(), torch.randn(2, 4))
     message = str(error.value)
     assert "relevance meets 2 operations that relprop has no rule for" in message
-    assert "cumsum in module 'inner.1' at" in message
-    assert "mul in module '(root)' at" in message
-    assert "both factors depend on the input" in message
+    assert "cumprod in module 'inner.1' at" in message
+    assert "clamp in module '(root)' at" in message
+    assert "bounds that are tensors are not covered" in message
     assert "test_refusals.py:" in message
-    assert "explain(..., accept=['cumsum', 'mul'])" in message
+    assert "explain(..., accept=['clamp', 'cumprod'])" in message
 
 
-@pytest.mark.parametrize("accepted", [["cumsum", "mul"], [torch.cumsum, torch.mul]])
+@pytest.mark.parametrize("accepted", [["cumprod", "clamp"], [torch.cumprod, torch.clamp]])
 def test_the_plain_gradient_can_be_accepted(accepted: Any) -> None:
     model, x = Gaps().eval(), torch.randn(2, 4)
     with pytest.warns(
-        UserWarning, match=r"the ledger does not close: .* \(accepted without a rule: cumsum, mul\)"
+        UserWarning, match=r"the ledger does not close: .* \(accepted without a rule: clamp, cumprod\)"
     ):
         e = relprop.explain(model, x, rules=Epsilon(0), target=1, accept=accepted)
     assert [str(a).split(": ", 1)[1] for a in e.rules][1:] == [
-        "cumsum: plain gradient, accepted",
-        "mul: plain gradient, accepted",
+        "cumprod: plain gradient, accepted",
+        "clamp: plain gradient, accepted",
     ]
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
@@ -77,13 +78,15 @@ def test_the_plain_gradient_can_be_accepted(accepted: Any) -> None:
 
 
 def test_an_operation_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(nn.Linear(4, 4), Cumulated()).double().eval()
-    x = torch.randn(2, 4, dtype=torch.float64)
-    monkeypatch.setitem(TABLE, "cumsum", None)  # so that what is registered is taken back
-    relprop.register("cumsum", Exact(keeps_sign=True))
+    def model(x: Tensor) -> Tensor:
+        return layer(x).cummax(1).values
+
+    layer, x = nn.Linear(4, 4).double().eval(), torch.randn(2, 4, dtype=torch.float64)
+    monkeypatch.setitem(TABLE, "cummax", None)  # so that what is registered is taken back
+    relprop.register("cummax", Exact(keeps_sign=True))
     assert relprop.explain(model, x).ledger.gap.max() < 1e-12
     monkeypatch.undo()
-    with pytest.raises(CoverageError, match="cumsum"):
+    with pytest.raises(CoverageError, match="cummax"):
         relprop.explain(model, x)
 
 
@@ -131,10 +134,13 @@ def test_a_rule_is_needed_for_every_linear_operation(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
-def test_a_softmax_at_the_end_is_named_with_advice(last: nn.Module) -> None:
+def test_a_softmax_at_the_end_is_warned_of_with_advice(last: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(4, 4), last).eval()
-    with pytest.raises(CoverageError, match=r"softmax in module '1' .*explain the scores before it"):
-        relprop.explain(model, torch.randn(2, 4))
+    with pytest.warns(
+        relprop.ScoreWarning, match=r"ends in a (log_)?softmax: .*Explain the scores before it"
+    ):
+        e = relprop.explain(model, torch.randn(2, 4), target=lambda y: y[:, 0].exp(), rules=Epsilon(0))
+    assert e.ledger.gap.max() < 1e-5
 
 
 def test_a_model_in_training_mode_is_refused(x: Tensor) -> None:
@@ -247,8 +253,28 @@ def test_a_graph_is_used_once(x: Tensor) -> None:
             r"linear in .*an input of shape \(4,\) has no dimension for samples",
         ),
         (
-            lambda x: x @ torch.ones(2, 4, 3),
-            r"matmul in .*: a weight of shape \(2, 4, 3\) is not covered, only a matrix",
+            lambda x: F.linear(x, torch.ones(4)),
+            r"linear in .*: a weight of shape \(4,\) is not covered, only a matrix",
+        ),
+        (
+            lambda x: x.unsqueeze(1) @ x.unsqueeze(2),
+            "matmul in .*: both operands depend on the input; only the product of one with a constant is",
+        ),
+        (
+            lambda x: torch.einsum("ni,mi->nm", x, x),
+            "einsum in .*: both operands depend on the input; only the product of one with a constant is",
+        ),
+        (
+            lambda x: torch.einsum("ni,ij,jk->nk", x, torch.ones(4, 3), torch.ones(3, 2)),
+            "einsum in .*: only an equation in letters, of one or two operands, is covered",
+        ),
+        (
+            lambda x: torch.einsum("ni,ii->n", x, torch.ones(4, 4)),
+            "einsum in .*: 'ni,ii->n' takes a diagonal or broadcasts, which is not covered",
+        ),
+        (
+            lambda x: x[:, None, None] @ torch.ones(3, 4, 2),
+            "matmul in .*: operands that broadcast are not covered",
         ),
         (
             lambda x: F.linear(torch.ones(2, 4), x),

@@ -149,7 +149,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 
 @NETWORKS
 def test_the_packages_weights_were_made_with_these_settings(network):
-    file = resources.files("relprop.data") / "files" / BUNDLED[SETTINGS[network].model].weights
+    file = resources.files("relprop.data") / "files" / f"{SETTINGS[network].model}.safetensors"
     with safetensors.safe_open(str(file), "pt") as weights:
         made = json.loads(weights.metadata()["training"])
     assert made["settings"] == dataclasses.asdict(SETTINGS[network])

@@ -17,6 +17,7 @@ from relprop.cli import app
 from relprop.data import mnist
 from relprop.errors import FileError
 from relprop.tutorial import (
+    PUBLISHED,
     STEPS,
     SUCCESSOR,
     TASKS,
@@ -332,7 +333,7 @@ def test_the_documentations_pictures_are_those_of_the_command(ran, name):
 
 
 def test_weights_in_the_tutorials_format_give_the_same_pictures(ran, tmp_path):
-    for name in BUNDLED:
+    for name in PUBLISHED:
         text_format.write(tmp_path / "weights", name, relprop.load(name))
     done = run("--weights", tmp_path / "weights", "--out", tmp_path / "new" / "out")
     assert done.exit_code == 0, done.output
@@ -369,7 +370,7 @@ def test_a_folder_without_weights(tmp_path):
 
 @pytest.mark.usefixtures("no_computing")
 def test_weights_of_another_network(tmp_path):
-    for name in BUNDLED:
+    for name in PUBLISHED:
         text_format.write(tmp_path / "weights", name, relprop.load(name))
     (tmp_path / "weights" / "cnn" / "c4-1x1x100x10-B.txt").write_text("1 2 3")
     done = run("--weights", tmp_path / "weights", "--out", tmp_path / "out")

@@ -86,9 +86,9 @@ def test_a_loaded_model_is_ready_to_be_explained(name):
         ("mnist-cn", r"no bundled model is called 'mnist-cn'\. Did you mean mnist-cnn"),
         (
             "mlp",
-            r"no bundled model is called 'mlp'\. Did you mean mnist-mlp\? There are: mnist-mlp, mnist-cnn\.",
+            r"called 'mlp'\. Did you mean mnist-mlp\? There are: mnist-mlp, mnist-cnn, efficientnet-lite0\.",
         ),
-        ("resnet50", r"no bundled model is called 'resnet50'\. There are: mnist-mlp, mnist-cnn\."),
+        ("resnet50", r"no bundled model is called 'resnet50'\. There are: mnist-mlp, mnist-cnn, eff"),
     ],
 )
 def test_unknown_names_are_answered_with_known_ones(name, message):

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import relprop
 from relprop import cli, operations, rules
-from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS
 from relprop.linear_operations import PrintedRule
+from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"

@@ -1,6 +1,8 @@
 """Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
-from relprop.composites import PRESETS, Composite, convolution, dense
+from relprop.baselines import BASELINES
+from relprop.composites import Composite, Depth, convolution, dense
+from relprop.coverage import Coverage, coverage
 from relprop.errors import (
     CoverageError,
     FileError,
@@ -8,26 +10,37 @@ from relprop.errors import (
     ModelError,
     RelpropError,
     RuleError,
+    ScoreWarning,
 )
 from relprop.explain import explain, propagating
 from relprop.explanation import Explanation
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.ledger import Ledger
+from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.operations import register
+from relprop.presets import PRESETS
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.store import load_explanation
+from relprop.structured_targets import Part, Region
 from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
 from relprop.zoo import load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BASELINES",
     "PRESETS",
     "Absolute",
     "AlphaBeta",
+    "AveragePooling",
+    "BySize",
     "Composite",
     "Contrastive",
+    "Coverage",
     "CoverageError",
+    "Depth",
     "Epsilon",
+    "EqualShares",
     "Explanation",
     "FileError",
     "Flat",
@@ -37,17 +50,24 @@ __all__ = [
     "LogOdds",
     "Logit",
     "ModelError",
+    "Part",
+    "Region",
     "RelpropError",
     "RuleError",
     "RunnerUp",
+    "ScoreWarning",
+    "SignalTakesAll",
+    "Uniform",
     "WSquare",
     "Weighted",
     "ZBox",
     "ZPlus",
     "convolution",
+    "coverage",
     "dense",
     "explain",
     "load",
+    "load_explanation",
     "propagating",
     "register",
 ]

@@ -1,6 +1,8 @@
 """The one autograd function: it gives a value that is already computed a backward of our own."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +40,42 @@ class Attach(torch.autograd.Function):
             raise RuntimeError("relevance was propagated through this graph already; run the model again.")
         if all(c is None for c in coefficients):
             return (None,) * len(ctx.needs_input_grad)
-        backward, step.backward = step.backward, None  # frees the kept values, as autograd does
+        backward = step.backward
+        if not _retained.count:
+            step.backward = None  # frees the kept values, as autograd does
         with torch._C.DisableTorchFunction():  # a rule's own calls are not the model's
             return (None, *backward(*coefficients))
+
+
+class _Retained:
+    """How many runs will go through their graph again. Kept values of all runs live longer meanwhile."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        with self._lock:
+            self.count += number
+
+
+_retained = _Retained()
+
+
+@contextmanager
+def retaining(wanted: bool) -> Iterator[None]:
+    """Let backwards keep what they need, for another one through the same graph."""
+    _retained.add(int(wanted))
+    try:
+        yield
+    finally:
+        _retained.add(-int(wanted))
 
 
 def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:
     """Return `values` as functions of `roots` whose backward is `backward`.
 
-    Usable once, like a graph not retained.
+    Usable once, like a graph not retained; inside of `retaining` again.
     """
     result: tuple[Tensor, ...] = Attach.apply(Step(tuple(values), backward), *roots)  # type: ignore[no-untyped-call]
     return result

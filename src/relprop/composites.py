@@ -1,11 +1,9 @@
-"""Composites: which rule applies where. Presets are plain lists of (where, rule); the first match wins."""
+"""Composites: which rule applies where. An ordered list of (where, rule); the first match wins."""
 
-import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +11,11 @@ from torch import nn
 
 from relprop.bounds import Bound
 from relprop.errors import RuleError
-from relprop.input_rules import Flat, ZBox
+from relprop.input_rules import ZBox
 from relprop.linear_operations import Rule
 from relprop.names import canonical_name
+from relprop.nonlinear_rules import NonlinearRule
 from relprop.provenance import Site, Slots
-from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
 Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 """Where a rule applies:
@@ -30,6 +28,10 @@ Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 - any other callable: a predicate on the `Site`;
 - a tuple of these: all of them.
 """
+
+
+LINEAR = frozenset({"dense", "convolution"})
+"""Kinds of sites that rules are for, unless their `kinds` say otherwise."""
 
 
 def convolution(site: Site) -> bool:
@@ -49,6 +51,18 @@ _FUNCTIONAL = {
 }
 
 
+@dataclass(frozen=True)
+class Depth:
+    """A place: operations that this many linear operations precede, `low` to `high`; without end for None."""
+
+    low: int
+    high: int | None = None
+
+    def __call__(self, site: Site) -> bool:
+        """Whether a site lies there."""
+        return self.low <= site.depth and (self.high is None or site.depth <= self.high)
+
+
 def _matches(where: Where, site: Site) -> bool:
     if isinstance(where, tuple):
         return all(_matches(part, site) for part in where)
@@ -59,6 +73,16 @@ def _matches(where: Where, site: Site) -> bool:
     if _is_torch_function(where):
         return canonical_name(where)[0] == site.operation
     return bool(where(site))
+
+
+def _concerns(where: Where, rule: Rule | NonlinearRule, site: Site) -> bool:
+    """Whether an entry is about a site: about operations of its kind, and about its place."""
+    kinds = getattr(rule, "kinds", LINEAR)
+    if site.kind in kinds:
+        return _matches(where, site)
+    # A rule for linear operations serves a normalisation that an entry names by its class or function.
+    named = any(isinstance(part, type) or _is_torch_function(part) for part in _parts(where))
+    return kinds == LINEAR and site.kind == "normalisation" and named and _matches(where, site)
 
 
 def _is_place(where: Any) -> bool:
@@ -83,13 +107,21 @@ def _parts(where: Where) -> tuple[Where, ...]:
 class Composite:
     """An ordered list of (where, rule): the first entry that matches an operation gives its rule.
 
+    Args:
+        entries: the list. Rules for other than linear operations (`relprop.nonlinear_rules`) concern
+            operations of their kind only.
+        start: what relevance starts from: "score", the explained score itself, or "one".
+
     Raises:
         RuleError: an entry is no pair of a place (see `Where`) and a rule.
     """
 
-    entries: tuple[tuple[Where, Rule], ...]
+    entries: tuple[tuple[Where, Rule | NonlinearRule], ...]
+    start: Literal["score", "one"] = "score"
 
-    def __init__(self, entries: Iterable[tuple[Where, Rule]]) -> None:
+    def __init__(
+        self, entries: Iterable[tuple[Where, Rule | NonlinearRule]], start: Literal["score", "one"] = "score"
+    ) -> None:
         entries = tuple(entries)
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
@@ -102,14 +134,17 @@ class Composite:
                     f"{where!r} in a composite is no place: give 'first', a glob on module paths, a module "
                     "class, a torch function, a predicate on the site, or a tuple of these."
                 )
-            if isinstance(rule, type) or not isinstance(rule, Rule):
+            if isinstance(rule, type) or not isinstance(rule, (Rule, NonlinearRule)):
                 hint = f" Write {rule.__name__}()." if isinstance(rule, type) else ""
                 raise RuleError(f"{rule!r} in a composite is no rule.{hint}")
+        if start not in ("score", "one"):
+            raise RuleError(f"a composite's start={start!r}: give 'score' or 'one'.")
         object.__setattr__(self, "entries", entries)
+        object.__setattr__(self, "start", start)
 
-    def choose(self, site: Site) -> Rule | None:
+    def choose(self, site: Site) -> Rule | NonlinearRule | None:
         """Return the rule for an operation, or None if no entry matches."""
-        return next((rule for where, rule in self.entries if _matches(where, site)), None)
+        return next((rule for where, rule in self.entries if _concerns(where, rule, site)), None)
 
     def places_without_match(self, paths: Collection[str]) -> list[str]:
         """Globs on module paths that match none of `paths`."""
@@ -120,13 +155,14 @@ class Composite:
 
     def with_bounds(self, low: Bound, high: Bound) -> "Composite":
         """Return the composite with these bounds in each `ZBox` that has none."""
-        return Composite(
+        entries = (
             (
                 where,
                 replace(rule, low=low, high=high) if isinstance(rule, ZBox) and rule.low is None else rule,
             )
             for where, rule in self.entries
         )
+        return Composite(entries, self.start)
 
     @property
     def needs_bounds(self) -> bool:
@@ -140,46 +176,3 @@ class Composite:
         if not places:
             return "none"
         return "inputs" if all("first" in _parts(where) for where in places) else "all"
-
-
-PRESETS: Mapping[str, Composite] = MappingProxyType(
-    {
-        # Montavon et al. 2017; the tutorial
-        "deep-taylor": Composite([("first", ZBox()), ("*", ZPlus())]),
-        "alpha2-beta1": Composite([("first", ZBox()), ("*", AlphaBeta(2, 1))]),
-        # Bach et al. 2015
-        "epsilon": Composite([("*", Epsilon(1e-6))]),
-        # Kohlbrenner et al. 2020
-        "epsilon-plus": Composite([(convolution, ZPlus()), ("*", Epsilon(1e-6))]),
-        "epsilon-plus-flat": Composite(
-            [(("first", convolution), Flat()), (convolution, ZPlus()), ("*", Epsilon(1e-6))]
-        ),
-        # Lapuschkin et al. 2019
-        "epsilon-alpha2-beta1": Composite([(convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
-        "epsilon-alpha2-beta1-flat": Composite(
-            [(("first", convolution), Flat()), (convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
-        ),
-        # Montavon et al. 2019
-        "epsilon-gamma-box": Composite([("first", ZBox()), (convolution, Gamma(0.25)), ("*", Epsilon(1e-6))]),
-    }
-)
-"""The composites of the literature, by name."""
-
-DEFAULT = "epsilon-gamma-box"
-DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"
-
-
-def preset(name: str) -> Composite:
-    """Return a preset by name.
-
-    Raises:
-        RuleError: there is none of this name; near matches are offered.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise RuleError(
-        f"there is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}. "
-        "A single rule is an object, such as rules=relprop.Gamma(0.25)."
-    )

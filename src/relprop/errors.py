@@ -23,3 +23,7 @@ class CoverageError(RelpropError, NotImplementedError):
 
 class FileError(RelpropError, OSError):
     """A file that is missing, damaged, of the wrong kind or cannot be written."""
+
+
+class ScoreWarning(UserWarning):
+    """The explained score is one whose explanation is easily misread: negative, or behind a softmax."""

@@ -1,41 +1,60 @@
 """The method on one screen: intercept, run, seed, backward, result."""
 
-import difflib
-import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from relprop.bounds import Bounds, bounds_of, checked_bounds
+from relprop.attach import retaining
+from relprop.baselines import Baseline, explain_by_gradient
+from relprop.bounds import Bounds
 from relprop.calls import map_tensors
-from relprop.composites import DEFAULT, DEFAULT_WITHOUT_BOUNDS, Composite, Where, preset
-from relprop.errors import CoverageError, RuleError
+from relprop.composites import Composite
+from relprop.doubts import warn_of_books, warn_of_scores
+from relprop.errors import CoverageError, InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
+from relprop.inner import Condition, InnerValues, Start, outputs_of
 from relprop.inputs import naming_inputs, put_stand_ins, require_evaluation_mode
-from relprop.intercept import Interception, intercepting
-from relprop.linear_operations import Rule
+from relprop.intercept import Interception, intercepting, unseen
 from relprop.names import canonical_name
 from relprop.operations import TABLE
-from relprop.targets import TargetLike, as_target, scores_of
+from relprop.parameters import ParameterRelevance
+from relprop.provenance import Applied
+from relprop.rule_choice import Rules, resolve
+from relprop.targets import OfClass, TargetLike, as_target, scores_of
 
-Rules = str | Composite | Iterable[tuple[Where, Rule]] | Rule | None
-"""A preset's name, a composite or its list of entries, one rule for everything, or None for what fits."""
+Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
+
+
+@overload
+def explain(
+    model: Callable[..., Any], *inputs: Any, targets: Sequence[TargetLike], **options: Any
+) -> list[Explanation]: ...
+
+
+@overload
+def explain(model: Callable[..., Any], *inputs: Any, targets: None = None, **options: Any) -> Explanation: ...
 
 
 def explain(
     model: Callable[..., Any],
     *inputs: Any,
     target: TargetLike = None,
+    targets: Sequence[TargetLike] | None = None,
     rules: Rules = None,
     bounds: Bounds | None = None,
-    accept: Collection[str | Callable[..., Any]] = (),
+    record: Collection[str] | str = (),
+    conditions: Mapping[str, Condition] | None = None,
+    start: Start | None = None,
+    parameters: Collection[str] | str = (),
+    accept: Accepted = (),
     per_operation: bool = False,
     **arguments: Any,
-) -> Explanation:
+) -> Explanation | list[Explanation]:
     """Explain which parts of the inputs made the model decide as it did, by layer-wise relevance propagation.
 
     The model is used as it is and left as it was. Its floating-point tensor arguments are explained, all
@@ -46,10 +65,20 @@ def explain(
         inputs: the model's arguments; samples are the first dimension, as in (samples, channels, height,
             width).
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
-        rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, or one rule. By
-            default "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat".
+        targets: several targets, which share one forward; the result is a list with an explanation of each.
+        rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
+            TOML or JSON file of rules (`relprop.rule_files`). By default "epsilon-gamma-box" where the
+            bounds of the input are known, else "epsilon-plus-flat". Also "gradient-times-input" and
+            "squared- gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
             channel, or tensors of a sample's shape. Models from `relprop.load` know theirs.
+        record: modules whose output's relevance is kept too, by path or glob: `explanation["layer3"]`.
+        conditions: which part of the relevance of modules' outputs goes on, by path or glob: channel
+            numbers, a mask that broadcasts to the output, or a function from relevance to such a mask. The
+            rest is in the ledger under "condition". Achtibat et al. 2023 (concept-conditional relevance).
+        start: the path of a module whose output is explained instead of the model's, or (path, call) where
+            it is called several times; a class then is a channel, summed over positions.
+        parameters: names or globs of weights whose relevance is wanted too: `explanation.parameters`.
         accept: operations without an entry in the table whose plain gradient is to be taken, by function or
             name.
         per_operation: whether the ledger also keeps books for each operation.
@@ -57,69 +86,89 @@ def explain(
             way; wrap the model in a function.
 
     Raises:
-        InputError: inputs or target that cannot be explained.
+        InputError: inputs, targets, paths or conditions that cannot be explained or do not exist.
         ModelError: a model in training mode, or whose output does not depend on the inputs.
         RuleError: rules without meaning, or an unknown preset.
         CoverageError: relevance meets operations that no entry of the table covers.
     """
     require_evaluation_mode(model)
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: compiled calls cannot be seen
-    name, composite = _resolve(model, rules, bounds)
-    goal = as_target(target)
+    name, composite = resolve(model, rules, bounds)
+    if targets is not None and target is not None:
+        raise InputError("give target=... or targets=[...], not both.")
+    goals = [as_target(goal) for goal in ([target] if targets is None else targets)]
+    if not goals:
+        raise InputError("targets=[] has no target; give at least one.")
+    if isinstance(composite, Baseline):
+        if record or conditions or start or parameters:
+            raise RuleError(
+                f"rules={name!r} is a plain gradient: record, conditions, start and parameters need rules."
+            )
+        explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
+        return explanations[0] if targets is None else explanations
+    inner = InnerValues(_as_list(record), conditions or {}, start)
     run = _interception(composite, accept, per_operation)
+    run.inner_values = inner
+    run.parameters = ParameterRelevance(model, _as_list(parameters))
     with intercepting(run):
-        names, stand_ins, stand_in_arguments = put_stand_ins(run, model, inputs, arguments)
+        names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
-        scores = scores_of(goal, output, run.ledger.samples)
-        applied = tuple(run.applied)  # checkpoints run parts of the model again in the backward
-        relevance = run.relevance(scores)
-    with torch._C.DisableTorchFunction():  # of a run around this one
-        _warn(composite, run, half=relevance[0].dtype in (torch.float16, torch.bfloat16))
+        inner.require_matches()
+        forward = Forward(names, output, name, tuple(run.applied))
+        explained = output if start is None else inner.started()
+        explanations = []
+        for number, goal in enumerate(goals, 1):
+            last = number == len(goals)
+            run.begin()
+            values = outputs_of(explained) if start is not None and isinstance(goal, OfClass) else explained
+            scores = scores_of(goal, values, run.ledger.samples)
+            warn_of_scores(run, goal, output, scores)
+            seed = torch.ones_like(scores).detach() if composite.start == "one" else None
+            with retaining(not last):
+                relevance = run.relevance(scores, seed, retain=not last)
+            explanations.append(forward.explanation(relevance, goal, values, scores, run))
+    for explanation in explanations:
+        warn_of_books(composite, run, explanation)
+    return explanations[0] if targets is None else explanations
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What the explanations of one forward share.
+
+    Attributes:
+        names: of the explained inputs.
+        output: the model's.
+        preset: name of the rules.
+        applied: rules used; kept here because checkpoints run parts of the model again in the backward.
+    """
+
+    names: list[str]
+    output: Any
+    preset: str
+    applied: tuple[Applied, ...]
+
+    @unseen
+    def explanation(
+        self, relevance: Sequence[Tensor], goal: Any, values: Any, scores: Tensor, run: Interception
+    ) -> Explanation:
+        """Put together the explanation of one target."""
         return Explanation(
-            relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
-            output=map_tensors(Tensor.detach, output),
-            target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
+            relevance=relevance[0] if len(relevance) == 1 else dict(zip(self.names, relevance, strict=True)),
+            output=map_tensors(Tensor.detach, self.output),
+            target=goal.classes(values.detach()) if hasattr(goal, "classes") else goal,
             score=scores.detach(),
-            preset=name,
-            rules=applied,
+            preset=self.preset,
+            rules=self.applied,
             ledger=run.ledger,
+            inner={} if run.inner_values is None else run.inner_values.relevance(),
+            parameters={} if run.parameters is None else run.parameters.relevance,
         )
-
-
-def _warn(composite: Composite, run: Interception, half: bool) -> None:
-    """Warn of what makes a result doubtful: books that do not close, and places that do not exist."""
-    gap = float(run.ledger.gap.max())
-    if not gap <= (0.2 if half else 0.05):
-        accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
-        why = (
-            f"accepted without a rule: {', '.join(accepted)}"
-            if accepted
-            else "look for NaN in the model's weights"
-        )
-        warnings.warn(
-            f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
-            "See print(explanation.ledger).",
-            stacklevel=3,
-        )
-    paths = {a.path for a in run.applied}
-    for place in composite.places_without_match(paths):
-        near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
-        warnings.warn(
-            f"{place!r} in the composite matches no module with a linear operation"
-            + (f"; near it are {near}." if near else "; explanation.rules has the paths."),
-            stacklevel=3,
-        )
-
-
-def _as_list(accept: Collection[str | Callable[..., Any]] | str) -> Collection[str | Callable[..., Any]]:
-    return [accept] if isinstance(accept, str) else accept
 
 
 @contextmanager
-def propagating(
-    rules: Rules, bounds: Bounds | None = None, accept: Collection[str | Callable[..., Any]] = ()
-) -> Iterator[Interception]:
+def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Interception]:
     """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
 
     Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
@@ -130,7 +179,9 @@ def propagating(
     Raises:
         CoverageError: at the end, if relevance met operations that are not covered.
     """
-    composite = _resolve(None, rules, bounds)[1]
+    name, composite = resolve(None, rules, bounds)
+    if isinstance(composite, Baseline):
+        raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
     with intercepting(_interception(composite, accept, per_operation=False, any_leaf=True)) as run:
         yield run
     if run.gaps:
@@ -138,10 +189,7 @@ def propagating(
 
 
 def _interception(
-    composite: Composite,
-    accept: Collection[str | Callable[..., Any]],
-    per_operation: bool,
-    any_leaf: bool = False,
+    composite: Composite, accept: Accepted, per_operation: bool, any_leaf: bool = False
 ) -> Interception:
     return Interception(
         TABLE,
@@ -153,32 +201,5 @@ def _interception(
     )
 
 
-def _resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Composite]:
-    """Return the rules' name and the composite, with bounds where it needs them."""
-    bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
-    if rules is None:
-        rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
-    name = rules if isinstance(rules, str) else str(rules) if isinstance(rules, Rule) else "composite"
-    composite = _composite(rules)
-    if composite.needs_bounds:
-        if bounds is None:
-            raise RuleError(
-                f"rules={name!r} has a box rule, which needs the smallest and largest value of the input: "
-                "explain(..., bounds=(low, high))."
-            )
-        composite = composite.with_bounds(*bounds)
-    return name, composite
-
-
-def _composite(rules: Rules) -> Composite:
-    if isinstance(rules, Composite):
-        return rules
-    if isinstance(rules, str):
-        return preset(rules)
-    if isinstance(rules, Rule):
-        return Composite([("*", rules)])
-    if isinstance(rules, Iterable) and not isinstance(rules, Mapping):
-        return Composite(rules)
-    raise RuleError(
-        f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
-    )
+def _as_list(value: Any) -> Collection[Any]:
+    return [value] if isinstance(value, str) or callable(value) else value

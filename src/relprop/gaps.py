@@ -26,19 +26,10 @@ class Gap:
         return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
 
 
-_SCORES = (
-    "explain the scores before it: leave the last layer out of the model, or choose them with target=..."
-)
-
 REASONS = {
-    "softmax": _SCORES,
-    "log_softmax": _SCORES,
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
     "backward": "the model computes gradients of its own, which would be relevance coefficients here",
-    "setitem": "assigning to a part of a tensor is not covered yet; use torch.cat or masked_fill",
     "data": "writing to .data is out of relprop's sight",
-    "batch_norm": "batch normalization is not covered yet; fold it into the convolution before it with "
-    "torch.nn.utils.fusion.fuse_conv_bn_eval",
 }
 """Better advice than that there is no entry."""
 

@@ -31,6 +31,11 @@ class _InputRule(PrintedRule):
     def puts_relevance(self) -> bool:
         return True
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether outputs without relevance matter to the rule."""
+        return False
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ZBox(_InputRule):
@@ -108,7 +113,7 @@ class ZBox(_InputRule):
         den = op.z + (L_r - L_m if op.b is None else L_r - L_m - op.b)
         den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
         s = divide(R, den)
-        by_w, by_absolute = op.map.transpose_both(s, op.weight.detach(), absolute_w, op.x.shape)
+        by_w, by_absolute = op.transpose_both(s, op.weight, absolute_w)
         direct = torch.addcmul((op.x - m) * by_w, r, by_absolute)
         return Propagated(direct=direct, absorbed={"no contribution": leftover(R, s, den)})
 
@@ -142,9 +147,7 @@ class Flat(_InputRule):
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         R, n = incoming.relevance, op.fan_in()
         s = divide(R, n)
-        return Propagated(
-            direct=op.map.spread(s, op.x.shape), absorbed={"no contribution": leftover(R, s, n)}
-        )
+        return Propagated(direct=op.spread(s), absorbed={"no contribution": leftover(R, s, n)})
 
 
 def _same_bound(a: Bound | None, b: Bound | None) -> bool:

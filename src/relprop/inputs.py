@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError, RelpropError
-from relprop.intercept import Interception
 
 
 def put_stand_ins(
-    run: Interception, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
+    stand_in: Callable[[Tensor], Tensor],
+    model: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    arguments: dict[str, Any],
 ) -> tuple[list[str], list[Any], dict[str, Any]]:
-    """Put stand-ins in the place of the inputs to explain; return also their names."""
+    """Put stand-ins in the place of the inputs to explain; return also the names of these."""
     with torch._C.DisableTorchFunction():  # these looks at the inputs are not the model's
         forward = model.forward if isinstance(model, nn.Module) else model
         try:
@@ -36,7 +38,7 @@ def put_stand_ins(
             raise InputError(
                 f"the inputs have different numbers of samples in their first dimension: {samples}."
             )
-    standing = {name: run.explain_input(value) for name, value in explained.items()}
+    standing = {name: stand_in(value) for name, value in explained.items()}
     replaced = [(name, standing.get(name, value)) for name, value in given]
     return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from operator import attrgetter
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
 
+if TYPE_CHECKING:
+    from relprop.inner import InnerValues
+    from relprop.parameters import ParameterRelevance
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,7 +49,7 @@ class _Active(threading.local):
 _active = _Active()
 
 
-def _unseen(method: Callable[P, T]) -> Callable[P, T]:
+def unseen(method: Callable[P, T]) -> Callable[P, T]:
     """Keep the mode from seeing the calls of a method of its own that runs outside of a handler."""
 
     @wraps(method)
@@ -66,6 +70,9 @@ class Interception(TorchFunctionMode):
         per_operation: whether the ledger keeps books for each operation.
         accept: names of operations whose plain gradient is taken although no entry covers them.
         any_leaf: whether every leaf that requires a gradient and is no parameter is an explained input.
+        inner_values: what is done at the outputs of modules (`relprop.inner`), if anything.
+        note: called for each call with path, operation, how it is crossed ("" if as its family), and gaps.
+        parameters: collects the relevance of parameters (`relprop.parameters`), if it is wanted.
     """
 
     def __init__(
@@ -77,6 +84,9 @@ class Interception(TorchFunctionMode):
         per_operation: bool = False,
         accept: Collection[str] = (),
         any_leaf: bool = False,
+        inner_values: "InnerValues | None" = None,
+        parameters: "ParameterRelevance | None" = None,
+        note: Callable[[str, str, str, list[Gap]], None] | None = None,
     ) -> None:
         super().__init__()
         self.table = table
@@ -85,6 +95,10 @@ class Interception(TorchFunctionMode):
         self.slots = slots
         self.accept = frozenset(accept)
         self.any_leaf = any_leaf
+        self.inner_values = inner_values
+        self.parameters = parameters
+        self.note = note
+        self.remark = ""
         self.applied: list[Applied] = []
         self.modules = ModulePaths()
         self.gaps: list[Gap] = []
@@ -128,19 +142,30 @@ class Interception(TorchFunctionMode):
 
         return attach([empty_slot(tensor)], [tensor], backward)[0]
 
-    def keep(self, tensor: Tensor) -> Kept:
-        """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile."""
-        return self._keeper.keep(tensor)
+    def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
+        """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile.
+
+        Clippable: or, behind a ReLU, what the ReLU makes of it (see `Kept`).
+        """
+        return self._keeper.keep(tensor, clippable=clippable)
 
     def native(self, call: Call) -> Any:
         """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
+        clipping = call.name == "relu"
         if call.inplace:
-            self._keeper.before_write(call.target)
-        return call.run()
+            self._keeper.before_write(call.target, clipping=clipping)
+        result = call.run()
+        if clipping:
+            self._keeper.clip(call.target, result)
+        return result
+
+    def perform(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a torch function as the model would, for an operation that is written out as its parts."""
+        return self.__torch_function__(function, (), args, kwargs)
 
     def site(self, call: Call, kind: str, depth: int) -> Site:
         """Where a call stands."""
-        return Site(self.modules.path, self.modules.modules, call.name, kind, depth == 0)
+        return Site(self.modules.path, self.modules.modules, call.name, kind, depth)
 
     def source(self, constant: Tensor, operation: str) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
@@ -169,7 +194,14 @@ class Interception(TorchFunctionMode):
 
     # ---- the inputs and the end of a run ----
 
-    @_unseen
+    def begin(self) -> None:
+        """Open new books, for another target of the same forward."""
+        self.ledger = Ledger(samples=self.ledger.samples, per_operation=self.ledger.per_operation)
+        for collected in (self.inner_values, self.parameters):
+            if collected is not None:
+                collected.begin()
+
+    @unseen
     def explain_input(self, tensor: Tensor) -> Tensor:
         """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
         root = tensor.detach().requires_grad_()
@@ -187,8 +219,15 @@ class Interception(TorchFunctionMode):
         """Shapes of the explained inputs."""
         return [tuple(root.shape) for root, _ in self._leaves]
 
-    def relevance(self, scores: Tensor) -> tuple[Tensor, ...]:
+    def relevance(
+        self, scores: Tensor, seed: Tensor | None = None, *, retain: bool = False
+    ) -> tuple[Tensor, ...]:
         """Propagate the scores, one for each sample, and return the relevance of each input.
+
+        Args:
+            scores: (samples,).
+            seed: the relevance to start from, (samples,); by default the scores themselves.
+            retain: whether other scores of the same forward are propagated after these.
 
         Raises:
             CoverageError: relevance met operations that are not covered; all of them are named.
@@ -199,33 +238,37 @@ class Interception(TorchFunctionMode):
         # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
         found = torch.autograd.graph._engine_run_backward(
             (scores,),
-            (torch.ones_like(scores),),
-            False,  # retain_graph
+            (self._coefficients(scores, seed),),
+            retain,  # retain_graph
             False,  # create_graph
             variables,
             True,  # allow_unused
             accumulate_grad=False,
         )
-        return self._collect(scores, dict(zip(variables, found, strict=True)))
+        return self._collect(scores if seed is None else seed, dict(zip(variables, found, strict=True)))
 
-    @_unseen
+    @unseen
+    def _coefficients(self, scores: Tensor, seed: Tensor | None) -> Tensor:
+        return torch.ones_like(scores) if seed is None else divide(seed, scores.detach())
+
+    @unseen
     def _require_covered(self, scores: Tensor) -> None:
         if self.gaps:
             raise CoverageError(coverage_message(self.gaps))
         if not scores.requires_grad:
             raise ModelError(disconnected_message(self.cuts))
 
-    @_unseen
-    def _collect(self, scores: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
+    @unseen
+    def _collect(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
         """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
         relevance = []
         for root, slot in self._leaves:
             c, direct = found[root], None if slot is None else found[slot]
             R = torch.zeros_like(root) if c is None else root * c
             relevance.append((R if direct is None else R + direct).detach())
-        self.ledger.seed = self.ledger.per_sample(scores)
+        self.ledger.seed = self.ledger.per_sample(seed)
         self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
-        self.ledger.find_mixture(torch.finfo(scores.dtype).eps ** 0.5)
+        self.ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return tuple(relevance)
 
     # ---- the mode ----
@@ -265,8 +308,10 @@ class Interception(TorchFunctionMode):
             self._written.append(call.target if call.target._base is None else call.target._base)
         entry = self.table.get(call.name)
         if entry is None:
-            return self._without_entry(call, relevant)
-        result = entry(self, call)
+            with self._noted(call):
+                return self._without_entry(call, relevant)
+        with self._noted(call):
+            result = entry(self, call)
         if call.inplace and result is not (target := call.target):
             # The entry worked out of place; autograd lets the copy take the place of the target's history.
             tag = self.tag(result)
@@ -275,6 +320,19 @@ class Interception(TorchFunctionMode):
             self.set_tag(target, tag)
             return target
         return result
+
+    @contextmanager
+    def _noted(self, call: Call) -> Iterator[None]:
+        """Report how a call is crossed, if somebody wants to know."""
+        if self.note is None:
+            yield
+            return
+        applied, gaps, self.remark = len(self.applied), len(self.gaps), ""
+        yield
+        how = self.remark or ", ".join(str(a.rule) for a in self.applied[applied:])
+        if call.name in self.table or len(self.gaps) > gaps:
+            self.note(self.modules.path, call.name, how, self.gaps[gaps:])
+        self.remark = ""
 
     def _without_entry(self, call: Call, relevant: list[Tensor]) -> Any:
         versions = {id(t): t._version for t in relevant}
@@ -302,12 +360,18 @@ class Interception(TorchFunctionMode):
                 else:
                     self._foreign(tensor, f"made an input of {name} out of relprop's sight")
 
-    @_unseen
-    def after_module(self, module: nn.Module, output: Any) -> None:
-        """Find what interception cannot see where it is best named: at the end of the module that did it."""
+    @unseen
+    def after_module(self, module: nn.Module, output: Any) -> Any:
+        """Find what interception cannot see where it is best named: at the end of the module that did it.
+
+        Returns the output, or what takes its place.
+        """
         for tensor in tensors_in(output):
             if tensor.grad_fn is not None and tensor not in self._tags:
                 self._foreign(tensor, f"relprop cannot see inside {type(module).__name__}")
+        if self.inner_values is None or not torch.is_grad_enabled():
+            return output
+        return self.inner_values.after_module(self, self.modules.path, output)
 
     def _foreign(self, tensor: Tensor, reason: str) -> None:
         assert tensor.grad_fn is not None

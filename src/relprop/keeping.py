@@ -1,4 +1,9 @@
-"""Values that a backward pass still needs survive in-place operations: copy on write, by storage."""
+"""Values that a backward pass still needs survive in-place operations: copy on write, by storage.
+
+The output z of a linear operation is an exception. Behind a ReLU no relevance comes to z < 0, so that
+max(0, z), which autograd keeps anyway, does in its place: a `Kept` that is `clippable` takes it, and z can
+go.
+"""
 
 import weakref
 from collections import defaultdict
@@ -10,11 +15,18 @@ from relprop.errors import ModelError
 
 
 class Kept:
-    """A value as it was when it was kept. Shares memory with the tensor until that is overwritten."""
+    """A value as it was when it was kept. Shares memory with the tensor until that is overwritten.
 
-    __slots__ = ("__weakref__", "_tensor", "_version")
+    Attributes:
+        clippable: whether max(0, value) would do.
+        clipped: whether it is that by now.
+    """
 
-    def __init__(self, tensor: Tensor) -> None:
+    __slots__ = ("__weakref__", "_tensor", "_version", "clippable", "clipped")
+
+    def __init__(self, tensor: Tensor, *, clippable: bool = False) -> None:
+        self.clippable = clippable
+        self.clipped = False
         self._tensor = tensor.detach()
         self._version = _version(tensor)
 
@@ -43,6 +55,20 @@ class Kept:
             self._tensor = self._tensor.clone()
             self._version = _version(self._tensor)
 
+    def could_clip(self, x: Tensor) -> bool:
+        """Whether x is what was kept, element by element, and max(0, x) would do."""
+        mine = self._tensor
+        same = (mine.data_ptr(), mine.shape, mine.stride()) == (x.data_ptr(), x.shape, x.stride())
+        return self.clippable and same
+
+    def clip(self, x: Tensor, y: Tensor) -> bool:
+        """Take y = max(0, x) in the place of x, if x is what was kept and y will do."""
+        if not (self.could_clip(x) and (x is y or self._intact)):
+            return False
+        self._tensor, self.clipped = y.detach(), True
+        self._version = _version(self._tensor)
+        return True
+
     @property
     def _intact(self) -> bool:
         return _version(self._tensor) == self._version
@@ -54,22 +80,42 @@ class Keeper:
     def __init__(self) -> None:
         self._by_storage: defaultdict[int, list[weakref.ref[Kept]]] = defaultdict(list)
 
-    def keep(self, tensor: Tensor) -> Kept:
-        """Keep the present value of `tensor`."""
-        kept = Kept(tensor)
-        if tensor.layout == torch.strided:
-            self._by_storage[_storage(tensor)].append(weakref.ref(kept))
+    def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
+        """Keep the present value of `tensor`; clippable: or max(0, value), where a ReLU makes that of it."""
+        kept = Kept(tensor, clippable=clippable)
+        self._note(kept, tensor)
         return kept
 
-    def before_write(self, tensor: Tensor) -> None:
-        """Copy every kept value that shares memory with `tensor`, which is about to be overwritten."""
+    def before_write(self, tensor: Tensor, *, clipping: bool = False) -> None:
+        """Copy every kept value that shares memory with `tensor`, which is about to be overwritten.
+
+        Clipping: by a ReLU, so that clippable values need no copy; `clip` follows.
+        """
         if tensor.layout != torch.strided:
             return
+        waiting = []
         for reference in self._by_storage.pop(_storage(tensor), ()):
             kept = reference()
             # A storage's address is used again once it is freed, but a kept value keeps its storage alive.
-            if kept is not None:
+            if kept is not None and clipping and kept.could_clip(tensor):
+                waiting.append(reference)
+            elif kept is not None:
                 kept.copy()
+        if waiting:
+            self._by_storage[_storage(tensor)] = waiting
+
+    def clip(self, x: Tensor, y: Tensor) -> None:
+        """Let kept clippable values of x be y = max(0, x), which may be the same memory."""
+        if x.layout != torch.strided:
+            return
+        for reference in list(self._by_storage.get(_storage(x), ())):
+            kept = reference()
+            if kept is not None and kept.clip(x, y) and x is not y:
+                self._note(kept, y)
+
+    def _note(self, kept: Kept, tensor: Tensor) -> None:
+        if tensor.layout == torch.strided:
+            self._by_storage[_storage(tensor)].append(weakref.ref(kept))
 
 
 def _storage(tensor: Tensor) -> int:

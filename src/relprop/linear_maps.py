@@ -43,7 +43,27 @@ class LinearMap(ABC):
 
     @abstractmethod
     def align_bias(self, bias: Tensor) -> Tensor:
-        """Return the bias, of shape (out,), shaped for broadcasting against the output."""
+        """Return a bias, (out,) or of the output's own shape, shaped for broadcasting against the output."""
+
+    def fits(self, weight: Tensor) -> bool:
+        """Whether a weight of this shape can be applied."""
+        return True
+
+    def contributions(self, weight: Tensor) -> int:
+        """How many inputs an output has at most."""
+        return weight.numel()
+
+    def channels(self, weight: Tensor, shape: Size) -> int | None:
+        """How many input channels, in dimension 1, the weight has; None where its inputs lie elsewhere."""
+        return None
+
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        """Return the weight that stands for multiplying input channels by `factors` beforehand."""
+        raise NotImplementedError
+
+    def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        """Return the weight that stands for multiplying outputs by `factors`, (out,), afterwards."""
+        raise NotImplementedError
 
     @abstractmethod
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
@@ -66,6 +86,21 @@ class Dense(LinearMap):
     """
 
     transposed: bool = False
+
+    def fits(self, weight: Tensor) -> bool:
+        return weight.dim() == 2
+
+    def contributions(self, weight: Tensor) -> int:
+        return weight.shape[0 if self.transposed else 1]
+
+    def channels(self, weight: Tensor, shape: Size) -> int | None:
+        return weight.shape[0 if self.transposed else 1] if len(shape) == 2 else None
+
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        return weight * (factors[:, None] if self.transposed else factors)
+
+    def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        return weight * (factors if self.transposed else factors[:, None])
 
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x @ (weight if self.transposed else weight.t())
@@ -110,6 +145,26 @@ class Convolution(LinearMap):
     kernel: tuple[int, ...]
     pads: tuple[int, ...] = ()
 
+    def contributions(self, weight: Tensor) -> int:
+        channels = len(weight) // self.groups if self.transposed else weight.shape[1]
+        return channels * prod(self.kernel)
+
+    def channels(self, weight: Tensor, shape: Size) -> int | None:
+        return shape[1]
+
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        if self.transposed:
+            return weight * _beside(factors, weight)
+        # The input channels of each group stand beside the outputs of that group.
+        per_output = factors.reshape(self.groups, 1, -1).expand(-1, len(weight) // self.groups, -1)
+        return weight * _beside(per_output.reshape(weight.shape[:2]), weight)
+
+    def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        if not self.transposed:
+            return weight * _beside(factors, weight)
+        per_input = factors.reshape(self.groups, 1, -1).expand(-1, len(weight) // self.groups, -1)
+        return weight * _beside(per_input.reshape(weight.shape[:2]), weight)
+
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._apply(x, weight, self.groups)
 
@@ -142,7 +197,7 @@ class Convolution(LinearMap):
         return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
 
     def align_bias(self, bias: Tensor) -> Tensor:
-        return bias.reshape(-1, *[1] * len(self.stride))
+        return bias if bias.dim() > 1 else bias.reshape(-1, *[1] * len(self.stride))
 
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         if value.dim() == 1 and value.shape[0] == shape[1]:
@@ -162,14 +217,106 @@ class Convolution(LinearMap):
         return output
 
     def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
-        # The input's values do not matter for its gradient, its shape does.
-        x = s.new_empty(()).expand(shape)
-        if self.pads:
-            x = F.pad(x, self.pads)
-        padded: Tensor = torch.ops.aten.convolution_backward(
-            s, x, weight, None, *self._geometry, groups, (True, False, False)
-        )[0]
-        return F.pad(padded, [-pad for pad in self.pads]) if self.pads else padded
+        # The transpose of a convolution is a transposed one, and the other way round.
+        space = list(shape[2:])
+        for i, pad in enumerate(self.pads):  # F.pad counts dimensions from the last
+            space[-1 - i // 2] += pad
+        extra = [0] * len(space)
+        if not self.transposed:
+            geometry = zip(s.shape[2:], self.stride, self.padding, self.dilation, self.kernel, strict=True)
+            reach = [(n - 1) * step - 2 * p + d * (k - 1) + 1 for n, step, p, d, k in geometry]
+            extra = [size - reached for size, reached in zip(space, reach, strict=True)]
+        result: Tensor = torch.ops.aten.convolution(
+            s, weight, None, self.stride, self.padding, self.dilation, not self.transposed, extra, groups
+        )
+        if self.transposed:
+            for i, size in enumerate(space, 2):  # with an output padding of a stride it would be more
+                result = result.narrow(i, 0, size)
+        return F.pad(result, [-pad for pad in self.pads]) if self.pads else result
+
+
+@dataclass(frozen=True)
+class Scaling(LinearMap):
+    """Each channel, in dimension 1, is multiplied by a number: weight (channels,). A batch norm alone."""
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x * self._beside(weight, x.dim())
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return s * self._beside(weight, s.dim())
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return s
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return torch.tensor(1.0)
+
+    def contributions(self, weight: Tensor) -> int:
+        return 1
+
+    def outputs(self, weight: Tensor) -> int:
+        return len(weight)
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        if value.dim() == 1 and len(value) == shape[1]:
+            value = self._beside(value, len(shape))
+        return _expand(value, Size([1, *shape[1:]]))
+
+    @staticmethod
+    def _beside(weight: Tensor, dimensions: int) -> Tensor:
+        return weight.reshape(-1, *[1] * (dimensions - 2))
+
+
+@dataclass(frozen=True)
+class Contraction(LinearMap):
+    """An einsum of the input with a constant, and what can be written as one, such as batched products.
+
+    Attributes:
+        x: letters of the input's dimensions.
+        w: letters of the weight's.
+        z: letters of the output's.
+        weight_shape: shape of the weight.
+    """
+
+    x: str
+    w: str
+    z: str
+    weight_shape: tuple[int, ...]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.einsum(f"{self.x},{self.w}->{self.z}", x, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        # Dimensions of the input that were summed over, and are none of the weight's, get equal parts.
+        known = "".join(letter for letter in self.x if letter in self.z + self.w)
+        back = torch.einsum(f"{self.z},{self.w}->{known}", s, weight)
+        for position, letter in enumerate(self.x):
+            if letter not in known:
+                back = back.unsqueeze(position)
+        return back.expand(shape)
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return self.transpose(s, s.new_ones(self.weight_shape), shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return self.apply(torch.ones(1, *shape[1:]), torch.ones(self.weight_shape))
+
+    def outputs(self, weight: Tensor) -> int:
+        raise NotImplementedError("nothing is folded into a contraction")
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        return _expand(value, Size([1, *shape[1:]]))
+
+
+def _beside(factors: Tensor, weight: Tensor) -> Tensor:
+    """Factors for the first dimensions of a weight, shaped for broadcasting against it."""
+    return factors.reshape(*factors.shape, *[1] * (weight.dim() - factors.dim()))
 
 
 def _expand(value: Tensor, shape: Size) -> Tensor:

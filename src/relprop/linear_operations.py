@@ -1,5 +1,6 @@
 """One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
 
+import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
@@ -9,6 +10,11 @@ from torch import Tensor
 
 from relprop import weights
 from relprop.linear_maps import LinearMap
+
+FEW = 25
+"""Contributions to an output that are few: those of a 5 × 5 kernel on one channel."""
+
+Modify = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -20,8 +26,9 @@ class LinearOperation:
         x: input (samples, ...), detached.
         z: output (samples, ...), bias included, detached.
         weight: as the model holds it, so that modified weights are found in the cache.
-        bias: (out,) or None, detached.
+        bias: (out,), or shaped as it is added to the output, or None; detached.
         nonnegative: whether the input is known to be non-negative.
+        scaled: whether a batch norm or the like is part of it, so that z is rounded in another way.
     """
 
     map: LinearMap
@@ -30,6 +37,7 @@ class LinearOperation:
     weight: Tensor
     bias: Tensor | None
     nonnegative: bool
+    scaled: bool = False
 
     @property
     def b(self) -> Tensor | None:
@@ -39,7 +47,12 @@ class LinearOperation:
     @property
     def z0(self) -> Tensor:
         """The output without bias."""
-        return self.z if self.b is None else self.z - self.b
+        if self.b is None:
+            return self.z
+        z0 = self.z - self.b
+        if self.scaled:  # then an output without contributions differs from the bias by rounding
+            z0 = z0.masked_fill(z0.abs() <= tolerance(z0.dtype) * self.b.abs(), 0)
+        return z0
 
     def forward(self, weight: Tensor) -> Tensor:
         """L_weight(x)."""
@@ -49,6 +62,14 @@ class LinearOperation:
         """T_weight(s)."""
         return self.map.transpose(s, weight.detach(), self.x.shape)
 
+    def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """T_one(s) and T_other(s)."""
+        return self.map.transpose_both(s, one.detach(), other.detach(), self.x.shape)
+
+    def spread(self, s: Tensor) -> Tensor:
+        """T_1(s), with all weights one."""
+        return self.map.spread(s, self.x.shape)
+
     def magnitude(self) -> Tensor:
         """A = L_|w|(|x|)."""
         return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
@@ -57,21 +78,40 @@ class LinearOperation:
         """P, the sum of positive contributions, and the size of its rounding errors.
 
         For non-negative inputs P is a sum of what is not negative, exact to the last digits; for others a
-        difference, (z0 + A)/2.
+        difference, (z0 + A)/2, unless the contributions are few.
         """
-        if self.nonnegative:
-            return self.forward(weights.positive(self.weight)), smallest(self.z.dtype)
+        if self.nonnegative or self.few:
+            return self._sum_of(weights.positive, weights.negative), smallest(self.z.dtype)
         A = self.magnitude()
         return (self.z0 + A) / 2, self._noise(A)
 
-    def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor]:
+    def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor | float]:
         """P and N, positive and negative contributions, each with the size of rounding errors.
 
-        N = z0 - P is a difference for all inputs.
+        N = z0 - P is a difference for all inputs, unless the contributions are few.
         """
         P, noise = self.positive_part()
+        if self.few:
+            return P, noise, self._sum_of(weights.negative, weights.positive), noise
         N = self.z0 - P
         return P, noise, N, self._noise(P - N)
+
+    @property
+    def few(self) -> bool:
+        """Whether outputs have few contributions, as in depthwise convolutions.
+
+        Sums of those of one sign are tiny then for some outputs, and differences would lose them to
+        rounding. They are summed by themselves, which costs little where they are few.
+        """
+        depthwise = getattr(self.map, "groups", 1) == self.x.shape[1]
+        return depthwise or self.map.contributions(self.weight) <= FEW
+
+    def _sum_of(self, with_positive: Modify, with_negative: Modify) -> Tensor:
+        """Sum of the contributions of one sign: from positive inputs, and from negative ones."""
+        if self.nonnegative:
+            return self.forward(with_positive(self.weight))
+        up = self.map.apply(self.x.clamp(min=0), with_positive(self.weight))
+        return up + self.map.apply(self.x.clamp(max=0), with_negative(self.weight))
 
     def _noise(self, magnitude: Tensor) -> Tensor:
         """Rounding errors of differences of sums of this size; z0 = z - b is one itself."""
@@ -157,7 +197,8 @@ OPTION = {"option": True}
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
     """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
-    return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
+    least = smallest(R.dtype)
+    return (R / denominator).masked_fill_((denominator < least) & (denominator > -least), 0)
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
@@ -166,13 +207,33 @@ def times(c: Tensor, constant: Tensor | float) -> Tensor:
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
-    """R - s·denominator: what a quotient s = R/denominator did not take along."""
-    return torch.addcmul(R, s, denominator, value=-1)
+    """R - s·denominator: what a quotient s = R/denominator did not take along, summed as by `summed`."""
+    return summed(torch.addcmul(R, s, denominator, value=-1))
+
+
+def summed(amount: Tensor) -> Tensor:
+    """R - s·denominator, what a quotient s = R/denominator did not take along; sums as of `summed`."""
+    wide = torch.float32 if amount.dtype in (torch.float16, torch.bfloat16) else amount.dtype
+    return amount.flatten(1).sum(1, dtype=wide)
 
 
 def tolerance(dtype: torch.dtype) -> float:
     """Relative size under which a difference of two sums of contributions counts as rounding noise."""
     return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
+
+
+def resolved(epsilon: float, dtype: torch.dtype) -> float:
+    """ε, raised in half precision to what makes a difference to an output of one."""
+    finest = torch.finfo(dtype).eps
+    if finest < 1e-5 or epsilon == 0 or epsilon >= finest:
+        return epsilon
+    warnings.warn(
+        f"ε = {epsilon:g} is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is "
+        f"taken "
+        "instead.",
+        stacklevel=2,
+    )
+    return finest
 
 
 def smallest(dtype: torch.dtype) -> float:

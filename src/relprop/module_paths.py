@@ -63,24 +63,26 @@ class ModulePaths:
 
 @contextmanager
 def follow_modules(
-    paths: ModulePaths, active: Callable[[], bool], after: Callable[[nn.Module, Any], None]
+    paths: ModulePaths, active: Callable[[], bool], after: Callable[[nn.Module, Any], Any]
 ) -> Iterator[None]:
     """Keep `paths` up to date while the context is open.
 
     Args:
         paths: the stack to keep.
         active: whether the module that runs now, in this thread, belongs to this context.
-        after: called with each module of the context and its output.
+        after: called with each module of the context and its output; returns what takes the output's place.
     """
 
     def enter(module: nn.Module, _arguments: Any) -> None:
         if active():
             paths.enter(module)
 
-    def leave(module: nn.Module, _arguments: Any, output: Any) -> None:
-        if active():
-            after(module, output)
-            paths.leave(module)
+    def leave(module: nn.Module, _arguments: Any, output: Any) -> Any:
+        if not active():
+            return None
+        output = after(module, output)
+        paths.leave(module)
+        return output
 
     handles = [
         register_module_forward_pre_hook(enter),

@@ -1,11 +1,14 @@
 """What is known of a tensor on the way of relevance, and of the place where an operation stands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+Watch = Callable[[Tensor | None, Tensor | None, Tensor], tuple[Tensor | None, Tensor | None]]
+"""Sees relevance arrive at a value, as coefficient and slot's gradient, and returns what goes on of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +18,35 @@ class Origin:
     Attributes:
         x: the operand.
         version: of the operand's memory when the operation ran.
+        watches: of values that are passed by when a later operation attaches to the operand.
     """
 
     x: Tensor
     version: int
+    watches: tuple[Watch, ...] = ()
 
     @property
     def intact(self) -> bool:
         """Whether the operand still has the value that the operation saw."""
         return self.x._version == self.version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointwise(Origin):
+    """A tensor that is a function of an earlier one, element by element, however many calls it took.
+
+    Attributes:
+        x: the root: the tensor that the chain of calls began with.
+        function: from values of the root to those of the tensor.
+        names: of the operations among the calls.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    names: frozenset[str] = frozenset()
+
+    def same_root(self, other: "Pointwise") -> bool:
+        """Whether both are functions of one value."""
+        return self.x is other.x and self.version == other.version
 
 
 @dataclass(frozen=True)
@@ -37,12 +60,17 @@ class Tag:
             the tensor's own gradient is. Only rules that put relevance on zeros need it; None where there are
             none.
         origin: what an operation left here for a later one to re-root on: see `Origin`.
+        pointwise: the root that the tensor is a pointwise function of; None if it is a root itself.
+        gate: name of the operation that made it a gate or a statistic, which weighs other values and gets no
+            relevance of them: "sigmoid", "softmax", "rsqrt"; empty for signals.
     """
 
     depth: int = 0
     nonnegative: bool = False
     slot: Tensor | None = None
     origin: Origin | None = None
+    pointwise: Pointwise | None = None
+    gate: str = ""
 
 
 Slots = Literal["none", "inputs", "all"]
@@ -57,15 +85,21 @@ class Site:
         path: of the innermost running module, within the explained model.
         modules: the running modules, outermost first.
         operation: canonical name, such as "conv2d".
-        kind: family of the operation: "dense" or "convolution".
-        first: whether no linear operation lies between the explained inputs and this one.
+        kind: family of the operation: "dense" or "convolution", which need a rule; "normalisation",
+            "product", "max-pool", "sum", which have one.
+        depth: how many linear operations lie between the explained inputs and this one.
     """
 
     path: str
     modules: tuple[nn.Module, ...]
     operation: str
     kind: str
-    first: bool
+    depth: int
+
+    @property
+    def first(self) -> bool:
+        """Whether no linear operation lies between the explained inputs and this one."""
+        return self.depth == 0
 
 
 @dataclass(frozen=True)
@@ -87,4 +121,5 @@ def empty_slot(tensor: Tensor) -> Tensor:
 
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False, slot: Tensor | None = None) -> Tag:
     """What holds of a result of operands with these tags."""
-    return Tag(depth=max(tag.depth for tag in tags), nonnegative=nonnegative, slot=slot)
+    gate = tags[0].gate if all(tag.gate for tag in tags) else ""
+    return Tag(depth=max(tag.depth for tag in tags), nonnegative=nonnegative, slot=slot, gate=gate)

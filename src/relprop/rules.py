@@ -28,7 +28,9 @@ from relprop.linear_operations import (
     Propagated,
     divide,
     leftover,
+    resolved,
     smallest,
+    summed,
 )
 
 Bias = Literal["absorb", "ignore", "distribute"]
@@ -58,6 +60,11 @@ class _SharingRule(PrintedRule):
     def puts_relevance(self) -> bool:
         return self.bias == "distribute"
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether outputs without relevance matter to the rule."""
+        return False
+
     def _share_out(
         self, op: LinearOperation, R: Tensor, part: Tensor, share: Tensor | None, send: Send
     ) -> Propagated:
@@ -72,8 +79,9 @@ class _SharingRule(PrintedRule):
         """
         den = part if share is None or self.bias == "ignore" else part + share
         s = divide(R, den)
-        result = Propagated(send(s), absorbed={"no contribution": leftover(R, s, den)})
-        return self._account_for_bias(op, s, share, result)
+        absorbed = {"no contribution": leftover(R, s, den)}
+        del R, den, part
+        return self._account_for_bias(op, s, share, Propagated(send(s), absorbed=absorbed))
 
     def _account_for_bias(
         self, op: LinearOperation, s: Tensor, share: Tensor | None, result: Propagated
@@ -101,28 +109,51 @@ class _SharingRule(PrintedRule):
 class Epsilon(_SharingRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
 
+    In half precision a smaller ε than its resolution is raised to it, and a warning says so.
+
+    Args:
+        epsilon: ε.
+        bias: what becomes of the bias's share.
+        of: "one", or "rms": ε is in units of the root mean square of each sample's z. Montavon et al. 2019.
+
     Raises:
-        RuleError: ε is negative or not finite, or the bias mode is unknown.
+        RuleError: ε is negative or not finite, or the bias mode or the unit is unknown.
     """
 
     epsilon: float = 1e-6
     bias: Bias = field(default="absorb", metadata=OPTION)
+    of: Literal["one", "rms"] = field(default="one", metadata=OPTION)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_nonnegative("epsilon")
+        if self.of not in ("one", "rms"):
+            raise RuleError(f"{self}: of must be 'one' or 'rms'.")
+
+    @property
+    def looks_everywhere(self) -> bool:
+        return self.of == "rms"
+
+    def _stabiliser(self, z: Tensor) -> Tensor:
+        """ε·sgn(z), with sgn(0) = 1."""
+        epsilon = z.new_tensor(resolved(self.epsilon, z.dtype))
+        if self.of == "rms":
+            epsilon = epsilon * z.square().mean(tuple(range(1, z.dim())), keepdim=True).sqrt()
+        return torch.copysign(epsilon, z)
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z = op.z0 if self.bias == "ignore" else op.z
+        absorbed: dict[str, Tensor] = {}
         if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
-            s, absorbed = incoming.c, {}
+            s = incoming.c
         else:
-            R, stabiliser = incoming.relevance, torch.copysign(z.new_tensor(self.epsilon), z)
-            den = z + stabiliser
+            R, den = incoming.relevance, self._stabiliser(z).add_(z)
             s = divide(R, den)
-            absorbed = {"epsilon": s * stabiliser}
-            if self.epsilon <= smallest(z.dtype):
+            if self.of == "rms" or self.epsilon <= smallest(z.dtype):
                 absorbed["no contribution"] = leftover(R, s, den)
+            del R
+            absorbed["epsilon"] = summed(den.sub_(z).mul_(s))
+            del den  # memory of the output's size, for which the product below has a use
         c = op.transpose(s, op.weight)
         return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 
@@ -235,6 +266,10 @@ class AlphaBeta(_SharingRule):
         n = (torch.where(both, -self.beta * R, R) / N).masked_fill_(~has_N, 0)
         if op.nonnegative:
             c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
+        elif op.few:
+            up = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
+            down = op.transpose(p, weights.negative(op.weight)) + op.transpose(n, weights.positive(op.weight))
+            c = torch.where(op.x < 0, down, up)
         else:
             c = op.transpose((p + n) / 2, op.weight)
             c = c + op.x.sign() * op.transpose((p - n) / 2, weights.absolute(op.weight))

@@ -1,55 +1,62 @@
 """`relprop explain`: pictures in, heatmaps out."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
+import rich.progress
 import typer
-from rich.progress import track
 
-import relprop
-from relprop.cli.terminal import console, refuse_to_replace_others
-from relprop.composites import DEFAULT
+from relprop.cli.model_options import Classes, Mean, ModelName, Size, Std, Weights, named_model
+from relprop.cli.one_picture import VIEWS, Wishes, explain_picture
+from relprop.cli.terminal import console, progress_bar
 from relprop.errors import FileError, InputError
-from relprop.view.digit import read_digit
-from relprop.view.mosaic import made_by_relprop, mosaic, save_png
-from relprop.zoo import Bundled, bundled
-
-# Each pixel of the digit and of its map becomes a square of this many pixels, 28 pixels 280.
-ENLARGE = 10
+from relprop.presets import DEFAULT
+from relprop.view.mosaic import made_by_relprop
 
 _OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
-# A picture takes some milliseconds: below this number a progress bar would only flicker.
-MANY = 50
+# Seconds after which a progress bar appears: earlier it would only flicker.
+PATIENCE = 2.0
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="The model: mnist-cnn or mnist-mlp.", show_default=False)],
+    model: ModelName,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Pictures of one digit each, of any size and mode.", show_default=False),
+        typer.Argument(
+            help="Pictures, of any size and mode; for the models of MNIST of one digit each.",
+            show_default=False,
+        ),
     ],
     target: Annotated[
-        int | None,
-        typer.Option(help="The class to explain.", show_default="the one with the highest score"),
+        str | None,
+        typer.Option(
+            help="The class to explain, by number or name.",
+            metavar="CLASS",
+            show_default="the one with the highest score",
+        ),
     ] = None,
+    top: Annotated[
+        int, typer.Option(help="How many classes to explain, the best ones, side by side.", metavar="N")
+    ] = 1,
     rules: Annotated[
         str | None,
         typer.Option(
-            help="The preset of rules, such as deep-taylor.",
+            help="The preset of rules, such as deep-taylor, or a file with rules.",
+            metavar="RULES",
             show_default=DEFAULT,
         ),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file of weights that relprop train wrote for the model.",
-            show_default="those of the package",
-        ),
-    ] = None,
+    view: Annotated[
+        str, typer.Option(help="heatmap, beside the picture, or overlay, over it in grey.", metavar="VIEW")
+    ] = VIEWS[0],
+    weights: Weights = None,
+    classes: Classes = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,31 +67,37 @@ def explain(
 ) -> None:
     """Show which pixels of a picture speak for the class that the model sees in it.
 
-    my_digit-heatmap.png shows the digit as the model sees it and, beside it,
-    the relevance of its pixels: red speaks for the class, blue against it.
+    cat-heatmap.png shows cat.jpg as the model sees it and, beside it, the
+    relevance of its pixels: red speaks for the class, blue against it.
     A heatmap of an earlier run is replaced, so *.png can be given again; other pictures never.
+
+    relprop explain efficientnet-lite0 cat.jpg --target "Egyptian cat"
     """
-    found = bundled(model)
-    last = len(found.classes) - 1
-    if target is not None and not 0 <= target <= last:
-        raise InputError(
-            f"--target {target}: the classes of {model} are numbered 0 to {last}. Give one of them."
-        )
     pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
     destinations = plan(pictures, out)
-    network = relprop.load(model, weights)
+    wishes = Wishes(target, top, rules, view)
+    found = named_model(model, weights, classes, size, mean, std)
+    wishes.check(found)
     terminal = console()
-    quiet = len(destinations) < MANY or not terminal.is_terminal
-    errors = []
-    for picture, heatmap in track(
-        destinations.items(), "Explaining", console=terminal, transient=True, disable=quiet
-    ):
-        try:
-            terminal.print(_explain_one(network, found, picture, heatmap, target, rules))
-        except (FileError, InputError) as error:
-            errors.append(f"error: {error}")
+    errors: list[str] = []
+    warnings: list[str] = []
+    begun = time.monotonic()
+    bar = progress_bar(terminal, rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn())
+    task = bar.add_task("", total=len(destinations))
+    try:
+        for picture, heatmap in destinations.items():
+            if time.monotonic() - begun > PATIENCE:
+                bar.start()
+            bar.update(task, description=picture.name)
+            try:
+                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings))
+            except (FileError, InputError) as error:
+                errors.append(f"error: {error}")
+            bar.advance(task)
+    finally:
+        bar.stop()
     # At the end, where they are seen, and not between the lines of a progress bar.
-    for line in errors:
+    for line in [*dict.fromkeys(warnings), *errors]:
         typer.echo(line, err=True)
     if errors and len(destinations) > 1:
         typer.echo(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
@@ -135,49 +148,3 @@ def plan(files: Sequence[Path], out: Path | None) -> dict[Path, Path]:
         makers[place] = picture
         destinations[picture] = heatmap
     return destinations
-
-
-def _explain_one(
-    network: torch.nn.Module,
-    model: Bundled,
-    picture: Path,
-    heatmap: Path,
-    target: int | None,
-    rules: str | None,
-) -> str:
-    """Write the heatmap of one picture and say in a line what was found."""
-    refuse_to_replace_others([heatmap])
-    digit = read_digit(picture)
-    x = model.prepare(torch.from_numpy(digit)[None, None])
-    explanation = relprop.explain(network, x, target=target, rules=rules)
-    predicted = int(explanation.output[0].argmax())
-    explained = int(explanation.target[0])
-    score = float(explanation.score[0])
-    assert isinstance(explanation.relevance, torch.Tensor)  # the model has one input
-    total = float(explanation.relevance.sum())
-    relevance = explanation.relevance[0, 0].numpy()
-    # The margin that the model's preparation adds shows nothing of the picture.
-    margin = (len(relevance) - len(digit)) // 2
-    relevance = relevance[margin : margin + len(digit), margin : margin + len(digit)]
-    side_by_side = np.hstack(
-        [
-            mosaic(digit[None], "grey", enlarge=ENLARGE, border=1, rescale=False),
-            mosaic(relevance[None], "heatmap", enlarge=ENLARGE, border=1),
-        ]
-    )
-    described = {
-        "Title": f"Relevance of the pixels for class {model.classes[explained]}",
-        "Software": f"relprop {relprop.__version__}",
-        "Model": model.name,
-        "Rules": explanation.preset,
-        "Predicted class": model.classes[predicted],
-        "Score": f"{score:.6g}",
-        "Sum of relevance": f"{total:.6g}",
-    }
-    save_png(heatmap, side_by_side, described)
-    line = f"{picture}: class {model.classes[predicted]}, score {float(explanation.output[0, predicted]):.2f}"
-    if explained != predicted:
-        line += f"; explained class {model.classes[explained]}, score {score:.2f}"
-    sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
-    kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
-    return f"{line}; sum of relevance {total:.2f}{kept} ({explanation.preset}); {heatmap}"

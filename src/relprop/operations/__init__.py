@@ -7,14 +7,31 @@ relevance is an error that lists it.
 from collections.abc import Mapping
 
 from relprop.intercept import Entry
-from relprop.operations import arithmetic, linear, pointwise, pooling, reshaping
+from relprop.operations import (
+    arithmetic,
+    contractions,
+    linear,
+    normalisation,
+    pointwise,
+    pooling,
+    products,
+    resampling,
+    reshaping,
+    softmax,
+    writing,
+)
 
 FAMILIES: dict[str, Mapping[str, Entry]] = {
-    "linear, by a rule of the composite": linear.TABLE,
+    "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE},
     "pointwise": pointwise.TABLE,
     "sums, products with constants": arithmetic.TABLE,
+    "products of activations, by a rule of their own": products.TABLE,
+    "normalisation": normalisation.TABLE,
+    "softmax": softmax.TABLE,
     "pooling": pooling.TABLE,
+    "resampling": resampling.TABLE,
     "rearranging": reshaping.TABLE,
+    "writing to parts of a tensor": writing.TABLE,
 }
 
 TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}

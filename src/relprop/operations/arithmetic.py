@@ -1,25 +1,32 @@
-"""Sums and differences, and products and quotients with constants."""
+"""Sums and differences, and products and quotients with constants. Products of activations: `products`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attach import attach_with_slot
+from relprop.attach import attach, attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_operations import times
+from relprop.linear_operations import Incoming, divide, times
+from relprop.nonlinear_rules import SumRule
 from relprop.operations.exact import Exact
-from relprop.operations.linear import LinearOrigin, add_bias
-from relprop.provenance import merge_tags
+from relprop.operations.pointwise import Homogeneous, attach_to_root, chained, reciprocal
+from relprop.operations.products import product, quotient
+from relprop.operations.ruled import LinearOrigin, fold
+from relprop.provenance import Applied, empty_slot, merge_tags
+
+SUM = "sum"
+"""Kind of sums of two branches, for composites."""
 
 
 def add(run: Interception, call: Call) -> Any:
     """Sum a + alpha·b. A relevant term keeps its own relevance; a constant absorbs its part, or is a bias."""
     a, b, alpha = _terms(call)
     if run.relevant(a) and run.relevant(b):
-        return Exact(keeps_sign=alpha >= 0)(run, call)
+        return _sum(run, call, a, b, keeps_sign=alpha >= 0)
     if run.relevant(a):
         return _with_constant(run, call, a, 1.0, b, alpha)
     return _with_constant(run, call, b, alpha, a, 1.0)
@@ -29,7 +36,7 @@ def sub(run: Interception, call: Call) -> Any:
     """Difference a - alpha·b."""
     a, b, alpha = _terms(call)
     if run.relevant(a) and run.relevant(b):
-        return Exact()(run, call)
+        return _sum(run, call, a, b)
     if run.relevant(a):
         return _with_constant(run, call, a, 1.0, b, -alpha)
     return _with_constant(run, call, b, -alpha, a, 1.0)
@@ -39,33 +46,93 @@ def rsub(run: Interception, call: Call) -> Any:
     """Difference b - alpha·a, as written in `1 - x`."""
     a, b, alpha = _terms(call)
     if run.relevant(a) and run.relevant(b):
-        return Exact()(run, call)
+        return _sum(run, call, a, b)
     if run.relevant(a):
         return _with_constant(run, call, a, -alpha, b, 1.0)
     return _with_constant(run, call, b, 1.0, a, -alpha)
 
 
 def mul(run: Interception, call: Call) -> Any:
-    """Product with a constant."""
+    """Product with a constant, or of activations."""
     a, b = _factors(call)
     if run.relevant(a) and run.relevant(b):
-        run.gap("mul", "both factors depend on the input; their product is not covered yet")
-    return _scaled(run, call, b if run.relevant(a) else a)
+        return product(run, call, a, b)
+    return _scaled(run, call, *((a, b) if run.relevant(a) else (b, a)))
 
 
 def div(run: Interception, call: Call) -> Any:
-    """Quotient by a constant."""
+    """Quotient by a constant, or by an activation, which counts as one."""
     a, b = _factors(call)
-    if run.relevant(b):
-        run.gap("div", "the denominator depends on the input; that is not covered yet")
-    elif call.kwargs.get("rounding_mode") is not None:
+    if call.kwargs.get("rounding_mode") is not None:
         run.gap("div", "rounding is not covered")
-    return _scaled(run, call, b if run.relevant(a) else a)
+        return Exact(slot="pass")(run, call)
+    if run.relevant(b):
+        return quotient(run, call, a, b) if run.relevant(a) else reciprocal(run, call)
+    return _scaled(run, call, a, b, invert=True)
 
 
-def _scaled(run: Interception, call: Call, constant: Any) -> Any:
-    keeps_sign = isinstance(constant, (int, float)) and constant >= 0
-    return Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
+def _sum(run: Interception, call: Call, a: Tensor, b: Tensor, keeps_sign: bool = False) -> Any:
+    chain = None
+    if run.tag(a).pointwise is not None or run.tag(b).pointwise is not None:
+        chain = chained(run, call, [a, b], begin=True)
+    if chain is None:
+        rule = run.choose(run.site(call, SUM, max(run.tag(a).depth, run.tag(b).depth)))
+        if rule is not None:
+            return _shared_sum(run, call, rule)
+    result = Exact(keeps_sign=keeps_sign)(run, call)
+    if chain is not None:
+        run.set_tag(result, replace(run.tag(result), pointwise=chain))
+    return result
+
+
+def _shared_sum(run: Interception, call: Call, rule: SumRule) -> Tensor:
+    """The sum of two branches by a rule of the composite."""
+    a, b, alpha = _terms(call)
+    terms, factors = (a, b), (1.0, -alpha if call.name in ("sub",) else alpha)
+    run.applied.append(Applied(run.modules.path, call.name, rule))
+    path, name, slots = run.modules.path, call.name, [run.slot(t) for t in terms]
+    value = call.value()
+    kept, kept_z = [run.keep(t) for t in terms], run.keep(value)
+
+    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        R, x = Incoming(c, direct, kept_z.value).relevance, [k.value for k in kept]
+        summed = [(t * factor).expand(R.shape) for t, factor in zip(x, factors, strict=True)]
+        amounts = [(R * part).sum_to_size(t.shape) for part, t in zip(rule.parts(*summed), x, strict=True)]
+        to_terms: list[Tensor | None] = []
+        to_slots: list[Tensor | None] = []
+        for t, amount, slot in zip(x, amounts, slots, strict=True):
+            if slot is None:
+                run.ledger.add("zero input", amount * (t == 0), path, name)
+            to_terms.append(divide(amount, t) if slot is None else None)
+            to_slots += [] if slot is None else [amount]
+        return (*to_terms, *to_slots)
+
+    present = [slot for slot in slots if slot is not None]
+    values = [value, empty_slot(value)] if len(present) == 2 else [value]
+    output, *slot = attach(values, [*terms, *present], backward)
+    tags = [run.tag(t) for t in terms]
+    nonnegative = all(tag.nonnegative for tag in tags) and min(factors) >= 0
+    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot[0] if slot else None))
+    return output
+
+
+def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bool = False) -> Any:
+    """x·factor or, inverted, x/factor. Behind a linear operation, a factor for each output is part of it."""
+    origin, gate = run.tag(x).origin, run.tag(x).gate
+    keeps_sign = isinstance(factor, (int, float)) and factor >= 0
+    scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device).detach()
+    elementwise = torch.broadcast_shapes(scale.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
+    chain = chained(run, call, [x]) if elementwise else None
+    # A positive number changes no rule's shares.
+    if isinstance(origin, LinearOrigin) and origin.intact and not keeps_sign:
+        output = fold(run, call, origin, scale=1 / scale if invert else scale)
+        if output is not None:
+            # A factor for each output is part of the linear operation, and of no pointwise function.
+            run.set_tag(output, replace(run.tag(output), pointwise=None if scale.dim() else chain))
+            return output
+    result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
+    run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate))
+    return result
 
 
 def _with_constant(
@@ -74,10 +141,25 @@ def _with_constant(
     """Value factor·x + constant_factor·constant."""
     constant = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach() * constant_factor
     tag = run.tag(x)
-    if factor == 1 and isinstance(tag.origin, LinearOrigin) and tag.origin.intact:
-        output = add_bias(run, call, tag.origin, constant)
+    origin = tag.origin if isinstance(tag.origin, LinearOrigin) and tag.origin.intact else None
+    # What has a dimension is a bias of outputs rather than part of a pointwise function.
+    single = constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and origin is None)
+    chain = chained(run, call, [x], begin=True) if single else None
+    if factor == 1 and origin is not None:
+        output = fold(run, call, origin, shift=constant)
         if output is not None:
+            run.set_tag(output, replace(run.tag(output), pointwise=chain))
             return output
+    if chain is not None and tag.pointwise is not None:
+        return attach_to_root(run, call, chain)
+    output = _shifted(run, call, x, factor, constant)
+    run.set_tag(output, replace(run.tag(output), pointwise=chain))
+    return output
+
+
+def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: Tensor) -> Tensor:
+    """factor·x + constant: the constant absorbs its part."""
+    tag = run.tag(x)
     path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
     value, kept = call.value(), run.keep(constant)
 
@@ -116,5 +198,6 @@ TABLE: Mapping[str, Entry] = {
     "rsub": rsub,
     "mul": mul,
     "div": div,
-    "neg": Exact(slot="pass"),
+    "rdiv": reciprocal,
+    "neg": Homogeneous(keeps_sign=False),
 }

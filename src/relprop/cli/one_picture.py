@@ -1,0 +1,152 @@
+"""One picture explained: its heatmap, and a line that says what was found."""
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import relprop
+from relprop.cli.answers import Answer, answer_for, answers, class_named
+from relprop.cli.terminal import refuse_to_replace_others
+from relprop.errors import InputError
+from relprop.explanation import Explanation
+from relprop.models import Model, Prepared
+from relprop.store import described
+from relprop.view.mosaic import mosaic, save_png
+from relprop.view.picture import read_picture
+from relprop.view.plot import compare
+
+VIEWS = ("heatmap", "overlay")
+
+# Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
+ENLARGE = 10
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to explain and how to show it, as the options of the command say."""
+
+    target: str | None = None
+    top: int = 1
+    rules: str | None = None
+    view: str = VIEWS[0]
+
+    def check(self, model: Model) -> None:
+        """Find out before any picture is read whether the options have a meaning.
+
+        Raises:
+            InputError: they have none.
+        """
+        if self.view not in VIEWS:
+            raise InputError(f"--view {self.view}: there is no such view. Give {' or '.join(VIEWS)}.")
+        if self.top < 1:
+            raise InputError(f"--top {self.top}: give how many classes to explain, 1 or more.")
+        if self.target is not None:
+            if self.top > 1:
+                raise InputError("--target and --top: give one of them, a class or how many of the best.")
+            class_named(self.target, model)
+
+
+def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, notes: list[str]) -> str:
+    """Write the heatmap of one picture and say in a line, or one for each class, what was found.
+
+    Args:
+        model: which model.
+        picture: the file to explain.
+        heatmap: the file to write.
+        wishes: what to explain, and how to show it.
+        notes: warnings are added to it.
+
+    Raises:
+        InputError: the picture, or what the model says of it, cannot be explained.
+        FileError: the picture cannot be read, or the heatmap not be written.
+    """
+    refuse_to_replace_others([heatmap])
+    prepared = model.prepare(read_picture(picture), str(picture))
+    with torch.no_grad():
+        found = answers(model.module(prepared.x), model)
+    if wishes.target is None:
+        chosen = found[: wishes.top]
+    else:
+        chosen = [answer_for(class_named(wishes.target, model), found, model)]
+    explained = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for answer in chosen:
+            explained[answer] = relprop.explain(
+                model.module, prepared.x, target=answer.target, rules=wishes.rules, bounds=model.bounds
+            )
+    notes += [f"warning: {picture}: {warning.message}" for warning in caught]
+    pixels, about = _drawn(model, prepared, explained, wishes.view)
+    save_png(heatmap, pixels, about | {"Predicted class": found[0].name or str(found[0].index)})
+    return _lines(picture, heatmap, found[0], explained)
+
+
+def _drawn(
+    model: Model, prepared: Prepared, explained: dict[Answer, Explanation], view: str
+) -> tuple[Pixels, dict[str, str]]:
+    """Draw the picture and the relevance of each class, and say for the file's metadata what is drawn."""
+    shown = {
+        _unique(answer, explained): dataclasses.replace(explanation, relevance=_shown(prepared, explanation))
+        for answer, explanation in explained.items()
+    }
+    plot = compare(shown, prepared.picture, beside=view == "heatmap", shared=True, model=model.name)
+    pixels, about = plot.pixels, dict(plot.metadata)
+    if len(explained) == 1:
+        answer, explanation = next(iter(explained.items()))
+        about = described(explanation, model.name) | {
+            "Title": f"Relevance of the pixels for {_title(answer)}",
+            "Class": answer.name or str(answer.index),
+            "Target": answer.line,
+        }
+        if model.digits and view == "heatmap":
+            pixels = _digit(prepared, _shown(prepared, explanation))
+    return pixels, about | {"Weights": model.weights}
+
+
+def _title(answer: Answer) -> str:
+    return f"class {answer.name or answer.index}"
+
+
+def _unique(answer: Answer, explained: dict[Answer, Explanation]) -> str:
+    """Label a class, with its number where another one has the same label."""
+    same = [other for other in explained if other.label == answer.label]
+    return answer.label if len(same) == 1 else f"{answer.label} ({answer.index})"
+
+
+def _shown(prepared: Prepared, explanation: Explanation) -> torch.Tensor:
+    assert isinstance(explanation.relevance, torch.Tensor)  # the model has one input
+    return prepared.shown(explanation.relevance)
+
+
+def _digit(prepared: Prepared, relevance: torch.Tensor) -> Pixels:
+    """Set a digit and its relevance side by side, in the tutorial's colours."""
+    levels = 2 * (prepared.picture[None, ..., 0] / 255) - 1
+    return np.hstack(
+        [
+            mosaic(levels, "grey", enlarge=ENLARGE, border=1, rescale=False),
+            mosaic(relevance, "heatmap", enlarge=ENLARGE, border=1),
+        ]
+    )
+
+
+def _lines(picture: Path, heatmap: Path, best: Answer, explained: dict[Answer, Explanation]) -> str:
+    """Say what the model sees and what each explanation found."""
+    lines = []
+    for answer, explanation in explained.items():
+        line = answer.line if answer is best else f"explained {answer.line}"
+        assert isinstance(explanation.relevance, torch.Tensor)
+        total = float(explanation.relevance.sum())
+        sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
+        kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
+        lines.append(f"{line}; sum of relevance {total:.2f}{kept} ({explanation.preset})")
+    first = f"{best.line}; " if best not in explained else ""
+    lines[0] = f"{picture}: {first}{lines[0]}"
+    lines[-1] = f"{lines[-1]}; {heatmap}"
+    return "\n  ".join(lines)

@@ -1,0 +1,70 @@
+"""What makes a result doubtful, said as warnings."""
+
+import difflib
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.calls import tensors_in
+from relprop.composites import Composite
+from relprop.errors import ScoreWarning
+from relprop.explanation import Explanation
+from relprop.intercept import Interception
+from relprop.targets import Logit
+
+# Of the caller of `explain`.
+_LEVEL = 4
+
+
+def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) -> None:
+    """Warn of a softmax at the end, and of explained scores that are negative."""
+    squashed = sorted({run.tag(t).gate for t in tensors_in(output)} & {"softmax", "log_softmax"})
+    if squashed:
+        _say(
+            f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
+            f"sure of "
+            "itself little relevance passes. Explain the scores before it: leave that layer out of the "
+            "model.",
+            ScoreWarning,
+        )
+    negative = int((scores.detach() < 0).sum())
+    if isinstance(goal, Logit) and negative:
+        _say(
+            f"the explained score is negative for {negative} of {len(scores)} samples: relevance then "
+            f"speaks for "
+            "its being low, and rules such as z+ explain positive scores only. Explain a class with a "
+            "positive "
+            "score, or a difference: target=relprop.Contrastive(...) or relprop.RunnerUp(...).",
+            ScoreWarning,
+        )
+
+
+def warn_of_books(composite: Composite, run: Interception, explanation: Explanation) -> None:
+    """Warn of books that do not close, and of places in the composite that do not exist."""
+    half = next(tensors_in(explanation.relevance)).dtype in (torch.float16, torch.bfloat16)
+    with torch._C.DisableTorchFunction():  # of a run around this one
+        gap = float(explanation.ledger.gap.max())
+    if not gap <= (0.2 if half else 0.05):
+        accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
+        why = (
+            f"accepted without a rule: {', '.join(accepted)}"
+            if accepted
+            else "look for NaN in the model's weights"
+        )
+        _say(
+            f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
+            "See print(explanation.ledger)."
+        )
+    paths = {a.path for a in run.applied}
+    for place in composite.places_without_match(paths):
+        near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
+        _say(
+            f"{place!r} in the composite matches no module with a linear operation"
+            + (f"; near it are {near}." if near else "; explanation.rules has the paths.")
+        )
+
+
+def _say(message: str, category: type[Warning] = UserWarning) -> None:
+    warnings.warn(message, category, stacklevel=_LEVEL)

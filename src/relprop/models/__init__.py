@@ -1,0 +1,109 @@
+"""Models by the names that users give them at the shell, with their preprocessing, classes and weights."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from relprop.errors import InputError, ModelError
+from relprop.models.checkpoints import load_checkpoint
+from relprop.models.model import Model, Prepared, preparing_digits, preparing_photographs
+from relprop.models.own_file import own_model
+from relprop.models.request import RANDOM, Request, finished, seeded
+from relprop.models.timm_models import timm_model
+from relprop.models.torchvision_models import torchvision_model
+from relprop.zoo import BUNDLED, fit
+from relprop.zoo.efficientnet import RESIZED
+
+__all__ = ["FORMS", "RANDOM", "Model", "Prepared", "load_checkpoint", "resolve"]
+
+FORMS = f"{', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, path.py:function"
+"""What a model can be called."""
+
+
+def resolve(
+    model: str,
+    *,
+    weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """Make the model that a user names, ready to be explained.
+
+    Args:
+        model: a name of `relprop.zoo.BUNDLED`; "torchvision:NAME" or "timm:NAME"; or "path.py:function", a
+            function in a Python file, which is run (see `relprop.models.own_file`).
+        weights: a file, safetensors or a checkpoint (see `relprop.models.checkpoints`); "random"; or None for
+            the trained ones that are on this machine.
+        classes: names of the classes. Models of torchvision and timm are made with as many outputs.
+        size: height and width of the input of a model of one's own.
+        mean: of the values from 0 to 1, by channel, for a model of one's own.
+        std: likewise.
+
+    Raises:
+        ModelError: there is no such model, it does not work here, or its weights are not there.
+        InputError: something is given that this model does not take.
+        FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
+    """
+    request = Request(
+        model,
+        weights,
+        tuple(classes) if classes is not None else None,
+        size,
+        tuple(mean) if mean is not None else None,
+        tuple(std) if std is not None else None,
+    )
+    kind = model.partition(":")[0]
+    if kind not in ("torchvision", "timm") and (kind.endswith(".py") or "/" in model or "\\" in model):
+        return own_model(request)
+    if not (size is mean is std is None):
+        raise InputError(
+            f"{model} knows how its input is prepared: size, mean and std are for models of one's own, "
+            "path.py:function."
+        )
+    if kind == "torchvision":
+        return torchvision_model(request)
+    if kind == "timm":
+        return timm_model(request)
+    return _bundled_model(request)
+
+
+def _bundled_model(request: Request) -> Model:
+    found = BUNDLED.get(request.model)
+    if found is None:
+        raise ModelError(_unknown(request.model))
+    if request.classes is not None and len(request.classes) != len(found.classes):
+        raise InputError(
+            f"{found.name} has {len(found.classes)} classes, but {len(request.classes)} names are given."
+        )
+    with seeded():
+        module = found.build()
+    if request.weights_file is not None:
+        load_checkpoint(module, request.weights_file)
+    elif request.weights is None:
+        fit(module, found.trained(), f"the package of {found.name}")
+    digits = found.picture == "digit"
+    channels, *crop = found.shape
+    return finished(
+        request,
+        module,
+        prepare=preparing_digits(found)
+        if digits
+        else preparing_photographs(RESIZED, (crop[0], crop[1]), channels, found.prepare),
+        classes=request.classes or found.classes,
+        bounds=(found.low, found.high),
+        weights="those of the package" if request.weights is None else None,
+        digits=digits,
+    )
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BUNDLED, cutoff=0.4)
+    offer = f" Did you mean {' or '.join(near)}?" if near else ""
+    if ":" in name:
+        kinds = difflib.get_close_matches(name.partition(":")[0], ("torchvision", "timm"), n=1)
+        offer = f" Did you mean {kinds[0]}:{name.partition(':')[2]}?" if kinds else ""
+    elif not near:
+        offer = f" Did you mean torchvision:{name} or timm:{name}?"
+    return f"there is no model {name!r}.{offer} A model is one of: {FORMS}."

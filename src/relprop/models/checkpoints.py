@@ -1,0 +1,137 @@
+"""Files of weights, of any of the usual kinds. Tensors are read; nothing in a file is executed."""
+
+import difflib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.errors import FileError
+from relprop.zoo import fit, read_weights
+
+# Where a training program keeps the weights in its checkpoint: the first of these that is there.
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
+
+# What wrappers put before every name: DataParallel, torch.compile, Lightning.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
+_COUNTER = "num_batches_tracked"
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Copy the weights in a file into `model`, all or, if they do not fit, none.
+
+    Wrappers' prefixes of the names are taken off where that makes them fit, and numbers get the model's
+    floating-point type.
+
+    Args:
+        model: the model.
+        path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint that contains one as
+            "state_dict", "model_state_dict", "model", "net" or "weights".
+
+    Raises:
+        FileError: the file is missing or damaged, would run code on loading, or does not fit the model.
+    """
+    own = model.state_dict()
+    state = _without_prefixes(read_checkpoint(path), own)
+    # Old checkpoints do not have this count, which only training uses.
+    state = {name: own[name] for name in own if name.endswith(_COUNTER)} | state
+    fit(model, {name: _as(value, own.get(name)) for name, value in state.items()}, str(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors in a file of weights (see `load_checkpoint`), under the names that they have there.
+
+    Raises:
+        FileError: the file is missing or damaged, would run code on loading, or has no weights.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        near = _near(path)
+        raise FileError(f"cannot read the weights in {path}: {error.strerror}.{near}") from error
+    # A zip archive, or a pickle of protocol 2 to 5; safetensors begin with the length of their header.
+    if start == b"PK" or (start[:1] == b"\x80" and start[1:] in b"\2\3\4\5"):
+        return _tensors(_read_torch(path, start == b"PK"), path)
+    return read_weights(path)
+
+
+def _read_torch(path: Path, zipped: bool) -> Any:
+    damaged = f"{path} is truncated or damaged. Replace it by a whole copy."
+    if zipped and not zipfile.is_zipfile(path):
+        raise FileError(damaged)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
+        what = f"would run code, {wanted[1]}" if wanted else "might run code, or it is damaged"
+        raise FileError(
+            f"{path} is not read: loading it {what}; relprop reads tensors only. Ask for its weights as "
+            "safetensors; or, if you trust where it comes from, load it in a program of your own and store "
+            "them alone: torch.save(model.state_dict(), 'weights.pt')."
+        ) from error
+    # A damaged archive ends in whatever exception its unpacking happens to meet first.
+    except Exception as error:
+        if _is_program(path):
+            raise FileError(
+                f"{path} is not read: it is a TorchScript program and not a file of weights. Store the "
+                "weights of the model that it was made of: torch.save(model.state_dict(), 'weights.pt')."
+            ) from error
+        raise FileError(damaged) from error
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the state dict in what a checkpoint contains."""
+    found = content
+    if isinstance(content, Mapping):
+        for key in _NESTED:
+            if isinstance(content.get(key), Mapping):
+                found = content[key]
+                break
+    if isinstance(found, Mapping):
+        tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    inside = f"only {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, Mapping) else "none"
+    raise FileError(
+        f"{path} has no state dict at its top nor as {', '.join(map(repr, _NESTED))}: there is {inside}. "
+        "Store the weights with torch.save(model.state_dict(), 'weights.pt')."
+    )
+
+
+def _without_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    while state.keys() != own.keys():
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
+        # A model may itself have a part of that name.
+        if prefix is None or any(name.startswith(prefix) for name in own):
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _as(value: Tensor, own: Tensor | None) -> Tensor:
+    both_floating = own is not None and own.is_floating_point() and value.is_floating_point()
+    return value.to(own.dtype) if own is not None and both_floating else value
+
+
+def _near(path: Path) -> str:
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=3)
+    return f" Near it are: {', '.join(near)}." if near else ""

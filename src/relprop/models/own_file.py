@@ -1,0 +1,184 @@
+"""Models of the user's own: a function in a Python file that the user names.
+
+The function is called without arguments and returns the model. What the model takes is said by options, or by
+attributes of the model:
+
+- `input_size`: height and width, (224, 224), or one number for both;
+- `mean` and `std`: one number per channel, as the values from 0 to 1 are normalised; 0 and 1 where missing;
+- `classes`: names of the classes.
+
+A photograph's shorter side is brought to the shorter side of `input_size`, and its centre is cut out.
+"""
+
+import difflib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from relprop.errors import InputError, ModelError
+from relprop.models.checkpoints import load_checkpoint
+from relprop.models.model import Model, Normalisation, preparing_photographs
+from relprop.models.request import Request, finished, seeded
+
+
+def own_model(request: Request) -> Model:
+    """Make the model that "path.py:function" names. The file is run, as the user's own program.
+
+    Raises:
+        ModelError: the file, the function or the model is not there or fails, or its input is not known.
+        FileError: the file of weights is missing or damaged, would run code, or does not fit.
+    """
+    path, _, name = request.model.rpartition(":")
+    if not path or path.endswith(":"):
+        path, name = request.model.rstrip(":"), ""
+    with seeded():
+        module = _made(Path(path), name, request.model)
+    if request.weights_file is not None:
+        load_checkpoint(module, request.weights_file)
+    channels = _channels(module, request)
+    size = _size(module, request)
+    normalisation = Normalisation(
+        _numbers(module, "mean", request.mean, channels, 0.0, request.model),
+        _numbers(module, "std", request.std, channels, 1.0, request.model),
+    )
+    if 0 in normalisation.std:
+        raise InputError(f"{request.model}: std={normalisation.std} divides by zero.")
+    classes = request.classes or getattr(module, "classes", None)
+    return finished(
+        request,
+        module,
+        prepare=preparing_photographs(min(size), size, channels, normalisation.apply),
+        classes=tuple(map(str, classes)) if isinstance(classes, Sequence) else None,
+        bounds=normalisation.bounds,
+        weights=None if request.weights_file else f"as {name} made them",
+    )
+
+
+def _made(path: Path, name: str, model: str) -> nn.Module:
+    """Run the file and call the function."""
+    if not path.is_file():
+        raise ModelError(f"{model}: there is no file {path}. Check the name and the folder.")
+    with _importing_beside(path):
+        namespace = _run(path, model)
+        factory = _function(namespace, name, path, model)
+        made = _tried(factory, path, model)
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{model} returned {type(made).__name__} and not a torch.nn.Module.")
+    return made
+
+
+@contextmanager
+def _importing_beside(path: Path) -> Iterator[None]:
+    """Let the file import what lies beside it, as if it were run."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _run(path: Path, model: str) -> dict[str, Any]:
+    name = f"relprop_own_{path.stem}"
+    loader = SourceFileLoader(name, str(path.resolve()))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look for the module that they are defined in
+    _tried(lambda: loader.exec_module(module), path, model)
+    return vars(module)
+
+
+def _tried(function: Callable[[], Any], path: Path, model: str) -> Any:
+    """Call what the file defines; say where in the file it failed, if it does."""
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())
+        ]
+        if isinstance(error, SyntaxError) and error.filename == str(path.resolve()):
+            lines.append(error.lineno)
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise ModelError(
+            f"{model} failed at {place}: {type(error).__name__}: {error}. The file is run, and the function "
+            "called without arguments; it must return the model."
+        ) from error
+
+
+def _function(namespace: dict[str, Any], name: str, path: Path, model: str) -> Callable[[], Any]:
+    found = namespace.get(name)
+    if isinstance(found, nn.Module):
+        return lambda: found
+    if callable(found):
+        factory: Callable[[], Any] = found
+        return factory
+    own = [
+        key
+        for key, value in namespace.items()
+        if getattr(value, "__module__", "") == namespace["__name__"]
+        and (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module)))
+    ]
+    near = difflib.get_close_matches(name, own, n=1) or own[:1]
+    offer = f" Did you mean {path}:{near[0]}?" if near else ""
+    there = f"It defines {', '.join(own)}." if own else "It defines no function."
+    problem = f"there is no function {name!r} in {path}" if name else "name the function that makes the model"
+    raise ModelError(f"{model}: {problem}.{offer} {there}")
+
+
+def _channels(module: nn.Module, request: Request) -> int:
+    """Say how many channels the model's pictures have: as many as means, or as its first layer takes."""
+    for values in (request.mean, request.std, getattr(module, "mean", None), getattr(module, "std", None)):
+        if isinstance(values, Sequence | torch.Tensor):
+            return len(values)
+    convolutions = (m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d))
+    channels = next(convolutions, 3)
+    if channels not in (1, 3):
+        raise ModelError(
+            f"{request.model}: its first convolution takes {channels} channels. Pictures have 3, or 1 in "
+            "grey; explain such inputs in Python, by relprop.explain."
+        )
+    return channels
+
+
+def _size(module: nn.Module, request: Request) -> tuple[int, int]:
+    size = request.size or getattr(module, "input_size", None)
+    if isinstance(size, int):
+        size = (size, size)
+    if size is None:
+        raise ModelError(
+            f"{request.model}: say how large its pictures are, with --size 224 (height and width), or by an "
+            "attribute input_size = (224, 224) of the model."
+        )
+    # Some write (channels, height, width).
+    numbers = tuple(size)[-2:]
+    if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
+        raise ModelError(f"{request.model}: input_size is {size!r}; give height and width, (224, 224).")
+    return numbers[0], numbers[1]
+
+
+def _numbers(
+    module: nn.Module, what: str, given: Any, channels: int, default: float, model: str
+) -> tuple[float, ...]:
+    """Give one number per channel: the user's, the model's own, or the default."""
+    values = getattr(module, what, None) if given is None else given
+    if values is None:
+        return (default,) * channels
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) == 1:
+        numbers *= channels
+    if len(numbers) != channels:
+        raise ModelError(f"{model}: {what} is {values!r}; give {channels} numbers, one for each channel.")
+    return numbers

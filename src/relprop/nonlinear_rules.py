@@ -1,0 +1,90 @@
+"""Rules for operations that are not linear in one operand: products, sums of branches, max-pooling.
+
+Without them these operations have their usual rule: gates get nothing and other factors half each, the
+terms of a sum keep what they contributed, the winner of a max-pooling takes all. An entry of a composite
+with one of these rules concerns operations of its `kinds` only: `("*", BySize())` is about sums.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from relprop.linear_operations import PrintedRule
+
+
+class NonlinearRule(PrintedRule):
+    """Base of these rules."""
+
+    kinds: ClassVar[frozenset[str]]
+    """Kinds of sites that the rule is for."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        """Whether relevance may come to elements that are zero."""
+        return False
+
+
+@dataclass(frozen=True, repr=False)
+class Uniform(NonlinearRule):
+    """R_a = R_b = R/2 for a product a·b. Achtibat et al. 2024, prop. 3.2."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
+
+
+@dataclass(frozen=True, repr=False)
+class SignalTakesAll(NonlinearRule):
+    """R_signal = R, R_gate = 0 for a product signal·gate. Arras et al. 2017; CP-LRP, Ali et al. 2022.
+
+    The gate is the factor that is a sigmoid, softmax or statistic, or is broadcast; where neither factor
+    is, both get half.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
+
+
+class SumRule(NonlinearRule):
+    """Base of rules for the sum of two branches, as in residual networks."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"sum"})
+
+    def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Which parts of the relevance of a + b the two terms get; their sum is one."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class BySize(SumRule):
+    """R_a = |a|/(|a| + |b|) · R for a sum a + b. Otsuki et al. 2024, ratio-based splitting.
+
+    The usual share, a/(a + b), is large and of both signs where the terms cancel.
+    """
+
+    def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        total = a.abs() + b.abs()
+        part = torch.where(total == 0, 0.5, a.abs() / total.masked_fill(total == 0, 1))
+        return part, 1 - part
+
+
+@dataclass(frozen=True, repr=False)
+class EqualShares(SumRule):
+    """R_a = R_b = R/2 for a sum a + b. Otsuki et al. 2024, symmetric splitting."""
+
+    @property
+    def puts_relevance(self) -> bool:
+        return True
+
+    def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        half = torch.full_like(a, 0.5)
+        return half, half
+
+
+@dataclass(frozen=True, repr=False)
+class AveragePooling(NonlinearRule):
+    """R_i = x_i / Σ_i x_i · R over the window of a max-pooling, as of an average.
+
+    Montavon et al. 2019, ch. 10.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"max-pool"})

@@ -1,0 +1,97 @@
+"""Relevance of parameters: what each weight's connections carry, w·∂ in coefficients.
+
+A weight w_ij carries the relevance that goes from output j to input i, summed over all places where it is
+used. A rule sends relevance back with modified weights, |w| or w⁺, which scale with w; so W·∂R/∂W of each
+modified weight W is what its connections carry.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from relprop.errors import InputError
+from relprop.linear_operations import Incoming, LinearOperation, Propagated
+
+
+@dataclass
+class _Traced(LinearOperation):
+    """A linear operation that remembers with which weights relevance went back."""
+
+    leaves: list[Tensor] = field(default_factory=list)
+
+    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
+        return self.map.transpose(s, self._leaf(weight), self.x.shape)
+
+    def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transpose(s, one), self.transpose(s, other)
+
+    def spread(self, s: Tensor) -> Tensor:
+        return self.transpose(s, torch.ones_like(self.weight))
+
+    def _leaf(self, weight: Tensor) -> Tensor:
+        self.leaves.append(weight.detach().clone().requires_grad_())
+        return self.leaves[-1]
+
+
+class ParameterRelevance:
+    """Collects the relevance of the weights of a model whose names match globs.
+
+    Attributes:
+        relevance: by parameter name, of the parameter's shape, summed over samples and uses.
+    """
+
+    def __init__(self, model: Any, names: Collection[str]) -> None:
+        self.relevance: dict[str, Tensor] = {}
+        self._names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
+        for glob in names:
+            matching = [name for name in parameters if fnmatchcase(name, glob)]
+            if not matching:
+                known = ", ".join(list(parameters)[:4])
+                raise InputError(
+                    f"parameters={glob!r} matches no parameter of the model"
+                    + (f"; they are called {known}, ..." if known else "; a function has no named ones.")
+                )
+            for name in matching:
+                self._names[parameters[name]] = name
+
+    def begin(self) -> None:
+        """Forget the relevance of an earlier backward."""
+        self.relevance = {}
+
+    def wants(self, weight: Tensor) -> bool:
+        """Whether the relevance of this weight is collected."""
+        return weight in self._names
+
+    def through(
+        self,
+        op: LinearOperation,
+        rule: Callable[[LinearOperation, Incoming], Propagated],
+        incoming: Incoming,
+        weight: Tensor,
+    ) -> Propagated:
+        """Apply a rule and note what the weight's connections carried."""
+        traced = _Traced(op.map, op.x, op.z, op.weight, op.bias, op.nonnegative)
+        with torch.enable_grad():
+            result = rule(traced, incoming)
+            carried = [op.x * c for c in (result.coefficient,) if c is not None]
+            carried += [direct for direct in (result.direct,) if direct is not None]
+            gradients = torch.autograd.grad(
+                torch.stack([R.sum() for R in carried]).sum(), traced.leaves, allow_unused=True
+            )
+        total = torch.zeros_like(op.weight.detach())
+        for leaf, gradient in zip(traced.leaves, gradients, strict=True):
+            total += 0 if gradient is None else leaf.detach() * gradient
+        name: str = self._names[weight]
+        known: Mapping[str, Tensor] = self.relevance
+        self.relevance[name] = known[name] + total if name in known else total
+        return Propagated(
+            coefficient=None if result.coefficient is None else result.coefficient.detach(),
+            direct=None if result.direct is None else result.direct.detach(),
+            absorbed={sink: amount.detach() for sink, amount in result.absorbed.items()},
+        )

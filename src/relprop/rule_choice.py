@@ -1,0 +1,66 @@
+"""From what a user gives for `rules` to the composite, or baseline, of a run."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from relprop.baselines import BASELINES, Baseline
+from relprop.bounds import Bounds, bounds_of, checked_bounds
+from relprop.composites import Composite, Where
+from relprop.errors import RuleError
+from relprop.linear_operations import Rule
+from relprop.nonlinear_rules import NonlinearRule
+from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
+from relprop.rule_files import is_rule_file, read_rules, rule_from_text
+
+Rules = str | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
+"""A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one
+rule for everything, or None for what fits."""
+
+
+def resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Composite | Baseline]:
+    """Return the rules' name and the composite, with bounds where it needs them.
+
+    Raises:
+        RuleError: there are no such rules, or a box rule has no bounds.
+    """
+    bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
+    if rules is None:
+        rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
+    name = rules if isinstance(rules, str) else str(rules) if isinstance(rules, Rule) else "composite"
+    if isinstance(rules, Baseline):
+        return next((known for known, b in BASELINES.items() if b == rules), repr(rules)), rules
+    if isinstance(rules, str) and rules in BASELINES:
+        return rules, BASELINES[rules]
+    composite = _composite(rules)
+    if composite.needs_bounds:
+        if bounds is None:
+            raise RuleError(
+                f"rules={name!r} has a box rule, which needs the smallest and largest value of the input: "
+                "explain(..., bounds=(low, high))."
+            )
+        composite = composite.with_bounds(*bounds)
+    return name, composite
+
+
+def _composite(rules: Rules) -> Composite:
+    if isinstance(rules, Composite):
+        return rules
+    if isinstance(rules, str):
+        if is_rule_file(rules):
+            return read_rules(rules)
+        if rules not in PRESETS and (rules.endswith(")") or rules[:1].isupper()):
+            return _everywhere(rule_from_text(rules))
+        return preset(rules)
+    if isinstance(rules, Rule):
+        return _everywhere(rules)
+    if isinstance(rules, Iterable) and not isinstance(rules, Mapping):
+        return Composite(rules)
+    raise RuleError(
+        f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
+    )
+
+
+def _everywhere(rule: Any) -> Composite:
+    if isinstance(rule, NonlinearRule):
+        raise RuleError(f"{rule} is no rule for linear operations; put it in a composite beside one.")
+    return Composite([("*", rule)])

@@ -1,0 +1,180 @@
+"""Rules written as text: `Gamma(0.25)`, or a TOML or JSON file with a list of places and rules.
+
+A file is data: nothing in it is executed.
+
+    start = "score"
+
+    [[rules]]
+    first = true
+    rule = "ZBox"
+
+    [[rules]]
+    path = "layer4.*"
+    kind = "convolution"
+    rule = "Gamma"
+    gamma = 0.25
+
+    [[rules]]
+    rule = "Epsilon"
+
+An entry applies where all of its conditions hold: `first`, `path` (a glob on module paths), `layer` (a
+class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution", "dense", "product", "sum", "max-
+pool", "normalisation"), `depth` (a pair: how many linear operations lie before); without a condition it
+applies everywhere. What else an entry says are the rule's parameters. `preset` names a preset whose entries
+follow.
+"""
+
+import ast
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from relprop.composites import Composite, Depth, Where
+from relprop.errors import FileError, RuleError
+from relprop.linear_operations import PrintedRule
+from relprop.presets import preset
+from relprop.provenance import Site
+from relprop.rule_book import RULES
+
+_KINDS = ("convolution", "dense", "product", "sum", "max-pool", "normalisation")
+_CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")
+
+
+@dataclass(frozen=True)
+class OfKind:
+    """A place: operations of a kind."""
+
+    kind: str
+
+    def __call__(self, site: Site) -> bool:
+        """Whether a site is of the kind."""
+        return site.kind == self.kind
+
+
+@dataclass(frozen=True)
+class Named:
+    """A place: operations of a name, such as "conv2d"."""
+
+    operation: str
+
+    def __call__(self, site: Site) -> bool:
+        """Whether a site has this operation."""
+        return site.operation == self.operation
+
+
+def is_rule_file(name: str) -> bool:
+    """Whether a text names a file of rules."""
+    return name.endswith((".toml", ".json"))
+
+
+def read_rules(path: Path | str) -> Composite:
+    """Read a composite from a TOML or JSON file (see the module's documentation for the form).
+
+    Raises:
+        FileError: the file is missing or neither TOML nor JSON.
+        RuleError: an entry has no rule, an unknown one, or parameters or conditions without meaning.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+        data = json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
+    except OSError as error:
+        raise FileError(f"cannot read the rules in {path}: {error.strerror}.") from error
+    except ValueError as error:  # of either parser, and of what is no UTF-8
+        raise FileError(f"{path} is no {path.suffix[1:].upper()} file: {error}.") from error
+    if not isinstance(data, dict) or not isinstance(data.get("rules", []), list):
+        raise RuleError(f'{path}: write a list of [[rules]], each with rule = "...".')
+    unknown = sorted(data.keys() - {"rules", "preset", "start"})
+    if unknown:
+        raise RuleError(
+            f"{path}: unknown key {', '.join(map(repr, unknown))}; there are rules, preset, start."
+        )
+    following = preset(data["preset"]) if "preset" in data else Composite([])
+    entries = []
+    for number, entry in enumerate(data.get("rules", []), 1):
+        try:
+            entries.append(_entry(entry))
+        except RuleError as error:
+            raise RuleError(f"{path}, entry {number}: {error}") from None
+    return Composite([*entries, *following.entries], data.get("start", following.start))
+
+
+def _entry(entry: Any) -> tuple[Where, Any]:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("rule"), str):
+        raise RuleError(f'{entry!r} has no rule: add rule = "Epsilon" or the like.')
+    parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
+    rule = _made(entry["rule"], [], parameters)
+    places = [_place(name, entry[name]) for name in _CONDITIONS if name in entry]
+    return tuple(place for place in places if place is not None) or "*", rule
+
+
+def _place(name: str, value: Any) -> Where | None:
+    if name == "first" and isinstance(value, bool):
+        return "first" if value else None
+    if name == "path" and isinstance(value, str):
+        return value
+    if name == "operation" and isinstance(value, str):
+        return Named(value)
+    if name == "layer":
+        layer = getattr(nn, value, None) if isinstance(value, str) else None
+        if isinstance(layer, type) and issubclass(layer, nn.Module):
+            return layer
+        raise RuleError(f'layer = {value!r} is no class of torch.nn, such as "Conv2d".')
+    if name == "kind" and value in _KINDS:
+        return OfKind(value)
+    if name == "depth" and isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value):
+        return Depth(*value)
+    hints = {
+        "first": "true or false",
+        "path": 'a glob such as "layer4.*"',
+        "operation": 'a name such as "conv2d"',
+        "kind": f"one of {', '.join(_KINDS)}",
+        "depth": "a pair such as [1, 6]",
+    }
+    raise RuleError(f"{name} = {value!r}: give {hints[name]}.")
+
+
+def rule_from_text(text: str) -> PrintedRule:
+    """Read a rule as it is printed: `Gamma(0.25)`, `Epsilon(epsilon=0.01)`, `ZPlus()` or `ZPlus`.
+
+    Raises:
+        RuleError: it is no known rule, or its parameters are no constants or have no meaning.
+    """
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise RuleError(f"{text!r} is no rule; write it as Gamma(0.25).") from None
+    if isinstance(call, ast.Name):
+        return _made(call.id, [], {})
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise RuleError(f"{text!r} is no rule; write it as Gamma(0.25).")
+    try:
+        positional = [ast.literal_eval(argument) for argument in call.args]
+        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError:
+        raise RuleError(f"{text!r}: a rule's parameters are plain numbers and words.") from None
+    return _made(call.func.id, positional, keywords)
+
+
+def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> PrintedRule:
+    if name not in RULES:
+        near = difflib.get_close_matches(name, RULES, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise RuleError(f"there is no rule {name!r}.{hint} The rules are: {', '.join(RULES)}.")
+    try:
+        return RULES[name](*positional, **keywords)
+    except TypeError as error:
+        problem = str(error).replace(f"{name}.__init__() ", "")
+        raise RuleError(f"{name}: {problem}. Write it as {name}{_parameters(name)}.") from None
+
+
+def _parameters(name: str) -> str:
+    from relprop.rule_book import signature
+
+    return signature(RULES[name]).removeprefix(name)

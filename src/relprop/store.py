@@ -1,0 +1,258 @@
+"""Explanations in files: safetensors for the tensors, JSON in their header for everything else.
+
+Nothing in such a file is executed. Its header has one entry, "explanation", a JSON object: "format", the
+version of all this; "relprop", the version that wrote it; "about", in words what is explained; and "fields".
+There a number, text or null stands for itself; what else there is, is an object with one key that says what
+it is: {"tensor": name}, {"list": [...]}, {"mapping": [[key, value], ...]}, {"Ledger": {field: value, ...}},
+and {"text": "..."} for what can only be printed, such as functions. Rules are texts.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from relprop.errors import FileError, InputError
+from relprop.explanation import Explanation
+from relprop.files import write_whole
+from relprop.ledger import Ledger
+from relprop.provenance import Applied
+from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
+
+FORMAT = 1
+
+TOLD = 64
+"""Of how many samples the metadata of a file tell."""
+
+# What is stored field by field. These classes hold data; making one runs nothing but their own checks.
+_RECORDS: dict[str, Any] = {
+    record.__name__: record for record in (Applied, Contrastive, Ledger, LogOdds, Logit, RunnerUp, Weighted)
+}
+
+_STORED = (
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    torch.complex64,
+)
+"""What safetensors can hold."""
+
+_AGAIN = "Save the explanation again, with explanation.save."
+
+
+def described(
+    explanation: Explanation, model: str | None = None, samples: Sequence[int] | None = None
+) -> dict[str, str]:
+    """Say in words what an explanation explains, for the metadata of files.
+
+    Args:
+        explanation: which one; of each sample the target, score and sum of relevance are told.
+        model: its name, if it has one.
+        samples: of which samples to tell, by number; otherwise of all, but at most `TOLD`.
+    """
+    import relprop
+
+    target = explanation.target
+    classes = isinstance(target, Tensor) and not target.is_floating_point()
+    goal = _listed(target, samples) if classes else _text(target)
+    kind = ("classes " if "," in goal else "class ") if classes else ""
+    about = {
+        "Title": f"Relevance of the input for {kind}{goal}",
+        "Software": f"relprop {relprop.__version__}",
+        "Model": model or "",
+        "Rules": explanation.preset,
+        "Applied rules": "\n".join(map(str, explanation.rules)),
+        "Target": goal,
+        "Score": _listed(explanation.score, samples),
+        "Sum of relevance": _listed(explanation.ledger.inputs, samples),
+        "Ledger closes to": f"{float(explanation.ledger.gap.max()):.1e}",
+    }
+    return {key: text for key, text in about.items() if text}
+
+
+def save_explanation(path: Path | str, explanation: Explanation, *, model: str | None = None) -> None:
+    """Write an explanation to a safetensors file, whole or not at all; what was at `path` is replaced.
+
+    Tensors are stored bit by bit. Rules are stored as they print, and so is what is no tensor, number, text
+    or collection of these, such as a target that is a function. The inputs and the model are not stored.
+
+    Args:
+        path: where to; its folder is made if it is missing.
+        explanation: what to store.
+        model: its name, to be told in the file.
+
+    Raises:
+        FileError: the file cannot be written.
+        InputError: a tensor of a kind that safetensors cannot hold.
+    """
+    import relprop
+
+    tensors: dict[str, Tensor] = {}
+    book = {
+        "format": FORMAT,
+        "relprop": relprop.__version__,
+        "about": described(explanation, model),
+        "fields": {
+            field.name: _encoded(getattr(explanation, field.name), field.name, tensors)
+            for field in dataclasses.fields(explanation)
+        },
+    }
+    wrong = [f"{name} ({t.dtype}, {t.layout})" for name, t in tensors.items() if not _can_be_stored(t)]
+    if wrong:
+        raise InputError(
+            f"explanation.save({str(path)!r}): safetensors files hold no tensors such as "
+            f"{', '.join(wrong)}. Convert or leave them out, as with "
+            "dataclasses.replace(explanation, output=None)."
+        )
+    # A single entry: safetensors writes several in an order that changes from run to run.
+    header = {"explanation": json.dumps(book, ensure_ascii=False, allow_nan=False)}
+    # Copies: tensors that share memory, or repeat it, are none that safetensors stores.
+    copies = {
+        name: tensor.as_subclass(Tensor).cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    write_whole(Path(path), safetensors.torch.save(copies, header))
+
+
+def load_explanation(path: Path | str) -> Explanation:
+    """Read an explanation that `Explanation.save` wrote to a safetensors file. Nothing in it is executed.
+
+    Returns:
+        What was saved, its tensors equal to the last bit and on the CPU; rules are `Applied` with the rule as
+        text.
+
+    Raises:
+        FileError: the file is missing, damaged, or no explanation, or a later version wrote it.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}. Check the name and the folder.") from error
+    try:
+        tensors = safetensors.torch.load(content)
+        # Now known to be whole: 8 bytes of length, and the header.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise FileError(
+            f"{path} is truncated, damaged or not a safetensors file: {error}. {_AGAIN}"
+        ) from error
+    stored = header.get("__metadata__", {}).get("explanation")
+    if stored is None:
+        raise FileError(
+            f"{path} is a safetensors file, but holds no explanation. Weights of models are read by "
+            "relprop.load(name, weights=...)."
+        )
+    try:
+        book = json.loads(stored)
+        if book["format"] > FORMAT:
+            raise FileError(
+                f"{path} was written by relprop {book.get('relprop')}, in format {book['format']}; this "
+                f"version reads formats up to {FORMAT}. Install a newer relprop."
+            )
+        fields = {name: _decoded(value, tensors) for name, value in book["fields"].items()}
+        return _checked(Explanation(**fields))
+    except FileError:
+        raise
+    # Whatever a header that was made by hand can contain, it is the file's fault.
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise FileError(f"{path} holds a damaged explanation ({error!r}). {_AGAIN}") from error
+
+
+def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Give what stands for a value in JSON, and put its tensors into `tensors`, under names from `name`."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, Tensor):
+        while name in tensors:  # as with the keys "a.b" and "a" with "b" in it
+            name += "'"
+        tensors[name] = value.detach()
+        return {"tensor": name}
+    if type(value).__name__ in _RECORDS and type(value) is _RECORDS[type(value).__name__]:
+        record = {
+            field.name: str(value.rule)
+            if isinstance(value, Applied) and field.name == "rule"
+            else _encoded(getattr(value, field.name), f"{name}.{field.name}", tensors)
+            for field in dataclasses.fields(value)
+        }
+        return {type(value).__name__: record}
+    if isinstance(value, Mapping):
+        pairs = enumerate(value.items())
+        return {
+            "mapping": [
+                [
+                    _encoded(key, f"{name}.{number}.key", tensors),
+                    _encoded(item, f"{name}.{key if isinstance(key, str) else number}", tensors),
+                ]
+                for number, (key, item) in pairs
+            ]
+        }
+    if isinstance(value, (list, tuple)):
+        items = [_encoded(item, f"{name}.{number}", tensors) for number, item in enumerate(value)]
+        return {"list" if isinstance(value, list) else "tuple": items}
+    return {"text": _text(value)}
+
+
+def _can_be_stored(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.dtype in _STORED and not tensor.is_meta
+
+
+def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kind: str
+    content: Any
+    ((kind, content),) = value.items()
+    match kind:
+        case "float":
+            return float(content)
+        case "text":
+            return str(content)
+        case "tensor":
+            return tensors[content]
+        case "mapping":
+            return {_decoded(key, tensors): _decoded(item, tensors) for key, item in content}
+        case "list":
+            return [_decoded(item, tensors) for item in content]
+        case "tuple":
+            return tuple(_decoded(item, tensors) for item in content)
+    return _RECORDS[kind](**{name: _decoded(item, tensors) for name, item in content.items()})
+
+
+def _checked(explanation: Explanation) -> Explanation:
+    """Refuse fields of other kinds than they should have."""
+    relevance = explanation.relevance
+    parts = relevance.values() if isinstance(relevance, dict) else [relevance]
+    right = (
+        all(isinstance(R, Tensor) for R in parts)
+        and isinstance(explanation.score, Tensor)
+        and isinstance(explanation.ledger, Ledger)
+        and isinstance(explanation.preset, str)
+        and isinstance(explanation.rules, tuple)
+        and all(isinstance(applied, Applied) for applied in explanation.rules)
+    )
+    if not right:
+        raise ValueError("fields of another kind")
+    return explanation
+
+
+def _listed(values: Tensor, samples: Sequence[int] | None) -> str:
+    numbers = values.reshape(-1).tolist()
+    chosen = [numbers[sample] for sample in samples] if samples is not None else numbers[:TOLD]
+    more = f", ... ({len(numbers)} in all)" if samples is None and len(numbers) > TOLD else ""
+    return ", ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in chosen) + more
+
+
+def _text(value: Any) -> str:
+    # A function prints as an address in memory; its name says more.
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if isinstance(name, str) and callable(value) else repr(value)

@@ -1,0 +1,119 @@
+"""Whatever users have of a model's input, as pictures to look at."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from relprop.errors import InputError
+from relprop.view.arrays import as_array, require_finite
+
+ASPECT = 0.02
+"""How much the ratio of width to height may differ between a picture and its map."""
+
+
+def as_pictures(picture: Any, count: int, height: int, width: int) -> NDArray[np.float64]:
+    """Bring pictures to the size of their maps.
+
+    Args:
+        picture: a tensor (N, C, H, W), (C, H, W) or (H, W), an array of the same or with the channels last, a
+            Pillow image, the name of a file, or a sequence of these. One or three channels. Numbers outside
+            [0, 1], such as a normalised input, are spread over it, each picture for itself.
+        count: how many maps there are; a single picture serves for all.
+        height: of the maps.
+        width: of the maps.
+
+    Returns:
+        Red, green and blue in [0, 1], (count, height, width, 3).
+
+    Raises:
+        InputError: another form, number or aspect ratio, or values that are not finite.
+        FileError: a file that cannot be read.
+    """
+    pictures = _split(picture)
+    if len(pictures) not in (1, count):
+        raise InputError(
+            f"picture= has {len(pictures)} pictures for {count} maps; give one, or one for each."
+        )
+    resized = np.stack([_resized(one, height, width) for one in pictures])
+    return np.broadcast_to(resized, (count, height, width, 3))
+
+
+def _split(picture: Any) -> list[Image.Image]:
+    """Give single pictures, in colour."""
+    if isinstance(picture, (str, os.PathLike)):
+        from relprop.view.picture import read_picture
+
+        picture = read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return [opaque(picture)]
+    if isinstance(picture, Sequence):
+        if not picture:
+            raise InputError("picture= is an empty list; give a picture, or one for each map.")
+        return [image for one in picture for image in _split(one)]
+    if isinstance(picture, (torch.Tensor, np.ndarray)):
+        return _from_array(picture)
+    raise InputError(
+        f"picture= is {type(picture).__name__}; give a tensor (C, H, W), an array, a Pillow image, the name "
+        "of a file, or a list of these."
+    )
+
+
+def _from_array(picture: torch.Tensor | NDArray[Any]) -> list[Image.Image]:
+    shape = tuple(picture.shape)
+    levels = str(picture.dtype).removeprefix("torch.") == "uint8"
+    values = as_array(picture, "plot", "values of picture=")
+    if values.ndim == 2:
+        values = values[None]
+    # Tensors have their channels first; arrays have them last where only that makes sense, or both do.
+    last = isinstance(picture, np.ndarray) and values.shape[-1] in (1, 3)
+    if values.ndim in (3, 4) and not last:
+        values = np.moveaxis(values, -3, -1)
+    if values.ndim not in (3, 4) or values.size == 0 or values.shape[-1] not in (1, 3):
+        raise InputError(
+            f"picture= has shape {shape}; give (C, H, W) or (N, C, H, W) with one or three channels C."
+        )
+    stack = values if values.ndim == 4 else values[None]
+    require_finite(stack.reshape(len(stack), stack.shape[1], -1), "picture=")
+    return [_image(one / 255 if levels else _spread(one)) for one in stack]
+
+
+def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 1:
+        return values
+    return (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
+
+
+def _image(values: NDArray[np.float64]) -> Image.Image:
+    levels = np.rint(255 * values).astype(np.uint8)
+    return Image.fromarray(np.repeat(levels, 3, axis=-1) if levels.shape[-1] == 1 else levels)
+
+
+def opaque(picture: Image.Image) -> Image.Image:
+    """Give a picture in colour, on white where it is transparent."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        return _from_array(np.asarray(picture).astype(np.float64))[0]
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float64]:
+    if abs(picture.width * height / (picture.height * width) - 1) > ASPECT:
+        raise InputError(
+            f"picture= is {picture.width} x {picture.height} pixels and the map {width} x {height}: their "
+            "shapes differ. Give the picture as the model saw it, cropped and not distorted."
+        )
+    if picture.size != (width, height):
+        # Small pictures keep their pixels, as the maps do.
+        whole = width % picture.width == 0 and height % picture.height == 0
+        picture = picture.resize(
+            (width, height), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS
+        )
+    return np.asarray(picture).astype(np.float64) / 255

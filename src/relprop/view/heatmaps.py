@@ -1,0 +1,175 @@
+"""From relevance to pixels: channels to one value, values to a scale, the scale to colours, over a picture.
+
+Each step is a function of arrays; `relprop.view.plot` puts them together.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relprop.errors import InputError
+from relprop.view.arrays import as_array, require_finite
+from relprop.view.colour import Colour, colour_named
+
+Maps = NDArray[np.float64]
+"""Shape (N, H, W)."""
+
+Pixels = NDArray[np.uint8]
+
+REDUCTIONS: dict[str, Callable[[Maps], Maps]] = {
+    "sum": lambda R: R.sum(1),
+    "absolute sum": lambda R: np.abs(R).sum(1),
+    "max": lambda R: np.take_along_axis(R, np.abs(R).argmax(1)[:, None], 1)[:, 0],
+    "norm": lambda R: np.sqrt((R * R).sum(1)),
+}
+"""How channels become one value: from (N, C, H, W) to (N, H, W).
+
+- "sum": what the pixel says as a whole; only this one still sums to the score.
+- "absolute sum", "norm" (Euclidean): how much is going on, whatever the sign.
+- "max": the channel that says most, with its sign.
+"""
+
+UNSIGNED = ("absolute sum", "norm")
+
+# What makes overlays readable, chosen by eye on digits and photographs: below the first size of relevance its
+# colour stays and only its opacity falls, by the power; grey pictures are lightened, so that dark colours
+# are seen on black.
+_COLOUR_FROM = 0.5
+_OPACITY_POWER = 0.75
+_LIGHTENED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Maps on the scale of colours.
+
+    Attributes:
+        values: in [-1, 1], (N, H, W).
+        limits: the relevance from which on colours are full, (N,); zero where a map is zero everywhere.
+    """
+
+    values: Maps
+    limits: NDArray[np.float64]
+
+
+def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum") -> Maps:
+    """Make one map of the channels of relevance.
+
+    Args:
+        relevance: of images (N, C, H, W), of sequences (N, C, T), or of features (N, F); the last two become
+            maps of height 1.
+        channels: a name in `REDUCTIONS`.
+
+    Returns:
+        Shape (N, H, W).
+
+    Raises:
+        InputError: another shape or dtype, nothing in it, values that are not finite, an unknown reduction.
+    """
+    if channels not in REDUCTIONS:
+        near = difflib.get_close_matches(str(channels), REDUCTIONS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"channels={channels!r}: no such reduction. {hint}There are: {', '.join(map(repr, REDUCTIONS))}."
+        )
+    R = as_array(relevance, "heatmaps", "values")
+    if R.ndim not in (2, 3, 4) or R.size == 0:
+        raise InputError(
+            f"relevance of shape {R.shape} is no image; pictures are drawn of images (N, C, H, W), sequences "
+            "(N, C, T) and features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
+            "dimensions, and give it to relprop.view.plot.plot."
+        )
+    if R.ndim == 2:
+        R = R[:, None, :]
+    if R.ndim == 3:
+        R = R[:, :, None, :]
+    # NaN in any channel is NaN here, so that nothing needs to be told of the channel.
+    with np.errstate(invalid="ignore"):
+        maps = REDUCTIONS[channels](R)
+    require_finite(maps, "heatmaps")
+    return maps
+
+
+def scale(maps: Maps, *, percentile: float = 99.5, shared: bool = False) -> Scaled:
+    """Bring maps (N, H, W) to [-1, 1].
+
+    Args:
+        maps: of any size; zero stays zero.
+        percentile: of the magnitudes that are not zero: from there on colours are full. A few large values
+            then do not make all others invisible. 100 clips nothing.
+        shared: one scale for all maps, so that they can be compared, instead of one for each.
+
+    Raises:
+        InputError: `percentile` is none.
+    """
+    if not 0 < percentile <= 100:
+        raise InputError(f"percentile={percentile}: give a number above 0, and 100 at most.")
+    sizes = np.abs(maps).reshape(1 if shared else len(maps), -1)
+    limits = np.array([np.percentile(row[row > 0], percentile) if row.any() else 0.0 for row in sizes])
+    limits = np.broadcast_to(limits, len(maps)).copy()
+    values = np.clip(maps / np.where(limits > 0, limits, 1)[:, None, None], -1, 1)
+    return Scaled(values, limits)
+
+
+def enlarge(values: Maps, height: int, width: int, *, smooth: bool = False) -> Maps:
+    """Bring maps (N, H, W) to another size: each value a rectangle or, `smooth`, bilinear between them."""
+    if values.shape[1:] == (height, width):
+        return values
+    mode = "bilinear" if smooth else "nearest-exact"
+    resized = torch.nn.functional.interpolate(torch.from_numpy(values)[None], (height, width), mode=mode)
+    enlarged: Maps = resized[0].numpy()
+    return enlarged
+
+
+def paint(values: Maps, colour: str | Colour = "signed") -> Pixels:
+    """Give values in [-1, 1], (N, H, W), their colours: (N, H, W, 3).
+
+    Raises:
+        InputError: there is no colour map of this name.
+    """
+    pixels: Pixels = np.rint(255 * colour_named(colour, "paint")(values)).astype(np.uint8)
+    return pixels
+
+
+def overlay(
+    values: Maps,
+    pictures: NDArray[np.floating[Any]],
+    colour: str | Colour = "signed",
+    *,
+    opacity: float = 0.9,
+    grey: bool = True,
+) -> Pixels:
+    """Lay relevance over the picture that it belongs to, the more opaque the larger it is.
+
+    Args:
+        values: in [-1, 1], (N, H, W).
+        pictures: in [0, 1], (N, H, W, 3), of the same size.
+        colour: a name of a colour map, or a function.
+        opacity: of the largest relevance, 0 to 1.
+        grey: show the picture in light grey, so that all colours are relevance.
+
+    Raises:
+        InputError: sizes differ, `opacity` is none, or there is no colour map of this name.
+    """
+    if pictures.shape != (*values.shape, 3):
+        raise InputError(
+            f"overlay: the pictures have shape {pictures.shape}, but the maps need {(*values.shape, 3)}."
+        )
+    if not 0 <= opacity <= 1:
+        raise InputError(f"overlay(opacity={opacity}): give a number from 0 to 1.")
+    base = pictures
+    if grey:
+        # Luma, ITU-R BT.601, as Pillow's mode "L"
+        luma = pictures @ np.array([0.299, 0.587, 0.114])
+        base = np.repeat(_LIGHTENED + (1 - _LIGHTENED) * luma[..., None], 3, axis=-1)
+    size = np.abs(values)
+    seen = np.copysign(np.maximum(size, _COLOUR_FROM), values)
+    alpha = opacity * (size**_OPACITY_POWER)[..., None]
+    mixed = (1 - alpha) * base + alpha * colour_named(colour, "overlay")(seen)
+    pixels: Pixels = np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
+    return pixels

@@ -1,0 +1,202 @@
+"""Pictures of explanations, for notebooks and files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from relprop.errors import InputError
+from relprop.explanation import Explanation
+from relprop.store import described
+from relprop.view.display import as_pictures
+from relprop.view.grid import captioned, grid
+from relprop.view.heatmaps import Scaled, reduce_channels, scale
+from relprop.view.options import Options, options_of
+from relprop.view.sheet import Plot, draw_maps, finished, full_colours, levels, map_shape
+
+MOST = 64
+"""So many maps are still looked at one by one."""
+
+
+def plot(relevance: Explanation | torch.Tensor, picture: Any = None, **options: Any) -> Plot:
+    """Draw an explanation: a heatmap of each sample or, with a picture, relevance laid over it.
+
+    Args:
+        relevance: an explanation, or relevance itself: of images (N, C, H, W), sequences (N, C, T), drawn as
+            strips, or features (N, F).
+        picture: what the model saw: its input, or Pillow images, arrays, names of files. See
+            `relprop.view.display.as_pictures`.
+        options: see `Options`.
+
+    Raises:
+        InputError: relevance that is no picture, an option that there is not or that has no meaning, a
+            picture that does not fit.
+        FileError: a picture that cannot be read.
+    """
+    look = options_of(options)
+    R, name = _relevance(relevance, look)
+    chosen = _chosen(len(R), look)
+    scaled = scale(reduce_channels(R[chosen], look.channels), percentile=look.percentile, shared=look.shared)
+    labels = _labels(relevance, len(R), look)
+    cells = draw_maps(scaled, _picture(picture, len(R), chosen), look)
+    limits = full_colours(scaled, look)
+    cells = [
+        captioned(cell, above=labels[sample], below=limit)
+        for cell, sample, limit in zip(cells, chosen, limits, strict=True)
+    ]
+    columns = 1 if R.dim() < 4 else max(1, look.columns)
+    picture_of_all = grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    metadata = described(relevance, look.model, chosen) if isinstance(relevance, Explanation) else {}
+    return finished(picture_of_all, scaled.limits, look, metadata | ({"Relevance of": name} if name else {}))
+
+
+def compare(explanations: Mapping[str, Explanation], picture: Any = None, **options: Any) -> Plot:
+    """Draw several explanations of the same samples side by side: of several rules, classes or models.
+
+    Args:
+        explanations: by what is written above their columns. A sample is a row.
+        picture: as in `plot`; it is drawn first and, unless `beside`, under the relevance too.
+        options: see `Options`; `labels` are written to the left of the rows.
+
+    Raises:
+        InputError: as `plot`; explanations of different shapes.
+    """
+    look = options_of(options)
+    if not explanations:
+        raise InputError("compare({}): give one explanation or more, by name.")
+    found = {name: _relevance(explanation, look)[0] for name, explanation in explanations.items()}
+    shapes = {tuple(R.shape) for R in found.values()}
+    if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
+        raise InputError(
+            f"compare: relevance has the shapes {', '.join(map(str, sorted(shapes)))}; compare explanations "
+            "of the same samples."
+        )
+    count = len(next(iter(found.values())))
+    chosen = _chosen(count, look)
+    maps = [reduce_channels(R[chosen], look.channels) for R in found.values()]
+    together = scale(np.concatenate(maps), percentile=look.percentile, shared=look.shared)
+    rows = np.arange(len(together.limits)).reshape(len(maps), len(chosen))
+    given = _picture(picture, count, chosen)
+    limits = full_colours(together, look)
+    columns = []
+    for numbers in rows:
+        scaled = Scaled(together.values[numbers], together.limits[numbers])
+        # The picture has a column of its own.
+        cells = draw_maps(scaled, None if look.beside else given, replace(look, beside=False))
+        columns.append([captioned(cell, below=limits[n]) for cell, n in zip(cells, numbers, strict=True)])
+    above = list(explanations)
+    if given is not None:
+        shape = map_shape(together.values, look)
+        # A blank line below, where maps have a number, keeps it beside them.
+        blank = " " if limits[0] else ""
+        pictures = levels(as_pictures(given, len(chosen), *shape))
+        columns.insert(0, [captioned(one, below=blank) for one in pictures])
+        above.insert(0, "")
+    labels = _given_labels(count, look)
+    sheet = grid(
+        list(zip(*columns, strict=True)),
+        above=above,
+        left=[labels[sample] for sample in chosen] if labels else [],
+    )
+    metadata = {"Title": f"Relevance, compared: {', '.join(explanations)}"}
+    for name, explanation in explanations.items():
+        for key, text in described(explanation, look.model, chosen).items():
+            # What all have in common is told once.
+            metadata.setdefault(key if key in ("Title", "Software", "Model") else f"{key} ({name})", text)
+    return finished(sheet, together.limits, look, metadata)
+
+
+def _relevance(subject: Explanation | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
+    """Return the relevance to draw and, unless it is that of the only input, its name."""
+    whole = subject.relevance if isinstance(subject, Explanation) else subject
+    if isinstance(whole, torch.Tensor) and look.of is None:
+        return _with_samples(whole), None
+    inputs = {} if isinstance(whole, torch.Tensor) else whole
+    names = ", ".join([f"{name} {tuple(R.shape)}" for name, R in inputs.items()] + list(_inner(subject)))
+    if look.of is None:
+        raise InputError(
+            f"there is relevance of several inputs: {names}. Say which to draw: "
+            f"plot(of={next(iter(inputs))!r})."
+        )
+    if look.of in inputs:
+        return _with_samples(inputs[look.of]), look.of
+    if not isinstance(subject, Explanation) or look.of not in _inner(subject):
+        raise InputError(
+            f"plot(of={look.of!r}): there is no relevance of this name. "
+            + (f"There is: {names}." if names else "There is that of the input only: leave of= out.")
+        )
+    calls = subject[look.of]
+    if not isinstance(calls, torch.Tensor):
+        raise InputError(
+            f"plot(of={look.of!r}): the module was called several times, or returned several tensors. Draw "
+            f"one of them: relprop.view.plot.plot(explanation[{look.of!r}][0])."
+        )
+    return _with_samples(calls), look.of
+
+
+def _inner(subject: Explanation | torch.Tensor) -> Mapping[str, Any]:
+    return subject.inner if isinstance(subject, Explanation) else {}
+
+
+def _with_samples(R: torch.Tensor) -> torch.Tensor:
+    if R.dim() < 2 or not R.numel():
+        reduce_channels(R)  # which says what is wrong
+    return R
+
+
+def _chosen(count: int, look: Options) -> list[int]:
+    if look.samples is None:
+        if count > MOST:
+            raise InputError(
+                f"there are {count} samples, too many for a picture. Say which: plot(samples=range(12))."
+            )
+        return list(range(count))
+    chosen = [int(sample) for sample in look.samples]
+    wrong = [sample for sample in chosen if not 0 <= sample < count]
+    if wrong or not chosen:
+        raise InputError(f"plot(samples={look.samples!r}): give one number or more, from 0 to {count - 1}.")
+    return chosen
+
+
+def _given_labels(count: int, look: Options) -> list[str] | None:
+    if look.labels is None:
+        return None
+    if isinstance(look.labels, str) or len(look.labels) != count:
+        raise InputError(f"plot(labels={look.labels!r}): give a list of {count} texts, one for each sample.")
+    return [str(label) for label in look.labels]
+
+
+def _labels(subject: Explanation | torch.Tensor, count: int, look: Options) -> list[str]:
+    given = _given_labels(count, look)
+    if given is not None:
+        return given
+    if not isinstance(subject, Explanation) or subject.score.numel() != count:
+        return [""] * count
+    scores = [f"{score:.4g}" for score in subject.score.tolist()]
+    target = subject.target
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.numel() != count:
+        return scores
+    return [f"{_class(c, look)}: {score}" for c, score in zip(target.tolist(), scores, strict=True)]
+
+
+def _class(number: int, look: Options) -> str:
+    if look.classes is None:
+        return str(number)
+    if not 0 <= number < len(look.classes):
+        raise InputError(
+            f"plot(classes=...) has {len(look.classes)} names, but class {number} is explained; give a name "
+            "for each class."
+        )
+    return look.classes[number]
+
+
+def _picture(picture: Any, count: int, chosen: Sequence[int]) -> Any:
+    """Choose the pictures of the samples chosen, if there is one of each."""
+    several = isinstance(picture, (list, tuple)) or (
+        isinstance(picture, (torch.Tensor, np.ndarray)) and picture.ndim == 4
+    )
+    if several and len(picture) == count:
+        return [picture[sample] for sample in chosen]
+    return picture
