@@ -8,6 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from relprop.active import unseen
 from relprop.attach import retaining
 from relprop.baselines import Baseline, explain_by_gradient
 from relprop.bounds import Bounds
@@ -19,7 +20,7 @@ from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
 from relprop.inner import Condition, InnerValues, Start, outputs_of
 from relprop.inputs import naming_inputs, put_stand_ins, require_evaluation_mode
-from relprop.intercept import Interception, intercepting, unseen
+from relprop.intercept import Interception, intercepting
 from relprop.names import canonical_name
 from relprop.operations import TABLE
 from relprop.parameters import ParameterRelevance

@@ -5,24 +5,23 @@ mode keeps what entries share: the module that runs, what is known of each tenso
 in-place operations must not destroy, the ledger, and the gaps: operations that no entry covers.
 """
 
-import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from relprop.active import active_runs, uncompiled, unseen
 from relprop.attach import attach
 from relprop.calls import Call, tensors_in, without_parameters
 from relprop.errors import CoverageError, ModelError
 from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message, user_line
 from relprop.keeping import Keeper, Kept
+from relprop.leaves import Leaves
 from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
@@ -33,31 +32,8 @@ if TYPE_CHECKING:
     from relprop.inner import InnerValues
     from relprop.parameters import ParameterRelevance
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
 Entry = Callable[["Interception", Call], Any]
 """How relevance crosses an operation: the call's result, with a backward that carries coefficients."""
-
-
-class _Active(threading.local):
-    def __init__(self) -> None:
-        self.stack: list[Interception] = []
-
-
-_active = _Active()
-
-
-def unseen(method: Callable[P, T]) -> Callable[P, T]:
-    """Keep the mode from seeing the calls of a method of its own that runs outside of a handler."""
-
-    @wraps(method)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        with torch._C.DisableTorchFunction():
-            return method(*args, **kwargs)
-
-    return wrapped
 
 
 class Interception(TorchFunctionMode):
@@ -104,14 +80,10 @@ class Interception(TorchFunctionMode):
         self.gaps: list[Gap] = []
         self.cuts: list[Gap] = []
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._reaching: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
-        self._leaves: list[tuple[Tensor, Tensor | None]] = []
+        self._leaves = Leaves()
         # Constants, buffers of the model perhaps, that became relevant by being written to.
         self._written: list[Tensor] = []
-        # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
-        with torch.inference_mode(mode=False):
-            self._anchor = torch.zeros((), requires_grad=True)
 
     # ---- what entries use ----
 
@@ -180,7 +152,7 @@ class Interception(TorchFunctionMode):
         values = [constant.detach().clone()]
         if self.slots != "none":
             values.append(empty_slot(constant))
-        stand_in, *slot = attach(values, [self._anchor], backward)
+        stand_in, *slot = attach(values, [self._leaves.anchor], backward)
         self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot[0] if slot else None))
         return stand_in
 
@@ -209,7 +181,7 @@ class Interception(TorchFunctionMode):
             value = tensor.detach().clone()
         (stand_in,) = attach([value], [root], lambda c: (c,))
         slot = None if self.slots == "none" else empty_slot(value).requires_grad_()
-        self._leaves.append((root, slot))
+        self._leaves.add(root, slot)
         self.ledger.samples = tensor.shape[0]
         self.set_tag(stand_in, Tag(nonnegative=bool((tensor >= 0).all()), slot=slot))
         return stand_in
@@ -217,7 +189,7 @@ class Interception(TorchFunctionMode):
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the explained inputs."""
-        return [tuple(root.shape) for root, _ in self._leaves]
+        return self._leaves.shapes
 
     def relevance(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool = False
@@ -234,7 +206,7 @@ class Interception(TorchFunctionMode):
             ModelError: the scores do not depend on the inputs.
         """
         self._require_covered(scores)
-        variables = (*(t for leaf in self._leaves for t in leaf if t is not None), self._anchor)
+        variables = self._leaves.variables
         # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
         found = torch.autograd.graph._engine_run_backward(
             (scores,),
@@ -261,15 +233,11 @@ class Interception(TorchFunctionMode):
     @unseen
     def _collect(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
         """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
-        relevance = []
-        for root, slot in self._leaves:
-            c, direct = found[root], None if slot is None else found[slot]
-            R = torch.zeros_like(root) if c is None else root * c
-            relevance.append((R if direct is None else R + direct).detach())
+        relevance = self._leaves.relevance(found)
         self.ledger.seed = self.ledger.per_sample(seed)
         self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
         self.ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
-        return tuple(relevance)
+        return relevance
 
     # ---- the mode ----
 
@@ -277,7 +245,7 @@ class Interception(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if _active.stack and _active.stack[-1] is not self:
+        if active_runs.stack and active_runs.stack[-1] is not self:
             return function(*args, **kwargs)  # a nested run's
         tensors = list(tensors_in((args, kwargs)))
         tracked = [(t, self._is_constant(t)) for t in tensors if t.requires_grad]
@@ -388,24 +356,10 @@ class Interception(TorchFunctionMode):
             return False
         if isinstance(tensor, nn.Parameter):
             return True
-        if self.any_leaf or any(tensor is t for leaf in self._leaves for t in leaf):
+        if self.any_leaf or tensor in self._leaves:
             return False
         # Other leaves are parameters in all but name, and so is what was computed of them.
-        return tensor.is_leaf or not self._reaches_inputs(tensor)
-
-    def _reaches_inputs(self, tensor: Tensor) -> bool:
-        """Whether an input of this run is behind a tensor that no entry returned."""
-        if tensor not in self._reaching:
-            ours = {id(t) for leaf in self._leaves for t in leaf if t is not None} | {id(self._anchor)}
-            pending, seen, found = [tensor.grad_fn], set(), False
-            while pending and not found:
-                node: Any = pending.pop()
-                if node is not None and node not in seen:
-                    seen.add(node)
-                    found = id(getattr(node, "variable", None)) in ours
-                    pending += [following for following, _ in node.next_functions]
-            self._reaching[tensor] = found
-        return bool(self._reaching[tensor])
+        return tensor.is_leaf or not self._leaves.reached_by(tensor)
 
     def restore(self) -> None:
         """Take tensors that the model keeps, and wrote to, off the graph."""
@@ -418,34 +372,25 @@ class Interception(TorchFunctionMode):
             self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run what torch.compile compiled as it was written, because compiled calls cannot be seen."""
-    # Nothing is compiled where the compiler was never imported, and importing it takes seconds.
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
-
-
 @contextmanager
 def intercepting(interception: Interception) -> Iterator[Interception]:
     """Intercept torch calls in this thread while the context is open, with gradients enabled."""
 
     def active() -> bool:
-        return bool(_active.stack) and _active.stack[-1] is interception
+        return bool(active_runs.stack) and active_runs.stack[-1] is interception
 
     with (
         follow_modules(interception.modules, active, interception.after_module),
         torch.inference_mode(mode=False),
         torch.enable_grad(),
-        _uncompiled(),
+        uncompiled(),
         # What autograd itself saves survives in-place operations in the same way.
         torch.autograd.graph.saved_tensors_hooks(interception.keep, attrgetter("value")),
     ):
-        _active.stack.append(interception)
+        active_runs.stack.append(interception)
         try:
             with interception:
                 yield interception
         finally:
-            _active.stack.pop()
+            active_runs.stack.pop()
             interception.restore()

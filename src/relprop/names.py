@@ -62,7 +62,7 @@ def canonical_name(function: Any) -> tuple[str, bool]:
         return _SYNONYMS.get(plain, plain), True
     inplace = name.endswith("_") and not name.startswith("_")
     name = name.removesuffix("_") if inplace else name
-    return _SYNONYMS.get(name, name), inplace
+    return _SYNONYMS.get(name, name.removeprefix("special_")), inplace
 
 
 def _is_torch(function: Any) -> bool:

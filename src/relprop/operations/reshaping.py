@@ -20,6 +20,13 @@ from relprop.provenance import empty_slot
 _rearranged = Exact(keeps_sign=True, slot="same")
 
 
+def as_other(run: Interception, call: Call) -> Any:
+    """view_as and its like, where the other tensor only says a shape or a type."""
+    others = [v.detach() if isinstance(v, Tensor) else v for v in call.args[1:]]
+    kwargs = {key: v.detach() if isinstance(v, Tensor) else v for key, v in call.kwargs.items()}
+    return _rearranged(run, replace(call, args=(call.args[0], *others), kwargs=kwargs))
+
+
 def join(run: Interception, call: Call) -> Any:
     """cat, stack and their like. What lands on a constant among the parts is absorbed."""
     tensors, *rest = call.args or (call.kwargs["tensors"],)
@@ -116,8 +123,8 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(
         (
             # shape
-            *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel"),
-            *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to"),
+            *("view", "reshape", "flatten", "unflatten", "ravel"),
+            *("squeeze", "unsqueeze", "expand", "broadcast_to"),
             # order
             *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "rot90", "fliplr", "flipud"),
             *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
@@ -126,10 +133,11 @@ TABLE: Mapping[str, Entry] = {
             *("narrow", "select", "getitem", "diagonal", "repeat", "repeat_interleave", "tile"),
             *("gather", "index_select", "take_along_dim"),
             # type and device
-            *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda"),
+            *("to", "type", "float", "double", "half", "bfloat16", "cpu", "cuda"),
         ),
         _rearranged,
     ),
+    **dict.fromkeys(("view_as", "reshape_as", "expand_as", "type_as"), as_other),
     **dict.fromkeys(("clone", "contiguous", "positive"), Homogeneous()),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
