@@ -62,8 +62,9 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 	$(BIN)/pip install --quiet --no-deps scikit-image
 	$(BIN)/python tools/photographs.py
 
-benchmark: .venv/test  ## images per second against NumPy and the plain gradient
+benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py
+	$(BIN)/python benchmarks/networks.py
 
 clean:  ## remove what make made
 	rm -rf .venv out

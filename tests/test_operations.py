@@ -325,6 +325,7 @@ STATISTIC: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor]
         lambda x, s: ((x - x.mean(2, keepdim=True)) * (s - s.mean(2, keepdim=True))).sum(2) / 5,
     ),
     **{f"lp_pool{n}d": (pooling_by_power(n), pooling_by_power(n, frozen=True)) for n in (1, 2, 3)},
+    "glu": (lambda x: F.glu(x, 2), lambda x, s: x[..., :3] * torch.sigmoid(s[..., 3:])),
     "addcmul": (
         lambda x: torch.addcmul(x, x, x.flip(1), value=0.5),
         lambda x, s: x + 0.25 * (x * s.flip(1) + s * x.flip(1)),

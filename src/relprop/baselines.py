@@ -81,12 +81,17 @@ def explain_by_gradient(
         if not all(scores.requires_grad for scores in all_scores):
             raise ModelError(disconnected_message([]))
         gradients = [
-            torch.autograd.grad(scores.sum(), leaves, retain_graph=True, materialize_grads=True)
+            torch.autograd.grad(scores.sum(), leaves, retain_graph=True, allow_unused=True)
             for scores in all_scores
         ]
+        if any(all(g is None for g in found) for found in gradients):
+            raise ModelError(disconnected_message([]))
     explanations = []
     for goal, scores, found in zip(goals, all_scores, gradients, strict=True):
-        relevance = [baseline.relevance(x.detach(), g) for x, g in zip(leaves, found, strict=True)]
+        relevance = [
+            baseline.relevance(x.detach(), torch.zeros_like(x) if g is None else g)
+            for x, g in zip(leaves, found, strict=True)
+        ]
         ledger = Ledger(samples=samples)
         ledger.seed = ledger.per_sample(scores)
         ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance]).sum(0)

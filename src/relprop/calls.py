@@ -1,6 +1,7 @@
 """Torch calls as values: looked into, run, and run again with other operands."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,8 +70,11 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [map_leaves(function, item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if type(value) is dict:
-        return {key: map_leaves(function, item) for key, item in value.items()}
+    if isinstance(value, MutableMapping):
+        result = copy(value)
+        for key, item in value.items():
+            result[key] = map_leaves(function, item)
+        return result
     return function(value)
 
 

@@ -63,6 +63,28 @@ class Depth:
         return self.low <= site.depth and (self.high is None or site.depth <= self.high)
 
 
+@dataclass(frozen=True)
+class OfKind:
+    """A place: operations of a kind, such as "normalisation"."""
+
+    kind: str
+
+    def __call__(self, site: Site) -> bool:
+        """Whether a site is of the kind."""
+        return site.kind == self.kind
+
+
+@dataclass(frozen=True)
+class Named:
+    """A place: operations of a name, such as "conv2d"."""
+
+    operation: str
+
+    def __call__(self, site: Site) -> bool:
+        """Whether a site has this operation."""
+        return site.operation == self.operation
+
+
 def _matches(where: Where, site: Site) -> bool:
     if isinstance(where, tuple):
         return all(_matches(part, site) for part in where)
@@ -80,8 +102,8 @@ def _concerns(where: Where, rule: Rule | NonlinearRule, site: Site) -> bool:
     kinds = getattr(rule, "kinds", LINEAR)
     if site.kind in kinds:
         return _matches(where, site)
-    # A rule for linear operations serves a normalisation that an entry names by its class or function.
-    named = any(isinstance(part, type) or _is_torch_function(part) for part in _parts(where))
+    # A rule for linear operations serves a normalisation that an entry names.
+    named = any(isinstance(part, (type, OfKind, Named)) or _is_torch_function(part) for part in _parts(where))
     return kinds == LINEAR and site.kind == "normalisation" and named and _matches(where, site)
 
 

@@ -115,7 +115,7 @@ def explain(
         names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
-        inner.require_matches()
+        inner.end_forward()
         forward = Forward(names, output, name, tuple(run.applied))
         explained = output if start is None else inner.started()
         explanations = []
@@ -124,7 +124,7 @@ def explain(
             run.begin()
             values = outputs_of(explained) if start is not None and isinstance(goal, OfClass) else explained
             scores = scores_of(goal, values, run.ledger.samples)
-            warn_of_scores(run, goal, output, scores)
+            warn_of_scores(run, goal, values, scores)
             seed = torch.ones_like(scores).detach() if composite.start == "one" else None
             with retaining(not last):
                 relevance = run.relevance(scores, seed, retain=not last)

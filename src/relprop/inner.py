@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -18,14 +19,15 @@ from relprop.calls import map_tensors, tensors_in
 from relprop.errors import InputError
 from relprop.intercept import Interception
 from relprop.linear_operations import Incoming
-from relprop.provenance import Origin, Watch
+from relprop.provenance import Origin, Watch, empty_slot
 
 T = TypeVar("T", bound=Origin)
 
 Condition = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor]
 """Which part of an inner value's relevance goes on.
 
-Channels (dimension 1) by number; a mask that broadcasts to the value; or a function from the relevance to it.
+Channels (dimension 1) by number, or as a tensor of integers; a mask that broadcasts to the value; or a
+function from the relevance to such a mask.
 """
 
 Start = str | tuple[str, int]
@@ -38,6 +40,22 @@ class _Value:
 
     like: Tensor
     relevance: Tensor | None = None
+
+
+@dataclass
+class _Call:
+    """One call of a module: the tensors that it returned.
+
+    Late: it ran in the backward, as parts of a checkpointed model do a second time.
+    """
+
+    late: bool
+    values: list[_Value] = field(default_factory=list)
+
+    @property
+    def counts(self) -> bool:
+        """Whether relevance went through this call, as far as it is known."""
+        return not self.late or any(value.relevance is not None for value in self.values)
 
 
 @dataclass
@@ -54,37 +72,39 @@ class InnerValues:
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     start: Start | None = None
     _paths: dict[str, None] = field(default_factory=dict)
-    _calls: dict[str, list[Any]] = field(default_factory=dict)
+    _calls: dict[str, list["_Call"]] = field(default_factory=dict)
     _outputs: list[Any] = field(default_factory=list)
+    _forward_is_over: bool = False
 
     def after_module(self, run: Interception, path: str, output: Any) -> Any:
         """Return what takes the place of a module's output."""
         self._paths[path] = None
-        if path == self._start_path:
-            self._outputs.append(output)
         recorded = any(fnmatchcase(path, glob) for glob in self.record)
         conditions = [key for key in self.conditions if fnmatchcase(path, key)]
-        if not recorded and not conditions:
-            return output
-        values: list[_Value] = []
-
-        def replaced(tensor: Tensor) -> Tensor:
-            if not run.relevant(tensor):
-                return tensor
-            values.append(_Value(tensor.detach()[:0]))
-            return self._attach(run, path, tensor, conditions, values[-1])
-
-        output = map_tensors(replaced, output)
-        if recorded:
-            self._calls.setdefault(path, []).append(values)
+        if recorded or conditions:
+            call = _Call(self._forward_is_over)
+            output = map_tensors(
+                lambda t: self._attach(run, path, t, conditions, call) if run.relevant(t) else t, output
+            )
+            if conditions and not call.values:
+                raise InputError(
+                    f"conditions[{conditions[0]!r}]: the module returned {_kind(output)}, in which nothing "
+                    "depends on the explained inputs."
+                )
+            if recorded:
+                self._calls.setdefault(path, []).append(call)
+        if path == self._start_path and not self._forward_is_over:
+            # A copy, because the model may overwrite its own.
+            self._outputs.append(map_tensors(lambda t: _copy(run, t) if run.relevant(t) else t, output))
         return output
 
     def _attach(
-        self, run: Interception, path: str, tensor: Tensor, conditions: list[str], value: _Value
+        self, run: Interception, path: str, tensor: Tensor, conditions: list[str], call: "_Call"
     ) -> Tensor:
         masks = [_mask(key, self.conditions[key], tensor) for key in conditions]
         kept, tag = run.keep(tensor), run.tag(tensor)
-        value.like = tensor.new_empty(()).expand(tensor.shape)
+        value = _Value(empty_slot(tensor))
+        call.values.append(value)
 
         def watch(c: Tensor | None, direct: Tensor | None, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
             for make in masks:
@@ -111,43 +131,55 @@ class InnerValues:
     def started(self) -> Any:
         """The inner value that relevance starts from."""
         assert self.start is not None
-        call = None if isinstance(self.start, str) else self.start[1]
-        if call is None and len(self._outputs) > 1:
+        call, times = None if isinstance(self.start, str) else self.start[1], len(self._outputs)
+        if call is None and times > 1:
             raise InputError(
-                f"start={self.start!r}: that module was called {len(self._outputs)} times; say which call, "
-                f"as in "
+                f"start={self.start!r}: that module was called {times} times; say which call, as in "
                 f"start=({self.start!r}, 0)."
             )
-        if call is not None and not -len(self._outputs) <= call < len(self._outputs):
-            raise InputError(f"start={self.start!r}: that module was called {len(self._outputs)} times.")
+        if call is not None and not -times <= call < times:
+            raise InputError(
+                f"start={self.start!r}: that module was called {times} times; the calls count from 0."
+            )
         return self._outputs[call or 0]
 
-    def require_matches(self) -> None:
-        """Refuse paths that match no module.
+    def release(self) -> None:
+        """Let go of the values that relevance could start from, which hold the graph."""
+        self._outputs.clear()
+
+    def end_forward(self) -> None:
+        """Refuse paths that matched no module. What comes later are parts of the model that run again.
 
         Raises:
-            InputError: one does; near matches are offered.
+            InputError: one did; near matches are offered.
         """
+        self._forward_is_over = True
         places = [("record", glob) for glob in self.record]
         places += [("conditions", key) for key in self.conditions]
         places += [] if self._start_path is None else [("start", self._start_path)]
         for argument, place in places:
-            if not any(fnmatchcase(path, place) for path in self._paths):
-                near = difflib.get_close_matches(place, self._paths, n=3, cutoff=0.3)
-                offer = f"near it are {', '.join(map(repr, near))}" if near else "the model calls no modules"
+            found = place in self._paths
+            if not found and (argument == "start" or not any(fnmatchcase(p, place) for p in self._paths)):
+                paths = [path for path in self._paths if path]
+                near = difflib.get_close_matches(place, paths, n=3, cutoff=0.3)
+                offer = (
+                    "near it are " if near else "the paths are " if paths else "the model calls no modules"
+                )
+                offer += ", ".join(map(repr, near or paths[:4])) + (
+                    ", ..." if len(paths) > 4 and not near else ""
+                )
                 raise InputError(f"{argument}={place!r} matches no module that ran; {offer}.")
 
     def begin(self) -> None:
         """Forget the relevance of an earlier backward."""
-        for calls in self._calls.values():
-            for values in calls:
-                for value in values:
-                    value.relevance = None
+        for call in chain.from_iterable(self._calls.values()):
+            for value in call.values:
+                value.relevance = None
 
     def relevance(self) -> dict[str, list[Tensor | tuple[Tensor, ...]]]:
         """Relevance by path: for each call of the module that of its output; zero where none arrived."""
         return {
-            path: [_alone([_arrived(value) for value in values]) for values in calls]
+            path: [_alone([_arrived(value) for value in call.values]) for call in calls if call.counts]
             for path, calls in self._calls.items()
         }
 
@@ -157,11 +189,23 @@ class InnerValues:
 
 
 def _watched(origin: T | None, watch: Watch) -> T | None:
-    return None if origin is None else replace(origin, watches=(*origin.watches, watch))
+    return None if origin is None else replace(origin, watches=(watch, *origin.watches))
+
+
+def _copy(run: Interception, tensor: Tensor) -> Tensor:
+    output, slot = attach_with_slot(
+        tensor.detach().clone(), tensor, run.slot(tensor), lambda c, direct: (c, direct)
+    )
+    run.set_tag(output, replace(run.tag(tensor), slot=slot, origin=None, pointwise=None))
+    return output
 
 
 def _arrived(value: _Value) -> Tensor:
     return torch.zeros_like(value.like) if value.relevance is None else value.relevance
+
+
+def _kind(value: Any) -> str:
+    return "a constant tensor" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _alone(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
@@ -171,21 +215,28 @@ def _alone(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
 def _mask(path: str, condition: Condition, value: Tensor) -> Callable[[Tensor], Tensor]:
     """Check a condition against the value that it is for, and return the mask as a function of relevance."""
     place, shape = f"conditions[{path!r}]", tuple(value.shape)
+    refused = InputError(
+        f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
+    )
     if callable(condition) and not isinstance(condition, Tensor):
         function = condition
         return lambda R: _broadcast(place, torch.as_tensor(function(R)), R)
-    if isinstance(condition, Tensor):
+    if isinstance(condition, Tensor) and (condition.dtype == torch.bool or condition.is_floating_point()):
         mask = _broadcast(place, condition, value)
         return lambda R: mask
-    if isinstance(condition, str) or (isinstance(condition, Sequence) and len(condition) == 0):
+    try:
+        channels = torch.as_tensor(condition, device=value.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise refused from None
+    if channels.is_floating_point() or channels.dtype == torch.bool or channels.is_complex():
+        raise refused
+    if channels.dim() > 1 or channels.numel() == 0:
+        raise refused
+    if value.dim() < 2:
         raise InputError(
-            f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
+            f"{place}: the module's output has shape {shape}, which has no channels; give a mask."
         )
-    channels = torch.as_tensor(condition, device=value.device).reshape(-1)
-    if channels.is_floating_point() or channels.dtype == torch.bool or value.dim() < 2:
-        raise InputError(
-            f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
-        )
+    channels = channels.reshape(-1)
     wrong = [int(i) for i in channels if not 0 <= i < shape[1]]
     if wrong:
         raise InputError(
@@ -203,8 +254,7 @@ def _broadcast(place: str, mask: Tensor, value: Tensor) -> Tensor:
     except RuntimeError:
         raise InputError(
             f"{place}: a mask of shape {tuple(mask.shape)} does not broadcast to the module's output of "
-            f"shape "
-            f"{tuple(value.shape)}."
+            f"shape {tuple(value.shape)}."
         ) from None
 
 

@@ -363,6 +363,8 @@ class Interception(TorchFunctionMode):
 
     def restore(self) -> None:
         """Take tensors that the model keeps, and wrote to, off the graph."""
+        if self.inner_values is not None:
+            self.inner_values.release()
         for tensor in self._written:
             if tensor.requires_grad and not tensor._is_view():
                 tensor.detach_()

@@ -18,7 +18,8 @@ class Origin:
     Attributes:
         x: the operand.
         version: of the operand's memory when the operation ran.
-        watches: of values that are passed by when a later operation attaches to the operand.
+        watches: of values that are passed by when a later operation attaches to the operand; the last value's
+            first.
     """
 
     x: Tensor

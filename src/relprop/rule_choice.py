@@ -1,6 +1,7 @@
 """From what a user gives for `rules` to the composite, or baseline, of a run."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from relprop.baselines import BASELINES, Baseline
@@ -12,7 +13,7 @@ from relprop.nonlinear_rules import NonlinearRule
 from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
 from relprop.rule_files import is_rule_file, read_rules, rule_from_text
 
-Rules = str | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
+Rules = str | Path | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
 """A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one
 rule for everything, or None for what fits."""
 
@@ -24,6 +25,7 @@ def resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Compo
         RuleError: there are no such rules, or a box rule has no bounds.
     """
     bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
+    rules = str(rules) if isinstance(rules, Path) else rules
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
     name = rules if isinstance(rules, str) else str(rules) if isinstance(rules, Rule) else "composite"
@@ -51,7 +53,7 @@ def _composite(rules: Rules) -> Composite:
         if rules not in PRESETS and (rules.endswith(")") or rules[:1].isupper()):
             return _everywhere(rule_from_text(rules))
         return preset(rules)
-    if isinstance(rules, Rule):
+    if isinstance(rules, (Rule, NonlinearRule)):
         return _everywhere(rules)
     if isinstance(rules, Iterable) and not isinstance(rules, Mapping):
         return Composite(rules)

@@ -29,43 +29,19 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from relprop.composites import Composite, Depth, Where
+from relprop.composites import Composite, Depth, Named, OfKind, Where
 from relprop.errors import FileError, RuleError
 from relprop.linear_operations import PrintedRule
 from relprop.presets import preset
-from relprop.provenance import Site
 from relprop.rule_book import RULES
 
 _KINDS = ("convolution", "dense", "product", "sum", "max-pool", "normalisation")
 _CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")
-
-
-@dataclass(frozen=True)
-class OfKind:
-    """A place: operations of a kind."""
-
-    kind: str
-
-    def __call__(self, site: Site) -> bool:
-        """Whether a site is of the kind."""
-        return site.kind == self.kind
-
-
-@dataclass(frozen=True)
-class Named:
-    """A place: operations of a name, such as "conv2d"."""
-
-    operation: str
-
-    def __call__(self, site: Site) -> bool:
-        """Whether a site has this operation."""
-        return site.operation == self.operation
 
 
 def is_rule_file(name: str) -> bool:
@@ -95,6 +71,8 @@ def read_rules(path: Path | str) -> Composite:
         raise RuleError(
             f"{path}: unknown key {', '.join(map(repr, unknown))}; there are rules, preset, start."
         )
+    if not isinstance(data.get("preset", ""), str):
+        raise RuleError(f"{path}: preset = {data['preset']!r}: give a preset's name.")
     following = preset(data["preset"]) if "preset" in data else Composite([])
     entries = []
     for number, entry in enumerate(data.get("rules", []), 1):
@@ -111,12 +89,12 @@ def _entry(entry: Any) -> tuple[Where, Any]:
     parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
     rule = _made(entry["rule"], [], parameters)
     places = [_place(name, entry[name]) for name in _CONDITIONS if name in entry]
-    return tuple(place for place in places if place is not None) or "*", rule
+    return tuple(places) or "*", rule
 
 
-def _place(name: str, value: Any) -> Where | None:
+def _place(name: str, value: Any) -> Where:
     if name == "first" and isinstance(value, bool):
-        return "first" if value else None
+        return "first" if value else Depth(1)
     if name == "path" and isinstance(value, str):
         return value
     if name == "operation" and isinstance(value, str):
@@ -157,7 +135,7 @@ def rule_from_text(text: str) -> PrintedRule:
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except ValueError:
+    except (TypeError, ValueError):
         raise RuleError(f"{text!r}: a rule's parameters are plain numbers and words.") from None
     return _made(call.func.id, positional, keywords)
 
@@ -169,7 +147,7 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         raise RuleError(f"there is no rule {name!r}.{hint} The rules are: {', '.join(RULES)}.")
     try:
         return RULES[name](*positional, **keywords)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
         raise RuleError(f"{name}: {problem}. Write it as {name}{_parameters(name)}.") from None
 

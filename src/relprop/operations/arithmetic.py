@@ -12,8 +12,9 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import Incoming, divide, times
 from relprop.nonlinear_rules import SumRule
+from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
-from relprop.operations.pointwise import Homogeneous, attach_to_root, chained, reciprocal
+from relprop.operations.pointwise import Homogeneous, reciprocal
 from relprop.operations.products import product, quotient
 from relprop.operations.ruled import LinearOrigin, fold
 from relprop.provenance import Applied, empty_slot, merge_tags
@@ -88,7 +89,8 @@ def _sum(run: Interception, call: Call, a: Tensor, b: Tensor, keeps_sign: bool =
 def _shared_sum(run: Interception, call: Call, rule: SumRule) -> Tensor:
     """The sum of two branches by a rule of the composite."""
     a, b, alpha = _terms(call)
-    terms, factors = (a, b), (1.0, -alpha if call.name in ("sub",) else alpha)
+    terms = (a, b)
+    factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[call.name]
     run.applied.append(Applied(run.modules.path, call.name, rule))
     path, name, slots = run.modules.path, call.name, [run.slot(t) for t in terms]
     value = call.value()

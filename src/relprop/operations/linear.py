@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_maps import Convolution, Dense
 from relprop.operations.ruled import ZeroPadding, plain, start
+from relprop.provenance import Watch
 
 Numbers = int | tuple[int, ...]
 
@@ -62,6 +64,7 @@ def convolution(dimensions: int) -> Entry:
                 pads = tuple(pad for total in reversed(totals) for pad in (0, total % 2))
         padding = 0 if padding == "valid" else padding
         before = run.tag(x).origin
+        watches: tuple[Watch, ...] = ()
         if (
             isinstance(before, ZeroPadding)
             and before.intact
@@ -69,6 +72,7 @@ def convolution(dimensions: int) -> Entry:
             and not pads
         ):
             x, pads = before.x, before.pads
+            watches = tuple(_of_padded(watch, pads) for watch in before.watches)
         map_ = Convolution(
             stride=_tuple(stride, dimensions),
             padding=_tuple(padding, dimensions),
@@ -79,9 +83,21 @@ def convolution(dimensions: int) -> Entry:
             kernel=kernel,
             pads=pads,
         )
-        return start(run, call, "convolution", x, weight, bias, map_)
+        return start(run, call, "convolution", x, weight, bias, map_, watches)
 
     return entry
+
+
+def _of_padded(watch: Watch, pads: tuple[int, ...]) -> Watch:
+    """The watch of a padded value, for what comes to the value without its padding."""
+    crop = [-pad for pad in pads]
+
+    def watches(c: Tensor | None, direct: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        padded = [None if t is None else F.pad(t, pads) for t in (c, direct)]
+        c, direct = watch(padded[0], padded[1], F.pad(x, pads))
+        return None if c is None else F.pad(c, crop), None if direct is None else F.pad(direct, crop)
+
+    return watches
 
 
 def transposed_convolution(dimensions: int) -> Entry:

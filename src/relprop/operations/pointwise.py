@@ -1,8 +1,4 @@
-"""Pointwise functions: relevance passes through them, however many calls they are written in.
-
-A chain such as `x * sigmoid(x)` is one function of its root x: what autograd would make of its parts, a
-product of two relevant factors for one, is replaced by the secant from the root to the end of the chain.
-"""
+"""Pointwise functions: relevance passes through them, by the slope of a secant or by the plain gradient."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +11,9 @@ from torch import Tensor
 from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact, as_function
-from relprop.provenance import Pointwise, Watch, empty_slot, merge_tags
+from relprop.operations.chains import attach_secant, attach_to_root, chained, value_at_zero
+from relprop.operations.exact import Exact
+from relprop.provenance import empty_slot, merge_tags
 
 
 @dataclass(frozen=True)
@@ -43,129 +40,17 @@ class Secant:
         x = call.args[0] if call.args else call.kwargs["input"]
         tag = run.tag(x)
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
-        at_zero = _at_zero(call, x) if tag.pointwise is None else 0.0
+        at_zero = value_at_zero(call, x)
         chain = chained(run, call, [x], begin=at_zero != 0)
         if chain is not None and (tag.pointwise is not None or call.inplace):
             output = attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=self.gate == "shifted")
         else:
-            at_zero = _at_zero(call, x)
-            output = _attach_secant(run, call, x, call.value(), at_zero, self.slope)
-            merged = merge_tags([tag], nonnegative=nonnegative, slot=run.slot(x))
+            output, slot = attach_secant(run, call, x, call.value(), at_zero, self.slope)
+            merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
             run.set_tag(output, replace(merged, pointwise=chain))
         if self.gate == "always":
             run.set_tag(output, replace(run.tag(output), gate=call.name))
         return output
-
-
-def chained(
-    run: Interception, call: Call, operands: list[Tensor], *, begin: bool = False
-) -> Pointwise | None:
-    """What the result of a pointwise call is as a function of one root; None if its operands have several.
-
-    An in-place call on the root overwrites it, and continues no chain, unless it is to `begin` one: then what
-    was there before is the root. That takes a copy, and makes a difference where f(0) is not 0 only.
-    """
-    chains = [run.tag(t).pointwise or _identity(t) for t in operands]
-    first = chains[0]
-    if not all(chain.intact and chain.same_root(first) for chain in chains):
-        return None
-    if call.inplace and first.x is call.target:
-        if not begin:
-            return None
-        root = _before(run, first.x)
-        first = replace(first, x=root, version=root._version)
-    function, inner = as_function(run, call), [chain.function for chain in chains]
-    watches = tuple(watch for chain in chains for watch in chain.watches)
-    names = frozenset({call.name}).union(*(chain.names for chain in chains))
-    return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
-
-
-def _before(run: Interception, x: Tensor) -> Tensor:
-    """A tensor that is about to be overwritten, as it is now."""
-    slot = run.slot(x)
-    (before,) = attach([x.detach().clone()], [x], lambda c: (c,))
-    run.set_tag(before, replace(run.tag(x), slot=slot, pointwise=None, origin=None))
-    return before
-
-
-def _identity(x: Tensor) -> Pointwise:
-    return Pointwise(x=x, version=x._version, function=lambda x: x)
-
-
-def attach_to_root(
-    run: Interception, call: Call, chain: Pointwise, *, nonnegative: bool = False, clamps: bool = False
-) -> Tensor:
-    """Give the result of a chain of pointwise calls the secant from its root.
-
-    Args:
-        run: the run.
-        call: the chain's last call.
-        chain: with that call.
-        nonnegative: whether the result cannot be negative.
-        clamps: whether the last call makes a gate of what is not 0 at 0.
-    """
-    at_zero, slope = _expand_at_zero(chain, dtype=chain.x.dtype)
-    output = _attach_secant(run, call, chain.x, call.value(), at_zero, slope, chain.watches)
-    merged = merge_tags([run.tag(chain.x)], nonnegative=nonnegative, slot=run.slot(chain.x))
-    shifted = isinstance(at_zero, Tensor) or at_zero != 0
-    gate = call.name if clamps and shifted else ""
-    run.set_tag(output, replace(merged, pointwise=chain, gate=gate))
-    return output
-
-
-def _attach_secant(
-    run: Interception,
-    call: Call,
-    x: Tensor,
-    value: Tensor,
-    at_zero: Tensor | float,
-    slope: Tensor | float,
-    watches: tuple[Watch, ...] = (),
-) -> Tensor:
-    name, path = call.name, run.modules.path
-    kept_x, kept_y = run.keep(x), run.keep(value)
-    passes = not isinstance(at_zero, Tensor) and at_zero == 0
-
-    def backward(c: Tensor) -> tuple[Tensor]:
-        x, y = kept_x.value, kept_y.value
-        for watch in watches:
-            c = watch(c, None, y)[0]  # type: ignore[assignment]  # there is a coefficient
-        if not passes:
-            y = y - at_zero
-            run.ledger.add("pointwise", c * at_zero, path, name)
-        # Where f(0) is not 0, the difference cancels long before the quotient does.
-        tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
-        return ((c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype),)
-
-    (output,) = attach([value], [x], backward)
-    return output
-
-
-def _at_zero(call: Call, x: Tensor) -> float:
-    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
-    rest = {key: value for key, value in call.kwargs.items() if key not in ("input", "inplace")}
-    with torch.no_grad():
-        return float(call.function(zero, *call.args[1:], **rest))
-
-
-def _expand_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
-    """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
-    for shape in ((1,), (1, *chain.x.shape[1:]), tuple(chain.x.shape)):
-        zero = torch.zeros(shape, dtype=dtype, device=chain.x.device, requires_grad=True)
-        try:
-            with torch.enable_grad():
-                y = chain.function(zero)
-        except RuntimeError:  # a constant in the chain does not broadcast with this shape
-            continue
-        if y.shape == zero.shape:
-            break
-    slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
-    slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
-    if y.numel() == 1:
-        value = float(y.detach())
-        # A difference of f(0) from zero by rounding is none.
-        return (0.0 if abs(value) < 4 * torch.finfo(dtype).eps else value), float(slope)
-    return y.detach(), slope
 
 
 @dataclass(frozen=True)

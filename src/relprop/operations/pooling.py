@@ -47,7 +47,7 @@ def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry
         rule = run.choose(run.site(call, MAX_POOL, run.tag(x).depth))
         if rule is None:
             return _shared(run, call)
-        if {dilation} != {1} and set(dilation) != {1}:
+        if (set(dilation) if isinstance(dilation, (tuple, list)) else {dilation}) != {1}:
             run.gap(call.name, "a dilated window cannot be treated as an average; leave it out of the entry")
             return _shared(run, call)
         run.applied.append(Applied(run.modules.path, call.name, rule))

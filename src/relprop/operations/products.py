@@ -15,8 +15,8 @@ from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.nonlinear_rules import SignalTakesAll, Uniform
+from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
-from relprop.operations.pointwise import attach_to_root, chained
 from relprop.provenance import Applied, empty_slot, merge_tags
 
 PRODUCT = "product"
@@ -31,10 +31,10 @@ def product(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
     tags = run.tag(a), run.tag(b)
     rule = run.choose(run.site(call, PRODUCT, max(tag.depth for tag in tags)))
     gate = _gate(run, a, b)
-    if rule is None:
+    if rule is None or gate is None:
         rule = Uniform() if gate is None else SignalTakesAll()
     run.applied.append(Applied(run.modules.path, call.name, rule))
-    if isinstance(rule, Uniform) or gate is None:
+    if isinstance(rule, Uniform):
         return _uniform(run, call, a, b)
     signal, weight = (b, a) if gate is a else (a, b)
     # Out of place, so that a gate may be the tensor that is overwritten.
@@ -107,7 +107,19 @@ def _added(run: Interception, call: Call, combine: Any) -> Any:
     return run.perform(torch.add, x, term, alpha=value)
 
 
+def glu(run: Interception, call: Call) -> Any:
+    """F.glu: one half of a dimension weighed by the sigmoid of the other one, as its parts."""
+
+    def arguments(input: Tensor, dim: int = -1) -> Any:
+        return input, dim
+
+    x, dim = arguments(*call.args, **call.kwargs)
+    signal, gate = run.perform(torch.chunk, x, 2, dim)
+    return run.perform(torch.mul, signal, run.perform(torch.sigmoid, gate))
+
+
 TABLE: Mapping[str, Entry] = {
+    "glu": glu,
     "addcmul": addcmul,
     "addcdiv": addcdiv,
 }

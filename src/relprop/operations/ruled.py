@@ -65,9 +65,19 @@ class Affine(Origin):
 
 
 def start(
-    run: Interception, call: Call, kind: str, x: Tensor, weight: Tensor, bias: Tensor | None, map_: LinearMap
+    run: Interception,
+    call: Call,
+    kind: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    map_: LinearMap,
+    input_watches: tuple[Watch, ...] = (),
 ) -> Any:
-    """Let the composite choose a rule for a linear operation, and give its output the rule's backward."""
+    """Let the composite choose a rule for a linear operation, and give its output the rule's backward.
+
+    The `input_watches` are of a value between x and the operation, which was passed by.
+    """
     operands = [t for t in (x, weight, bias) if t is not None and run.relevant(t)]
     site = run.site(call, kind, run.tag(x).depth)
     rule, acceptable = None, True
@@ -88,11 +98,10 @@ def start(
     run.applied.append(Applied(site.path, call.name, rule))
     weight = own_weight = call.parameter(weight)
     value, before = call.value(), run.tag(x).origin
-    input_watches: tuple[Watch, ...] = ()
     if isinstance(before, Affine) and before.intact and map_.channels(weight, x.shape) == len(before.scale):
         bias = _with_shift(map_, weight, bias, before.shift, x)
         weight = _modified(weight, "scaled input", before.scale, lambda w, k: map_.scale_inputs(w, k))
-        x, input_watches = before.x, before.watches
+        x, input_watches = before.x, (*input_watches, *before.watches)
     origin = LinearOrigin(
         x=x,
         version=x._version,

@@ -1,0 +1,145 @@
+"""Pointwise functions written in several calls: relevance passes from the end of a chain to its root.
+
+A chain such as `x * sigmoid(x)` is one function of its root x: what autograd would make of its parts, a
+product of two relevant factors for one, is replaced by the secant from the root to the end of the chain.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from relprop.attach import attach, attach_with_slot
+from relprop.calls import Call
+from relprop.intercept import Interception
+from relprop.operations.exact import as_function
+from relprop.provenance import Pointwise, Watch, merge_tags
+
+
+def chained(
+    run: Interception, call: Call, operands: list[Tensor], *, begin: bool = False
+) -> Pointwise | None:
+    """What the result of a pointwise call is as a function of one root; None if its operands have several.
+
+    An in-place call on the root overwrites it, and continues no chain, unless it is to `begin` one: then what
+    was there before is the root. That takes a copy, and makes a difference where f(0) is not 0 only.
+    """
+    chains = [run.tag(t).pointwise or _identity(t) for t in operands]
+    first = chains[0]
+    if not all(chain.intact and chain.same_root(first) for chain in chains):
+        return None
+    if call.inplace and first.x is call.target:
+        if not begin:
+            return None
+        root = _before(run, first.x)
+        first = replace(first, x=root, version=root._version)
+    function, inner = as_function(run, call), [chain.function for chain in chains]
+    # Once each, where the operands have them in common.
+    watches = tuple(dict.fromkeys(watch for chain in chains for watch in chain.watches))
+    names = frozenset({call.name}).union(*(chain.names for chain in chains))
+    return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
+
+
+def _before(run: Interception, x: Tensor) -> Tensor:
+    """A tensor that is about to be overwritten, as it is now."""
+    slot = run.slot(x)
+    (before,) = attach([x.detach().clone()], [x], lambda c: (c,))
+    run.set_tag(before, replace(run.tag(x), slot=slot, pointwise=None, origin=None))
+    return before
+
+
+def _identity(x: Tensor) -> Pointwise:
+    return Pointwise(x=x, version=x._version, function=lambda x: x)
+
+
+def attach_to_root(
+    run: Interception, call: Call, chain: Pointwise, *, nonnegative: bool = False, clamps: bool = False
+) -> Tensor:
+    """Give the result of a chain of pointwise calls the secant from its root.
+
+    Args:
+        run: the run.
+        call: the chain's last call.
+        chain: with that call.
+        nonnegative: whether the result cannot be negative.
+        clamps: whether the last call makes a gate of what is not 0 at 0.
+    """
+    at_zero, slope = _expanded_at_zero(chain, dtype=chain.x.dtype)
+    output, slot = attach_secant(run, call, chain.x, call.value(), at_zero, slope, chain.watches)
+    merged = merge_tags([run.tag(chain.x)], nonnegative=nonnegative, slot=slot)
+    shifted = isinstance(at_zero, Tensor) or at_zero != 0
+    gate = call.name if clamps and shifted else ""
+    run.set_tag(output, replace(merged, pointwise=chain, gate=gate))
+    return output
+
+
+def attach_secant(
+    run: Interception,
+    call: Call,
+    x: Tensor,
+    value: Tensor,
+    at_zero: Tensor | float,
+    slope: Tensor | float,
+    watches: tuple[Watch, ...] = (),
+) -> tuple[Tensor, Tensor | None]:
+    """Give a value f(x) the secant from (0, f(0)) to (x, f(x)) for a backward; return also its slot.
+
+    Args:
+        run: the run.
+        call: that made the value.
+        x: the operand, or the root of a chain.
+        value: f(x).
+        at_zero: f(0), which absorbs its part.
+        slope: f'(0).
+        watches: of values that are passed by.
+    """
+    name, path = call.name, run.modules.path
+    kept_x, kept_y = run.keep(x), run.keep(value)
+    passes = not isinstance(at_zero, Tensor) and at_zero == 0
+
+    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        x, y = kept_x.value, kept_y.value
+        for watch in watches:
+            c, direct = watch(c, direct, y)
+        if c is None:
+            return None, direct
+        if not passes:
+            y = y - at_zero
+            run.ledger.add("pointwise", c * at_zero, path, name)
+        # Where f(0) is not 0, the difference cancels long before the quotient does.
+        tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
+        return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype), direct
+
+    slot = run.slot(x)
+    if watches:
+        return attach_with_slot(value, x, slot, backward)
+    (output,) = attach([value], [x], lambda c: backward(c)[:1])
+    return output, slot  # relevance itself stays on its element
+
+
+def value_at_zero(call: Call, x: Tensor) -> float:
+    """f(0) of a pointwise call on x."""
+    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
+    rest = {key: value for key, value in call.kwargs.items() if key not in ("input", "inplace")}
+    with torch.no_grad():
+        return float(call.function(zero, *call.args[1:], **rest))
+
+
+def _expanded_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
+    """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
+    for shape in ((1,), (1, *chain.x.shape[1:]), tuple(chain.x.shape)):
+        zero = torch.zeros(shape, dtype=dtype, device=chain.x.device, requires_grad=True)
+        try:
+            with torch.enable_grad():
+                y = chain.function(zero)
+        except RuntimeError:  # a constant in the chain does not broadcast with this shape
+            continue
+        if y.shape == zero.shape:
+            break
+    slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
+    slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
+    if y.numel() == 1:
+        value = float(y.detach())
+        # A difference of f(0) from zero by rounding is none.
+        return (0.0 if abs(value) < 4 * torch.finfo(dtype).eps else value), float(slope)
+    return y.detach(), slope
