@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZBox, ZPlus
+from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZPlus
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -28,7 +28,9 @@ RULES = {
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    """Equal up to rounding errors, relative to the largest value."""
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= 1e-10 * b.abs().max()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -67,7 +69,8 @@ class Residual(nn.Module):
 
 
 def network(*, bias: bool = True) -> nn.Sequential:
-    """Everything that is folded, re-rooted or overwritten; the classes at the end."""
+    """Everything that is folded, re-rooted or overwritten; the classes at the end. Always the same one."""
+    torch.manual_seed(4)
     return (
         nn.Sequential(
             nn.Conv2d(2, 3, 3, bias=bias),
@@ -166,6 +169,7 @@ def test_relevance_crosses_a_folded_batch_norm_unchanged(x: Tensor, rules: Any) 
     e = relprop.explain(network(), x, target=1, rules=rules, record=["0", "1", "2", "9.branch*"])
     close(e["0"], e["1"])
     close(e["1"], e["2"])
+    close(e["9.branch.1"], e["9.branch"])
     close(e["9.branch.0"], e["9.branch.1"])
     assert e["0"].abs().sum() > 0
 
@@ -304,8 +308,7 @@ def test_a_recorded_value_that_nothing_comes_to_has_zeros() -> None:
     assert e[""].shape == (2, 3)
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_modules_inside_of_a_checkpoint_count_once(reentrant: bool) -> None:
+def test_modules_inside_of_a_checkpoint_count_once() -> None:
     from torch.utils.checkpoint import checkpoint
 
     class Checkpointed(nn.Module):
@@ -314,12 +317,13 @@ def test_modules_inside_of_a_checkpoint_count_once(reentrant: bool) -> None:
             self.body, self.head = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(checkpoint(self.body, x, use_reentrant=reentrant))
+            return self.head(checkpoint(self.body, x, use_reentrant=False))
 
     model, x = Checkpointed().double().eval(), torch.randn(2, 4, **DOUBLE)
     plain = nn.Sequential(*model.body, model.head).eval()
     expected = relprop.explain(plain, x, target=0, rules=Gamma(0.25), record="*")
     e = relprop.explain(model, x, target=0, rules=Gamma(0.25), record=["body*", "head"])
+    assert {path: len(calls) for path, calls in e.inner.items()} == dict.fromkeys(e.inner, 1)
     close(e.relevance, expected.relevance)
     close(e["body.0"], expected["0"])
     close(e["body"], expected["1"])
@@ -376,8 +380,8 @@ def test_start_from_one_of_several_calls() -> None:
     close(explained(("linear", 0)).score, model.linear(x)[:, 2])
     close(explained(("linear", 1)).score, model.linear(model.linear(x).relu())[:, 2])
     close(explained(("linear", -1)).score, model.linear(model.linear(x).relu())[:, 2])
-    with pytest.raises(InputError, match=r"start='linear': that module was called 2 times; .*\('linear',
-    0\)"):
+    message = r"start='linear': that module was called 2 times; .*\('linear', 0\)"
+    with pytest.raises(InputError, match=message):
         explained("linear")
     with pytest.raises(InputError, match=r"start=\('linear', 2\): that module was called 2 times"):
         explained(("linear", 2))
@@ -415,11 +419,14 @@ def _largest(scores: Tensor) -> Tensor:
     ("options", "message"),
     [
         ({"record": "lin1"}, "record='lin1' matches no module that ran; near it are 'line1'"),
-        ({"record": ["line1", "block.*"]}, r"'block\.\*' matches no module that ran; the paths are 'line1',
-        'line2'"), ({"start": "line"}, r"start='line' matches no module that ran; near it are 'line\d',
-        'line\d'"), ({"start": "line*"}, r"start='line\*' matches no module that ran; near it are 'line\d',
-        'line\d'"), ({"conditions": {"line3": 0}}, "conditions='line3' matches no module that ran; near it
-        are"), ({"record": "unused"}, "record='unused' matches no module that ran"),
+        (
+            {"record": ["line1", "block.*"]},
+            r"'block\.\*' matches no module that ran; the paths are 'line1', 'line2'",
+        ),
+        ({"start": "line"}, r"start='line' matches no module that ran; near it are 'line\d', 'line\d'"),
+        ({"start": "line*"}, r"start='line\*' matches no module that ran; near it are 'line\d', 'line\d'"),
+        ({"conditions": {"line3": 0}}, "conditions='line3' matches no module that ran; near it are"),
+        ({"record": "unused"}, "record='unused' matches no module that ran"),
     ],
 )
 def test_paths_that_match_nothing_are_refused_and_near_ones_offered(
@@ -438,8 +445,8 @@ def test_paths_that_match_nothing_are_refused_and_near_ones_offered(
 
 
 def test_a_function_without_modules_has_no_paths() -> None:
-    with pytest.raises(InputError, match="record='conv' matches no module that ran; the model calls no
-    modul"):
+    message = "record='conv' matches no module that ran; the model calls no modul"
+    with pytest.raises(InputError, match=message):
         relprop.explain(lambda x: x * 2.0, torch.randn(2, 4), rules=Epsilon(), record="conv")
 
 

@@ -1,4 +1,4 @@
-"""The price of explaining VGG-16 and ResNet-50 in operations of linear algebra, relative to their gradient."""
+"""The price of explaining VGG-16 and ResNet-50 in operations of linear algebra, relative to a gradient."""
 
 from functools import cache
 from typing import Any

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import modules
-from relprop import CoverageError, Epsilon, Flat, Gamma, ModelError
+from relprop import CoverageError, Epsilon, Flat, Gamma, InputError, ModelError
 from relprop.operations import TABLE
 from relprop.operations.exact import Exact
 
@@ -310,3 +310,36 @@ def test_a_value_overwritten_out_of_sight_is_an_error() -> None:
         relprop.explain(
             lambda x: Overwriting.apply(linear(x)), torch.randn(2, 4), accept=["OverwritingBackward"]
         )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("rule", "rules"), ("targt", "target"), ("bound", "bounds"), ("records", "record")]
+)
+def test_a_misspelt_argument_is_no_argument_of_the_model(wrong: str, right: str) -> None:
+    with pytest.raises(InputError, match=rf"neither explain nor the model .* Did you mean {right}="):
+        relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), **{wrong: 1})
+
+
+def test_a_model_may_have_arguments_like_ours() -> None:
+    def model(x: Tensor, rule: float) -> Tensor:
+        return x * rule
+
+    assert relprop.explain(model, torch.rand(2, 3), rule=2.0).relevance.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [(torch.int64, r"x\.float\(\)"), (torch.complex64, "torch.view_as_real")]
+)
+def test_numbers_that_have_no_relevance_are_refused_with_a_remedy(dtype: torch.dtype, remedy: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"floating-point tensor, and got input: {dtype} tensor\..*{remedy}"
+    ):
+        relprop.explain(nn.Linear(3, 2).eval(), torch.ones(2, 3).to(dtype))
+
+
+def test_lists_are_asked_for_where_several_may_be_given() -> None:
+    model, x = nn.Linear(3, 2).eval(), torch.rand(2, 3)
+    with pytest.raises(InputError, match=r"targets=3: give a list of targets; a single one is target="):
+        relprop.explain(model, x, targets=3)
+    with pytest.raises(InputError, match=r"record=3: give a name, or a list of them"):
+        relprop.explain(model, x, record=3)

@@ -25,7 +25,7 @@ from relprop.structured_targets import Part, Region
 from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
 from relprop.zoo import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BASELINES",

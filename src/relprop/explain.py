@@ -97,6 +97,8 @@ def explain(
     name, composite = resolve(model, rules, bounds)
     if targets is not None and target is not None:
         raise InputError("give target=... or targets=[...], not both.")
+    if not isinstance(targets, Sequence | None) or isinstance(targets, str):
+        raise InputError(f"targets={targets!r}: give a list of targets; a single one is target=...")
     goals = [as_target(goal) for goal in ([target] if targets is None else targets)]
     if not goals:
         raise InputError("targets=[] has no target; give at least one.")
@@ -107,15 +109,16 @@ def explain(
             )
         explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
         return explanations[0] if targets is None else explanations
-    inner = InnerValues(_as_list(record), conditions or {}, start)
+    inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
     run = _interception(composite, accept, per_operation)
     run.inner_values = inner
-    run.parameters = ParameterRelevance(model, _as_list(parameters))
+    run.parameters = ParameterRelevance(model, _as_list(parameters, "parameters"))
     with intercepting(run):
         names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         inner.end_forward()
+        run.parameters.end_forward()
         forward = Forward(names, output, name, tuple(run.applied))
         explained = output if start is None else inner.started()
         explanations = []
@@ -202,5 +205,10 @@ def _interception(
     )
 
 
-def _as_list(value: Any) -> Collection[Any]:
-    return [value] if isinstance(value, str) or callable(value) else value
+def _as_list(value: Any, name: str = "accept") -> Collection[Any]:
+    """One name, or several of them, as several."""
+    if isinstance(value, str) or callable(value):
+        return [value]
+    if not isinstance(value, Collection):
+        raise InputError(f"{name}={value!r}: give a name, or a list of them.")
+    return value

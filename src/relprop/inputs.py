@@ -1,5 +1,6 @@
 """What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ def put_stand_ins(
     with torch._C.DisableTorchFunction():  # these looks at the inputs are not the model's
         forward = model.forward if isinstance(model, nn.Module) else model
         try:
-            named = list(inspect.signature(forward).parameters)
+            parameters = dict(inspect.signature(forward).parameters)
         except (TypeError, ValueError):
-            named = []
+            parameters = {}
+        named = list(parameters)
+        _require_arguments_of(parameters, arguments)
         given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
         given += arguments.items()
         explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
@@ -31,7 +34,7 @@ def put_stand_ins(
             kinds = [f"{name}: {_kind(value)}" for name, value in given]
             raise InputError(
                 "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
-                f"{', '.join(kinds) or 'none'}."
+                f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
             )
         samples = {name: value.shape[0] for name, value in explained.items()}
         if len(set(samples.values())) > 1:
@@ -41,6 +44,30 @@ def put_stand_ins(
     standing = {name: stand_in(value) for name, value in explained.items()}
     replaced = [(name, standing.get(name, value)) for name, value in given]
     return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+
+
+def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: dict[str, Any]) -> None:
+    """Refuse a keyword argument that is neither the model's nor one of ours, but nearly."""
+    if not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    from relprop.explain import explain  # which begins here
+
+    for name in arguments.keys() - parameters.keys():
+        near = difflib.get_close_matches(name, inspect.signature(explain).parameters, n=1)
+        if near:
+            raise InputError(
+                f"explain(..., {name}=...): neither explain nor the model has such an argument. Did you mean "
+                f"{near[0]}=...?"
+            )
+
+
+def _remedy(values: list[Any]) -> str:
+    types = {value.dtype for value in values if isinstance(value, Tensor)}
+    if any(dtype.is_complex for dtype in types):
+        return " Of complex numbers explain the real and the imaginary part: pass torch.view_as_real(x)."
+    if types:
+        return " Pixels are made numbers by x.float(); for indices of an embedding explain what it returns."
+    return ""
 
 
 def _is_explained(value: Any) -> bool:

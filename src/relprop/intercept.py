@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from relprop.inner import InnerValues
     from relprop.parameters import ParameterRelevance
 
+_UNSEEN = (
+    "made an input of {} out of relprop's sight, perhaps by a custom autograd function; write it in torch "
+    "operations"
+)
+
 Entry = Callable[["Interception", Call], Any]
 """How relevance crosses an operation: the call's result, with a backward that carries coefficients."""
 
@@ -326,7 +331,7 @@ class Interception(TorchFunctionMode):
                 if tensor.grad_fn is None:
                     self._open_leaf(tensor)
                 else:
-                    self._foreign(tensor, f"made an input of {name} out of relprop's sight")
+                    self._foreign(tensor, _UNSEEN.format(name))
 
     @unseen
     def after_module(self, module: nn.Module, output: Any) -> Any:
@@ -336,7 +341,7 @@ class Interception(TorchFunctionMode):
         """
         for tensor in tensors_in(output):
             if tensor.grad_fn is not None and tensor not in self._tags:
-                self._foreign(tensor, f"relprop cannot see inside {type(module).__name__}")
+                self._foreign(tensor, _out_of_sight(module))
         if self.inner_values is None or not torch.is_grad_enabled():
             return output
         return self.inner_values.after_module(self, self.modules.path, output)
@@ -372,6 +377,15 @@ class Interception(TorchFunctionMode):
     def _note_cut(self, name: str, reason: str) -> None:
         if len(self.cuts) < 5:
             self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
+
+
+def _out_of_sight(module: nn.Module) -> str:
+    hint = (
+        "explain the module that was scripted or traced"
+        if isinstance(module, torch.jit.ScriptModule)
+        else "write what it does in torch operations"
+    )
+    return f"relprop cannot see inside {type(module).__name__}; {hint}"
 
 
 @contextmanager

@@ -5,9 +5,15 @@ Together with the inputs' relevance it sums to the seed.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from relprop.ledger_table import ROUNDING, as_table, way
+
+if TYPE_CHECKING:
+    from relprop.view.sheet import Plot
 
 
 @dataclass
@@ -24,7 +30,8 @@ class Ledger:
             relevance on zeros that only a coefficient leads on from: in `propagating`, or behind an operation
             that was accepted without an entry.
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
-        operations: per module path and operation, what each sink absorbed there; empty unless asked for.
+        operations: per module path and operation, what each sink absorbed there, in the order in which
+            relevance met them; empty unless asked for, by `explain(..., per_operation=True)`.
     """
 
     samples: int = 1
@@ -71,6 +78,40 @@ class Ledger:
         largest = amounts.abs().amax(0)
         gap = difference.abs() / torch.where(largest > 0, largest, 1)
         return gap.expand(self.samples)
+
+    def table(self, sample: int | None = None, *, above: float = ROUNDING) -> str:
+        """Write where along the network relevance was lost, from the output to the input.
+
+        A line for each operation that absorbed something: what each sink took there, and what remains on
+        the way to the input. An operation that ran several times is one line, where relevance met it first.
+
+        Args:
+            sample: its number; by default the sum over all samples.
+            above: operations whose sinks took no more than this part of the largest amount are left out.
+
+        Raises:
+            InputError: the ledger has no books for each operation, or there is no such sample.
+        """
+        return as_table(way(self, sample, above))
+
+    def plot(
+        self, sample: int | None = None, *, above: float = ROUNDING, rows: int = 60, title: str | None = None
+    ) -> "Plot":
+        """Draw what `table` tells. Notebooks show the result; `.save(path)` writes it to a PNG file.
+
+        Args:
+            sample: its number; by default the sum over all samples.
+            above: as for `table`.
+            rows: how many rows to draw at most; where there are more, operations of a module are drawn
+                together, first those that absorbed least.
+            title: written above everything.
+
+        Raises:
+            InputError: as `table`; `rows` is less than 1.
+        """
+        from relprop.view.ledger_plot import draw  # Pillow is loaded only by those who draw
+
+        return draw(way(self, sample, above, call="plot"), rows, title)
 
     def rows(self) -> Iterator[tuple[str, Tensor]]:
         """The books' lines in order: seed, inputs, each sink."""

@@ -37,6 +37,10 @@ class ModulePaths:
             self._names = {m: name for name, m in reversed(list(module.named_modules()))}
         self.frames.append((module, self._path_of(module)))
 
+    def runs(self, module: nn.Module) -> bool:
+        """Whether `module` is among the running ones."""
+        return any(frame is module for frame, _ in self.frames)
+
     def leave(self, module: nn.Module) -> None:
         """Note that `module` ended its forward, or left it by an exception."""
         while self.frames:
@@ -78,11 +82,13 @@ def follow_modules(
             paths.enter(module)
 
     def leave(module: nn.Module, _arguments: Any, output: Any) -> Any:
-        if not active():
+        if not active() or not paths.runs(module):
             return None
-        output = after(module, output)
-        paths.leave(module)
-        return output
+        try:
+            # None is what is left of a forward that ended by an exception.
+            return None if output is None else after(module, output)
+        finally:
+            paths.leave(module)
 
     handles = [
         register_module_forward_pre_hook(enter),

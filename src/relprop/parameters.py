@@ -5,7 +5,8 @@ used. A rule sends relevance back with modified weights, |w| or w⁺, which scal
 modified weight W is what its connections carry.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import difflib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -38,6 +39,14 @@ class _Traced(LinearOperation):
         return self.leaves[-1]
 
 
+def _offer(glob: str, parameters: Collection[str]) -> str:
+    near = difflib.get_close_matches(glob, parameters, n=2, cutoff=0.5)
+    if near:
+        return f"near it are {', '.join(map(repr, near))}."
+    names = list(parameters)
+    return f"they are called {', '.join(names[:4])}, ..." if names else "a function has no named ones."
+
+
 class ParameterRelevance:
     """Collects the relevance of the weights of a model whose names match globs.
 
@@ -48,21 +57,41 @@ class ParameterRelevance:
     def __init__(self, model: Any, names: Collection[str]) -> None:
         self.relevance: dict[str, Tensor] = {}
         self._names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._matching: dict[str, list[str]] = {}
+        self._met: dict[str, Tensor] = {}
         parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
         for glob in names:
-            matching = [name for name in parameters if fnmatchcase(name, glob)]
-            if not matching:
-                known = ", ".join(list(parameters)[:4])
+            self._matching[glob] = [name for name in parameters if fnmatchcase(name, glob)]
+            if not self._matching[glob]:
                 raise InputError(
-                    f"parameters={glob!r} matches no parameter of the model"
-                    + (f"; they are called {known}, ..." if known else "; a function has no named ones.")
+                    f"parameters={glob!r} matches no parameter of the model; {_offer(glob, parameters)}"
                 )
-            for name in matching:
+            for name in self._matching[glob]:
                 self._names[parameters[name]] = name
+
+    def meet(self, weight: Tensor) -> None:
+        """Note that a linear operation with this weight runs."""
+        if weight in self._names:
+            self._met[self._names[weight]] = weight
+
+    def end_forward(self) -> None:
+        """Refuse parameters that carry nothing.
+
+        Raises:
+            InputError: none that a glob matches is the weight of a linear operation that ran.
+        """
+        for glob, names in self._matching.items():
+            if not any(name in self._met for name in names):
+                raise InputError(
+                    f"parameters={glob!r}: {', '.join(names[:3])} is no weight of a linear operation that ran, as "
+                    "it is. What a bias takes is in the ledger."
+                )
 
     def begin(self) -> None:
         """Forget the relevance of an earlier backward."""
-        self.relevance = {}
+        self.relevance = {
+            name: torch.zeros_like(weight, requires_grad=False) for name, weight in self._met.items()
+        }
 
     def wants(self, weight: Tensor) -> bool:
         """Whether the relevance of this weight is collected."""
@@ -81,15 +110,12 @@ class ParameterRelevance:
             result = rule(traced, incoming)
             carried = [op.x * c for c in (result.coefficient,) if c is not None]
             carried += [direct for direct in (result.direct,) if direct is not None]
-            gradients = torch.autograd.grad(
-                torch.stack([R.sum() for R in carried]).sum(), traced.leaves, allow_unused=True
-            )
-        total = torch.zeros_like(op.weight.detach())
-        for leaf, gradient in zip(traced.leaves, gradients, strict=True):
-            total += 0 if gradient is None else leaf.detach() * gradient
+            sums = [R.sum() for R in carried if R.requires_grad]
+            gradients = torch.autograd.grad(sums, traced.leaves, allow_unused=True) if sums else ()
         name: str = self._names[weight]
-        known: Mapping[str, Tensor] = self.relevance
-        self.relevance[name] = known[name] + total if name in known else total
+        for leaf, gradient in zip(traced.leaves, gradients, strict=bool(sums)):
+            if gradient is not None:
+                self.relevance[name] = self.relevance[name] + leaf.detach() * gradient
         return Propagated(
             coefficient=None if result.coefficient is None else result.coefficient.detach(),
             direct=None if result.direct is None else result.direct.detach(),

@@ -1,29 +1,79 @@
-"""All rules and presets, as the command line and the documentation print them."""
+"""All rules, presets and baselines with their formulas and sources, as commands and documentation tell them."""
 
+import difflib
 import inspect
 from collections.abc import Mapping
+from textwrap import indent, wrap
 from types import MappingProxyType
 from typing import Any
 
-from relprop.baselines import BASELINES
+from relprop.baselines import BASELINES, Baseline
 from relprop.composites import Composite
+from relprop.errors import RuleError
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.linear_operations import PrintedRule
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 
-RULES: Mapping[str, type[PrintedRule]] = MappingProxyType(
+WIDTH = 100
+"""Characters a line of what is told at the shell."""
+
+GROUPS: Mapping[str, tuple[type[PrintedRule], ...]] = MappingProxyType(
     {
-        rule.__name__: rule
-        for rule in (
-            *(Epsilon, Gamma, AlphaBeta, ZPlus, Absolute),
-            *(ZBox, WSquare, Flat),
-            *(Uniform, SignalTakesAll, BySize, EqualShares, AveragePooling),
-        )
+        "Rules for linear operations": (Epsilon, Gamma, AlphaBeta, ZPlus, Absolute),
+        "Rules for the first layer": (ZBox, WSquare, Flat),
+        "Rules for other operations": (Uniform, SignalTakesAll, BySize, EqualShares, AveragePooling),
     }
 )
+"""Rules by what they are for."""
+
+RULES: Mapping[str, type[PrintedRule]] = MappingProxyType(
+    {rule.__name__: rule for group in GROUPS.values() for rule in group}
+)
 """Rules by name."""
+
+PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "deep-taylor": "Montavon et al. 2017, and the tutorial of heatmapping.org",
+        "alpha2-beta1": "Bach et al. 2015, and the tutorial of heatmapping.org",
+        "epsilon": "Bach et al. 2015",
+        "epsilon-plus": "Kohlbrenner et al. 2020",
+        "epsilon-plus-flat": "Kohlbrenner et al. 2020",
+        "epsilon-alpha2-beta1": "Lapuschkin et al. 2019",
+        "epsilon-alpha2-beta1-flat": "Lapuschkin et al. 2019",
+        "epsilon-gamma-box": "Montavon et al. 2019",
+        "vgg-2019": "Montavon et al. 2019, as their tutorial has it for VGG-16",
+        "excitation": "Zhang et al. 2016",
+    }
+)
+"""Where presets come from."""
+
+REFERENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "Achtibat et al. 2024": "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers. "
+        "ICML.",
+        "Ali et al. 2022": "XAI for Transformers: Better Explanations through Conservative Propagation. ICML.",
+        "Andéol et al. 2021": "Learning Domain Invariant Representations by Joint Wasserstein Distance "
+        "Minimization. arXiv:2106.04923.",
+        "Arras et al. 2017": "Explaining Recurrent Neural Network Predictions in Sentiment Analysis. WASSA.",
+        "Bach et al. 2015": "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise "
+        "Relevance Propagation. PLOS ONE 10(7).",
+        "Kohlbrenner et al. 2020": "Towards Best Practice in Explaining Neural Network Decisions with LRP. "
+        "IJCNN.",
+        "Lapuschkin et al. 2019": "Unmasking Clever Hans Predictors and Assessing What Machines Really Learn. "
+        "Nature Communications 10.",
+        "Montavon et al. 2017": "Explaining Nonlinear Classification Decisions with Deep Taylor Decomposition. "
+        "Pattern Recognition 65.",
+        "Montavon et al. 2019": "Layer-Wise Relevance Propagation: An Overview. In: Explainable AI, LNCS 11700, "
+        "ch. 10.",
+        "Otsuki et al. 2024": "Layer-Wise Relevance Propagation with Conservation Property for ResNet. ECCV.",
+        "Simonyan et al. 2014": "Deep Inside Convolutional Networks: Visualising Image Classification Models "
+        "and Saliency Maps. ICLR workshop.",
+        "Zhang et al. 2016": "Top-Down Neural Attention by Excitation Backprop. ECCV.",
+    }
+)
+"""Titles of what formulas and presets name as their source."""
 
 
 def signature(rule: type[PrintedRule]) -> str:
@@ -34,9 +84,14 @@ def signature(rule: type[PrintedRule]) -> str:
     return rule.__name__ + arguments
 
 
-def formula(rule: type[PrintedRule]) -> str:
-    """A rule's formula, source and price: the first paragraph of its docstring, as one line."""
-    return " ".join(inspect.cleandoc(rule.__doc__ or "").split("\n\n")[0].split())
+def description(subject: type[PrintedRule] | Baseline) -> str:
+    """All that is written about a rule or baseline: formula, source, price, parameters."""
+    return inspect.cleandoc(subject.__doc__ or "")
+
+
+def formula(subject: type[PrintedRule] | Baseline) -> str:
+    """Formula, source and price of a rule or baseline: what stands before its parameters, as one line."""
+    return " ".join(description(subject).split("\n\nArgs:")[0].split("\n\nRaises:")[0].split())
 
 
 def place(where: Any) -> str:
@@ -48,26 +103,106 @@ def place(where: Any) -> str:
 
 def entries(composite: Composite) -> list[tuple[str, str]]:
     """The list of a composite: place and rule."""
-    listed = [(place(where), str(rule)) for where, rule in composite.entries]
+    listed = []
+    for where, rule in composite.entries:
+        kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
+        listed.append((place(where) + (f" ({kinds})" if kinds else ""), str(rule)))
     if composite.start != "score":
         listed.append(("relevance starts from", composite.start))
     return listed
 
 
+def default_for(name: str) -> str:
+    """When a preset is taken without being asked for, in words; "" for most."""
+    return {
+        DEFAULT: "the default where the bounds of the input are known",
+        DEFAULT_WITHOUT_BOUNDS: "the default where the bounds of the input are not known",
+    }.get(name, "")
+
+
+def composite_as_text(composite: Composite) -> str:
+    """The list of a composite, a line for each entry."""
+    listed = entries(composite)
+    width = max((len(where) for where, _ in listed), default=0)
+    return "\n".join(f"{where:{width}s}  {rule}" for where, rule in listed)
+
+
 def as_text() -> str:
-    """Every rule with its formula, and every preset with its list."""
-    lines = ["RULES", ""]
-    for rule in RULES.values():
-        lines += [signature(rule), f"    {formula(rule)}", ""]
-    lines += ["PRESETS: for each operation the first line that matches gives the rule", ""]
-    for name, composite in PRESETS.items():
-        default = {DEFAULT: " (default)", DEFAULT_WITHOUT_BOUNDS: " (default where bounds are not known)"}
-        lines.append(name + default.get(name, ""))
-        listed = entries(composite)
-        width = max(len(where) for where, _ in listed)
-        lines += [f"    {where:{width}s}  {rule}" for where, rule in listed]
-        lines.append("")
-    lines += ["WITHOUT RULES, to compare with", ""]
+    """Every rule with its formula, every preset with its list, and the baselines."""
+    lines = []
+    for title, group in GROUPS.items():
+        lines += [title.upper(), ""]
+        for rule in group:
+            lines += [*_hanging(signature(rule)), _told(formula(rule)), ""]
+    lines += ["PRESETS", *wrap("For each operation the first line that matches gives the rule.", WIDTH), ""]
+    for name in PRESETS:
+        lines += [_preset_as_text(name), ""]
+    lines += ["WITHOUT RULES, TO COMPARE WITH", ""]
     for name, baseline in BASELINES.items():
-        lines += [name, f"    {' '.join(inspect.cleandoc(baseline.__doc__ or '').split())}", ""]
-    return "\n".join(lines).rstrip()
+        lines += [name, _told(formula(baseline)), ""]
+    lines.append("All about one of them: relprop rules NAME. How they are written in a file: docs/rules.md.")
+    return "\n".join(lines)
+
+
+def all_about(name: str) -> str:
+    """Everything about one rule, preset or baseline; upper and lower case are not told apart.
+
+    Raises:
+        RuleError: there is none of this name; near matches are offered.
+    """
+    known = {known.lower(): known for known in (*RULES, *PRESETS, *BASELINES)}
+    found = known.get(name.strip().partition("(")[0].lower())
+    if found is None:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(known[one] for one in near)}?" if near else ""
+        raise RuleError(
+            f"there is no rule, preset or baseline {name!r}.{hint} There are the rules {', '.join(RULES)}; the "
+            f"presets {', '.join(PRESETS)}; the baselines {', '.join(BASELINES)}."
+        )
+    if found in PRESETS:
+        about = f"{_preset_as_text(found)}\n\n{_used(repr(found))}"
+        return about + _titles(PRESET_SOURCES.get(found, ""))
+    if found in BASELINES:
+        text = description(BASELINES[found])
+        return f"{found}\n{indent(text, '    ')}\n\n{_used(repr(found))}{_titles(text)}"
+    rule, text = RULES[found], description(RULES[found])
+    users = [preset for preset, composite in PRESETS.items() if _has(composite, rule)]
+    about = "\n".join([*_hanging(signature(rule)), indent(text, "    ")])
+    about += f"\n\nPresets with it: {', '.join(users)}." if users else "\n\nNo preset has it."
+    if rule in GROUPS["Rules for other operations"]:
+        kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
+        about += (
+            f"\nIt is about operations of the kind {kinds} only, and stands in a list beside rules for linear "
+            f'operations:\n    rules=[("*", relprop.{found}()), ("*", relprop.Epsilon())]'
+        )
+    else:
+        about += f"\nEverywhere: {_used(f'relprop.{found}()')}"
+    return about + _titles(text)
+
+
+def _preset_as_text(name: str) -> str:
+    default = default_for(name)
+    head = f"{name}: {PRESET_SOURCES[name]}" + (f"; {default}" if default else "")
+    return "\n".join([*_hanging(head), indent(composite_as_text(PRESETS[name]), "    ")])
+
+
+def _used(rules: str) -> str:
+    return f"explain(..., rules={rules})"
+
+
+def _has(composite: Composite, rule: type[PrintedRule]) -> bool:
+    return any(isinstance(chosen, rule) for _, chosen in composite.entries)
+
+
+def _titles(text: str) -> str:
+    """The titles of the sources that a text names, each on a line."""
+    named = [f"{name}: {title}" for name, title in REFERENCES.items() if name in " ".join(text.split())]
+    return "\n\n" + "\n".join("\n".join(_hanging(line)) for line in named) if named else ""
+
+
+def _told(text: str) -> str:
+    return "\n".join(wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
+
+
+def _hanging(text: str) -> list[str]:
+    return wrap(text, WIDTH, subsequent_indent="        ", break_on_hyphens=False)

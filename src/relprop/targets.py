@@ -202,10 +202,10 @@ def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
     if output.dim() != 2:
-        example = "output.flatten(1)[:, 3]" if output.dim() > 2 else "output"
+        example = "relprop.Region(3), the pixels of a class" if output.dim() > 2 else "lambda output: output"
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
-            f"instance target=lambda output: {example}."
+            f"instance target={example}."
         )
     scores: Tensor = output.detach()
     return scores

@@ -97,6 +97,8 @@ def start(
         return plain(run, call, operands)
     run.applied.append(Applied(site.path, call.name, rule))
     weight = own_weight = call.parameter(weight)
+    if run.parameters is not None:
+        run.parameters.meet(own_weight)
     value, before = call.value(), run.tag(x).origin
     if isinstance(before, Affine) and before.intact and map_.channels(weight, x.shape) == len(before.scale):
         bias = _with_shift(map_, weight, bias, before.shift, x)

@@ -1,0 +1,206 @@
+"""Where along the network relevance is lost: the books of each operation, from the output to the input."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from relprop.errors import InputError
+
+if TYPE_CHECKING:
+    from relprop.ledger import Ledger
+
+ROUNDING = 1e-6
+"""Amounts of no more than this part of the largest one in the books count as rounding errors."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the way of relevance, or several that are told together.
+
+    Attributes:
+        path: of the module that ran; "" is the model itself.
+        operation: canonical name, such as "conv2d".
+        absorbed: per sink, what it took there.
+        remaining: what is left for the way to the input.
+        visible: whether a sink took more than rounding errors.
+        count: how many operations are told together.
+    """
+
+    path: str
+    operation: str
+    absorbed: Mapping[str, float]
+    remaining: float
+    visible: bool = True
+    count: int = 1
+
+    @property
+    def total(self) -> float:
+        """What all sinks took."""
+        return sum(self.absorbed.values())
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of relevance from the output to the input, and what was lost on it.
+
+    Attributes:
+        steps: in the order in which relevance reached them.
+        seed: where relevance starts.
+        inputs: what arrives.
+        absorbed: per sink, what it took on the whole way.
+        least: the amount up to which nothing is told.
+        gap: how far the books are from closing, relative to the largest amount.
+        samples: which samples these are, in words.
+        mixed: whether amounts of single samples mean nothing, because the model mixes its samples.
+    """
+
+    steps: tuple[Step, ...]
+    seed: float
+    inputs: float
+    absorbed: Mapping[str, float]
+    least: float
+    gap: float
+    samples: str
+    mixed: bool
+
+    @property
+    def shown(self) -> list[Step]:
+        """The steps that absorbed something."""
+        return [step for step in self.steps if step.visible]
+
+    @property
+    def sinks(self) -> list[str]:
+        """The sinks that absorbed something somewhere."""
+        return [
+            sink for sink in self.absorbed if any(self.tells(s.absorbed.get(sink, 0)) for s in self.shown)
+        ]
+
+    def tells(self, amount: float) -> bool:
+        """Whether an amount is more than a rounding error."""
+        return not abs(amount) <= self.least  # NaN is
+
+    def written(self, amount: float) -> str:
+        """Write an amount, with as many decimals as give the largest one six digits."""
+        known = [abs(v) for v in (self.seed, self.inputs, *self.absorbed.values()) if math.isfinite(v)]
+        largest = max(known, default=0.0)
+        if not 1e-3 <= largest < 1e6:
+            return f"{amount:.5g}"
+        decimals = 5 - math.floor(math.log10(largest))
+        if 0 < abs(amount) < 10.0 ** (1 - decimals):
+            return f"{amount:.1e}"
+        return f"{amount:.{decimals}f}"
+
+
+def way(ledger: "Ledger", sample: int | None = None, above: float = ROUNDING, *, call: str = "table") -> Way:
+    """Follow relevance from the output to the input.
+
+    An operation that ran several times is one step, where relevance met it first.
+
+    Args:
+        ledger: with books for each operation.
+        sample: its number; None sums over all.
+        above: see `Ledger.table`.
+        call: how errors name the call.
+
+    Raises:
+        InputError: there are no books for operations, or there is no such sample.
+    """
+    _require_books(ledger, call)
+    chosen: slice = slice(None)
+    if sample is not None:
+        if not -ledger.samples <= sample < ledger.samples:
+            raise InputError(
+                f"ledger.{call}(sample={sample}): give a number from 0 to {ledger.samples - 1}, or leave it "
+                "out for the sum over all samples."
+            )
+        chosen = slice(sample % ledger.samples, sample % ledger.samples + 1)
+
+    def amounts(books: Mapping[str, Tensor]) -> dict[str, float]:
+        return {sink: float(amount[chosen].sum()) for sink, amount in sorted(books.items())}
+
+    every = [ledger.seed[chosen], ledger.inputs[chosen], *(a[chosen] for a in ledger.absorbed.values())]
+    largest = max((abs(v) for row in every for v in row.tolist() if math.isfinite(v)), default=0.0)
+    remaining, steps = float(ledger.seed[chosen].sum()), []
+    for (path, operation), books in ledger.operations.items():
+        absorbed = amounts(books)
+        remaining -= sum(absorbed.values())
+        # Of each sample: what one loses and another gains is no rounding error.
+        visible = any(not abs(v) <= above * largest for a in books.values() for v in a[chosen].tolist())
+        steps.append(Step(path, operation, absorbed, remaining, visible))
+    return Way(
+        steps=tuple(steps),
+        seed=float(ledger.seed[chosen].sum()),
+        inputs=float(ledger.inputs[chosen].sum()),
+        absorbed=amounts(ledger.absorbed),
+        least=above * largest,
+        gap=float(ledger.gap[chosen].max()) if ledger.samples else 0.0,
+        samples=_samples(ledger.samples, sample),
+        mixed=ledger.mixed and sample is not None,
+    )
+
+
+def _require_books(ledger: "Ledger", call: str) -> None:
+    if ledger.per_operation:
+        return
+    if "not conserved" in ledger.absorbed:
+        raise InputError(
+            f"ledger.{call}(): a plain gradient has no books for each operation. Explain by rules: "
+            'explain(..., rules="epsilon", per_operation=True).'
+        )
+    raise InputError(
+        f"ledger.{call}(): this ledger has no books for each operation. Ask for them: "
+        "explain(..., per_operation=True)."
+    )
+
+
+def _samples(count: int, sample: int | None) -> str:
+    if sample is not None:
+        return f"sample {sample % count}"
+    return "1 sample" if count == 1 else f"sum over {count} samples"
+
+
+def as_table(found: Way) -> str:
+    """Write a way as a table, a line for each operation that absorbed something."""
+    sinks, steps = found.sinks, found.shown
+    empty = ["", *[""] * len(sinks)]
+    rows = [["from output to input", "", *sinks, "remaining"], ["seed", *empty, found.written(found.seed)]]
+    for step in steps:
+        amounts = [step.absorbed.get(sink, 0) for sink in sinks]
+        told = [found.written(amount) if found.tells(amount) else "" for amount in amounts]
+        rows.append([step.path or "(root)", step.operation, *told, found.written(step.remaining)])
+    if steps:
+        rows.append(["absorbed in all", "", *[found.written(found.absorbed[sink]) for sink in sinks], ""])
+    rows.append(["inputs", *empty, found.written(found.inputs)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [_line(row, widths) for row in rows]
+    closing = f"{found.samples}; closes to {found.gap:.1e} of the largest amount"
+    return "\n".join([*lines, closing, *_remarks(found)])
+
+
+def _line(row: Sequence[str], widths: Iterable[int]) -> str:
+    """Set words to the left, numbers to the right."""
+    cells = [
+        f"{text:{width}s}" if i < 2 else f"{text:>{width}s}"
+        for i, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _remarks(found: Way) -> list[str]:
+    hidden = len(found.steps) - len(found.shown)
+    remarks = []
+    if found.mixed:
+        remarks.append(
+            "the model mixes its samples: only the sum over all of them, sample=None, has a meaning"
+        )
+    if hidden and not found.shown:
+        remarks.append(f"no operation absorbed more than {found.least:.1e}; all are listed with above=0")
+    elif hidden:
+        others = "1 operation" if hidden == 1 else f"{hidden} operations"
+        remarks.append(
+            f"{others} more, with no more than {found.least:.1e} in any sink; all are listed with above=0"
+        )
+    return remarks

@@ -1,0 +1,66 @@
+"""Operations told together, where there are more than a picture has room for."""
+
+from collections.abc import Iterable, Sequence
+
+from relprop.ledger_table import Step, Way
+
+
+def grouped(found: Way, most: int) -> list[Step]:
+    """Give the steps that absorbed something, at most `most` of them.
+
+    Where there are more, steps of one module become one: first those of modules that absorbed least, so that
+    details are kept where relevance is lost. Steps that no module but the model itself has in common are
+    joined with their neighbours. A group stands where relevance met the first of it.
+    """
+    groups = [[step] for step in found.shown]
+    labels = [(step.path, step.operation) for step in found.shown]
+    while len(groups) > most:
+        chosen = _smallest_module(labels, groups)
+        if chosen is None:
+            break
+        members = [n for n, label in enumerate(labels) if _within(label, chosen)]
+        groups[members[0]] = [step for n in members for step in groups[n]]
+        labels[members[0]] = (chosen, "")
+        for n in reversed(members[1:]):
+            del groups[n], labels[n]
+    size = max(1, -(-len(groups) // most))
+    steps, remaining = [], found.seed
+    for first in range(0, len(groups), size):
+        part = [step for group in groups[first : first + size] for step in group]
+        path, operation = labels[first]
+        last = labels[min(first + size, len(groups)) - 1][0]
+        if last != path:
+            path, operation = f"{path or '(root)'} to {last or '(root)'}", ""
+        absorbed = _summed(part)
+        # Steps that are not shown take rounding errors only.
+        remaining -= sum(absorbed.values())
+        steps.append(Step(path, operation, absorbed, remaining, count=len(part)))
+    return steps
+
+
+def _smallest_module(labels: Sequence[tuple[str, str]], groups: Sequence[Sequence[Step]]) -> str | None:
+    """Find the module with several rows that absorbed least; of equal ones, the innermost."""
+    modules = {prefix for path, operation in labels for prefix in _enclosing(path, operation)}
+    sizes = {}
+    for module in modules:
+        members = [n for n, label in enumerate(labels) if _within(label, module)]
+        if len(members) > 1:
+            size = sum(abs(v) for n in members for step in groups[n] for v in step.absorbed.values())
+            sizes[module] = (size, -module.count("."), members[0])
+    return min(sizes, key=lambda module: sizes[module]) if sizes else None
+
+
+def _enclosing(path: str, operation: str) -> Iterable[str]:
+    """Give the paths of the modules around a step, or around a group of steps, but not of the model."""
+    parts = path.split(".") if path else []
+    ends = range(1, len(parts) + (1 if operation else 0))
+    return [".".join(parts[:end]) for end in ends]
+
+
+def _within(label: tuple[str, str], module: str) -> bool:
+    return label[0] == module or label[0].startswith(f"{module}.")
+
+
+def _summed(steps: Sequence[Step]) -> dict[str, float]:
+    sinks = dict.fromkeys(sink for step in steps for sink in step.absorbed)
+    return {sink: sum(step.absorbed.get(sink, 0.0) for step in steps) for sink in sinks}
