@@ -145,6 +145,35 @@ def test_relevance_on_zeros_of_a_difference() -> None:
     torch.testing.assert_close(e.relevance.sum(1), e.score)
 
 
+def test_channels_that_are_shuffled_as_views() -> None:
+    layer, head = linear(6, 8), linear(8, 3)
+
+    def by_views(x: Tensor) -> Tensor:
+        h = torch.cat([layer(x).relu(), layer(x).relu()], 1)[:, :8]
+        return head(h.view(-1, 2, 4).transpose(1, 2).contiguous().view(-1, 8))
+
+    def by_index(x: Tensor) -> Tensor:
+        return head(layer(x).relu()[:, torch.arange(8).reshape(2, 4).T.flatten()])
+
+    same(by_views, by_index, torch.randn(3, 6, **DOUBLE), Flat())
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Flat()])
+def test_a_relu_on_a_part_of_an_output(rule: Any) -> None:
+    layer, head = linear(6, 4), linear(4, 3)
+
+    def in_place(x: Tensor) -> Tensor:
+        z = layer(x)
+        z[:, 1:3].relu_()
+        return head(z)
+
+    def joining(x: Tensor) -> Tensor:
+        z = layer(x)
+        return head(torch.cat([z[:, :1], z[:, 1:3].relu(), z[:, 3:]], 1))
+
+    same(in_place, joining, torch.randn(3, 6, **DOUBLE), rule)
+
+
 def test_relevance_on_zeros_behind_an_accepted_operation() -> None:
     layer = linear(6, 3)
 

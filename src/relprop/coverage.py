@@ -57,7 +57,9 @@ class Coverage:
         """Operation, how it is crossed, how often, and where first; gaps come first."""
         groups: dict[tuple[bool, str, str], list[str]] = {}
         for c in self.crossings:
-            groups.setdefault((c.covered, c.operation, c.how), []).append(c.path or "(root)")
+            # Of what is folded into another operation the table does not tell into which one.
+            how = c.how.partition(" in ")[0] if c.how.startswith("part of ") else c.how
+            groups.setdefault((c.covered, c.operation, how), []).append(c.path or "(root)")
         ordered = sorted(groups.items(), key=lambda group: group[0][0])
         return [(operation, how, len(paths), paths[0]) for (_, operation, how), paths in ordered]
 

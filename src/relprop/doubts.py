@@ -24,25 +24,23 @@ def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) ->
     if squashed:
         _say(
             f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
-            f"sure of "
-            "itself little relevance passes. Explain the scores before it: leave that layer out of the "
-            "model.",
+            "sure of itself little relevance passes. Explain the scores before it: leave that layer out of "
+            "the model.",
             ScoreWarning,
         )
     negative = int((scores.detach() < 0).sum())
     if isinstance(goal, Logit) and negative:
         _say(
             f"the explained score is negative for {negative} of {len(scores)} samples: relevance then "
-            f"speaks for "
-            "its being low, and rules such as z+ explain positive scores only. Explain a class with a "
-            "positive "
-            "score, or a difference: target=relprop.Contrastive(...) or relprop.RunnerUp(...).",
+            "speaks for its being low, and rules such as z+ explain positive scores only. Explain a class "
+            "with a positive score, or a difference: target=relprop.Contrastive(...) or "
+            "relprop.RunnerUp(...).",
             ScoreWarning,
         )
 
 
-def warn_of_books(composite: Composite, run: Interception, explanation: Explanation) -> None:
-    """Warn of books that do not close, and of places in the composite that do not exist."""
+def warn_of_books(run: Interception, explanation: Explanation) -> None:
+    """Warn of books that do not close."""
     half = next(tensors_in(explanation.relevance)).dtype in (torch.float16, torch.bfloat16)
     with torch._C.DisableTorchFunction():  # of a run around this one
         gap = float(explanation.ledger.gap.max())
@@ -57,6 +55,10 @@ def warn_of_books(composite: Composite, run: Interception, explanation: Explanat
             f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
             "See print(explanation.ledger)."
         )
+
+
+def warn_of_places(composite: Composite, run: Interception) -> None:
+    """Warn of places in the composite that do not exist."""
     paths = {a.path for a in run.applied}
     for place in composite.places_without_match(paths):
         near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))

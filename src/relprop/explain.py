@@ -14,7 +14,7 @@ from relprop.baselines import Baseline, explain_by_gradient
 from relprop.bounds import Bounds
 from relprop.calls import map_tensors
 from relprop.composites import Composite
-from relprop.doubts import warn_of_books, warn_of_scores
+from relprop.doubts import warn_of_books, warn_of_places, warn_of_scores
 from relprop.errors import CoverageError, InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
@@ -133,7 +133,8 @@ def explain(
                 relevance = run.relevance(scores, seed, retain=not last)
             explanations.append(forward.explanation(relevance, goal, values, scores, run))
     for explanation in explanations:
-        warn_of_books(composite, run, explanation)
+        warn_of_books(run, explanation)
+    warn_of_places(composite, run)
     return explanations[0] if targets is None else explanations
 
 

@@ -83,6 +83,7 @@ class Interception(TorchFunctionMode):
         self.applied: list[Applied] = []
         self.modules = ModulePaths()
         self.gaps: list[Gap] = []
+        self._met: list[Gap] = []  # the same, as often as they were met
         self.cuts: list[Gap] = []
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
@@ -166,7 +167,9 @@ class Interception(TorchFunctionMode):
         found = Gap(self.modules.path, operation, user_line(), reason, acceptable)
         if acceptable and operation in self.accept:
             self.applied.append(Applied(found.path, operation, "plain gradient, accepted"))
-        elif found not in self.gaps:
+            return
+        self._met.append(found)
+        if found not in self.gaps:
             self.gaps.append(found)
 
     # ---- the inputs and the end of a run ----
@@ -300,11 +303,11 @@ class Interception(TorchFunctionMode):
         if self.note is None:
             yield
             return
-        applied, gaps, self.remark = len(self.applied), len(self.gaps), ""
+        applied, gaps, self.remark = len(self.applied), len(self._met), ""
         yield
         how = self.remark or ", ".join(str(a.rule) for a in self.applied[applied:])
-        if call.name in self.table or len(self.gaps) > gaps:
-            self.note(self.modules.path, call.name, how, self.gaps[gaps:])
+        if call.name in self.table or len(self._met) > gaps:
+            self.note(self.modules.path, call.name, how, self._met[gaps:])
         self.remark = ""
 
     def _without_entry(self, call: Call, relevant: list[Tensor]) -> Any:

@@ -26,9 +26,12 @@ class Ledger:
         inputs: relevance at the inputs, (samples,) float64.
         absorbed: per sink, (samples,) float64. "bias": what a bias in a denominator stands for; "epsilon":
             the stabiliser; "no contribution": outputs that none of their inputs contributed to; "constant":
-            constants among an operation's terms; "pointwise": f(0) of a pointwise function; "zero input":
+            constants among an operation's terms; "shift": that of a normalisation; "pointwise": f(0) of a
+            pointwise function; "softmax": what its expansion does not conserve; "statistic": what reached a
+            reciprocal, which counts as a constant; "condition": what conditions kept back; "zero input":
             relevance on zeros that only a coefficient leads on from: in `propagating`, or behind an operation
-            that was accepted without an entry.
+            that was accepted without an entry; "not conserved": the rest, of explanations by a plain
+            gradient.
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
         operations: per module path and operation, what each sink absorbed there, in the order in which
             relevance met them; empty unless asked for, by `explain(..., per_operation=True)`.

@@ -1,4 +1,4 @@
-"""All rules, presets and baselines with their formulas and sources, as commands and documentation tell them."""
+"""All rules, presets and baselines with formulas and sources, as commands and documentation tell them."""
 
 import difflib
 import inspect
@@ -7,6 +7,7 @@ from textwrap import indent, wrap
 from types import MappingProxyType
 from typing import Any
 
+from relprop import rules
 from relprop.baselines import BASELINES, Baseline
 from relprop.composites import Composite
 from relprop.errors import RuleError
@@ -15,6 +16,7 @@ from relprop.linear_operations import PrintedRule
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.sources import PRESET_SOURCES, REFERENCES
 
 WIDTH = 100
 """Characters a line of what is told at the shell."""
@@ -33,51 +35,15 @@ RULES: Mapping[str, type[PrintedRule]] = MappingProxyType(
 )
 """Rules by name."""
 
-PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
-    {
-        "deep-taylor": "Montavon et al. 2017, and the tutorial of heatmapping.org",
-        "alpha2-beta1": "Bach et al. 2015, and the tutorial of heatmapping.org",
-        "epsilon": "Bach et al. 2015",
-        "epsilon-plus": "Kohlbrenner et al. 2020",
-        "epsilon-plus-flat": "Kohlbrenner et al. 2020",
-        "epsilon-alpha2-beta1": "Lapuschkin et al. 2019",
-        "epsilon-alpha2-beta1-flat": "Lapuschkin et al. 2019",
-        "epsilon-gamma-box": "Montavon et al. 2019",
-        "vgg-2019": "Montavon et al. 2019, as their tutorial has it for VGG-16",
-        "excitation": "Zhang et al. 2016",
-    }
-)
-"""Where presets come from."""
 
-REFERENCES: Mapping[str, str] = MappingProxyType(
-    {
-        "Achtibat et al. 2024": "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers. "
-        "ICML.",
-        "Ali et al. 2022": "XAI for Transformers: Better Explanations through Conservative Propagation. ICML.",
-        "Andéol et al. 2021": "Learning Domain Invariant Representations by Joint Wasserstein Distance "
-        "Minimization. arXiv:2106.04923.",
-        "Arras et al. 2017": "Explaining Recurrent Neural Network Predictions in Sentiment Analysis. WASSA.",
-        "Bach et al. 2015": "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise "
-        "Relevance Propagation. PLOS ONE 10(7).",
-        "Kohlbrenner et al. 2020": "Towards Best Practice in Explaining Neural Network Decisions with LRP. "
-        "IJCNN.",
-        "Lapuschkin et al. 2019": "Unmasking Clever Hans Predictors and Assessing What Machines Really Learn. "
-        "Nature Communications 10.",
-        "Montavon et al. 2017": "Explaining Nonlinear Classification Decisions with Deep Taylor Decomposition. "
-        "Pattern Recognition 65.",
-        "Montavon et al. 2019": "Layer-Wise Relevance Propagation: An Overview. In: Explainable AI, LNCS 11700, "
-        "ch. 10.",
-        "Otsuki et al. 2024": "Layer-Wise Relevance Propagation with Conservation Property for ResNet. ECCV.",
-        "Simonyan et al. 2014": "Deep Inside Convolutional Networks: Visualising Image Classification Models "
-        "and Saliency Maps. ICLR workshop.",
-        "Zhang et al. 2016": "Top-Down Neural Attention by Excitation Backprop. ECCV.",
-    }
-)
-"""Titles of what formulas and presets name as their source."""
+def written(rule: type[PrintedRule]) -> str:
+    """How a rule is written, with its defaults."""
+    parameters = inspect.signature(rule).parameters.values()
+    return f"{rule.__name__}({', '.join(f'{p.name}={p.default!r}' for p in parameters)})"
 
 
 def signature(rule: type[PrintedRule]) -> str:
-    """How a rule is written, with its defaults."""
+    """How a rule is written, with its defaults and what else each parameter can be."""
     arguments = str(inspect.signature(rule)).replace(" -> None", "")
     for module in ("relprop.rules.", "torch.", "typing."):
         arguments = arguments.replace(module, "")
@@ -127,37 +93,44 @@ def composite_as_text(composite: Composite) -> str:
     return "\n".join(f"{where:{width}s}  {rule}" for where, rule in listed)
 
 
+def letters() -> str:
+    """What the letters in the formulas mean."""
+    paragraphs = inspect.cleandoc(rules.__doc__ or "").split("\n\n")
+    return " ".join(next(p for p in paragraphs if p.startswith("Letters")).split())
+
+
 def as_text() -> str:
     """Every rule with its formula, every preset with its list, and the baselines."""
-    lines = []
+    lines = [*wrap(letters(), WIDTH), ""]
     for title, group in GROUPS.items():
         lines += [title.upper(), ""]
         for rule in group:
-            lines += [*_hanging(signature(rule)), _told(formula(rule)), ""]
+            lines += [*_hanging(written(rule)), _told(formula(rule)), ""]
     lines += ["PRESETS", *wrap("For each operation the first line that matches gives the rule.", WIDTH), ""]
     for name in PRESETS:
         lines += [_preset_as_text(name), ""]
     lines += ["WITHOUT RULES, TO COMPARE WITH", ""]
     for name, baseline in BASELINES.items():
         lines += [name, _told(formula(baseline)), ""]
-    lines.append("All about one of them: relprop rules NAME. How they are written in a file: docs/rules.md.")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def all_about(name: str) -> str:
-    """Everything about one rule, preset or baseline; upper and lower case are not told apart.
+    """Everything about one rule, preset or baseline, by its name in upper or lower case.
 
     Raises:
         RuleError: there is none of this name; near matches are offered.
     """
-    known = {known.lower(): known for known in (*RULES, *PRESETS, *BASELINES)}
-    found = known.get(name.strip().partition("(")[0].lower())
+    every = [*RULES, *PRESETS, *BASELINES]
+    wanted = name.strip().partition("(")[0]  # of a rule as it is written
+    known = {each.lower(): each for each in reversed(every)}
+    found = wanted if wanted in every else known.get(wanted.lower())
     if found is None:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(wanted.lower(), known, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(known[one] for one in near)}?" if near else ""
         raise RuleError(
-            f"there is no rule, preset or baseline {name!r}.{hint} There are the rules {', '.join(RULES)}; the "
-            f"presets {', '.join(PRESETS)}; the baselines {', '.join(BASELINES)}."
+            f"there is no rule, preset or baseline {name!r}.{hint} There are the rules {', '.join(RULES)}; "
+            f"the presets {', '.join(PRESETS)}; the baselines {', '.join(BASELINES)}."
         )
     if found in PRESETS:
         about = f"{_preset_as_text(found)}\n\n{_used(repr(found))}"
@@ -168,15 +141,17 @@ def all_about(name: str) -> str:
     rule, text = RULES[found], description(RULES[found])
     users = [preset for preset, composite in PRESETS.items() if _has(composite, rule)]
     about = "\n".join([*_hanging(signature(rule)), indent(text, "    ")])
-    about += f"\n\nPresets with it: {', '.join(users)}." if users else "\n\nNo preset has it."
-    if rule in GROUPS["Rules for other operations"]:
-        kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
-        about += (
-            f"\nIt is about operations of the kind {kinds} only, and stands in a list beside rules for linear "
-            f'operations:\n    rules=[("*", relprop.{found}()), ("*", relprop.Epsilon())]'
-        )
+    about += "\n\n" + "\n".join(_hanging(f"Presets with it: {', '.join(users) or 'none'}.")) + "\n"
+    call, others = f"relprop.{found}()", '("*", relprop.Epsilon())'
+    if rule in GROUPS["Rules for linear operations"]:
+        about += f"Everywhere: {_used(call)}"
+    elif rule in GROUPS["Rules for the first layer"]:
+        listed = f'[("first", {call}), {others}]'
+        about += f"In a list: {_used(listed)}"
     else:
-        about += f"\nEverywhere: {_used(f'relprop.{found}()')}"
+        kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
+        listed = f'[("*", {call}), {others}]'
+        about += f"In a list, for operations of the kind {kinds} only: {_used(listed)}"
     return about + _titles(text)
 
 
@@ -186,8 +161,8 @@ def _preset_as_text(name: str) -> str:
     return "\n".join([*_hanging(head), indent(composite_as_text(PRESETS[name]), "    ")])
 
 
-def _used(rules: str) -> str:
-    return f"explain(..., rules={rules})"
+def _used(choice: str) -> str:
+    return f"explain(..., rules={choice})"
 
 
 def _has(composite: Composite, rule: type[PrintedRule]) -> bool:

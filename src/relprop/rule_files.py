@@ -18,8 +18,8 @@ A file is data: nothing in it is executed.
     rule = "Epsilon"
 
 An entry applies where all of its conditions hold: `first`, `path` (a glob on module paths), `layer` (a
-class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution", "dense", "product", "sum", "max-
-pool", "normalisation"), `depth` (a pair: how many linear operations lie before); without a condition it
+class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution", "dense", "product", "sum",
+"max-pool", "normalisation"), `depth` (a pair: how many linear operations lie before); without a condition it
 applies everywhere. What else an entry says are the rule's parameters. `preset` names a preset whose entries
 follow.
 """
@@ -34,7 +34,7 @@ from typing import Any
 
 from torch import nn
 
-from relprop.composites import Composite, Depth, Named, OfKind, Where
+from relprop.composites import LINEAR, Composite, Depth, Named, OfKind, Where
 from relprop.errors import FileError, RuleError
 from relprop.linear_operations import PrintedRule
 from relprop.presets import preset
@@ -89,6 +89,9 @@ def _entry(entry: Any) -> tuple[Where, Any]:
     parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
     rule = _made(entry["rule"], [], parameters)
     places = [_place(name, entry[name]) for name in _CONDITIONS if name in entry]
+    kinds = getattr(rule, "kinds", LINEAR | {"normalisation"})
+    if entry.get("kind", next(iter(kinds))) not in kinds:
+        raise RuleError(f"{entry['rule']} is no rule for operations of the kind {entry['kind']}.")
     return tuple(places) or "*", rule
 
 
@@ -147,6 +150,8 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         raise RuleError(f"there is no rule {name!r}.{hint} The rules are: {', '.join(RULES)}.")
     try:
         return RULES[name](*positional, **keywords)
+    except RuleError:
+        raise
     except (TypeError, ValueError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
         raise RuleError(f"{name}: {problem}. Write it as {name}{_parameters(name)}.") from None

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 import relprop
+from relprop.cli.coverage import coverage
 from relprop.cli.explain import explain
+from relprop.cli.rules import rules
 from relprop.cli.train import train
 from relprop.cli.tutorial import tutorial
 from relprop.errors import RelpropError
@@ -22,6 +24,8 @@ app = typer.Typer(
 app.command()(tutorial)
 app.command()(explain)
 app.command()(train)
+app.command()(rules)
+app.command()(coverage)
 
 
 def _print_version(wanted: bool) -> None:

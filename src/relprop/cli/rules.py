@@ -1,9 +1,11 @@
 """`relprop rules`: what rules and presets there are, with formulas and sources."""
 
+import inspect
 from typing import Annotated
 
 import typer
 
+from relprop import rule_files
 from relprop.rule_book import all_about, as_text, composite_as_text
 from relprop.rule_files import is_rule_file, read_rules
 
@@ -13,7 +15,7 @@ def rules(
         str | None,
         typer.Argument(
             help="A rule, a preset, or a TOML or JSON file of rules, to see all about it.",
-            metavar="[NAME]",
+            metavar="NAME",
             show_default="an overview of all",
         ),
     ] = None,
@@ -21,12 +23,14 @@ def rules(
     """Print the rules with formula and source, the presets, and what to compare them with.
 
     relprop rules
+
     relprop rules Gamma
-    relprop rules epsilon-plus-flat
+
     relprop rules my_rules.toml
     """
     if name is None:
-        typer.echo(as_text())
+        typer.echo(f"{as_text()}\n\nRULES AS TEXT\n\n{inspect.cleandoc(rule_files.__doc__ or '')}\n")
+        typer.echo("All about one of them: relprop rules NAME")
     elif is_rule_file(name):
         typer.echo(composite_as_text(read_rules(name)))
     else:

@@ -125,14 +125,18 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
     scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device).detach()
     elementwise = torch.broadcast_shapes(scale.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
     chain = chained(run, call, [x]) if elementwise else None
-    # A positive number changes no rule's shares.
-    if isinstance(origin, LinearOrigin) and origin.intact and not keeps_sign:
-        output = fold(run, call, origin, scale=1 / scale if invert else scale)
+    linear = origin if isinstance(origin, LinearOrigin) and origin.intact else None
+    if linear is not None and not keeps_sign:
+        output = fold(run, call, linear, scale=1 / scale if invert else scale)
         if output is not None:
             # A factor for each output is part of the linear operation, and of no pointwise function.
             run.set_tag(output, replace(run.tag(output), pointwise=None if scale.dim() else chain))
             return output
     result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
+    if linear is not None and keeps_sign and factor > 0:
+        # A positive number changes no rule's shares; it is folded only if something else is after it.
+        linear = replace(linear, factor=linear.factor / factor if invert else linear.factor * factor)
+        run.set_tag(result, replace(run.tag(result), origin=linear))
     run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate))
     return result
 

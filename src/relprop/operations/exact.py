@@ -73,6 +73,8 @@ class Exact:
             filled = [
                 empty_slot(t) if slot is None else slot for t, slot in zip(operands, slots, strict=True)
             ]
+            if call.name == "view":  # for which the slot's memory may lie otherwise than the tensor's
+                return [filled[0].reshape(outputs[0].shape)]
             return [t for t in tensors_in(function(filled)) if t.requires_grad]
         present = [slot is not None for slot in slots]
 

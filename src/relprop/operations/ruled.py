@@ -31,6 +31,7 @@ class LinearOrigin(Origin):
         weight: with what is folded into it.
         own_weight: as the model holds it.
         input_watches: of an operand that was passed by.
+        factor: a positive number that the output has been multiplied by since.
     """
 
     weight: Tensor
@@ -42,6 +43,7 @@ class LinearOrigin(Origin):
     operation: str
     own_weight: Tensor
     input_watches: tuple[Watch, ...] = ()
+    factor: float = 1.0
 
     @property
     def bias(self) -> Tensor | None:
@@ -134,6 +136,8 @@ def fold(
     """
     if isinstance(origin.map, (Contraction, Scaling)):
         return None
+    if origin.factor != 1:
+        scale = origin.weight.new_tensor(origin.factor) if scale is None else scale * origin.factor
     per_output = []
     for constant in (scale, shift):
         values = None if constant is None else _per_output(origin, constant)
@@ -157,6 +161,7 @@ def fold(
         weight=weight,
         kept_weight=run.keep(weight),
         kept_bias=None if bias is None else run.keep(bias),
+        factor=1.0,
     )
     return attach_rule(run, folded, value)
 

@@ -18,8 +18,8 @@ RGB = tuple[int, int, int]
 Segment = tuple[float, float, RGB]
 """From which amount to which a bar goes, and its colour."""
 
-# Tol's "muted" colours, which colour-blind eyes tell apart, and a grey. A sink always has its own, so that
-# plots can be compared; the most frequent ones have those that differ most.
+# Tol's "muted" colours, which colour-blind eyes tell apart, and nearly black. A sink always has its own, so
+# that plots can be compared; the most frequent ones have those that differ most.
 COLOURS: Mapping[str, RGB] = MappingProxyType(
     {
         "bias": (51, 34, 136),
@@ -31,7 +31,7 @@ COLOURS: Mapping[str, RGB] = MappingProxyType(
         "softmax": (170, 68, 153),
         "statistic": (136, 34, 85),
         "condition": (153, 153, 51),
-        "zero input": (90, 90, 90),
+        "zero input": (20, 20, 20),
     }
 )
 

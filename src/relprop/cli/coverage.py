@@ -1,0 +1,114 @@
+"""`relprop coverage`: which rule each operation of a model gets, and what is not covered."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+import relprop
+from relprop.cli.model_options import ModelName, Size, named_model
+from relprop.coverage import Coverage
+from relprop.errors import ModelError, RelpropError
+from relprop.models import RANDOM, Model
+from relprop.presets import DEFAULT
+from relprop.view.picture import read_picture
+from relprop.zoo import BUNDLED
+
+
+def coverage(
+    model: ModelName,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="The preset of rules, such as deep-taylor, a rule, such as 'Gamma(0.25)', or a file with "
+            "rules.",
+            metavar="RULES",
+            show_default=DEFAULT,
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="A picture to run the model on.", metavar="FILE", show_default="noise"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A file of weights. It is not needed: what is covered does not depend on them.",
+            metavar="FILE",
+            show_default=RANDOM,
+        ),
+    ] = None,
+    size: Size = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every call, for programs, instead of a table.")
+    ] = False,
+) -> None:
+    """Tell which rule each operation of a model gets, and what is not covered.
+
+    The model runs once, untrained and on noise unless you give something else; no relevance is computed.
+    The exit status is 0 if all is covered, 1 if not, and 2 for errors.
+
+    relprop coverage torchvision:resnet50
+
+    relprop coverage my_models.py:net --size 64 --rules alpha2-beta1
+    """
+    found = named_model(model, weights or RANDOM, size=size)
+    x = _noise(found) if picture is None else found.prepare(read_picture(picture), str(picture)).x
+    result = _run(found, x, rules)
+    shape = "x".join(map(str, x.shape))
+    if as_json:
+        about = {"model": model, "weights": found.weights, "input": list(x.shape)}
+        typer.echo(json.dumps(about | _as_data(result), indent=2))
+    else:
+        what = "noise" if picture is None else str(picture)
+        typer.echo(f"{model}, weights: {found.weights}; input: {what}, {shape}\n\n{result}")
+        if not result.complete:
+            typer.echo(f"\n{_remedy(result)}")
+    if not result.complete:
+        raise typer.Exit(1)
+
+
+def _noise(model: Model) -> Tensor:
+    """Make an input of the size that the model wants, (1, C, H, W), the same each time."""
+    if model.digits:  # pictures of digits are refused where there is none
+        shape = BUNDLED[model.name].shape
+        return 2 * torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 1
+    levels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    return model.prepare(Image.fromarray(levels), "noise").x
+
+
+def _run(model: Model, x: Tensor, rules: str | None) -> Coverage:
+    try:
+        return relprop.coverage(model.module, x, rules=rules)
+    except RelpropError:
+        raise
+    except Exception as error:  # the model's own
+        raise ModelError(
+            f"{model.name} fails on an input of shape {tuple(x.shape)}: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. A model of your own can be given another size with --size."
+        ) from error
+
+
+def _as_data(result: Coverage) -> dict[str, Any]:
+    """Tell everything, for programs."""
+    return {
+        "rules": result.preset,
+        "complete": result.complete,
+        "calls": [
+            {"path": c.path, "operation": c.operation, "how": c.how, "covered": c.covered}
+            for c in result.crossings
+        ],
+    }
+
+
+def _remedy(result: Coverage) -> str:
+    names = sorted({gap.operation for gap in result.gaps})
+    return (
+        "In Python, add an entry with relprop.register(name, entry), or accept the plain gradient with "
+        f"explain(..., accept={names!r}); the ledger will hardly close then."
+    )

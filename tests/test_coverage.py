@@ -1,0 +1,191 @@
+"""Which rule each operation gets, and what is not covered, before anything is explained."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop import BySize, Epsilon, Gamma, InputError, ModelError, RuleError, ZBox
+from test_inner import DOUBLE, network
+
+REMEDY = "write what it does in torch operations"
+
+
+class Cumulated(nn.Module):
+    """Something unknown, three times at one place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x.cumprod(1)
+        return x.clamp(max=torch.ones(x.shape[1]).double())
+
+
+class Doubled(torch.autograd.Function):
+    """A function that cannot be seen into."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 2
+
+
+class Custom(nn.Module):
+    """A module of such a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Doubled.apply(x)
+
+
+def test_a_covered_model() -> None:
+    found = relprop.coverage(
+        network(),
+        torch.randn(2, 2, 6, 6, **DOUBLE),
+        rules=[("*", BySize()), ("3", Gamma(0.1)), ("*", Epsilon())],
+    )
+    assert found.complete
+    assert found.gaps == ()
+    how = [(c.path, c.operation, c.how) for c in found.crossings]
+    assert how[:5] == [
+        ("0", "conv2d", "Epsilon(epsilon=1e-06)"),
+        ("1", "batch_norm", "part of conv2d in 0"),
+        ("2", "relu", "pointwise"),
+        ("3", "conv2d", "Gamma(gamma=0.1)"),
+        ("4.sigmoid", "sigmoid", "pointwise"),
+    ]
+    assert ("9", "add", "BySize()") in how
+    assert ("9.branch.1", "batch_norm", "part of conv2d in 9.branch.0") in how
+    assert ("10", "batch_norm", "normalisation") in how
+    assert ("14", "flatten", "rearranging") in how
+    assert how[-1] == ("15", "linear", "Epsilon(epsilon=1e-06)")
+    printed = str(found).splitlines()
+    assert printed[0].split() == ["operation", "calls", "first", "in", "crossed", "by"]
+    assert printed[-1] == f"{len(how)} of {len(how)} calls covered (100 %), rules: composite"
+    row = next(line for line in printed if line.startswith("conv2d") and "Epsilon" in line)
+    assert row.split() == ["conv2d", "4", "0", "Epsilon(epsilon=1e-06)"]
+
+
+def test_gaps_are_no_error_and_come_first() -> None:
+    model = (
+        nn.Sequential(nn.Linear(4, 4), Cumulated(), nn.Linear(4, 4), Custom(), nn.Linear(4, 3))
+        .double()
+        .eval()
+    )
+    found = relprop.coverage(model, torch.randn(2, 4, **DOUBLE), rules="epsilon")
+    assert not found.complete
+    gaps = [(c.path, c.operation, c.how) for c in found.gaps]
+    assert gaps == [
+        *[("1", "cumprod", "NOT COVERED: no entry in the operation table")] * 3,
+        ("1", "clamp", "NOT COVERED: bounds that are tensors are not covered"),
+        ("3", "DoubledBackward", f"NOT COVERED: relprop cannot see inside Custom; {REMEDY}"),
+    ]
+    assert [(c.path, c.how) for c in found.crossings if c.covered] == [
+        (path, "Epsilon(epsilon=1e-06)") for path in ("0", "2", "4")
+    ]
+    printed = str(found).splitlines()
+    assert printed[1].split(maxsplit=3) == ["cumprod", "3", "1", gaps[0][2]]
+    assert printed[4].startswith("linear")
+    assert printed[-1] == "3 of 8 calls covered (38 %), rules: epsilon"
+    with pytest.raises(relprop.CoverageError, match="3 operations"):
+        relprop.explain(model, torch.randn(2, 4, **DOUBLE), rules="epsilon")
+
+
+def test_a_gap_that_is_met_again_is_no_covered_call() -> None:
+    """The same line of the same module, which the errors of `explain` name once."""
+    layer = Cumulated()
+    found = relprop.coverage(lambda x: layer(layer(x)), torch.rand(2, 4, **DOUBLE), rules=Epsilon())
+    assert [c.covered for c in found.crossings] == [False] * 8
+    assert [(name, count) for name, _, count, _ in found.summary()] == [("cumprod", 6), ("clamp", 2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.:DeprecationWarning")
+def test_scripted_modules_are_gaps() -> None:
+    scripted = torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), torch.randn(2, 4))
+    model = nn.Sequential(nn.Linear(4, 4), scripted, nn.Linear(4, 3)).eval()
+    found = relprop.coverage(model, torch.randn(2, 4), rules="epsilon")
+    assert [c.path for c in found.gaps] == ["1"]
+    assert "relprop cannot see inside" in found.gaps[0].how
+    assert [c.path for c in found.crossings if c.covered] == ["0", "2"]
+
+
+def test_an_operation_without_a_rule_is_a_gap() -> None:
+    found = relprop.coverage(nn.Linear(4, 3).eval(), torch.randn(2, 4), rules=[(nn.Conv2d, Gamma())])
+    (gap,) = found.gaps
+    assert (gap.operation, gap.path) == ("linear", "")
+    assert "no entry of the composite matches" in gap.how
+    assert "(root)" in str(found)
+
+
+def test_rules_and_arguments_are_as_for_explain() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, a: Tensor, *, scale: int, b: Tensor) -> Tensor:
+            return self.linear(a * scale + b)
+
+    inputs = {"scale": 2, "b": torch.rand(2, 4)}
+    found = relprop.coverage(Two().eval(), torch.rand(2, 4), **inputs, rules="deep-taylor", bounds=(0, 1))
+    assert found.preset == "deep-taylor"
+    assert [c.how for c in found.crossings if c.operation == "linear"] == [str(ZBox(0, 1))]
+    assert relprop.coverage(Two().eval(), torch.rand(2, 4), **inputs).preset == "epsilon-plus-flat"
+    assert relprop.coverage(lambda x: x * 2.0, torch.rand(2, 4)).complete
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"rules": "squared-gradient"},
+            RuleError,
+            "'squared-gradient' is a plain gradient, which goes",
+        ),
+        ({"rules": "epsilonn"}, RuleError, "there is no preset 'epsilonn'"),
+        ({"rules": "deep-taylor"}, RuleError, "has a box rule, which needs"),
+        ({"model": nn.Linear(4, 3)}, ModelError, "the model is in training mode"),
+        ({"x": torch.ones(2, 4, dtype=torch.int64)}, InputError, "nothing to explain"),
+        ({"x": torch.ones(4)}, InputError, "has no dimension for samples"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(change: dict[str, Any], error: Any, message: str) -> None:
+    model, x = change.pop("model", nn.Linear(4, 3).eval()), change.pop("x", torch.randn(2, 4))
+    with pytest.raises(error, match=message):
+        relprop.coverage(model, x, **change)
+
+
+def test_nothing_stays_behind_also_after_an_error() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.register_buffer("seen", torch.zeros(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.copy_(x)
+            if bool((x > 100).any()):
+                raise ValueError("too large")
+            return self.linear(self.seen)
+
+    model, x = Writing().eval(), torch.randn(2, 4)
+    state, given = copy.deepcopy(model.state_dict()), x.clone()
+    attributes = [set(vars(m)) for m in model.modules()]
+    assert relprop.coverage(model, x, rules="epsilon").complete
+    with pytest.raises(ValueError, match="too large"):
+        relprop.coverage(model, x + 1000, rules="epsilon")
+    assert torch.equal(x, given)
+    assert not x.requires_grad
+    assert [set(vars(m)) for m in model.modules()] == attributes
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items() if k != "seen")
+    assert not model.seen.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    # No mode is left on: plain torch computes plain gradients.
+    leaf = torch.randn(2, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(leaf.tanh().sum(), leaf)
+    torch.testing.assert_close(gradient, 1 - leaf.tanh() ** 2)
