@@ -329,6 +329,26 @@ def test_modules_inside_of_a_checkpoint_count_once() -> None:
     close(e["body"], expected["1"])
 
 
+def test_a_name_of_a_tensor_that_is_overwritten_later_has_what_was_written() -> None:
+    """Relevance cannot follow that from one name to the other, which the ledger notices."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.name, self.head = nn.Linear(4, 4), nn.Identity(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            name = self.name(h)
+            return self.head(h.relu_() + name)
+
+    torch.manual_seed(0)
+    model, x = Named().double().eval(), torch.randn(2, 4, **DOUBLE)
+    with pytest.warns(UserWarning, match="the ledger does not close"):
+        e = relprop.explain(model, x, target=1, rules=Epsilon(0), record="name")
+    assert torch.equal(e.output, model(x))
+
+
 # ---- start ----
 
 

@@ -43,6 +43,11 @@ def x() -> Tensor:
     return torch.randn(2, 2, 6, 6, **DOUBLE)
 
 
+def positive(R: Tensor) -> Tensor:
+    """Where relevance is positive."""
+    return R > 0
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -50,11 +55,11 @@ def x() -> Tensor:
         {"rules": AlphaBeta(2, 1)},
         {"rules": Flat()},
         {"rules": "epsilon-plus-flat", "record": ["3", "9.branch*"]},
-        {"rules": WSquare(), "record": "*", "conditions": {"4": [1, 2], "1": lambda R: R > 0}},
+        {"rules": WSquare(), "record": "*", "conditions": {"4": [1, 2], "1": positive}},
         {"rules": Gamma(0.25), "parameters": "*.weight", "record": "6"},
         {"rules": ZPlus(), "start": "6", "record": "3", "per_operation": True},
     ],
-    ids=str,
+    ids=lambda options: "-".join(map(str, options)),
 )
 def test_several_targets_are_as_many_separate_runs(x: Tensor, options: dict[str, Any]) -> None:
     model = network()

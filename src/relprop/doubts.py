@@ -1,7 +1,9 @@
 """What makes a result doubtful, said as warnings."""
 
 import difflib
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +16,7 @@ from relprop.explanation import Explanation
 from relprop.intercept import Interception
 from relprop.targets import Logit
 
-# Of the caller of `explain`.
-_LEVEL = 4
+_PACKAGE = str(Path(__file__).parent)
 
 
 def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) -> None:
@@ -69,4 +70,7 @@ def warn_of_places(composite: Composite, run: Interception) -> None:
 
 
 def _say(message: str, category: type[Warning] = UserWarning) -> None:
-    warnings.warn(message, category, stacklevel=_LEVEL)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -26,7 +26,7 @@ from relprop.operations import TABLE
 from relprop.parameters import ParameterRelevance
 from relprop.provenance import Applied
 from relprop.rule_choice import Rules, resolve
-from relprop.targets import OfClass, TargetLike, as_target, scores_of
+from relprop.targets import OfClass, Target, TargetLike, as_target, scores_of
 
 Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
 
@@ -95,6 +95,26 @@ def explain(
     require_evaluation_mode(model)
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: compiled calls cannot be seen
     name, composite = resolve(model, rules, bounds)
+    goals = _goals(target, targets)
+    if isinstance(composite, Baseline):
+        if record or conditions or start or parameters:
+            raise RuleError(
+                f"rules={name!r} is a plain gradient: record, conditions, start and parameters need rules."
+            )
+        explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
+    else:
+        run = _interception(composite, accept, per_operation)
+        run.inner_values = InnerValues(_as_list(record, "record"), conditions or {}, start)
+        run.parameters = ParameterRelevance(model, _as_list(parameters, "parameters"))
+        explanations = _explained(run, composite, name, model, inputs, arguments, goals)
+        for explanation in explanations:
+            warn_of_books(run, explanation)
+        warn_of_places(composite, run)
+    return explanations[0] if targets is None else explanations
+
+
+def _goals(target: TargetLike, targets: Sequence[TargetLike] | None) -> list[Target]:
+    """The targets, one or several."""
     if targets is not None and target is not None:
         raise InputError("give target=... or targets=[...], not both.")
     if not isinstance(targets, Sequence | None) or isinstance(targets, str):
@@ -102,40 +122,43 @@ def explain(
     goals = [as_target(goal) for goal in ([target] if targets is None else targets)]
     if not goals:
         raise InputError("targets=[] has no target; give at least one.")
-    if isinstance(composite, Baseline):
-        if record or conditions or start or parameters:
-            raise RuleError(
-                f"rules={name!r} is a plain gradient: record, conditions, start and parameters need rules."
-            )
-        explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
-        return explanations[0] if targets is None else explanations
-    inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
-    run = _interception(composite, accept, per_operation)
-    run.inner_values = inner
-    run.parameters = ParameterRelevance(model, _as_list(parameters, "parameters"))
+    return goals
+
+
+def _explained(
+    run: Interception,
+    composite: Composite,
+    preset: str,
+    model: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    arguments: dict[str, Any],
+    goals: Sequence[Target],
+) -> list[Explanation]:
+    """One forward, and a backward for each target."""
+    inner, parameters = run.inner_values, run.parameters
+    assert inner is not None
+    assert parameters is not None
     with intercepting(run):
         names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
         with naming_inputs(names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         inner.end_forward()
-        run.parameters.end_forward()
-        forward = Forward(names, output, name, tuple(run.applied))
-        explained = output if start is None else inner.started()
+        parameters.end_forward()
+        forward = Forward(names, output, preset, tuple(run.applied))
+        explained = output if inner.start is None else inner.started()
         explanations = []
         for number, goal in enumerate(goals, 1):
             last = number == len(goals)
             run.begin()
-            values = outputs_of(explained) if start is not None and isinstance(goal, OfClass) else explained
+            of_channel = inner.start is not None and isinstance(goal, OfClass)
+            values = outputs_of(explained) if of_channel else explained
             scores = scores_of(goal, values, run.ledger.samples)
             warn_of_scores(run, goal, values, scores)
             seed = torch.ones_like(scores).detach() if composite.start == "one" else None
             with retaining(not last):
                 relevance = run.relevance(scores, seed, retain=not last)
             explanations.append(forward.explanation(relevance, goal, values, scores, run))
-    for explanation in explanations:
-        warn_of_books(run, explanation)
-    warn_of_places(composite, run)
-    return explanations[0] if targets is None else explanations
+    return explanations
 
 
 @dataclass(frozen=True)

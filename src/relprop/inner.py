@@ -118,7 +118,7 @@ class InnerValues:
             return c, direct
 
         output, slot = attach_with_slot(
-            tensor.detach().clone(),
+            tensor.detach(),  # the same memory, so that writing to one of them writes to both
             tensor,
             run.slot(tensor),
             lambda c, direct: watch(c, direct, kept.value),

@@ -56,18 +56,21 @@ class Kept:
             self._version = _version(self._tensor)
 
     def could_clip(self, x: Tensor) -> bool:
-        """Whether x is what was kept, element by element, and max(0, x) would do."""
-        mine = self._tensor
-        same = (mine.data_ptr(), mine.shape, mine.stride()) == (x.data_ptr(), x.shape, x.stride())
-        return self.clippable and same
+        """Whether x is what was kept, element by element and still unwritten, and max(0, x) would do."""
+        return self.clippable and self._intact and self._is(x)
 
     def clip(self, x: Tensor, y: Tensor) -> bool:
         """Take y = max(0, x) in the place of x, if x is what was kept and y will do."""
-        if not (self.could_clip(x) and (x is y or self._intact)):
+        # In place, what x was is written over by now; `before_write` found it as it was kept.
+        if not (self.clippable and self._is(x) if x is y else self.could_clip(x)):
             return False
         self._tensor, self.clipped = y.detach(), True
         self._version = _version(self._tensor)
         return True
+
+    def _is(self, x: Tensor) -> bool:
+        mine = self._tensor
+        return (mine.data_ptr(), mine.shape, mine.stride()) == (x.data_ptr(), x.shape, x.stride())
 
     @property
     def _intact(self) -> bool:

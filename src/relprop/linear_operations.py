@@ -207,12 +207,12 @@ def times(c: Tensor, constant: Tensor | float) -> Tensor:
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
-    """R - s·denominator: what a quotient s = R/denominator did not take along, summed as by `summed`."""
+    """R - s·denominator: what a quotient s = R/denominator did not take along, as `summed`."""
     return summed(torch.addcmul(R, s, denominator, value=-1))
 
 
 def summed(amount: Tensor) -> Tensor:
-    """R - s·denominator, what a quotient s = R/denominator did not take along; sums as of `summed`."""
+    """Sums over all but the first dimension: a ledger needs no more, and the memory is free again."""
     wide = torch.float32 if amount.dtype in (torch.float16, torch.bfloat16) else amount.dtype
     return amount.flatten(1).sum(1, dtype=wide)
 
@@ -229,8 +229,7 @@ def resolved(epsilon: float, dtype: torch.dtype) -> float:
         return epsilon
     warnings.warn(
         f"ε = {epsilon:g} is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is "
-        f"taken "
-        "instead.",
+        "taken instead.",
         stacklevel=2,
     )
     return finest

@@ -105,7 +105,7 @@ class ParameterRelevance:
         weight: Tensor,
     ) -> Propagated:
         """Apply a rule and note what the weight's connections carried."""
-        traced = _Traced(op.map, op.x, op.z, op.weight, op.bias, op.nonnegative)
+        traced = _Traced(op.map, op.x, op.z, op.weight, op.bias, op.nonnegative, op.scaled)
         with torch.enable_grad():
             result = rule(traced, incoming)
             carried = [op.x * c for c in (result.coefficient,) if c is not None]

@@ -17,11 +17,11 @@ A file is data: nothing in it is executed.
     [[rules]]
     rule = "Epsilon"
 
-An entry applies where all of its conditions hold: `first`, `path` (a glob on module paths), `layer` (a
-class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution", "dense", "product", "sum",
-"max-pool", "normalisation"), `depth` (a pair: how many linear operations lie before); without a condition it
-applies everywhere. What else an entry says are the rule's parameters. `preset` names a preset whose entries
-follow.
+An entry applies where all of its conditions hold: `first` (true, or false for what is not first), `path` (a
+glob on module paths), `layer` (a class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution",
+"dense", "product", "sum", "max-pool", "normalisation"), `depth` (a pair: how many linear operations lie
+before); without a condition it applies everywhere. What else an entry says are the rule's parameters.
+`preset` names a preset whose entries follow.
 """
 
 import ast

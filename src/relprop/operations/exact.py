@@ -88,15 +88,18 @@ class Exact:
 
 def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], Any]:
     """The call as a function of its relevant operands, in the order of the arguments."""
-    # It must not hold the operands themselves, which hold the graph.
+    # It must not hold the operands themselves, which hold the graph; constants may be overwritten later.
     function, inplace = call.function, call.inplace and bool(call.args)
-    template = map_tensors(lambda t: _Place() if run.relevant(t) else t, (call.args, call.kwargs))
+    template = map_tensors(lambda t: _Place() if run.relevant(t) else run.keep(t), (call.args, call.kwargs))
     if inplace and isinstance(call.args[0], Tensor) and not run.relevant(call.args[0]):
         template = ([call.args[0].detach().clone(), *template[0][1:]], template[1])
 
     def run_with(operands: Sequence[Tensor]) -> Any:
         remaining = iter(operands)
-        args, kwargs = map_leaves(lambda v: next(remaining) if isinstance(v, _Place) else v, template)
+        args, kwargs = map_leaves(
+            lambda v: next(remaining) if isinstance(v, _Place) else v.value if isinstance(v, Kept) else v,
+            template,
+        )
         if inplace:  # on a copy
             args = [args[0].clone(), *args[1:]]
         return function(*args, **kwargs)

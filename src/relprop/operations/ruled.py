@@ -182,8 +182,9 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
     path, operation, own_weight = origin.path, origin.operation, origin.own_weight
     watches, input_watches = origin.watches, origin.input_watches
     scaled = weight is not own_weight
+    with_slot = run.slots == "all" or (slot is not None and not counts)
     # Relevance itself may come to outputs that a ReLU sets to zero, and some rules look at all outputs.
-    clippable = run.slots != "all" and not getattr(rule, "looks_everywhere", True)
+    clippable = not with_slot and not getattr(rule, "looks_everywhere", True)
     kept_x, kept_z = run.keep(x), run.keep(value, clippable=clippable)
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
@@ -229,7 +230,7 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
 
     roots = [x] if slot is None else [x, slot]
     depth = tag.depth + counts
-    if run.slots == "all" or (slot is not None and not counts):
+    if with_slot:
         output, out_slot = attach([value, empty_slot(value)], roots, backward)
         run.set_tag(output, Tag(depth, slot=out_slot, origin=origin))
     else:
