@@ -540,3 +540,36 @@ def test_a_positive_number_before_a_batch_norm_or_bias_is_folded_with_it(rule: A
         expected = relevance(after, half)
         for before in (lambda x: 0.5 * conv(x), lambda x: conv(x).div_(2), lambda x: conv(x) * 2 / 4):
             torch.testing.assert_close(relevance(after, before), expected, rtol=1e-10, atol=1e-10)
+
+
+MEAN, STD = (
+    torch.tensor([0.4, 0.5, 0.6]).double()[:, None, None],
+    torch.tensor([0.2, 0.3, 0.4]).double()[:, None, None],
+)
+NORMALISED: dict[str, Callable[[Tensor], Tensor]] = {
+    "in two calls": lambda x: (x - MEAN) / STD,
+    "as scale and shift": lambda x: x * (1 / STD) + (-MEAN / STD),
+    "from bytes": lambda x: (x * 255 / 255 - MEAN) / STD,
+    "in place on a copy": lambda x: x.clone().sub_(MEAN).div_(STD),
+    "in place": lambda x: x.sub_(MEAN).div_(STD),
+    "subtracted from": lambda x: (MEAN - x) / -STD,
+}
+
+
+@pytest.mark.parametrize("spelling", NORMALISED)
+@pytest.mark.parametrize(
+    "rule", [ZBox(0, 1), ZPlus(), Epsilon(0.1), Gamma(0.3), AlphaBeta(2, 1), Flat(), WSquare()]
+)
+def test_pixels_normalised_within_the_model_are_as_behind_a_batch_norm(rule: Any, spelling: str) -> None:
+    norm, conv = nn.BatchNorm2d(3, eps=0).double().eval(), nn.Conv2d(3, 4, 3, padding=1).double()
+    with torch.no_grad():
+        norm.running_mean.copy_(MEAN.flatten())
+        norm.running_var.copy_(STD.flatten() ** 2)
+    x = torch.rand(2, 3, 6, 6).double()  # a box rule's bounds are those of the model's input
+
+    def relevance(normalise: Callable[[Tensor], Tensor]) -> Any:
+        return relprop.explain(
+            lambda x: conv(normalise(x)).relu().mean((2, 3)), x, target=1, rules=rule
+        ).relevance
+
+    torch.testing.assert_close(relevance(NORMALISED[spelling]), relevance(norm), rtol=1e-10, atol=1e-10)

@@ -12,12 +12,12 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import Incoming, divide, times
 from relprop.nonlinear_rules import SumRule
-from relprop.operations.chains import attach_to_root, chained
+from relprop.operations.chains import attach_to_root, chained, value_before
 from relprop.operations.exact import Exact
 from relprop.operations.pointwise import Homogeneous, reciprocal
 from relprop.operations.products import product, quotient
-from relprop.operations.ruled import LinearOrigin, fold
-from relprop.provenance import Applied, empty_slot, merge_tags
+from relprop.operations.ruled import Affine, LinearOrigin, affine, fold
+from relprop.provenance import Applied, Origin, empty_slot, merge_tags
 
 SUM = "sum"
 """Kind of sums of two branches, for composites."""
@@ -132,13 +132,25 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
             # A factor for each output is part of the linear operation, and of no pointwise function.
             run.set_tag(output, replace(run.tag(output), pointwise=None if scale.dim() else chain))
             return output
-    result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
+    later: Origin | None = None
     if linear is not None and keeps_sign and factor > 0:
         # A positive number changes no rule's shares; it is folded only if something else is after it.
-        linear = replace(linear, factor=linear.factor / factor if invert else linear.factor * factor)
-        run.set_tag(result, replace(run.tag(result), origin=linear))
-    run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate))
+        later = replace(linear, factor=linear.factor / factor if invert else linear.factor * factor)
+    elif linear is None:
+        later = affine(run, _root(run, call, x), scale=1 / scale if invert else scale)
+    result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
+    run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=later))
     return result
+
+
+def _root(run: Interception, call: Call, x: Tensor) -> Tensor:
+    """What an affine function of x is attached to: x, or what it was before it is overwritten.
+
+    That takes a copy, which is worth it for the normalisation of an input only.
+    """
+    tag = run.tag(x)
+    begins = tag.depth == 0 and not isinstance(tag.origin, Affine)
+    return value_before(run, x) if begins and call.inplace and x is call.target else x
 
 
 def _with_constant(
@@ -158,8 +170,11 @@ def _with_constant(
             return output
     if chain is not None and tag.pointwise is not None:
         return attach_to_root(run, call, chain)
+    later = None
+    if origin is None:
+        later = affine(run, _root(run, call, x), scale=constant.new_tensor(factor), shift=constant)
     output = _shifted(run, call, x, factor, constant)
-    run.set_tag(output, replace(run.tag(output), pointwise=chain))
+    run.set_tag(output, replace(run.tag(output), pointwise=chain, origin=later))
     return output
 
 

@@ -31,7 +31,7 @@ def chained(
     if call.inplace and first.x is call.target:
         if not begin:
             return None
-        root = _before(run, first.x)
+        root = value_before(run, first.x)
         first = replace(first, x=root, version=root._version)
     function, inner = as_function(run, call), [chain.function for chain in chains]
     # Once each, where the operands have them in common.
@@ -40,7 +40,7 @@ def chained(
     return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
 
 
-def _before(run: Interception, x: Tensor) -> Tensor:
+def value_before(run: Interception, x: Tensor) -> Tensor:
     """A tensor that is about to be overwritten, as it is now."""
     slot = run.slot(x)
     (before,) = attach([x.detach().clone()], [x], lambda c: (c,))

@@ -60,10 +60,12 @@ class Homogeneous:
     Attributes:
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
+        copies: whether f(x) is x, of which what a later operation may attach to is known as well.
     """
 
     nonnegative: bool = False
     keeps_sign: bool = True
+    copies: bool = False
 
     def __call__(self, run: Interception, call: Call) -> Any:
         x = call.args[0] if call.args else call.kwargs["input"]
@@ -72,7 +74,8 @@ class Homogeneous:
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
         # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
         if result is not x or x._version != version:
-            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=before.gate))
+            origin = before.origin if self.copies else None
+            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=before.gate, origin=origin))
         return result
 
 

@@ -138,7 +138,7 @@ TABLE: Mapping[str, Entry] = {
         _rearranged,
     ),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as", "type_as"), as_other),
-    **dict.fromkeys(("clone", "contiguous", "positive"), Homogeneous()),
+    **dict.fromkeys(("clone", "contiguous", "positive"), Homogeneous(copies=True)),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
     "where": where,

@@ -60,7 +60,10 @@ class ZeroPadding(Origin):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(Origin):
-    """A batch norm, scale·x + shift with one scale and shift a channel, for a linear operation to take in."""
+    """scale·x + shift with one number of each a channel, for a linear operation behind it to take in.
+
+    A batch norm, or the normalisation of pixels within a model, in one call or several.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -244,6 +247,39 @@ def plain(run: Interception, call: Call, operands: Sequence[Tensor]) -> Any:
     result = run.native(call)
     run.set_tag(result, merge_tags([run.tag(t) for t in operands]))
     return result
+
+
+def affine(
+    run: Interception, x: Tensor, *, scale: Tensor | None = None, shift: Tensor | None = None
+) -> Affine | None:
+    """What scale·x + shift is of x, or of what x itself is an affine function of.
+
+    Returns None where the constants are not one number a channel, dimension 1.
+    """
+    if x.dim() < 2:
+        return None
+    before = run.tag(x).origin
+    if not (isinstance(before, Affine) and before.intact):
+        one = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+        before = Affine(x=x, version=x._version, scale=one, shift=torch.zeros_like(one))
+    for constant, is_scale in ((scale, True), (shift, False)):
+        values = None if constant is None else _per_channel(constant, x)
+        if constant is not None and values is None:
+            return None
+        if values is not None and is_scale:
+            before = replace(before, scale=before.scale * values, shift=before.shift * values)
+        elif values is not None:
+            before = replace(before, shift=before.shift + values)
+    return before
+
+
+def _per_channel(constant: Tensor, x: Tensor) -> Tensor | None:
+    """A constant as one number for each channel of x, (C,); None if it is nothing of the kind."""
+    aligned = (1,) * (x.dim() - constant.dim()) + tuple(constant.shape)
+    others = aligned[:1] + aligned[2:]
+    if constant.dim() > x.dim() or set(others) - {1} or aligned[1] not in (1, x.shape[1]):
+        return None
+    return constant.detach().reshape(-1).expand(x.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
