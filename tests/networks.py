@@ -1,7 +1,12 @@
-"""A network that several tests explain."""
+"""Networks that several tests explain, and how their results are compared."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+DOUBLE = {"dtype": torch.float64}
 
 
 def modules() -> nn.Sequential:
@@ -22,3 +27,115 @@ def modules() -> nn.Sequential:
         .double()
         .eval()
     )
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    """Equal up to rounding errors, relative to the largest value."""
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= 1e-10 * b.abs().max()
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels).double().eval()
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.normal_()
+        norm.bias.normal_()
+    return norm
+
+
+class Spelled(nn.Module):
+    """SiLU of a module's sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.sigmoid(x)
+
+
+class Residual(nn.Module):
+    """A branch beside an identity, both overwritten by what follows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), batch_norm(channels))
+        self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        y += self.shortcut(x)
+        return y.relu_()
+
+
+def network(*, bias: bool = True) -> nn.Sequential:
+    """Everything that is folded, re-rooted or overwritten; the classes at the end. Always the same one."""
+    torch.manual_seed(4)
+    return (
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3, bias=bias),
+            batch_norm(3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(3, 4, 1, bias=bias),
+            Spelled(),
+            nn.ZeroPad2d(1),
+            nn.Conv2d(4, 4, 3, bias=bias),
+            nn.ReLU(),
+            nn.Tanh(),
+            Residual(4),
+            batch_norm(4),
+            nn.Conv2d(4, 4, 2, bias=bias),
+            nn.Dropout(),
+            nn.Hardswish(inplace=True),
+            nn.Flatten(),
+            nn.Linear(36, 5, bias=bias),
+        )
+        .double()
+        .eval()
+    )
+
+
+class Several(nn.Module):
+    """Returns whatever containers its users like."""
+
+    def __init__(self, wrap: Callable[[Tensor, Tensor], Any], unwrap: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.inner = _Pair(wrap)
+        self.head, self.unwrap = nn.Linear(6, 3), unwrap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.unwrap(self.inner(x)))
+
+
+class _Pair(nn.Module):
+    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.wrap = nn.Linear(4, 3), nn.Linear(4, 3), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.a(x).relu(), self.b(x).relu())
+
+
+class Twice(nn.Module):
+    """One layer that is called two times, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.linear(self.linear(x).relu()).relu())
+
+
+class Unused(nn.Module):
+    """A layer whose output counts, and one whose output does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
+        return self.used(x)

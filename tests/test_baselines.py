@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE, close, network
 from relprop import InputError, ModelError, RuleError
 from relprop.baselines import GradientTimesInput, SquaredGradient
-from test_inner import DOUBLE, close, network
 
 NAMES = ["gradient-times-input", "squared-gradient"]
 

@@ -10,10 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import relprop
-from relprop.cli import app as whole
 from relprop.cli import main
+from relprop.cli.commands import app as whole
 from relprop.cli.coverage import coverage
 from relprop.errors import FileError, InputError, ModelError, RelpropError, RuleError
+from relprop.models import resolve
 from torchvision_shim import import_torchvision
 
 OWN = """
@@ -97,6 +98,15 @@ def test_gaps_come_first_and_give_status_1_and_a_remedy(own):
     assert lines[4].startswith("digamma ")
     assert "2 of 4 calls covered (50 %)" in result.stdout
     assert "explain(..., accept=['cumprod', 'digamma'])" in lines[-1]
+
+
+def test_what_only_other_rules_can_mend_is_not_to_be_accepted(own, tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\npath = "head"\nrule = "Epsilon"\n')
+    result = run(f"{own}:Covered", "--rules", rules)
+    assert result.exit_code == 1
+    assert "NOT COVERED: no entry of the composite matches" in result.stdout
+    assert "accept" not in result.stdout
 
 
 def test_programs_get_every_call(own):
@@ -183,11 +193,21 @@ def test_a_model_of_ones_own_is_given_its_size(own):
 
 def test_a_model_that_fails_is_an_error_that_says_so(own):
     error = raised(f"{own}:Fails")
+    line = OWN.splitlines().index('        raise KeyError("no such thing.")') + 1
     assert isinstance(error, ModelError)
     assert str(error) == (
-        f"{own}:Fails fails on an input of shape (1, 3, 8, 8): KeyError: 'no such thing.'. A model of your "
-        "own can be given another size with --size."
+        f"{own}:Fails fails on an input of shape (1, 3, 8, 8), float32: KeyError: 'no such thing.'. "
+        "The model is called with this one tensor and nothing else. "
+        f"Look at {own}, line {line}. Another size of the pictures is given with --size."
     )
+
+
+def test_the_table_shows_long_bounds_to_four_digits_and_python_gets_all(own):
+    model = resolve(f"{own}:Covered", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    table = str(relprop.coverage(model.module, model.prepare(Image.new("RGB", (12, 12)), "").x))
+    assert "ZBox(low=(-2.118, -2.036, -1.804), high=(2.249, 2.429, 2.64))" in table
+    (first, *_) = relprop.coverage(model.module, torch.zeros(1, 3, 12, 10)).crossings
+    assert f"low=({model.bounds[0][0]}, " in first.how
 
 
 def test_other_errors_keep_their_words(tmp_path):

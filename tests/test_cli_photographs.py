@@ -166,7 +166,7 @@ def test_the_best_classes_side_by_side(cat):
     with Image.open(heatmap) as picture:
         assert picture.width > 4 * 224
     about = text(heatmap)
-    assert float(about["Score (tabby, 0.17)"]) > 5
+    assert float(about["Score (tabby, probability 0.17)"]) > 5
     assert about["Software"].startswith("relprop")
     again = run(NET, cat, "--top", 3)
     assert again.stdout == result.stdout
@@ -291,7 +291,10 @@ def test_the_background_of_a_segmentation_comes_last():
 
 def test_probabilities_stay_what_they_are():
     (first, *_) = answers(torch.tensor([[0.1, 0.7, 0.2]]), Named(None))
-    assert (first.line, first.label) == ("class 1, probability 0.70, score 0.70", "class 1, 0.70")
+    assert (first.line, first.label) == (
+        "class 1, probability 0.70, score 0.70",
+        "class 1, probability 0.70",
+    )
     (first, *_) = answers(torch.tensor([[0.1, 1.7, 0.2]]), Named(("a", "b", "c")))
     share = float(torch.tensor([0.1, 1.7, 0.2]).softmax(0)[1])
     assert first.line == f"b (class 1), probability {share:.2f}, score 1.70"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 import relprop
 from relprop import rule_book
 from relprop.cli.rules import rules
+from relprop.composites import Depth
 from relprop.errors import FileError, RelpropError, RuleError
 from relprop.linear_operations import PrintedRule
 from relprop.presets import PRESETS
@@ -141,7 +142,8 @@ def test_a_preset_is_told_with_its_list():
     assert text.startswith(
         'vgg-2019: Montavon et al. 2019, as their tutorial has it for VGG-16\n    "first"   '
     )
-    assert '"*" (max-pool)         AveragePooling()\n' in text
+    assert "\n    depth 1 to 6    Gamma(gamma=0.25)\n" in text
+    assert '\n    "*" (max-pool)  AveragePooling()\n' in text
     assert "explain(..., rules='vgg-2019')" in text
     assert "relevance starts from  one" in printed("excitation")
 
@@ -151,6 +153,32 @@ def test_a_file_of_rules_is_read_and_told(tmp_path):
     path.write_text(json.dumps({"rules": [{"first": True, "rule": "Flat"}, {"rule": "Gamma", "gamma": 2}]}))
     assert printed(str(path)) == '"first"  Flat()\n"*"      Gamma(gamma=2)\n'
     assert isinstance(raised(str(tmp_path / "other.toml")), FileError)
+
+
+def test_places_are_told_in_words(tmp_path):
+    path = tmp_path / "mine.toml"
+    wheres = {
+        'kind = "sum"': "of the kind sum",
+        'operation = "conv2d"': "the operation conv2d",
+        "first = false": "not first",
+        "depth = [2, 6]": "depth 2 to 6",
+        "depth = [4, 4]": "depth 4",
+        'path = "layer4.*"\nlayer = "Conv2d"': '"layer4.*" and Conv2d',
+    }
+    rules = ["EqualShares" if "sum" in where else "Epsilon" for where in wheres]
+    entries = [f'[[rules]]\n{where}\nrule = "{rule}"\n' for where, rule in zip(wheres, rules, strict=True)]
+    path.write_text("\n".join(entries))
+    told = [line.partition("  ")[0].removesuffix(" (sum)") for line in printed(str(path)).splitlines()]
+    assert told == list(wheres.values())
+    assert rule_book.place(Depth(3)) == "depth 3 or more"
+
+
+@pytest.mark.parametrize("text", ["", "rules = []", 'start = "one"'])
+def test_a_file_without_rules_is_an_error(tmp_path, text):
+    (tmp_path / "empty.toml").write_text(text)
+    error = raised(str(tmp_path / "empty.toml"))
+    assert isinstance(error, RuleError)
+    assert re.search(r"empty\.toml has no rules; add \[\[rules\]\] with rule = ", str(error)), error
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,41 @@ def test_a_composite_that_ends_early_is_an_error_and_no_silent_gradient() -> Non
 def test_bounds_that_are_no_pair_are_refused(bounds: Any) -> None:
     with pytest.raises(relprop.InputError, match=r"bounds=.*: give a pair, bounds=\(low, high\)"):
         explain("deep-taylor", bounds=bounds)
+
+
+DOUBLE = {"dtype": torch.float64}
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.encoder, self.head = nn.Conv2d(2, 3, 3), nn.Linear(5, 3), nn.Linear(6, 2)
+
+    def forward(self, image: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        features = self.stem(image).relu().mean((2, 3))
+        return self.head(torch.cat([features, self.encoder(table).relu()], 1))
+
+
+def test_inputs_of_different_bounds_have_a_box_rule_each() -> None:
+    model = TwoInputs().double().eval()
+    image, table = torch.rand(2, 2, 6, 6, **DOUBLE), 6 * torch.rand(2, 5, **DOUBLE) - 3
+
+    def explained(**options: Any) -> relprop.Explanation:
+        return relprop.explain(model, image, table, target=lambda y: y[:, 0].abs(), **options)
+
+    with pytest.raises(relprop.InputError) as error:
+        explained(bounds={"image": (0, 1), "table": (-3, 3)})
+    assert str(error.value) == (
+        "bounds={'image': (0, 1), 'table': (-3, 3)}: bounds are one pair, (low, high), for all inputs. Where "
+        "inputs differ, give each a box rule by the path of the module that takes it first: "
+        'rules=[("stem", relprop.ZBox(0, 1)), ..., ("*", relprop.Epsilon())].'
+    )
+    # The remedy works, and tells the inputs apart.
+    boxes = [("stem", ZBox(0, 1)), ("encoder", ZBox(-3, 3)), ("*", Epsilon())]
+    e = explained(rules=boxes)
+    assert [str(a) for a in e.rules][:2] == [
+        "stem: conv2d: ZBox(low=0, high=1)",
+        "encoder: linear: ZBox(low=-3, high=3)",
+    ]
+    assert set(e.relevance) == {"image", "table"}
+    torch.testing.assert_close(e.ledger.total, e.score)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE, Several, Twice, batch_norm, close, network
 from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZPlus
-from test_inner import DOUBLE, Several, batch_norm, close, network
 
 LINEAR_IN_R = {
     "ε": Epsilon(0.01),
@@ -133,14 +133,6 @@ def test_a_glob_is_a_condition_on_each_module_that_it_matches(x: Tensor) -> None
 
 
 def test_a_condition_on_a_module_that_is_called_twice_is_for_each_call() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.linear(self.linear(x).relu()).relu())
-
     model, x = Twice().double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=Gamma(), conditions={"linear": [0, 1]}, record="linear")
     for R in e["linear"]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE, network
 from relprop import BySize, Epsilon, Gamma, InputError, ModelError, RuleError, ZBox
-from test_inner import DOUBLE, network
 
 REMEDY = "write what it does in torch operations"
 

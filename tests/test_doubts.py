@@ -3,15 +3,18 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
+from networks import DOUBLE, network
 from relprop import Composite, Epsilon, Flat, Gamma, ScoreWarning
-from test_inner import DOUBLE, network
 
 
 @pytest.fixture
@@ -218,3 +221,95 @@ def test_a_place_that_matches_nothing_is_doubtful() -> None:
         warnings.simplefilter("ignore", ScoreWarning)
         relprop.explain(model, x, targets=[0, 1], rules=[("zzz", Gamma()), ("*", Epsilon())])
     assert len(said) == 1
+
+
+def test_an_operation_that_did_not_run_is_doubtful(tmp_path: Path) -> None:
+    model, x = network(), torch.randn(2, 2, 6, 6, **DOUBLE)
+
+    def said_of(rules: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            relprop.explain(model, x, target=_size, rules=rules)
+        assert all(w.filename == __file__ for w in said)
+        return [str(w.message) for w in said]
+
+    def named(operation: str) -> Any:
+        path = tmp_path / "rules.toml"
+        path.write_text(
+            f'[[rules]]\noperation = "{operation}"\nrule = "Gamma"\n[[rules]]\nrule = "Epsilon"\n'
+        )
+        return path
+
+    assert said_of(named("conv3d")) == [
+        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
+    ]
+    assert said_of(named("zzz")) == [
+        "'zzz' in the composite is no operation that got a rule in this run; there were conv2d, linear."
+    ]
+    assert said_of([(("9.*", F.conv3d), Gamma()), (torch.conv3d, Flat()), ("*", Epsilon())]) == [
+        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
+    ]
+    assert said_of(named("conv2d")) == []
+    assert said_of([(F.linear, Epsilon(0.1)), (torch.conv2d, Flat()), ("*", Epsilon())]) == []
+
+
+def test_a_folded_normalisation_has_no_rule_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    rules = [(F.batch_norm, Flat()), ("*", Epsilon())]
+    message = (
+        r"^'batch_norm' in the .* in this run \(one that is folded into .* has none\); there were linear\.$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        relprop.explain(model, torch.randn(2, 4), target=lambda y: y[:, 0].abs(), rules=rules)
+
+
+# ---- weights of which no relevance can be told ----
+
+
+class Changed(nn.Module):
+    """One weight as it is, one standardised, one transposed, one of torch's own parametrisations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.normed, self.spare = nn.Linear(4, 4), weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4)
+        self.standardised = Standardised(4, 4)
+        self.tied = nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.standardised(self.normed(self.plain(x).relu()))
+        return F.linear(x, self.tied.t())
+
+
+class Standardised(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor) -> None:
+    model = Changed().double().eval()
+
+    def said_of(parameters: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            e = relprop.explain(model, x, targets=[_size, _size], rules=Epsilon(), parameters=parameters)
+        assert set(e[0].parameters) == {"plain.weight"}
+        assert all(w.filename == __file__ for w in said)
+        return [str(w.message) for w in said]
+
+    assert said_of("*.weight") == [
+        "no relevance is told of standardised.weight: no linear operation takes them as they are. What is "
+        "computed of a weight first, as by standardising or transposing it, is a constant; "
+        "explanation.parameters has the others."
+    ]
+    (all_of_them,) = said_of(["*", "*.weight"])
+    assert all_of_them.startswith(
+        "no relevance is told of tied, normed.parametrizations.weight.original0, "
+        "normed.parametrizations.weight.original1, standardised.weight: "
+    )
+    assert said_of(["plain.*"]) == []
+    with pytest.raises(
+        relprop.InputError, match=r"parameters='standardised\.weight': .* is no weight of a lin"
+    ):
+        relprop.explain(
+            model, x, target=_size, rules=Epsilon(), parameters=["plain.*", "standardised.weight"]
+        )

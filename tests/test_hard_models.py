@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE
 from relprop import AlphaBeta, CoverageError, Epsilon, Flat, Gamma, WSquare, ZPlus
 
-DOUBLE = {"dtype": torch.float64}
 GAMMA = Gamma(0.25)
 
 
@@ -303,6 +303,20 @@ def test_a_checkpointed_model() -> None:
         x,
     )
     assert len(e.rules) == 2
+
+
+def test_a_pointwise_function_in_several_calls_within_a_checkpoint() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    def hard_swish(z: torch.Tensor) -> torch.Tensor:
+        return z * (F.relu6(z + 3) / 6)
+
+    layer, other = linear(), linear(6, 3)
+    same(
+        lambda x: other(checkpoint(lambda h: hard_swish(layer(h)), x, use_reentrant=False)),
+        lambda x: other(hard_swish(layer(x))),
+        torch.randn(2, 6, **DOUBLE),
+    )
 
 
 @pytest.mark.parametrize(

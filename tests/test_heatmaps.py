@@ -323,7 +323,7 @@ def test_a_plot_has_a_map_of_each_sample_with_its_label():
         top, left = 9 + LINE, 9 + 138 * number
         found = drawn.pixels[top : top + 128, left : left + 128]
         np.testing.assert_array_equal(found, expected[number])
-        label = words(f"2: {float(explanation.score[number]):.4g}", 130)
+        label = words(f"2, score {float(explanation.score[number]):.4g}", 130)
         np.testing.assert_array_equal(drawn.pixels[8 : 8 + LINE, left - 1 : left + 129], label)
 
 
@@ -388,7 +388,7 @@ def test_sequences_and_features_are_strips_below_each_other():
 def test_labels_have_the_names_of_classes_and_a_title_stands_above():
     explanation, _ = explained(1)
     named = plot(explanation, classes=["a", "b", "cat", "d", "e"], bar=False)
-    label = words(f"cat: {float(explanation.score[0]):.4g}", 226)
+    label = words(f"cat, score {float(explanation.score[0]):.4g}", 226)
     np.testing.assert_array_equal(named.pixels[8 : 8 + LINE, 8:-8], label)
     titled = plot(explanation, classes=["a", "b", "cat", "d", "e"], bar=False, title="A title")
     np.testing.assert_array_equal(titled.pixels[12 + LINE :], named.pixels)

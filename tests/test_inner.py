@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE, Several, Twice, Unused, close, network
 from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZPlus
-
-DOUBLE = {"dtype": torch.float64}
 
 RULES = {
     "ε": Epsilon(0.01),
@@ -25,74 +24,6 @@ RULES = {
     "preset with slots at the input": "epsilon-plus-flat",
     "flat in the middle": [("*3*", Flat()), ("*", Gamma(0.25))],
 }
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    """Equal up to rounding errors, relative to the largest value."""
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= 1e-10 * b.abs().max()
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels).double().eval()
-    with torch.no_grad():
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-        norm.weight.normal_()
-        norm.bias.normal_()
-    return norm
-
-
-class Spelled(nn.Module):
-    """SiLU of a module's sigmoid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sigmoid = nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.sigmoid(x)
-
-
-class Residual(nn.Module):
-    """A branch beside an identity, both overwritten by what follows."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), batch_norm(channels))
-        self.shortcut = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.branch(x)
-        y += self.shortcut(x)
-        return y.relu_()
-
-
-def network(*, bias: bool = True) -> nn.Sequential:
-    """Everything that is folded, re-rooted or overwritten; the classes at the end. Always the same one."""
-    torch.manual_seed(4)
-    return (
-        nn.Sequential(
-            nn.Conv2d(2, 3, 3, bias=bias),
-            batch_norm(3),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(3, 4, 1, bias=bias),
-            Spelled(),
-            nn.ZeroPad2d(1),
-            nn.Conv2d(4, 4, 3, bias=bias),
-            nn.ReLU(),
-            nn.Tanh(),
-            Residual(4),
-            batch_norm(4),
-            nn.Conv2d(4, 4, 2, bias=bias),
-            nn.Dropout(),
-            nn.Hardswish(inplace=True),
-            nn.Flatten(),
-            nn.Linear(36, 5, bias=bias),
-        )
-        .double()
-        .eval()
-    )
 
 
 @pytest.fixture
@@ -205,14 +136,6 @@ def test_zeros_padded_by_a_module_get_nothing_and_the_rest_is_recorded(x: Tensor
 
 
 def test_modules_called_several_times_have_an_entry_for_each_call() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.linear(self.linear(x).relu()).relu())
-
     model, x = Twice().double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=Gamma(0.25), record="linear")
     first, second = e["linear"]
@@ -224,27 +147,6 @@ def test_modules_called_several_times_have_an_entry_for_each_call() -> None:
     head = relprop.explain(model.head, model.linear(h).relu().detach(), target=0, rules=Gamma(0.25))
     close(second, head.relevance)
     assert len(e.inner["linear"]) == 2
-
-
-class Several(nn.Module):
-    """Returns whatever containers its users like."""
-
-    def __init__(self, wrap: Callable[[Tensor, Tensor], Any], unwrap: Callable[[Any], Tensor]) -> None:
-        super().__init__()
-        self.inner = _Pair(wrap)
-        self.head, self.unwrap = nn.Linear(6, 3), unwrap
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.unwrap(self.inner(x)))
-
-
-class _Pair(nn.Module):
-    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
-        super().__init__()
-        self.a, self.b, self.wrap = nn.Linear(4, 3), nn.Linear(4, 3), wrap
-
-    def forward(self, x: Tensor) -> Any:
-        return self.wrap(self.a(x).relu(), self.b(x).relu())
 
 
 CONTAINERS: dict[str, tuple[Any, Any]] = {
@@ -294,15 +196,6 @@ def test_functions_called_inside_of_a_recorded_module() -> None:
 
 
 def test_a_recorded_value_that_nothing_comes_to_has_zeros() -> None:
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.unused(x)
-            return self.used(x)
-
     e = relprop.explain(Unused().double().eval(), torch.randn(2, 4, **DOUBLE), rules=Epsilon(), record="*")
     assert torch.equal(e["unused"], torch.zeros(2, 2, **DOUBLE))
     assert e[""].shape == (2, 3)

@@ -401,3 +401,35 @@ def test_colour_blind_eyes_tell_sinks_apart(blindness):
     seen = cie_lab(linear(colours) @ np.transpose(blindness))
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(len(seen), 1)]
     assert apart.min() > 15
+
+
+# Printed as a whole
+
+
+def test_sinks_that_took_nothing_are_not_printed():
+    ledger = a_ledger({("a", "conv2d"): {"bias": 2.0, "epsilon": 0.0, "shift": 1e-12, "constant": 1e-10}})
+    assert [row[0] for row in rows(str(ledger))] == ["seed", "inputs", "bias", "constant", "closes"]
+    assert list(ledger.absorbed) == ["bias", "epsilon", "shift", "constant"]
+
+
+def test_what_arrives_is_printed_if_it_is_nothing_and_so_is_what_is_no_number():
+    books = {("a", "conv2d"): {"bias": float("nan"), "epsilon": float("inf"), "shift": 1.0}}
+    assert [row[0] for row in rows(str(a_ledger(books)))][:5] == [
+        "seed",
+        "inputs",
+        "bias",
+        "epsilon",
+        "shift",
+    ]
+    nothing = a_ledger({("a", "conv2d"): {"bias": 0.0}}, seed=0.0)
+    assert [row[0] for row in rows(str(nothing))] == ["seed", "inputs", "closes"]
+    of_one_sample = Ledger(samples=2, absorbed={"bias": torch.tensor([0.0, 1.0]).double()})
+    assert "bias" in str(of_one_sample)
+
+
+def test_ledgers_and_explanations_can_be_compared():
+    one, other = explained(), explained()
+    assert one.ledger != other.ledger
+    assert one != other
+    assert one.ledger in [other.ledger, one.ledger]
+    assert one in [other, one]

@@ -38,7 +38,6 @@ def bare(channels=3):
     return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Flatten())
 
 def grey(): return bare(1)
-def spectral(): return bare(12)
 
 class Bare(nn.Module):
     pass
@@ -76,13 +75,18 @@ def test_a_function_in_a_file_and_what_its_model_says_of_itself(own, photograph)
 
 
 def test_options_go_before_what_the_model_says(own, photograph):
-    model = resolve(f"{own}:make", size=(8, 8), mean=[0.0], std=[1.0], classes=["a", "b"])
-    x = model.prepare(photograph, "cat.png").x
-    assert x.shape == (1, 1, 8, 8), "one mean, one channel"
+    model = resolve(f"{own}:make", size=(8, 8), mean=[0.0], std=[2.0], classes=["a", "b"])
+    assert model.bounds == ((0, 0, 0), (0.5, 0.5, 0.5)), "one number is for all channels"
     model = resolve(f"{own}:make", size=(8, 8), mean=[0, 0, 0], std=[1, 1, 1], classes=["a", "b"])
     assert model.prepare(photograph, "cat.png").x.shape == (1, 3, 8, 8)
     assert model.classes == ("a", "b")
     assert model.bounds == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize("number", ["0.5", "torch.tensor(0.5)", "(0.5,)"])
+def test_a_single_number_is_for_all_channels(own, number):
+    own.write_text(f"{OWN}\ndef single():\n    model = make()\n    model.mean = {number}\n    return model\n")
+    assert resolve(f"{own}:single").bounds[0] == pytest.approx((-5, -2.5, -1))
 
 
 def test_grey_pictures_for_models_of_one_channel(own, photograph):
@@ -114,7 +118,7 @@ def test_weights_for_a_model_of_ones_own(own, tmp_path):
         (":mak", r"own\.py:mak: there is no function 'mak' in .*own\.py\. Did you mean .*own\.py:make\?"),
         (
             ":broken",
-            r"broken failed at .*own\.py, line 24: ZeroDivisionError: division by zero\. The file is run",
+            r"broken failed at .*own\.py, line 23: ZeroDivisionError: division by zero\. The file is run",
         ),
         (
             ":needs",
@@ -124,10 +128,6 @@ def test_weights_for_a_model_of_ones_own(own, tmp_path):
         (
             ":bare",
             r"bare: say how large its pictures are, with --size 224 \(height and width\), or by an attribute",
-        ),
-        (
-            ":spectral",
-            r"spectral: its first convolution takes 12 channels\. Pictures have 3, or 1 in grey; expl",
         ),
     ],
 )
@@ -162,7 +162,10 @@ def test_a_file_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"std": (0.5, 0.5)}, r"std is \(0\.5, 0\.5\); give 3 numbers, one for each channel"),
+        (
+            {"std": (0.5, 0.25)},
+            r":make: --std is 0\.5,0\.25; give 3 numbers, one for each channel, or one number for all\.",
+        ),
         ({"size": (0, 3)}, r"input_size is \(0, 3\); give height and width, \(224, 224\)"),
         ({"std": (0, 1, 1)}, r"std=\(0\.0, 1\.0, 1\.0\) divides by zero"),
     ],

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import relprop
 from cases import CASES
+from networks import DOUBLE, Unused, batch_norm, close, network
 from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZBox, ZPlus
-from test_inner import DOUBLE, batch_norm, close, network
 
 RULES = {
     "LRP-0": Epsilon(0),
@@ -201,15 +201,6 @@ def test_relevance_is_summed_over_the_samples() -> None:
 
 
 def test_a_weight_that_no_relevance_comes_to_carries_zero() -> None:
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.unused(x)
-            return self.used(x)
-
     e = relprop.explain(Unused().eval(), torch.randn(2, 4), rules=Epsilon(), parameters=["unused.weight"])
     assert torch.equal(e.parameters["unused.weight"], torch.zeros(2, 4))
 

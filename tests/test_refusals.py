@@ -1,5 +1,6 @@
 """What cannot be explained is an error that names the place and the remedy, and no silent gradient."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -222,6 +223,66 @@ def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
         relprop.explain(modules(), torch.randn(1, 2, 12, 12, dtype=torch.float64))
     assert "input of shape (1, 2, 12, 12)" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("rules", [None, "gradient-times-input", "coverage"])
+def test_a_picture_without_samples_is_told_from_one_that_does_not_fit(rules: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).eval()
+
+    def notes(error: type[Exception], x: Tensor, model: Any = model) -> list[str]:
+        run = relprop.coverage if rules == "coverage" else partial(relprop.explain, rules=rules)
+        with pytest.raises(error) as caught:
+            run(model, x)
+        return caught.value.__notes__
+
+    assert notes(ValueError, torch.rand(2, 6, 6)) == [
+        "This is the model's own error: explain called it with input of shape (2, 6, 6). Does model(...) run "
+        "on it? Samples are the first dimension: input.unsqueeze(0)."
+    ]
+    assert notes(RuntimeError, torch.rand(1, 3, 6, 6))[0].endswith("run on it?")
+    # Sequences have three dimensions.
+    assert notes(RuntimeError, torch.rand(1, 3, 6), nn.Conv1d(2, 3, 3).eval())[0].endswith("run on it?")
+
+
+class Checks(nn.Module):
+    """An error of the model's own, and errors of torch in the midst of an operation that relprop handles."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.conv, self.way = nn.Conv2d(2, 3, 3), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self.conv(x))
+
+
+def _refuse(y: Tensor) -> Tensor:
+    raise ValueError("these pictures are too small")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        _refuse,
+        lambda y: F.conv2d(y, torch.rand(3, 2, 1, 1)),
+        lambda y: F.linear(y, torch.rand(3, 5)),
+        lambda y: y + torch.rand(5, 3),
+        lambda y: torch.cat([y, y[:, :, :2]], 1),
+        lambda y: y.view(7, -1),
+        lambda y: F.max_pool2d(y, 20),
+        lambda y: F.interpolate(y, size=(3,)),
+        lambda y: F.group_norm(y, 2),
+        lambda y: F.layer_norm(y, (5,)),
+        lambda y: torch.einsum("bchw,cd->bdhw", y, torch.rand(5, 4)),
+    ],
+)
+def test_what_fails_within_an_operation_is_noted_as_the_models_own_error(way: Any) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        relprop.explain(Checks(way).eval(), torch.rand(1, 2, 6, 6), rules=Epsilon())
+    assert not isinstance(error.value, relprop.errors.RelpropError)
+    assert error.value.__notes__ == [
+        "This is the model's own error: explain called it with x of shape (1, 2, 6, 6). Does model(...) run "
+        "on it?"
+    ]
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE
 from relprop import (
     PRESETS,
     Absolute,
@@ -22,8 +23,6 @@ from relprop import (
     ZPlus,
 )
 from spellings import ACTIVATIONS, Network, spellings
-
-DOUBLE = {"dtype": torch.float64}
 
 SPELLED = [(name, number) for name, ways in ACTIVATIONS.items() for number in range(1, len(ways))]
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import relprop
+from networks import DOUBLE, batch_norm, network
 from relprop import (
     Absolute,
     AlphaBeta,
@@ -28,7 +29,6 @@ from relprop.composites import Named, OfKind
 from relprop.presets import PRESETS
 from relprop.rule_book import RULES
 from relprop.rule_files import read_rules, rule_from_text
-from test_inner import DOUBLE, batch_norm, network
 
 TOML = """
 start = "one"

@@ -6,11 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE, close, network
 from relprop import (
     AlphaBeta,
     Contrastive,
@@ -24,7 +26,6 @@ from relprop import (
     WSquare,
     ZPlus,
 )
-from test_inner import DOUBLE, close, network
 
 TARGETS: list[Any] = [
     0,
@@ -253,7 +254,7 @@ def test_parts_within_parts() -> None:
         (
             lambda a, b: (a, b),
             2,
-            r"target Part\(name=2.*the model's output has no such part; it is tuple of 2",
+            r"target Part\(2\): the model's output has no such part; it is tuple of 2",
         ),
         (lambda a, b: (a, b), "main", "the model's output has no such part; it is tuple of 2"),
         (lambda a, b: {"main": a, "aux": b}, "man", r"no such part; it is \['main', 'aux'\]"),
@@ -331,6 +332,49 @@ def test_regions_without_meaning_are_refused(target: Any, message: str) -> None:
         relprop.explain(model, torch.randn(2, 2, 5, 4), target=target, rules=Epsilon())
 
 
+def test_a_mask_that_is_empty_for_a_sample_is_refused() -> None:
+    model, x = Segmentation().eval(), torch.randn(2, 2, 5, 4)
+    of_one = torch.zeros(2, 5, 4, dtype=torch.bool)
+    of_one[0, 2, 3] = True
+    with pytest.raises(InputError) as error:
+        relprop.explain(model, x, target=Region(1, of_one), rules=Epsilon())
+    assert str(error.value) == (
+        "target Region(1): the mask chooses no pixel of sample 1, so that there is nothing to explain; leave "
+        "the sample out, or give a mask with a pixel in each."
+    )
+    with pytest.raises(InputError, match="the mask chooses no pixel of sample 0, so"):
+        relprop.explain(model, x, target=Region(1, torch.zeros(5, 4)), rules=Epsilon())
+    # A negative weight is a weight.
+    relprop.explain(model, x, target=Region(1, -torch.ones(5, 4)), rules=Epsilon())
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (Region(0), "Region(0)"),
+        (Region(0, torch.ones(32, 32)), "Region(0, mask of 1024 pixels)"),
+        (Region(2, torch.eye(4).bool()), "Region(2, mask of 4 pixels)"),
+        (Region(2, torch.tensor([[1.0, 0.0]])), "Region(2, mask of 1 pixel)"),
+        (Part("out"), "Part('out')"),
+        (Part(1, 3), "Part(1, 3)"),
+        (Part("out", Region(1, torch.eye(4))), "Part('out', Region(1, mask of 4 pixels))"),
+        (Part("out", torch.ones(2, 3)), "Part('out', tensor of shape (2, 3))"),
+        (Part("out", relprop.RunnerUp(2)), "Part('out', RunnerUp(index=2))"),
+    ],
+)
+def test_targets_print_in_a_line(target: Any, text: str) -> None:
+    assert repr(target) == text
+
+
+def test_a_mask_is_no_dump_of_numbers_in_results_and_files(tmp_path: Any) -> None:
+    target = Part("out", Region(1, torch.ones(5, 4)))
+    e = relprop.explain(Segmentation(True).eval(), torch.randn(2, 2, 5, 4), target=target, rules=Epsilon())
+    assert "target Part('out', Region(1, mask of 20 pixels)), score" in repr(e)
+    assert e.plot().metadata["Target"] == "Part('out', Region(1, mask of 20 pixels))"
+    e.save(tmp_path / "e.safetensors")
+    assert relprop.load_explanation(tmp_path / "e.safetensors").target == repr(target)
+
+
 def test_a_region_needs_pixels() -> None:
     with pytest.raises(
         InputError, match=r"target Region\(1\): the output must be a tensor .* shape \(2, 3\)"
@@ -340,3 +384,48 @@ def test_a_region_needs_pixels() -> None:
         InputError, match=r"is dict\. For one of several outputs use relprop.Part\('out', rel"
     ):
         relprop.explain(Segmentation(True).eval(), torch.randn(2, 2, 5, 4), target=Region(1), rules=Epsilon())
+
+
+# ---- what the number is ----
+
+
+@pytest.mark.parametrize(
+    ("target", "label", "title"),
+    [
+        (0, "0, score {}", "class 0"),
+        (Part("out", 0), "score {}", "Part('out', 0)"),
+        (relprop.RunnerUp(0), "0, score difference {}", "class 0 (score difference)"),
+        (relprop.Contrastive(0), "0, score difference {}", "class 0 (score difference)"),
+        (relprop.LogOdds(0), "0, log-odds {}", "class 0 (log-odds)"),
+        (torch.ones(3), "weighted sum {}", "Weighted(weights of shape (3,)) (weighted sum)"),
+        (Part("out", relprop.RunnerUp(0)), "score difference {}", None),
+        (Region(0, torch.ones(5, 4)), "sum over the region {}", None),
+        (Part("out", Region(0, torch.ones(5, 4))), "sum over the region {}", None),
+        (lambda y: y[:, 0], "score {}", None),
+    ],
+)
+@pytest.mark.parametrize("rules", [Epsilon(), "gradient-times-input"])
+def test_plots_say_what_their_number_is(
+    tmp_path: Any, target: Any, label: str, title: str | None, rules: Any
+) -> None:
+    torch.manual_seed(2)
+    net = Segmentation().eval()
+    of_classes = not isinstance(target, Region) and not repr(target).count("Region")
+    with torch.no_grad():
+        net.head.bias[0] += 10  # a score without a warning
+    wrapped = isinstance(target, Part)
+
+    def model(x: Tensor) -> Any:
+        y = net(x).mean((2, 3)) if of_classes else net(x)
+        return {"out": y} if wrapped else y
+
+    e = relprop.explain(model, torch.randn(1, 2, 5, 4), target=target, rules=rules)
+    expected = label.format(f"{float(e.score):.4g}")
+    assert np.array_equal(e.plot().pixels, e.plot(labels=[expected]).pixels)
+    assert not np.array_equal(e.plot().pixels, e.plot(labels=["another"]).pixels)
+    if title is not None:
+        assert e.plot().metadata["Title"] == f"Relevance of the input for {title}"
+    measure = label.removeprefix("0, ").removesuffix(" {}")
+    assert e.measure == measure
+    e.save(tmp_path / "e.safetensors")
+    assert relprop.load_explanation(tmp_path / "e.safetensors").measure == measure

@@ -158,3 +158,23 @@ def test_outputs_that_are_no_scores_need_a_target(x: Tensor) -> None:
     torch.testing.assert_close(e.score, 2 * x[:, 3])
     with pytest.raises(InputError, match=r"the output has shape \(4, 2, 4\), not \(samples, classes\)"):
         relprop.explain(nn.Unflatten(1, (2, 4)).eval(), x)
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "gradient-times-input"])
+def test_a_target_of_the_users_own_may_have_any_attributes(model: nn.Module, x: Tensor, rules: str) -> None:
+    class First:
+        classes = ("cat", "dog")
+
+        def __call__(self, output: Tensor) -> Tensor:
+            return output[:, 0]
+
+    target = First()
+    assert relprop.explain(model, x, target=target, rules=rules).target is target
+
+
+def test_explanations_print_their_target_in_a_few_words(x: Tensor) -> None:
+    many = nn.Linear(8, 20_000).double().eval()
+    assert "target [12345, 12345, 12345, 12345], score" in repr(explain(many, x, 12345))
+    weights = torch.rand(SAMPLES, CLASSES)
+    few = nn.Linear(8, CLASSES).double().eval()
+    assert "target Weighted(weights of shape (4, 6)), score" in repr(explain(few, x, weights))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import oracle
 import relprop
-from relprop.cli import app
+from relprop.cli.commands import app
 from relprop.data import mnist
 from relprop.errors import FileError
 from relprop.tutorial import (

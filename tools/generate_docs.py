@@ -17,7 +17,8 @@ import typer.main
 from typer.testing import CliRunner
 
 import relprop
-from relprop import cli, operations, rule_book, rule_files, rules
+from relprop import operations, rule_book, rule_files, rules
+from relprop.cli.commands import app as command_line
 from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
 from relprop.sources import PRESET_SOURCES, REFERENCES
 
@@ -27,12 +28,12 @@ NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"
 
 def commands() -> str:
     """Every command's help text."""
-    app = typer.main.get_command(cli.app)
+    app = typer.main.get_command(command_line)
     names = sorted(getattr(app, "commands", {}))
     pages = ["# Commands\n\nWhat `relprop COMMAND --help` prints.\n"]
     for name in [None, *names]:
         arguments = [name, "--help"] if name else ["--help"]
-        result = CliRunner().invoke(cli.app, arguments, prog_name="relprop", env={"COLUMNS": "100"})
+        result = CliRunner().invoke(command_line, arguments, prog_name="relprop", env={"COLUMNS": "100"})
         title = f"relprop {name}" if name else "relprop"
         text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
         pages.append(f"## {title}\n\n```text\n{text}\n```\n")

@@ -16,8 +16,9 @@ from PIL import Image
 import relprop
 from relprop.files import write_whole
 from relprop.models import Model, resolve
+from relprop.view.arrays import Pixels
 from relprop.view.grid import captioned, grid
-from relprop.view.heatmaps import Pixels, paint, reduce_channels, scale
+from relprop.view.heatmaps import paint, reduce_channels, scale
 from relprop.view.picture import read_picture
 
 ROOT = Path(__file__).parents[1]

@@ -77,7 +77,9 @@ def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
 
     Usable once, like a graph not retained; inside of `retaining` again.
     """
-    result: tuple[Tensor, ...] = Attach.apply(Step(tuple(values), backward), *roots)  # type: ignore[no-untyped-call]
+    # As an output of an autograd function, a view could not be overwritten.
+    owned = tuple(value.detach() if value._is_view() else value for value in values)
+    result: tuple[Tensor, ...] = Attach.apply(Step(owned, backward), *roots)  # type: ignore[no-untyped-call]
     return result
 
 

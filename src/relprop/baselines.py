@@ -15,7 +15,7 @@ from relprop.explanation import Explanation
 from relprop.gaps import disconnected_message
 from relprop.inputs import naming_inputs, put_stand_ins
 from relprop.ledger import Ledger
-from relprop.targets import Target, scores_of
+from relprop.targets import Target, as_told, measure_of, scores_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def explain_by_gradient(
 
     with torch.inference_mode(mode=False), torch.enable_grad():
         names, stand_ins, others = put_stand_ins(stand_in, model, inputs, arguments)
-        with naming_inputs(names, [tuple(x.shape) for x in leaves]):
+        with naming_inputs(model, names, [tuple(x.shape) for x in leaves]):
             output = model(*stand_ins, **others)
         samples = leaves[0].shape[0]
         all_scores = [scores_of(goal, output, samples) for goal in goals]
@@ -100,11 +100,12 @@ def explain_by_gradient(
             Explanation(
                 relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
                 output=map_tensors(Tensor.detach, output),
-                target=goal.classes(output.detach()) if hasattr(goal, "classes") else goal,
+                target=as_told(goal, output),
                 score=scores.detach(),
                 preset=name,
                 rules=(),
                 ledger=ledger,
+                measure=measure_of(goal),
             )
         )
     return explanations

@@ -1,5 +1,6 @@
 """Smallest and largest values of a model's input: the box of the zB rule."""
 
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,6 +34,12 @@ def checked_bounds(bounds: Any) -> Bounds:
     Raises:
         InputError: they are no pair.
     """
+    if isinstance(bounds, Mapping):
+        raise InputError(
+            f"bounds={bounds!r}: bounds are one pair, (low, high), for all inputs. Where inputs differ, give "
+            "each a box rule by the path of the module that takes it first: "
+            'rules=[("stem", relprop.ZBox(0, 1)), ..., ("*", relprop.Epsilon())].'
+        )
     try:
         low, high = bounds
     except (TypeError, ValueError):

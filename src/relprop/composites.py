@@ -175,6 +175,17 @@ class Composite:
             g for g in globs if g not in ("first", "*") and not any(fnmatchcase(path, g) for path in paths)
         ]
 
+    def operations_without_match(self, operations: Collection[str]) -> list[str]:
+        """Names of operations, from files or as torch functions, that are none of `operations`."""
+        parts = [part for where, _ in self.entries for part in _parts(where)]
+        named = [
+            part.operation if isinstance(part, Named) else canonical_name(part)[0]
+            for part in parts
+            if not isinstance(part, (str, type, tuple))
+            and (isinstance(part, Named) or _is_torch_function(part))
+        ]
+        return [name for name in dict.fromkeys(named) if name not in operations]
+
     def with_bounds(self, low: Bound, high: Bound) -> "Composite":
         """Return the composite with these bounds in each `ZBox` that has none."""
         entries = (

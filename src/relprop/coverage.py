@@ -1,5 +1,6 @@
 """Which rule each operation of a model gets, and what is not covered, without computing relevance."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from relprop.intercept import Interception, intercepting
 from relprop.operations import FAMILIES, TABLE
 from relprop.rule_choice import Rules, resolve
 
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{4,}(?:e[-+]?\d+)?")
+
 
 @dataclass(frozen=True)
 class Crossing:
@@ -23,12 +26,14 @@ class Crossing:
         operation: canonical name.
         how: the rule, or the family of operations that are crossed alike, or why it is not covered.
         covered: whether it can be crossed.
+        acceptable: whether `explain(..., accept=...)` lets it pass where it is not.
     """
 
     path: str
     operation: str
     how: str
     covered: bool = True
+    acceptable: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ class Coverage:
         covered = len(self.crossings) - len(self.gaps)
         share = 100 * covered / max(1, len(self.crossings))
         rows = [("operation", "calls", "first in", "crossed by")]
-        rows += [(name, str(count), first, how) for name, how, count, first in self.summary()]
+        rows += [
+            (name, str(count), first, _LONG_NUMBER.sub(_shortened, how))
+            for name, how, count, first in self.summary()
+        ]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [
             f"{name:{widths[0]}s}  {count:>{widths[1]}s}  {first:{widths[2]}s}  {how}"
@@ -105,20 +113,29 @@ def coverage(
     crossings: list[Crossing] = []
 
     def note(path: str, operation: str, how: str, gaps: list[Gap]) -> None:
-        crossings.extend(Crossing(path, gap.operation, f"NOT COVERED: {gap.reason}", False) for gap in gaps)
+        crossings.extend(map(_not_covered, gaps))
         if not gaps:
             crossings.append(Crossing(path, operation, how or _family(operation)))
 
     run = Interception(TABLE, composite.choose, slots=composite.slots, note=note)
     with intercepting(run):
         names, stand_ins, others = put_stand_ins(run.explain_input, model, inputs, arguments)
-        with naming_inputs(names, run.input_shapes):
+        with naming_inputs(model, names, run.input_shapes):
             model(*stand_ins, **others)
     noted = {(c.path, c.operation) for c in crossings if not c.covered}
     for gap in run.gaps:
         if (gap.path, gap.operation) not in noted:  # found at the end of a module
-            crossings.append(Crossing(gap.path, gap.operation, f"NOT COVERED: {gap.reason}", False))
+            crossings.append(_not_covered(gap))
     return Coverage(tuple(crossings), name)
+
+
+def _shortened(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.4g}"
+
+
+def _not_covered(gap: Gap) -> Crossing:
+    how = f"NOT COVERED: {gap.reason}"
+    return Crossing(gap.path, gap.operation, how, covered=False, acceptable=gap.acceptable)
 
 
 def _family(operation: str) -> str:

@@ -14,6 +14,7 @@ from relprop.composites import Composite
 from relprop.errors import ScoreWarning
 from relprop.explanation import Explanation
 from relprop.intercept import Interception
+from relprop.parameters import ParameterRelevance
 from relprop.targets import Logit
 
 _PACKAGE = str(Path(__file__).parent)
@@ -66,6 +67,26 @@ def warn_of_places(composite: Composite, run: Interception) -> None:
         _say(
             f"{place!r} in the composite matches no module with a linear operation"
             + (f"; near it are {near}." if near else "; explanation.rules has the paths.")
+        )
+    operations = sorted({a.operation for a in run.applied})
+    for name in composite.operations_without_match(operations):
+        near = ", ".join(map(repr, difflib.get_close_matches(name, operations, n=3, cutoff=0.5)))
+        why = " (one that is folded into a linear operation has none)" if name.endswith("_norm") else ""
+        _say(
+            f"{name!r} in the composite is no operation that got a rule in this run{why}; "
+            + (f"near it are {near}." if near else f"there were {', '.join(operations) or 'none'}.")
+        )
+
+
+def warn_of_parameters(parameters: ParameterRelevance, run: Interception) -> None:
+    """Warn of weights that a glob matches and that are used, but not as they are."""
+    names = parameters.changed({a.path for a in run.applied})
+    if names:
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        _say(
+            f"no relevance is told of {', '.join(names[:4])}{more}: no linear operation takes them as they "
+            "are. What is computed of a weight first, as by standardising or transposing it, is a constant; "
+            "explanation.parameters has the others."
         )
 
 

@@ -14,7 +14,7 @@ from relprop.baselines import Baseline, explain_by_gradient
 from relprop.bounds import Bounds
 from relprop.calls import map_tensors
 from relprop.composites import Composite
-from relprop.doubts import warn_of_books, warn_of_places, warn_of_scores
+from relprop.doubts import warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
 from relprop.errors import CoverageError, InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
@@ -26,7 +26,7 @@ from relprop.operations import TABLE
 from relprop.parameters import ParameterRelevance
 from relprop.provenance import Applied
 from relprop.rule_choice import Rules, resolve
-from relprop.targets import OfClass, Target, TargetLike, as_target, scores_of
+from relprop.targets import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
 
 Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
 
@@ -70,9 +70,10 @@ def explain(
         rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
             TOML or JSON file of rules (`relprop.rule_files`). By default "epsilon-gamma-box" where the
             bounds of the input are known, else "epsilon-plus-flat". Also "gradient-times-input" and
-            "squared- gradient", to compare with.
+            "squared-gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
-            channel, or tensors of a sample's shape. Models from `relprop.load` know theirs.
+            channel, or tensors of a sample's shape. Inputs of different bounds need a `ZBox` each, by the
+            path of the module that takes them first. Models from `relprop.load` know theirs.
         record: modules whose output's relevance is kept too, by path or glob: `explanation["layer3"]`.
         conditions: which part of the relevance of modules' outputs goes on, by path or glob: channel
             numbers, a mask that broadcasts to the output, or a function from relevance to such a mask. The
@@ -110,6 +111,7 @@ def explain(
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
+        warn_of_parameters(run.parameters, run)
     return explanations[0] if targets is None else explanations
 
 
@@ -140,7 +142,8 @@ def _explained(
     assert parameters is not None
     with intercepting(run):
         names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
-        with naming_inputs(names, run.input_shapes):
+        run.note_data((stand_ins, stand_in_arguments))
+        with naming_inputs(model, names, run.input_shapes):
             output = model(*stand_ins, **stand_in_arguments)
         inner.end_forward()
         parameters.end_forward()
@@ -185,13 +188,14 @@ class Forward:
         return Explanation(
             relevance=relevance[0] if len(relevance) == 1 else dict(zip(self.names, relevance, strict=True)),
             output=map_tensors(Tensor.detach, self.output),
-            target=goal.classes(values.detach()) if hasattr(goal, "classes") else goal,
+            target=as_told(goal, values),
             score=scores.detach(),
             preset=self.preset,
             rules=self.applied,
             ledger=run.ledger,
             inner={} if run.inner_values is None else run.inner_values.relevance(),
             parameters={} if run.parameters is None else run.parameters.relevance,
+            measure=measure_of(goal),
         )
 
 

@@ -25,6 +25,8 @@ class Explanation:
         output: what the model returned, detached where it is a tensor.
         target: the explained class of each sample, (samples,) int64; the target itself where it is no class.
         score: the explained score of each sample, (samples,); where relevance started.
+        measure: what this score is: "score", an output of the model, or "score difference", "log-odds",
+            "weighted sum", "sum over the region".
         preset: name of the rules, or "composite" for the user's own.
         rules: the rules that were used: in order, one for each linear operation.
         ledger: where relevance went; `print(explanation.ledger)`.
@@ -43,6 +45,7 @@ class Explanation:
     ledger: Ledger
     inner: Mapping[str, Sequence[Tensor | tuple[Tensor, ...]]] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    measure: str = "score"
 
     def __getitem__(self, path: str) -> Any:
         """Relevance of the output of a recorded module, or of the calls of it if there were several.
@@ -131,5 +134,6 @@ class Explanation:
 def _short(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
-    shown = [f"{v:.4g}" for v in value.tolist()[:4]]
+    # Classes are whole numbers, of any size.
+    shown = [str(v) if isinstance(v, int) else f"{v:.4g}" for v in value.tolist()[:4]]
     return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"

@@ -1,7 +1,7 @@
 """Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,16 +49,21 @@ def user_line() -> str:
 
 def coverage_message(gaps: Sequence[Gap]) -> str:
     """Say that operations are not covered: all of them, where, and what to do."""
-    names = sorted({gap.operation for gap in gaps if gap.acceptable})
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
-    remedy = (
-        "\nEither add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or "
-        f"accept the plain gradient with explain(..., accept={names!r}); the ledger will hardly close then."
+    listed = "\n".join(f"  - {gap}" for gap in gaps)
+    remedy = what_helps({gap.operation for gap in gaps if gap.acceptable})
+    return f"relevance meets {count} that relprop has no rule for:\n{listed}" + (
+        f"\nEither {remedy}" if remedy else ""
     )
+
+
+def what_helps(acceptable: Collection[str]) -> str:
+    """Say what users can do about operations whose plain gradient can be accepted; "" if there are none."""
+    if not acceptable:
+        return ""
     return (
-        f"relevance meets {count} that relprop has no rule for:\n"
-        + "\n".join(f"  - {gap}" for gap in gaps)
-        + (remedy if names else "")
+        "add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept the "
+        f"plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly close then."
     )
 
 

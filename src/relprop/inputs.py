@@ -1,6 +1,5 @@
 """What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.errors import InputError, ModelError, RelpropError
+from relprop.errors import InputError, ModelError, RelpropError, did_you_mean
 
 
 def put_stand_ins(
@@ -18,7 +17,14 @@ def put_stand_ins(
     inputs: tuple[Any, ...],
     arguments: dict[str, Any],
 ) -> tuple[list[str], list[Any], dict[str, Any]]:
-    """Put stand-ins in the place of the inputs to explain; return also the names of these."""
+    """Put stand-ins in the place of the inputs to explain.
+
+    Returns:
+        The names of the explained inputs, and the model's positional and keyword arguments.
+
+    Raises:
+        InputError: there is none to explain, or one that cannot be; or an argument is misspelt.
+    """
     with torch._C.DisableTorchFunction():  # these looks at the inputs are not the model's
         forward = model.forward if isinstance(model, nn.Module) else model
         try:
@@ -53,11 +59,10 @@ def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: d
     from relprop.explain import explain  # which begins here
 
     for name in arguments.keys() - parameters.keys():
-        near = difflib.get_close_matches(name, inspect.signature(explain).parameters, n=1)
-        if near:
+        offer = did_you_mean(name, inspect.signature(explain).parameters, most=1, written="{}=...".format)
+        if offer:
             raise InputError(
-                f"explain(..., {name}=...): neither explain nor the model has such an argument. Did you mean "
-                f"{near[0]}=...?"
+                f"explain(..., {name}=...): neither explain nor the model has such an argument.{offer}"
             )
 
 
@@ -127,7 +132,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
 
 
 @contextmanager
-def naming_inputs(names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
+def naming_inputs(model: Any, names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
     """Add to the model's own errors what it was called with."""
     try:
         yield
@@ -137,5 +142,13 @@ def naming_inputs(names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[N
         called_with = ", ".join(f"{name} of shape {shape}" for name, shape in zip(names, shapes, strict=True))
         error.add_note(
             f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
+            + _without_samples(model, names, shapes)
         )
         raise
+
+
+def _without_samples(model: Any, names: list[str], shapes: list[tuple[int, ...]]) -> str:
+    """Advice where an input looks like one picture, and no batch of them."""
+    pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
+    single = [name for name, shape in zip(names, shapes, strict=True) if len(shape) == 3]
+    return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""

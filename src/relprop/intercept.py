@@ -86,6 +86,7 @@ class Interception(TorchFunctionMode):
         self._met: list[Gap] = []  # the same, as often as they were met
         self.cuts: list[Gap] = []
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._data: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._keeper = Keeper()
         self._leaves = Leaves()
         # Constants, buffers of the model perhaps, that became relevant by being written to.
@@ -119,6 +120,15 @@ class Interception(TorchFunctionMode):
             return (divide(direct, kept.value),)
 
         return attach([empty_slot(tensor)], [tensor], backward)[0]
+
+    def is_data(self, value: Any) -> bool:
+        """Whether a constant was made of the samples' values, and so may differ between samples."""
+        return isinstance(value, Tensor) and value in self._data
+
+    def note_data(self, value: Any) -> None:
+        """Note that a constant, or the tensors in it, belong to the samples."""
+        for tensor in tensors_in(value):
+            self._data[tensor] = True
 
     def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
         """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile.
@@ -225,6 +235,8 @@ class Interception(TorchFunctionMode):
             True,  # allow_unused
             accumulate_grad=False,
         )
+        # What a checkpointed part met when it ran again was covered the first time; its inputs have no tags.
+        self.gaps.clear()
         return self._collect(scores if seed is None else seed, dict(zip(variables, found, strict=True)))
 
     @unseen
@@ -262,13 +274,13 @@ class Interception(TorchFunctionMode):
         if not torch.is_grad_enabled():
             if relevant:
                 self._note_cut(name, "runs under torch.no_grad()")
-            return function(*args, **kwargs)
+            return self._with_data(tensors, bool(relevant), function(*args, **kwargs))
         if not relevant:
             if inplace and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
             # What is computed of parameters alone is as constant as they are.
             with torch.no_grad() if tracked else nullcontext():
-                return function(*args, **kwargs)
+                return self._with_data(tensors, False, function(*args, **kwargs))
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
             self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
@@ -325,6 +337,12 @@ class Interception(TorchFunctionMode):
                 self.set_tag(output, tag)
         elif call.name in ("detach", "data"):
             self._note_cut(call.name, "cuts the way of relevance")
+        return result if outputs else self._with_data([], True, result)
+
+    def _with_data(self, operands: list[Tensor], relevant: bool, result: Any) -> Any:
+        """Note of a result whether it was made of the samples' values."""
+        if relevant or (len(self._data) and any(t in self._data for t in operands)):
+            self.note_data(result)
         return result
 
     def _check_seen(self, relevant: list[Tensor], name: str) -> None:

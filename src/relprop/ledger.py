@@ -3,6 +3,7 @@
 Together with the inputs' relevance it sums to the seed.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from relprop.view.sheet import Plot
 
 
-@dataclass
+@dataclass(eq=False)
 class Ledger:
     """The books of one run.
 
@@ -124,11 +125,20 @@ class Ledger:
         yield from sorted(self.absorbed.items())
 
     def __str__(self) -> str:
-        return _table(dict(self.rows()), self.gap if len(self.seed) else None)
+        rows = dict(self.rows())
+        finite = [abs(v) for row in rows.values() for v in row.tolist() if math.isfinite(v)]
+        largest = max(finite, default=0.0)
+        told = {name: row for name, row in rows.items() if name not in self.absorbed or _tells(row, largest)}
+        return _table(told, self.gap if len(self.seed) else None)
 
 
 def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
     books[sink] = books[sink] + amount if sink in books else amount
+
+
+def _tells(amount: Tensor, largest: float) -> bool:
+    """Whether a sink took more than nothing; NaN and infinity are more."""
+    return not bool((amount.abs() <= 1e-12 * largest).all())
 
 
 def _wide(amount: Tensor) -> torch.dtype:

@@ -163,7 +163,8 @@ class Propagated:
 class Rule(Protocol):
     """How relevance crosses a linear operation.
 
-    Any callable of this form can be used, with `puts_relevance`.
+    Any callable of this form can be used, with `puts_relevance`. One that says in an attribute
+    `looks_everywhere` that outputs without relevance do not matter to it (False) saves memory behind a ReLU.
     """
 
     @property

@@ -45,7 +45,7 @@ class SignalTakesAll(NonlinearRule):
 
 
 class SumRule(NonlinearRule):
-    """Base of rules for the sum of two branches, as in residual networks."""
+    """Base of rules for the sum of two branches of one shape, as in residual networks."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"sum"})
 

@@ -47,6 +47,11 @@ def _offer(glob: str, parameters: Collection[str]) -> str:
     return f"they are called {', '.join(names[:4])}, ..." if names else "a function has no named ones."
 
 
+def _owner(name: str) -> str:
+    """The path of the module that uses a parameter; torch keeps parametrised ones below it."""
+    return name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
+
+
 class ParameterRelevance:
     """Collects the relevance of the weights of a model whose names match globs.
 
@@ -55,11 +60,12 @@ class ParameterRelevance:
     """
 
     def __init__(self, model: Any, names: Collection[str]) -> None:
+        parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
         self.relevance: dict[str, Tensor] = {}
         self._names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._matching: dict[str, list[str]] = {}
         self._met: dict[str, Tensor] = {}
-        parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
+        self._matrices = {name for name, p in parameters.items() if p.dim() > 1}
         for glob in names:
             self._matching[glob] = [name for name in parameters if fnmatchcase(name, glob)]
             if not self._matching[glob]:
@@ -86,6 +92,20 @@ class ParameterRelevance:
                     f"parameters={glob!r}: {', '.join(names[:3])} is no weight of a linear operation that "
                     "ran, as it is. What a bias takes is in the ledger."
                 )
+
+    def changed(self, paths: Collection[str]) -> list[str]:
+        """Which weights belong to a module that ran, but were no weight of a linear operation as they are.
+
+        Args:
+            paths: of modules in which an operation got a rule.
+        """
+        wanted = dict.fromkeys(name for names in self._matching.values() for name in names)
+        return [
+            name
+            for name in wanted
+            # Vectors are biases, or part of a normalisation.
+            if name in self._matrices and name not in self._met and _owner(name) in paths
+        ]
 
     def begin(self) -> None:
         """Forget the relevance of an earlier backward."""

@@ -1,35 +1,29 @@
-"""The composites of the literature, by name. Plain lists; the first match wins."""
+"""The composites of the literature, by name: plain lists; the first match wins. Whose they are: `sources`."""
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from relprop.composites import Composite, Depth, convolution
-from relprop.errors import RuleError
+from relprop.errors import RuleError, did_you_mean
 from relprop.input_rules import Flat, ZBox
 from relprop.nonlinear_rules import AveragePooling
 from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
 PRESETS: Mapping[str, Composite] = MappingProxyType(
     {
-        # Montavon et al. 2017; the tutorial
         "deep-taylor": Composite([("first", ZBox()), ("*", ZPlus())]),
         "alpha2-beta1": Composite([("first", ZBox()), ("*", AlphaBeta(2, 1))]),
-        # Bach et al. 2015
         "epsilon": Composite([("*", Epsilon(1e-6))]),
-        # Kohlbrenner et al. 2020
         "epsilon-plus": Composite([(convolution, ZPlus()), ("*", Epsilon(1e-6))]),
         "epsilon-plus-flat": Composite(
             [(("first", convolution), Flat()), (convolution, ZPlus()), ("*", Epsilon(1e-6))]
         ),
-        # Lapuschkin et al. 2019
         "epsilon-alpha2-beta1": Composite([(convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
         "epsilon-alpha2-beta1-flat": Composite(
             [(("first", convolution), Flat()), (convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
         ),
-        # Montavon et al. 2019
         "epsilon-gamma-box": Composite([("first", ZBox()), (convolution, Gamma(0.25)), ("*", Epsilon(1e-6))]),
-        # Montavon et al. 2019, as their tutorial has it for VGG-16: layers 1-16, 17-30, from 31
+        # The tutorial counts modules, 1-16, 17-30 and from 31; here it is linear operations that count.
         "vgg-2019": Composite(
             [
                 ("first", ZBox()),
@@ -39,7 +33,6 @@ PRESETS: Mapping[str, Composite] = MappingProxyType(
                 ("*", AveragePooling()),
             ]
         ),
-        # Zhang et al. 2016
         "excitation": Composite([("*", ZPlus())], start="one"),
     }
 )
@@ -57,9 +50,7 @@ def preset(name: str) -> Composite:
     """
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise RuleError(
-        f"there is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}. "
+        f"there is no preset {name!r}.{did_you_mean(name, PRESETS)} The presets are: {', '.join(PRESETS)}. "
         "A single rule is an object, such as rules=relprop.Gamma(0.25)."
     )

@@ -1,6 +1,5 @@
 """All rules, presets and baselines with formulas and sources, as commands and documentation tell them."""
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from textwrap import indent, wrap
@@ -9,8 +8,8 @@ from typing import Any
 
 from relprop import rules
 from relprop.baselines import BASELINES, Baseline
-from relprop.composites import Composite
-from relprop.errors import RuleError
+from relprop.composites import Composite, Depth, Named, OfKind
+from relprop.errors import RuleError, did_you_mean
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.linear_operations import PrintedRule
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
@@ -64,7 +63,21 @@ def place(where: Any) -> str:
     """Where an entry of a composite applies, in words."""
     if isinstance(where, tuple):
         return " and ".join(map(place, where))
+    if isinstance(where, OfKind):
+        return f"of the kind {where.kind}"
+    if isinstance(where, Named):
+        return f"the operation {where.operation}"
+    if isinstance(where, Depth):
+        return _depth(where)
     return f'"{where}"' if isinstance(where, str) else getattr(where, "__name__", repr(where))
+
+
+def _depth(where: Depth) -> str:
+    if where == Depth(1):
+        return "not first"
+    if where.high is None:
+        return f"depth {where.low} or more"
+    return f"depth {where.low}" if where.low == where.high else f"depth {where.low} to {where.high}"
 
 
 def entries(composite: Composite) -> list[tuple[str, str]]:
@@ -126,8 +139,7 @@ def all_about(name: str) -> str:
     known = {each.lower(): each for each in reversed(every)}
     found = wanted if wanted in every else known.get(wanted.lower())
     if found is None:
-        near = difflib.get_close_matches(wanted.lower(), known, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(known[one] for one in near)}?" if near else ""
+        hint = did_you_mean(wanted.lower(), known, most=3, written=lambda near: known[near])
         raise RuleError(
             f"there is no rule, preset or baseline {name!r}.{hint} There are the rules {', '.join(RULES)}; "
             f"the presets {', '.join(PRESETS)}; the baselines {', '.join(BASELINES)}."

@@ -25,7 +25,6 @@ before); without a condition it applies everywhere. What else an entry says are 
 """
 
 import ast
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -35,10 +34,10 @@ from typing import Any
 from torch import nn
 
 from relprop.composites import LINEAR, Composite, Depth, Named, OfKind, Where
-from relprop.errors import FileError, RuleError
+from relprop.errors import FileError, RuleError, did_you_mean
 from relprop.linear_operations import PrintedRule
 from relprop.presets import preset
-from relprop.rule_book import RULES
+from relprop.rule_book import RULES, signature
 
 _KINDS = ("convolution", "dense", "product", "sum", "max-pool", "normalisation")
 _CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")
@@ -70,6 +69,11 @@ def read_rules(path: Path | str) -> Composite:
     if unknown:
         raise RuleError(
             f"{path}: unknown key {', '.join(map(repr, unknown))}; there are rules, preset, start."
+        )
+    if not data.get("rules") and "preset" not in data:
+        raise RuleError(
+            f'{path} has no rules; add [[rules]] with rule = "..." or the like, or preset = "..." for the '
+            "entries of a preset."
         )
     if not isinstance(data.get("preset", ""), str):
         raise RuleError(f"{path}: preset = {data['preset']!r}: give a preset's name.")
@@ -145,8 +149,7 @@ def rule_from_text(text: str) -> PrintedRule:
 
 def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> PrintedRule:
     if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, RULES, written=str)
         raise RuleError(f"there is no rule {name!r}.{hint} The rules are: {', '.join(RULES)}.")
     try:
         return RULES[name](*positional, **keywords)
@@ -154,10 +157,4 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         raise
     except (TypeError, ValueError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
-        raise RuleError(f"{name}: {problem}. Write it as {name}{_parameters(name)}.") from None
-
-
-def _parameters(name: str) -> str:
-    from relprop.rule_book import signature
-
-    return signature(RULES[name]).removeprefix(name)
+        raise RuleError(f"{name}: {problem}. Write it as {signature(RULES[name])}.") from None

@@ -262,8 +262,9 @@ class AlphaBeta(_SharingRule):
             has_P, has_N = has_P | (b > 0), has_N | (b < 0)
         both = has_P & has_N
         # Coefficients of the positive and of the negative contributions.
-        p = (torch.where(both, self.alpha * R, R) / P).masked_fill_(~has_P, 0)
-        n = (torch.where(both, -self.beta * R, R) / N).masked_fill_(~has_N, 0)
+        # Of outputs that a ReLU set to zero, and so are without relevance, P and N may be anything.
+        p = divide(torch.where(both, self.alpha * R, R), P).masked_fill_(~has_P, 0)
+        n = divide(torch.where(both, -self.beta * R, R), N).masked_fill_(~has_N, 0)
         if op.nonnegative:
             c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
         elif op.few:

@@ -63,8 +63,10 @@ def described(
     classes = isinstance(target, Tensor) and not target.is_floating_point()
     goal = _listed(target, samples) if classes else _text(target)
     kind = ("classes " if "," in goal else "class ") if classes else ""
+    # Of outputs of the model this goes without saying.
+    measure = f" ({explanation.measure})" if explanation.measure != "score" else ""
     about = {
-        "Title": f"Relevance of the input for {kind}{goal}",
+        "Title": f"Relevance of the input for {kind}{goal}{measure}",
         "Software": f"relprop {relprop.__version__}",
         "Model": model or "",
         "Rules": explanation.preset,
@@ -237,6 +239,7 @@ def _checked(explanation: Explanation) -> Explanation:
         and isinstance(explanation.score, Tensor)
         and isinstance(explanation.ledger, Ledger)
         and isinstance(explanation.preset, str)
+        and isinstance(explanation.measure, str)
         and isinstance(explanation.rules, tuple)
         and all(isinstance(applied, Applied) for applied in explanation.rules)
     )

@@ -1,16 +1,16 @@
 """Targets for outputs that are no single row of scores: one part of several, and the pixels of a region."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.targets import TargetLike, as_target
+from relprop.targets import TargetLike, as_target, measure_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Part:
     """A target for one of several outputs: a key of a dictionary, a position of a tuple, or an attribute.
 
@@ -22,8 +22,20 @@ class Part:
     name: Any
     target: TargetLike = None
 
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+        return measure_of(as_target(self.target))
+
     def __call__(self, output: Any) -> Tensor:
         return as_target(self.target)(self.part(output))
+
+    def __repr__(self) -> str:
+        if self.target is None:
+            return f"Part({self.name!r})"
+        if isinstance(self.target, Tensor):
+            return f"Part({self.name!r}, tensor of shape {tuple(self.target.shape)})"
+        return f"Part({self.name!r}, {self.target!r})"
 
     def part(self, output: Any) -> Any:
         """The part of an output.
@@ -40,7 +52,7 @@ class Part:
         raise InputError(f"target {self!r}: the model's output has no such part; it is {has}.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Region:
     """The scores of a class summed over pixels, for an output (samples, classes, ...) as of a segmentation.
 
@@ -52,6 +64,7 @@ class Region:
 
     index: int
     mask: Tensor | None = None
+    measure: ClassVar[str] = "sum over the region"
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 3:
@@ -71,15 +84,22 @@ class Region:
             counts = self._mask(output.detach())
         return (output[:, self.index] * counts).flatten(1).sum(1)
 
+    def __repr__(self) -> str:
+        if self.mask is None:
+            return f"Region({self.index})"
+        with torch._C.DisableTorchFunction():
+            pixels = int(torch.count_nonzero(self.mask))
+        return f"Region({self.index}, mask of {pixels} pixel{'s' * (pixels != 1)})"
+
     def _mask(self, scores: Tensor) -> Tensor:
+        """Return how much each pixel counts, (samples, ...)."""
         if self.mask is None:
             counts = scores.argmax(1) == self.index
-            empty = (~counts.flatten(1).any(1)).nonzero().flatten().tolist()
+            empty = _empty(counts)
             if empty:
                 raise InputError(
                     f"target Region({self.index}): in sample {empty[0]} no pixel has this class as its "
-                    f"best; give a "
-                    "mask."
+                    "best; give a mask."
                 )
             return counts.to(scores.dtype)
         wanted = scores[:, 0].shape
@@ -88,7 +108,19 @@ class Region:
                 f"target Region({self.index}): the mask has shape {tuple(self.mask.shape)}; give "
                 f"{tuple(wanted[1:])} or {tuple(wanted)}, as the output's pixels."
             )
-        return self.mask.detach().to(scores)
+        counts = self.mask.detach().to(scores).expand(wanted)
+        empty = _empty(counts)
+        if empty:
+            raise InputError(
+                f"target Region({self.index}): the mask chooses no pixel of sample {empty[0]}, so that there "
+                "is nothing to explain; leave the sample out, or give a mask with a pixel in each."
+            )
+        return counts
+
+
+def _empty(counts: Tensor) -> list[int]:
+    """The samples of which no pixel counts."""
+    return (counts == 0).flatten(1).all(1).nonzero().flatten().tolist()
 
 
 def _length(output: Any) -> str:

@@ -7,7 +7,7 @@ they do to the output is propagated by the same rules.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
 
 
 class Target(Protocol):
-    """A function from the model's output to one score for each sample, (samples,)."""
+    """A function from the model's output to one score for each sample, (samples,).
+
+    An attribute `measure` may say what the score is, in a word or two.
+    """
 
     def __call__(self, output: Any, /) -> Tensor:
         """Return the scores."""
@@ -34,6 +37,7 @@ class OfClass(ABC):
     """
 
     index: int | tuple[int, ...] | None = None
+    measure: ClassVar[str] = "score"
 
     def classes(self, output: Tensor) -> Tensor:
         """Return the class of each sample, int64."""
@@ -63,6 +67,8 @@ class Logit(OfClass):
 class Contrastive(OfClass):
     """The score of the class against all others: +1 for it, -1/(n-1) for each other."""
 
+    measure: ClassVar[str] = "score difference"
+
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         return chosen - (1 - chosen) / max(1, scores.shape[1] - 1)
 
@@ -70,6 +76,8 @@ class Contrastive(OfClass):
 @dataclass(frozen=True)
 class RunnerUp(OfClass):
     """The score of the class minus that of the best other class."""
+
+    measure: ClassVar[str] = "score difference"
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         _require_rivals(self, scores)
@@ -85,6 +93,8 @@ class LogOdds(OfClass):
     Montavon et al. 2019, ch. 10.
     """
 
+    measure: ClassVar[str] = "log-odds"
+
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         _require_rivals(self, scores)
         differences = (scores * chosen).sum(1, keepdim=True) - scores
@@ -96,11 +106,12 @@ class LogOdds(OfClass):
         return chosen * on_differences.sum(1, keepdim=True) - on_differences
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weighted:
     """A weighted sum of the output: weights of its shape, or of one sample's shape."""
 
     weights: Tensor
+    measure: ClassVar[str] = "weighted sum"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.weights, Tensor) and self.weights.is_floating_point()):
@@ -117,6 +128,9 @@ class Weighted:
                 f"{tuple(output.shape[1:])}."
             )
         return _weighted(output, self.weights.to(output.detach()).expand(output.shape))
+
+    def __repr__(self) -> str:
+        return f"Weighted(weights of shape {tuple(self.weights.shape)})"
 
 
 def as_target(target: TargetLike) -> Target:
@@ -181,6 +195,17 @@ def scores_of(target: Target, output: Any, samples: int) -> Tensor:
             f"gave {got}."
         )
     return scores
+
+
+def as_told(target: Target, output: Any) -> Any:
+    """What an explanation says of its target: the class of each sample or, if it is none, the target."""
+    return target.classes(output.detach()) if isinstance(target, OfClass) else target
+
+
+def measure_of(target: Any) -> str:
+    """What a target's score is, in a word or two."""
+    measure = getattr(target, "measure", None)
+    return measure if isinstance(measure, str) else "score"
 
 
 def _is_index(value: Any) -> bool:

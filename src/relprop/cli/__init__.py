@@ -1,53 +1,23 @@
-"""The command line. Each command is a function in a file of its own; this one puts them together."""
+"""The command line. Each command is a function in a file of its own; `commands` puts them together."""
 
 import sys
-from typing import Annotated
 
-import typer
-
-import relprop
-from relprop.cli.coverage import coverage
-from relprop.cli.explain import explain
-from relprop.cli.rules import rules
-from relprop.cli.train import train
-from relprop.cli.tutorial import tutorial
-from relprop.errors import RelpropError
-
-app = typer.Typer(
-    name="relprop",
-    help="Explain predictions of neural networks by layer-wise relevance propagation.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command()(tutorial)
-app.command()(explain)
-app.command()(train)
-app.command()(rules)
-app.command()(coverage)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"relprop {relprop.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
+INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 def main() -> None:
     """Run the command line. Errors of relprop end it with a message and status 2, Ctrl-C with 130."""
     try:
-        app()
-    except RelpropError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        # Imported here because that takes long enough to be interrupted.
+        from relprop.cli.commands import app
+        from relprop.errors import RelpropError
+
+        try:
+            app(prog_name="relprop")
+        except RelpropError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
+from relprop.errors import InputError, ModelError
 from relprop.models import Model
 
 OFFERED = 5
@@ -43,8 +43,9 @@ class Answer:
     def label(self) -> str:
         """The class and its share, to be written above a heatmap."""
         if self.share is None:
-            return f"{self.title}: {self.score:.4g}"
-        return f"{self.title}, {self.share:.0%}" if self.area else f"{self.title}, {self.share:.2f}"
+            return f"{self.title}, score {self.score:.4g}"
+        share = f"{self.share:.0%}" if self.area else f"probability {self.share:.2f}"
+        return f"{self.title}, {share}"
 
     @property
     def line(self) -> str:
@@ -54,7 +55,7 @@ class Answer:
             line += f" on {self.share:.0%} of the picture"
         elif self.share is not None:
             line += f", probability {self.share:.2f}"
-        return f"{line}, score {self.score:.2f}"
+        return f"{line}, score {_rounded(self.score)}"
 
 
 def class_named(target: str, model: Model) -> int:
@@ -89,8 +90,11 @@ def answers(output: Any, model: Model) -> list[Answer]:
 
     Raises:
         InputError: the output is of another kind.
+        ModelError: it has another number of classes than there are names.
     """
     scores = output.get("out") if isinstance(output, dict) else output
+    if isinstance(scores, Tensor) and scores.dim() in (2, 4):
+        _require_a_name_each(scores.shape[1], model)
     if isinstance(scores, Tensor) and scores.dim() == 2 and scores.is_floating_point():
         return _of_classifier(scores[0].double(), model)
     if isinstance(scores, Tensor) and scores.dim() == 4 and scores.is_floating_point():
@@ -142,14 +146,31 @@ def _by_name(target: str, model: Model) -> int:
     raise InputError(f"--target {target}: {model.name} has no class of this name. {hint}")
 
 
+def _require_a_name_each(count: int, model: Model) -> None:
+    if model.classes is not None and len(model.classes) != count:
+        raise ModelError(
+            f"{model.name} gives scores of {count} {'class' if count == 1 else 'classes'}, but "
+            f"{len(model.classes)} names are given. Give one for each, by --classes FILE or an attribute "
+            "classes of the model."
+        )
+
+
 def _name(index: int, model: Model) -> str | None:
     names = model.classes
-    if names is None or index >= len(names) or names[index] == str(index):
+    if names is None or names[index] == str(index):
         return None
     return names[index]
 
 
+def _rounded(score: float) -> str:
+    """A score to two decimals, and to two digits where these would all be zero."""
+    text = f"{score:.2f}"
+    return text if float(text) or not score else f"{score:.2g}"
+
+
 def _of_classifier(scores: Tensor, model: Model) -> list[Answer]:
+    if len(scores) == 1:  # nothing to share with: a softmax would say 1 of whatever score
+        return [Answer(0, _name(0, model), 0, float(scores[0]), None)]
     # Scores that are probabilities already stay what they are.
     already = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
     shares = scores if already else scores.softmax(0)

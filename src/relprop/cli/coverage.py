@@ -11,26 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 import relprop
-from relprop.cli.model_options import ModelName, Size, named_model
+from relprop.cli.model_options import ModelName, Rules, Size, named_model
 from relprop.coverage import Coverage
-from relprop.errors import ModelError, RelpropError
-from relprop.models import RANDOM, Model
-from relprop.presets import DEFAULT
+from relprop.gaps import what_helps
+from relprop.models import RANDOM, Model, errors_of
 from relprop.view.picture import read_picture
 from relprop.zoo import BUNDLED
 
 
 def coverage(
     model: ModelName,
-    rules: Annotated[
-        str | None,
-        typer.Option(
-            help="The preset of rules, such as deep-taylor, a rule, such as 'Gamma(0.25)', or a file with "
-            "rules.",
-            metavar="RULES",
-            show_default=DEFAULT,
-        ),
-    ] = None,
+    rules: Rules = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="A picture to run the model on.", metavar="FILE", show_default="noise"),
@@ -67,8 +58,9 @@ def coverage(
     else:
         what = "noise" if picture is None else str(picture)
         typer.echo(f"{model}, weights: {found.weights}; input: {what}, {shape}\n\n{result}")
-        if not result.complete:
-            typer.echo(f"\n{_remedy(result)}")
+        remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
+        if remedy:
+            typer.echo(f"\nIn Python, {remedy}")
     if not result.complete:
         raise typer.Exit(1)
 
@@ -83,15 +75,8 @@ def _noise(model: Model) -> Tensor:
 
 
 def _run(model: Model, x: Tensor, rules: str | None) -> Coverage:
-    try:
+    with errors_of(model, x):
         return relprop.coverage(model.module, x, rules=rules)
-    except RelpropError:
-        raise
-    except Exception as error:  # the model's own
-        raise ModelError(
-            f"{model.name} fails on an input of shape {tuple(x.shape)}: {type(error).__name__}: "
-            f"{str(error).rstrip('.')}. A model of your own can be given another size with --size."
-        ) from error
 
 
 def _as_data(result: Coverage) -> dict[str, Any]:
@@ -104,11 +89,3 @@ def _as_data(result: Coverage) -> dict[str, Any]:
             for c in result.crossings
         ],
     }
-
-
-def _remedy(result: Coverage) -> str:
-    names = sorted({gap.operation for gap in result.gaps})
-    return (
-        "In Python, add an entry with relprop.register(name, entry), or accept the plain gradient with "
-        f"explain(..., accept={names!r}); the ledger will hardly close then."
-    )

@@ -8,11 +8,11 @@ from typing import Annotated
 import rich.progress
 import typer
 
-from relprop.cli.model_options import Classes, Mean, ModelName, Size, Std, Weights, named_model
+from relprop.cli import INTERRUPTED
+from relprop.cli.model_options import Classes, Mean, ModelName, Rules, Size, Std, Weights, named_model
 from relprop.cli.one_picture import VIEWS, Wishes, explain_picture
 from relprop.cli.terminal import console, progress_bar
 from relprop.errors import FileError, InputError
-from relprop.presets import DEFAULT
 from relprop.view.mosaic import made_by_relprop
 
 _OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
@@ -41,14 +41,7 @@ def explain(
     top: Annotated[
         int, typer.Option(help="How many classes to explain, the best ones, side by side.", metavar="N")
     ] = 1,
-    rules: Annotated[
-        str | None,
-        typer.Option(
-            help="The preset of rules, such as deep-taylor, or a file with rules.",
-            metavar="RULES",
-            show_default=DEFAULT,
-        ),
-    ] = None,
+    rules: Rules = None,
     view: Annotated[
         str, typer.Option(help="heatmap, beside the picture, or overlay, over it in grey.", metavar="VIEW")
     ] = VIEWS[0],
@@ -81,6 +74,7 @@ def explain(
     terminal = console()
     errors: list[str] = []
     warnings: list[str] = []
+    done, interrupted = 0, False
     begun = time.monotonic()
     bar = progress_bar(terminal, rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn())
     task = bar.add_task("", total=len(destinations))
@@ -93,12 +87,18 @@ def explain(
                 terminal.print(explain_picture(found, picture, heatmap, wishes, warnings))
             except (FileError, InputError) as error:
                 errors.append(f"error: {error}")
+            done += 1
             bar.advance(task)
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         bar.stop()
     # At the end, where they are seen, and not between the lines of a progress bar.
     for line in [*dict.fromkeys(warnings), *errors]:
         typer.echo(line, err=True)
+    if interrupted:
+        typer.echo(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
+        raise typer.Exit(INTERRUPTED)
     if errors and len(destinations) > 1:
         typer.echo(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
     if errors:

@@ -1,4 +1,4 @@
-"""What commands that take a model share: how the model and what belongs to it are named."""
+"""What commands that take a model share: how the model, what belongs to it, and the rules are named."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from relprop.errors import FileError, InputError
 from relprop.models import FORMS, RANDOM, Model, resolve
+from relprop.presets import DEFAULT
 
 ModelName = Annotated[str, typer.Argument(help=f"The model: {FORMS}.", show_default=False)]
 
@@ -51,6 +52,16 @@ Std = Annotated[
     str | None,
     typer.Option(
         help="Likewise, what is divided by.", metavar="NUMBERS", show_default="its attribute std, or 1"
+    ),
+]
+
+Rules = Annotated[
+    str | None,
+    typer.Option(
+        help="The preset of rules, such as deep-taylor, a rule, such as 'Gamma(0.25)', or a TOML or JSON "
+        "file of rules.",
+        metavar="RULES",
+        show_default=DEFAULT,
     ),
 ]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import relprop
 from relprop.cli.answers import Answer, answer_for, answers, class_named
 from relprop.cli.terminal import refuse_to_replace_others
 from relprop.errors import InputError
 from relprop.explanation import Explanation
-from relprop.models import Model, Prepared
+from relprop.models import Model, Prepared, errors_of, output_of
 from relprop.store import described
+from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic, save_png
 from relprop.view.picture import read_picture
 from relprop.view.plot import compare
@@ -24,8 +24,6 @@ VIEWS = ("heatmap", "overlay")
 
 # Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
 ENLARGE = 10
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,24 +63,29 @@ def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, 
 
     Raises:
         InputError: the picture, or what the model says of it, cannot be explained.
+        ModelError: the model fails, or has another number of classes than there are names.
         FileError: the picture cannot be read, or the heatmap not be written.
     """
     refuse_to_replace_others([heatmap])
     prepared = model.prepare(read_picture(picture), str(picture))
-    with torch.no_grad():
-        found = answers(model.module(prepared.x), model)
+    found = answers(output_of(model, prepared.x), model)
     if wishes.target is None:
         chosen = found[: wishes.top]
     else:
         chosen = [answer_for(class_named(wishes.target, model), found, model)]
     explained = {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for answer in chosen:
+    said: dict[str, list[str]] = {}
+    for answer in chosen:
+        with warnings.catch_warnings(record=True) as caught, errors_of(model, prepared.x, noted=True):
+            warnings.simplefilter("always")
             explained[answer] = relprop.explain(
                 model.module, prepared.x, target=answer.target, rules=wishes.rules, bounds=model.bounds
             )
-    notes += [f"warning: {picture}: {warning.message}" for warning in caught]
+        for warning in caught:
+            said.setdefault(str(warning.message), []).append(answer.title)
+    for message, titles in said.items():
+        of = f" ({', '.join(dict.fromkeys(titles))})" if len(chosen) > 1 else ""
+        notes.append(f"warning: {picture}{of}: {message}")
     pixels, about = _drawn(model, prepared, explained, wishes.view)
     save_png(heatmap, pixels, about | {"Predicted class": found[0].name or str(found[0].index)})
     return _lines(picture, heatmap, found[0], explained)
@@ -145,7 +148,7 @@ def _lines(picture: Path, heatmap: Path, best: Answer, explained: dict[Answer, E
         total = float(explanation.relevance.sum())
         sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
         kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
-        lines.append(f"{line}; sum of relevance {total:.2f}{kept} ({explanation.preset})")
+        lines.append(f"{line}; sum of relevance {round(total, 2) + 0:.2f}{kept} ({explanation.preset})")
     first = f"{best.line}; " if best not in explained else ""
     lines[0] = f"{picture}: {first}{lines[0]}"
     lines[-1] = f"{lines[-1]}; {heatmap}"

@@ -9,9 +9,6 @@ from rich.console import Console
 from relprop.errors import FileError
 from relprop.view.mosaic import made_by_relprop
 
-# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
-INTERRUPTED = 130
-
 
 def console() -> Console:
     """The terminal, for plain lines: paths and numbers are printed as they are, and never cut."""

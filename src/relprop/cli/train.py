@@ -7,7 +7,8 @@ from typing import Annotated
 import rich.progress
 import typer
 
-from relprop.cli.terminal import INTERRUPTED, console, progress_bar
+from relprop.cli import INTERRUPTED
+from relprop.cli.terminal import console, progress_bar
 from relprop.data.mnist import MNIST, test_set, training_set
 from relprop.errors import FileError
 from relprop.train import Progress, error_rate, save, settings_for

@@ -1,20 +1,20 @@
 """Models by the names that users give them at the shell, with their preprocessing, classes and weights."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from relprop.errors import InputError, ModelError
+from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.models.checkpoints import load_checkpoint
 from relprop.models.model import Model, Prepared, preparing_digits, preparing_photographs
 from relprop.models.own_file import own_model
 from relprop.models.request import RANDOM, Request, finished, seeded
+from relprop.models.running import errors_of, output_of
 from relprop.models.timm_models import timm_model
 from relprop.models.torchvision_models import torchvision_model
 from relprop.zoo import BUNDLED, fit
 from relprop.zoo.efficientnet import RESIZED
 
-__all__ = ["FORMS", "RANDOM", "Model", "Prepared", "load_checkpoint", "resolve"]
+__all__ = ["FORMS", "RANDOM", "Model", "Prepared", "errors_of", "load_checkpoint", "output_of", "resolve"]
 
 FORMS = f"{', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, path.py:function"
 """What a model can be called."""
@@ -38,7 +38,7 @@ def resolve(
             the trained ones that are on this machine.
         classes: names of the classes. Models of torchvision and timm are made with as many outputs.
         size: height and width of the input of a model of one's own.
-        mean: of the values from 0 to 1, by channel, for a model of one's own.
+        mean: of the values from 0 to 1, by channel or one number for all, for a model of one's own.
         std: likewise.
 
     Raises:
@@ -99,11 +99,10 @@ def _bundled_model(request: Request) -> Model:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, BUNDLED, cutoff=0.4)
-    offer = f" Did you mean {' or '.join(near)}?" if near else ""
-    if ":" in name:
-        kinds = difflib.get_close_matches(name.partition(":")[0], ("torchvision", "timm"), n=1)
-        offer = f" Did you mean {kinds[0]}:{name.partition(':')[2]}?" if kinds else ""
-    elif not near:
-        offer = f" Did you mean torchvision:{name} or timm:{name}?"
+    kind, colon, rest = name.partition(":")
+    if colon:
+        offer = did_you_mean(kind, ("torchvision", "timm"), most=1, written=lambda near: f"{near}:{rest}")
+    else:
+        offer = did_you_mean(name, BUNDLED, written=str)
+        offer = offer or f" Did you mean torchvision:{name} or timm:{name}?"
     return f"there is no model {name!r}.{offer} A model is one of: {FORMS}."

@@ -23,7 +23,7 @@ class Prepared:
     """A picture as a model's input, and as it is shown.
 
     Attributes:
-        x: the input, (1, C, H, W), float32.
+        x: the input, (1, C, H, W), of the floating-point type that the model's parameters have.
         picture: what the model sees of the picture, red, green and blue, uint8 (h, w, 3).
         margin: rows and columns of x on each side that show nothing of the picture.
     """
@@ -55,7 +55,7 @@ class Model:
         module: in evaluation mode, without gradients for its parameters.
         prepare: takes a picture to its input.
         classes: names of its classes, or None where they are not known.
-        bounds: smallest and largest value of its input, by channel; `relprop.explain` knows them.
+        bounds: smallest and largest value of its input, mostly by channel; `relprop.explain` knows them.
         weights: where they come from, in words.
         digits: whether its pictures are single digits, small and grey.
     """
@@ -77,7 +77,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What 0 and 1 become, by channel."""
         low, high = (
             tuple((level - m) / s for m, s in zip(self.mean, self.std, strict=True)) for level in (0, 1)

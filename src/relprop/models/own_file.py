@@ -4,7 +4,8 @@ The function is called without arguments and returns the model. What the model t
 attributes of the model:
 
 - `input_size`: height and width, (224, 224), or one number for both;
-- `mean` and `std`: one number per channel, as the values from 0 to 1 are normalised; 0 and 1 where missing;
+- `mean` and `std`: one number per channel, or one for all, as the values from 0 to 1 are normalised; 0 and 1
+  where missing;
 - `classes`: names of the classes.
 
 A photograph's shorter side is brought to the shorter side of `input_size`, and its centre is cut out.
@@ -18,16 +19,20 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from relprop.bounds import Bounds
 from relprop.errors import InputError, ModelError
 from relprop.models.checkpoints import load_checkpoint
 from relprop.models.model import Model, Normalisation, preparing_photographs
 from relprop.models.request import Request, finished, seeded
+
+_COLOUR = 3  # red, green and blue
 
 
 def own_model(request: Request) -> Model:
@@ -44,8 +49,8 @@ def own_model(request: Request) -> Model:
         module = _made(Path(path), name, request.model)
     if request.weights_file is not None:
         load_checkpoint(module, request.weights_file)
-    channels = _channels(module, request)
     size = _size(module, request)
+    channels = _channels(module, request, size)
     normalisation = Normalisation(
         _numbers(module, "mean", request.mean, channels, 0.0, request.model),
         _numbers(module, "std", request.std, channels, 1.0, request.model),
@@ -58,7 +63,7 @@ def own_model(request: Request) -> Model:
         module,
         prepare=preparing_photographs(min(size), size, channels, normalisation.apply),
         classes=tuple(map(str, classes)) if isinstance(classes, Sequence) else None,
-        bounds=normalisation.bounds,
+        bounds=_bounds(module, normalisation, channels, size),
         weights=None if request.weights_file else f"as {name} made them",
     )
 
@@ -73,6 +78,11 @@ def _made(path: Path, name: str, model: str) -> nn.Module:
         made = _tried(factory, path, model)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{model} returned {type(made).__name__} and not a torch.nn.Module.")
+    if isinstance(made, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{model} returned a {type(made).__name__}, a compiled program whose operations cannot be seen. "
+            "Return the module that it was scripted or traced from."
+        )
     return made
 
 
@@ -135,19 +145,46 @@ def _function(namespace: dict[str, Any], name: str, path: Path, model: str) -> C
     raise ModelError(f"{model}: {problem}.{offer} {there}")
 
 
-def _channels(module: nn.Module, request: Request) -> int:
-    """Say how many channels the model's pictures have: as many as means, or as its first layer takes."""
-    for values in (request.mean, request.std, getattr(module, "mean", None), getattr(module, "std", None)):
-        if isinstance(values, Sequence | torch.Tensor):
-            return len(values)
-    convolutions = (m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d))
-    channels = next(convolutions, 3)
-    if channels not in (1, 3):
-        raise ModelError(
-            f"{request.model}: its first convolution takes {channels} channels. Pictures have 3, or 1 in "
-            "grey; explain such inputs in Python, by relprop.explain."
-        )
-    return channels
+def _channels(module: nn.Module, request: Request, size: tuple[int, int]) -> int:
+    """Say how many channels the model's pictures have, 3 or, in grey, 1: as its numbers or layers tell."""
+    effective = [
+        _sequence(getattr(module, what, None) if given is None else given)
+        for what, given in (("mean", request.mean), ("std", request.std))
+    ]
+    if any(len(values) == _COLOUR for values in effective):
+        return _COLOUR
+    first = _first_layer(module)
+    if isinstance(first, nn.Conv2d) and first.in_channels in (1, _COLOUR):
+        return first.in_channels
+    if isinstance(first, nn.Linear) and first.in_features in (prod(size), _COLOUR * prod(size)):
+        return first.in_features // prod(size)
+    # The layer may have another number because pixels become channels before it: nothing is told by it.
+    own = [getattr(module, what, None) for what in ("mean", "std")]
+    return 1 if any(hasattr(values, "__len__") and len(_sequence(values)) == 1 for values in own) else _COLOUR
+
+
+def _first_layer(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
+    """The convolution or linear layer that is listed first, which usually runs first."""
+    return next((m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
+
+
+def _bounds(module: nn.Module, normalisation: Normalisation, channels: int, size: tuple[int, int]) -> Bounds:
+    """Say what the input's smallest and largest values are, in a form that fits what becomes of it.
+
+    By channel, if the model begins with a convolution over them. If it begins with a linear layer for the
+    flattened picture, for each of its elements. If pixels become channels in some other way, one number that
+    holds for all.
+    """
+    low, high = normalisation.bounds
+    first = _first_layer(module)
+    if isinstance(first, nn.Conv2d) and first.in_channels == channels:
+        return low, high
+    if len(set(low)) == len(set(high)) == 1:
+        return low[0], high[0]
+    if isinstance(first, nn.Linear) and first.in_features == channels * prod(size):
+        every_low, every_high = (torch.tensor(bound)[:, None, None].repeat(1, *size) for bound in (low, high))
+        return every_low, every_high
+    return min(low), max(high)
 
 
 def _size(module: nn.Module, request: Request) -> tuple[int, int]:
@@ -173,12 +210,26 @@ def _numbers(
     values = getattr(module, what, None) if given is None else given
     if values is None:
         return (default,) * channels
-    try:
-        numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
-        numbers = ()
+    numbers = _sequence(values)
     if len(numbers) == 1:
         numbers *= channels
     if len(numbers) != channels:
-        raise ModelError(f"{model}: {what} is {values!r}; give {channels} numbers, one for each channel.")
+        whose = (
+            f"its attribute {what} is {values!r}"
+            if given is None
+            else f"--{what} is {','.join(f'{number:g}' for number in numbers)}"
+        )
+        raise ModelError(
+            f"{model}: {whose}; give {channels} numbers, one for each channel, or one number for all."
+        )
     return numbers
+
+
+def _sequence(values: Any) -> tuple[float, ...]:
+    """The numbers of a list, a tensor or a single number; none, if they are no numbers."""
+    if isinstance(values, torch.Tensor) and not values.dim():
+        values = values.item()
+    try:
+        return tuple(float(v) for v in values) if hasattr(values, "__len__") else (float(values),)
+    except (TypeError, ValueError):
+        return ()

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from relprop.bounds import Bounds, remember_bounds
-from relprop.models.model import Model, Prepare
+from relprop.models.model import Model, Prepare, Prepared
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RANDOM = "random"
 """In place of a file of weights: the network as it is initialised, always the same."""
@@ -71,7 +75,20 @@ def finished(
         digits: whether its pictures are single digits.
     """
     module.eval().requires_grad_(False)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     if bounds is not None:
         remember_bounds(module, bounds)
     origin = weights or (RANDOM if request.weights == RANDOM else str(request.weights))
-    return Model(request.model, module, prepare, classes, bounds, origin, digits)
+    return Model(request.model, module, _as(dtype, prepare), classes, bounds, origin, digits)
+
+
+def _as(dtype: torch.dtype, prepare: Prepare) -> Prepare:
+    """Prepare inputs of the type that a model's weights have."""
+    if dtype == torch.float32:
+        return prepare
+
+    def prepare_as(picture: "Image", name: str) -> Prepared:
+        prepared = prepare(picture, name)
+        return replace(prepared, x=prepared.x.to(dtype))
+
+    return prepare_as

@@ -1,11 +1,10 @@
 """Models of timm, by name, with timm's own preprocessing."""
 
-import difflib
 import importlib
 from typing import Any
 
 from relprop.data.imagenet import class_names
-from relprop.errors import ModelError
+from relprop.errors import ModelError, did_you_mean
 from relprop.models.checkpoints import load_checkpoint
 from relprop.models.model import Model, Normalisation, preparing_by
 from relprop.models.request import Request, finished, seeded
@@ -68,8 +67,7 @@ def _require_known(timm: Any, name: str) -> None:
     if timm.is_model(name):
         return
     known = timm.list_models()
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    offer = f" Did you mean {' or '.join(f'timm:{n}' for n in near)}?" if near else ""
+    offer = did_you_mean(name.lower(), known, most=3, written="timm:{}".format)
     raise ModelError(
         f"timm has no model called {name!r}.{offer} It has {len(known)}: timm.list_models('*resnet*') lists "
         "those with a name like that."

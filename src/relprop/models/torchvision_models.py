@@ -1,6 +1,5 @@
 """Models of torchvision, by name, with its own preprocessing: classifiers and segmentation networks."""
 
-import difflib
 import importlib
 import inspect
 from pathlib import Path
@@ -9,7 +8,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from relprop.errors import ModelError
+from relprop.errors import ModelError, did_you_mean
 from relprop.models.checkpoints import load_checkpoint, read_checkpoint
 from relprop.models.model import Model, Normalisation, preparing_by
 from relprop.models.request import Request, finished, seeded
@@ -87,11 +86,12 @@ def _builder(models: Any, name: str) -> Any:
     known = models.list_models(module=models) + models.list_models(module=models.segmentation)
     if name in known:
         return models.get_model_builder(name)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    others = " It is there for another task, which is not covered." if name in models.list_models() else ""
-    offer = f" Did you mean {' or '.join(f'torchvision:{n}' for n in near)}?" if near and not others else ""
+    if name in models.list_models():
+        offer = " It is there for another task, which is not covered."
+    else:
+        offer = did_you_mean(name.lower(), known, most=3, written="torchvision:{}".format)
     raise ModelError(
-        f"torchvision has no model for classification or segmentation called {name!r}.{others}{offer} It has "
+        f"torchvision has no model for classification or segmentation called {name!r}.{offer} It has "
         f"{len(known)}: {', '.join(known[:4])}, ...; torchvision.models.list_models() lists them."
     )
 

@@ -14,7 +14,7 @@ from relprop.linear_operations import Incoming, divide, times
 from relprop.nonlinear_rules import SumRule
 from relprop.operations.chains import attach_to_root, chained, value_before
 from relprop.operations.exact import Exact
-from relprop.operations.pointwise import Homogeneous, reciprocal
+from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
 from relprop.operations.ruled import Affine, LinearOrigin, affine, fold
 from relprop.provenance import Applied, Origin, empty_slot, merge_tags
@@ -72,11 +72,17 @@ def div(run: Interception, call: Call) -> Any:
     return _scaled(run, call, a, b, invert=True)
 
 
+def neg(run: Interception, call: Call) -> Any:
+    """-x."""
+    return _scaled(run, call, call.args[0] if call.args else call.kwargs["input"], -1.0)
+
+
 def _sum(run: Interception, call: Call, a: Tensor, b: Tensor, keeps_sign: bool = False) -> Any:
     chain = None
     if run.tag(a).pointwise is not None or run.tag(b).pointwise is not None:
         chain = chained(run, call, [a, b], begin=True)
-    if chain is None:
+    # Branches have one shape; a mean that is subtracted, and so broadcast, is none.
+    if chain is None and a.shape == b.shape:
         rule = run.choose(run.site(call, SUM, max(run.tag(a).depth, run.tag(b).depth)))
         if rule is not None:
             return _shared_sum(run, call, rule)
@@ -126,17 +132,21 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
     elementwise = torch.broadcast_shapes(scale.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
     chain = chained(run, call, [x]) if elementwise else None
     linear = origin if isinstance(origin, LinearOrigin) and origin.intact else None
-    if linear is not None and not keeps_sign:
+    # With one sample, what is made of its values has the shape of one number an output.
+    data = run.is_data(factor)
+    # A single number is folded only if something else comes after it: by itself it would take a linear
+    # operation's output apart where it is used with and without, as in relu(z) - 0.1·relu(-z).
+    number = float(scale) if scale.dim() == 0 and not data else None
+    if linear is not None and number is None and not data:
         output = fold(run, call, linear, scale=1 / scale if invert else scale)
         if output is not None:
             # A factor for each output is part of the linear operation, and of no pointwise function.
             run.set_tag(output, replace(run.tag(output), pointwise=None if scale.dim() else chain))
             return output
     later: Origin | None = None
-    if linear is not None and keeps_sign and factor > 0:
-        # A positive number changes no rule's shares; it is folded only if something else is after it.
-        later = replace(linear, factor=linear.factor / factor if invert else linear.factor * factor)
-    elif linear is None:
+    if linear is not None and number:
+        later = replace(linear, factor=linear.factor / number if invert else linear.factor * number)
+    elif linear is None and not data:
         later = affine(run, _root(run, call, x), scale=1 / scale if invert else scale)
     result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
     run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=later))
@@ -157,13 +167,14 @@ def _with_constant(
     run: Interception, call: Call, x: Tensor, factor: float, constant: Any, constant_factor: float
 ) -> Any:
     """Value factor·x + constant_factor·constant."""
+    data = run.is_data(constant)
     constant = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach() * constant_factor
     tag = run.tag(x)
     origin = tag.origin if isinstance(tag.origin, LinearOrigin) and tag.origin.intact else None
     # What has a dimension is a bias of outputs rather than part of a pointwise function.
     single = constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and origin is None)
     chain = chained(run, call, [x], begin=True) if single else None
-    if factor == 1 and origin is not None:
+    if factor == 1 and origin is not None and not data:
         output = fold(run, call, origin, shift=constant)
         if output is not None:
             run.set_tag(output, replace(run.tag(output), pointwise=chain))
@@ -171,7 +182,7 @@ def _with_constant(
     if chain is not None and tag.pointwise is not None:
         return attach_to_root(run, call, chain)
     later = None
-    if origin is None:
+    if origin is None and not data:
         later = affine(run, _root(run, call, x), scale=constant.new_tensor(factor), shift=constant)
     output = _shifted(run, call, x, factor, constant)
     run.set_tag(output, replace(run.tag(output), pointwise=chain, origin=later))
@@ -220,5 +231,5 @@ TABLE: Mapping[str, Entry] = {
     "mul": mul,
     "div": div,
     "rdiv": reciprocal,
-    "neg": Homogeneous(keeps_sign=False),
+    "neg": neg,
 }

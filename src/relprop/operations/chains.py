@@ -127,16 +127,17 @@ def value_at_zero(call: Call, x: Tensor) -> float:
 
 def _expanded_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
     """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
-    for shape in ((1,), (1, *chain.x.shape[1:]), tuple(chain.x.shape)):
-        zero = torch.zeros(shape, dtype=dtype, device=chain.x.device, requires_grad=True)
-        try:
-            with torch.enable_grad():
+    # What is saved here is no part of the model's forward, which a checkpoint counts.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
+        for shape in ((1,), (1, *chain.x.shape[1:]), tuple(chain.x.shape)):
+            zero = torch.zeros(shape, dtype=dtype, device=chain.x.device, requires_grad=True)
+            try:
                 y = chain.function(zero)
-        except RuntimeError:  # a constant in the chain does not broadcast with this shape
-            continue
-        if y.shape == zero.shape:
-            break
-    slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
+            except RuntimeError:  # a constant in the chain does not broadcast with this shape
+                continue
+            if y.shape == zero.shape:
+                break
+        slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
     slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
     if y.numel() == 1:
         value = float(y.detach())

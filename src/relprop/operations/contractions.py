@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from string import ascii_letters
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.calls import Call
@@ -47,7 +48,20 @@ def einsum(run: Interception, call: Call) -> Any:
     if parts is None:
         run.gap("einsum", f"{equation!r} takes a diagonal or broadcasts, which is not covered")
         return plain(run, call, relevant)
-    return _contract(run, call, operands, parts[0], parts[1])
+    if set("".join(parts[0])) == set(parts[1]):
+        return _elementwise(run, operands, *parts)
+    return _contract(run, call, operands, *parts)
+
+
+def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], z: str) -> Any:
+    """A product that sums nothing, as of a scale or a gate: what `*` makes of it."""
+    aligned = []
+    for t, part in zip(operands, letters, strict=True):
+        sizes = dict(zip(part, t.shape, strict=True))
+        order = sorted(range(len(part)), key=lambda i: z.index(part[i]))
+        t = run.perform(torch.permute, t, order)
+        aligned.append(run.perform(torch.reshape, t, [sizes.get(letter, 1) for letter in z]))
+    return run.perform(torch.mul, *aligned)
 
 
 def _contract(run: Interception, call: Call, operands: list[Tensor], letters: list[str], z: str) -> Any:
@@ -63,6 +77,13 @@ def _contract(run: Interception, call: Call, operands: list[Tensor], letters: li
         return plain(run, call, relevant)
     which = 0 if relevant[0] is operands[0] else 1
     x, weight = operands[which], operands[1 - which]
+    if (
+        weight.dim() == 2
+        and letters[which][:-1] == z[:-1]
+        and set(letters[1 - which]) == {letters[which][-1], z[-1]}
+    ):
+        # A plain layer after all, to which a bias and a batch norm may belong.
+        return start(run, call, "dense", x, weight, None, Dense(transposed=letters[1 - which][1] == z[-1]))
     map_ = Contraction(letters[which], letters[1 - which], z, tuple(weight.shape))
     return start(run, call, "dense", x, weight, None, map_)
 

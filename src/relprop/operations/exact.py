@@ -146,7 +146,8 @@ def share(
     # First to the zeros, of which one wins a maximum of zero; where there are none, terms cancelled to zero.
     signs = [g.sign() for g in gradients(operands, lambda i, y: torch.ones_like(y))]
     zeros = [(x == 0) * sign for x, sign in zip(operands, signs, strict=True)]
-    for stand_ins in (zeros, signs):
+    # A minimum of zero is won by what is negative.
+    for stand_ins in (zeros, signs, [-x for x in zeros], [-x for x in signs]):
         shared = [R + more for R, more in zip(shared, share_by(stand_ins, rest), strict=True)]
         rest = without_share(stand_ins, rest)
     return shared

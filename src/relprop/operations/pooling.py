@@ -13,6 +13,7 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import Incoming, divide, leftover
 from relprop.operations.exact import Exact
+from relprop.operations.pointwise import clamp
 from relprop.provenance import Applied, merge_tags
 
 MAX_POOL = "max-pool"
@@ -89,12 +90,19 @@ def largest(run: Interception, call: Call) -> Any:
 
 
 def larger(run: Interception, call: Call) -> Any:
-    """torch.maximum and torch.minimum: where a constant wins, it absorbs."""
+    """torch.maximum and torch.minimum: where a constant wins, it absorbs; one number clamps."""
 
     def arguments(input: Tensor, other: Tensor) -> Any:
         return input, other
 
     terms = arguments(*call.args, **call.kwargs)
+    constants = [t for t in terms if not run.relevant(t)]
+    if constants and bool((constants[0] == constants[0].flatten()[0]).all()):
+        x = next(t for t in terms if run.relevant(t))
+        if torch.broadcast_shapes(x.shape, constants[0].shape) == x.shape:  # type: ignore[no-untyped-call]
+            bound = "min" if call.name.startswith("max") else "max"
+            limits = {bound: float(constants[0].flatten()[0])}
+            return clamp(run, Call(call.name, torch.clamp, (x,), limits, False))
     shape = torch.broadcast_shapes(*(t.shape for t in terms))  # type: ignore[no-untyped-call]
     terms = tuple(t if run.relevant(t) else run.source(t.expand(shape), call.name) for t in terms)
     return _shared(run, replace(call, args=terms, kwargs={}, inplace=False))

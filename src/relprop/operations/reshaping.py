@@ -14,10 +14,32 @@ from relprop.intercept import Entry, Interception
 from relprop.linear_operations import times
 from relprop.operations.exact import Exact, as_function
 from relprop.operations.pointwise import Homogeneous
-from relprop.operations.ruled import ZeroPadding
+from relprop.operations.ruled import LinearOrigin, ZeroPadding, moved
 from relprop.provenance import empty_slot
 
 _rearranged = Exact(keeps_sign=True, slot="same")
+_copied = Homogeneous(copies=True)
+
+
+def rearranged(run: Interception, call: Call) -> Any:
+    """What moves elements: shapes, orders, parts. Of a linear operation's output it may be the whole."""
+    return _moving(run, call, _rearranged)
+
+
+def copied(run: Interception, call: Call) -> Any:
+    """clone, contiguous and the like."""
+    return _moving(run, call, _copied)
+
+
+def _moving(run: Interception, call: Call, entry: Entry) -> Any:
+    x = call.args[0] if call.args else None
+    origin = run.tag(x).origin if isinstance(x, Tensor) and not call.inplace else None
+    if not (isinstance(x, Tensor) and isinstance(origin, LinearOrigin) and origin.intact):
+        return entry(run, call)
+    move, result = as_function(run, call), entry(run, call)
+    if isinstance(result, Tensor) and result is not x and result.numel() == x.numel():
+        run.set_tag(result, replace(run.tag(result), origin=moved(origin, x, move)))
+    return result
 
 
 def as_other(run: Interception, call: Call) -> Any:
@@ -135,10 +157,10 @@ TABLE: Mapping[str, Entry] = {
             # type and device
             *("to", "type", "float", "double", "half", "bfloat16", "cpu", "cuda"),
         ),
-        _rearranged,
+        rearranged,
     ),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as", "type_as"), as_other),
-    **dict.fromkeys(("clone", "contiguous", "positive"), Homogeneous(copies=True)),
+    **dict.fromkeys(("clone", "contiguous", "positive"), copied),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
     "where": where,

@@ -6,15 +6,15 @@ its input are its own padding, and a batch norm before it is folded into it too.
 model; nothing runs twice.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from relprop import weights
-from relprop.attach import attach
+from relprop.attach import attach, attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Interception
 from relprop.keeping import Kept
@@ -49,6 +49,25 @@ class LinearOrigin(Origin):
     def bias(self) -> Tensor | None:
         """The bias, (out,) or of the output's shape."""
         return None if self.kept_bias is None else self.kept_bias.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved(LinearOrigin):
+    """A linear operation whose output's elements have been rearranged since, all of them, as by a transpose.
+
+    Attributes:
+        z: the output.
+        z_version: of its memory when it was rearranged.
+        move: what was done to it.
+    """
+
+    z: Tensor
+    z_version: int
+    move: Callable[[Sequence[Tensor]], Any]
+
+    @property
+    def intact(self) -> bool:
+        return super().intact and self.z._version == self.z_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +158,8 @@ def fold(
     """
     if isinstance(origin.map, (Contraction, Scaling)):
         return None
+    if isinstance(origin, Moved):
+        return _fold_moved(run, call, origin, scale, shift)
     if origin.factor != 1:
         scale = origin.weight.new_tensor(origin.factor) if scale is None else scale * origin.factor
     per_output = []
@@ -167,6 +188,61 @@ def fold(
         factor=1.0,
     )
     return attach_rule(run, folded, value)
+
+
+def moved(origin: LinearOrigin, z: Tensor, move: Callable[[Sequence[Tensor]], Any]) -> Moved:
+    """A linear operation with its output z rearranged, after what has been done to it before."""
+    known = {field.name: getattr(origin, field.name) for field in fields(LinearOrigin)}
+    if isinstance(origin, Moved):
+        z, move = origin.z, _after(move, origin.move)
+    return Moved(**known, z=z, z_version=z._version, move=move)
+
+
+def _after(second: Callable[..., Any], first: Callable[..., Any]) -> Callable[[Sequence[Tensor]], Any]:
+    return lambda operands: second([first(operands)])
+
+
+def _fold_moved(
+    run: Interception, call: Call, origin: Moved, scale: Tensor | None, shift: Tensor | None
+) -> Tensor | None:
+    """Fold what is done to rearranged outputs, if it is one number for each output."""
+    map_, z = origin.map, origin.z
+    outputs = torch.arange(map_.outputs(origin.weight), device=z.device)
+    where = origin.move([map_.align_bias(outputs).expand(z.shape)])
+    per_output: list[Tensor | None] = []
+    for constant in (scale, shift):
+        values = None if constant is None else _by_output(constant, where, outputs)
+        if constant is not None and values is None:
+            return None
+        per_output.append(values)
+    value = z.detach() * origin.factor
+    value = value if per_output[0] is None else value * map_.align_bias(per_output[0])
+    value = value if per_output[1] is None else value + map_.align_bias(per_output[1])
+    linear = LinearOrigin(**{field.name: getattr(origin, field.name) for field in fields(LinearOrigin)})
+    aligned = [None if values is None else map_.align_bias(values) for values in per_output]
+    in_place = Call(call.name, lambda: value, (), {}, False)
+    folded = fold(run, in_place, linear, scale=aligned[0], shift=aligned[1])
+    if folded is None:
+        return None
+    tag = run.tag(folded)
+    slot = None if tag.slot is None else origin.move([tag.slot])
+    # The model's own value, which may differ in the last digit.
+    output, slot = attach_with_slot(call.value(), origin.move([folded]), slot, lambda *arriving: arriving)
+    later = tag.origin
+    if isinstance(later, LinearOrigin):
+        later = moved(later, folded, origin.move)
+    run.set_tag(output, replace(tag, slot=slot, origin=later))
+    return output
+
+
+def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | None:
+    """A constant as one value for each output, (out,); `where` says to which output an element belongs."""
+    shape = torch.broadcast_shapes(constant.shape, where.shape)  # type: ignore[no-untyped-call]
+    if shape != where.shape or not bool(constant.isfinite().all()):
+        return None
+    full = constant.detach().expand(shape)
+    values = full.new_zeros(len(outputs)).index_put_((where.reshape(-1),), full.reshape(-1))
+    return values if torch.equal(values[where], full) else None
 
 
 def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, counts: int = 1) -> Tensor:

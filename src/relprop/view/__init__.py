@@ -1,6 +1,7 @@
 """From numbers to pictures and from pictures to numbers.
 
-`colour` and `mosaic` draw maps as the 2017 tutorial does, `picture` opens image files safely, `digit`
-prepares any picture of a digit as MNIST's were prepared. Import what you need from its file: this page
-imports nothing, so that Pillow is loaded only by those who draw.
+`plot` draws explanations, `ledger_plot` their books, `mosaic` maps as the 2017 tutorial does; `picture` opens
+image files safely, `digit` prepares any picture of a digit as MNIST's were prepared, `photograph` cuts out
+what a network sees of a photograph. Import what you need from its file: this page imports nothing, so that
+Pillow is loaded only by those who draw.
 """

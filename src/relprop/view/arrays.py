@@ -1,4 +1,4 @@
-"""Whatever users draw, as arrays of float64."""
+"""Whatever users draw, as arrays of float64; and pixels, which is what becomes of it."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from relprop.errors import InputError
+
+Pixels = NDArray[np.uint8]
+"""Red, green and blue, (..., height, width, 3)."""
 
 
 def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArray[np.float64]:
@@ -43,3 +46,9 @@ def require_finite(values: NDArray[np.float64], call: str) -> None:
             f"{call}: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first in "
             f"image {image}, row {row}, column {column}. Find out where they come from before drawing them."
         )
+
+
+def as_pixels(colours: NDArray[np.floating[Any]]) -> Pixels:
+    """Turn red, green and blue in [0, 1] into pixels."""
+    pixels: Pixels = np.rint(255 * colours).astype(np.uint8)
+    return pixels

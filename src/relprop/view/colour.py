@@ -9,14 +9,13 @@ two signs apart. Both go from anchors to anchors in OKLab, a space of colours in
 large as they look (Ottosson 2020, "A perceptual color space for image processing").
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.errors import InputError
+from relprop.errors import InputError, did_you_mean
 
 Values = NDArray[np.floating[Any]]
 Colour = Callable[[Values], Values]
@@ -89,9 +88,8 @@ def colour_named(colour: str | Colour, call: str) -> Colour:
     if not isinstance(colour, str):
         return colour
     if colour not in COLOURS:
-        near = difflib.get_close_matches(colour, COLOURS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"{call}(colour={colour!r}): no such colour. {hint}There are: {', '.join(COLOURS)}.")
+        hint = did_you_mean(colour, COLOURS)
+        raise InputError(f"{call}(colour={colour!r}): no such colour.{hint} There are: {', '.join(COLOURS)}.")
     return COLOURS[colour]
 
 

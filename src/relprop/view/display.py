@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from relprop.errors import InputError
-from relprop.view.arrays import as_array, require_finite
+from relprop.view.arrays import as_array, as_pixels, require_finite
 
 ASPECT = 0.02
 """How much the ratio of width to height may differ between a picture and its map."""
@@ -90,7 +90,7 @@ def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _image(values: NDArray[np.float64]) -> Image.Image:
-    levels = np.rint(255 * values).astype(np.uint8)
+    levels = as_pixels(values)
     return Image.fromarray(np.repeat(levels, 3, axis=-1) if levels.shape[-1] == 1 else levels)
 
 

@@ -4,13 +4,11 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from relprop.view.arrays import Pixels
 from relprop.view.colour import Colour
 from relprop.view.heatmaps import paint
-
-Pixels = NDArray[np.uint8]
 
 TEXT = 13
 """Height of the letters' body in pixels."""

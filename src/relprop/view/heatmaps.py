@@ -3,7 +3,6 @@
 Each step is a function of arrays; `relprop.view.plot` puts them together.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relprop.errors import InputError
-from relprop.view.arrays import as_array, require_finite
+from relprop.errors import InputError, did_you_mean
+from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
 
 Maps = NDArray[np.float64]
 """Shape (N, H, W)."""
-
-Pixels = NDArray[np.uint8]
 
 REDUCTIONS: dict[str, Callable[[Maps], Maps]] = {
     "sum": lambda R: R.sum(1),
@@ -72,10 +69,9 @@ def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum
         InputError: another shape or dtype, nothing in it, values that are not finite, an unknown reduction.
     """
     if channels not in REDUCTIONS:
-        near = difflib.get_close_matches(str(channels), REDUCTIONS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(str(channels), REDUCTIONS)
         raise InputError(
-            f"channels={channels!r}: no such reduction. {hint}There are: {', '.join(map(repr, REDUCTIONS))}."
+            f"channels={channels!r}: no such reduction.{hint} There are: {', '.join(map(repr, REDUCTIONS))}."
         )
     R = as_array(relevance, "heatmaps", "values")
     if R.ndim not in (2, 3, 4) or R.size == 0:
@@ -132,8 +128,7 @@ def paint(values: Maps, colour: str | Colour = "signed") -> Pixels:
     Raises:
         InputError: there is no colour map of this name.
     """
-    pixels: Pixels = np.rint(255 * colour_named(colour, "paint")(values)).astype(np.uint8)
-    return pixels
+    return as_pixels(colour_named(colour, "paint")(values))
 
 
 def overlay(
@@ -171,5 +166,4 @@ def overlay(
     seen = np.copysign(np.maximum(size, _COLOUR_FROM), values)
     alpha = opacity * (size**_OPACITY_POWER)[..., None]
     mixed = (1 - alpha) * base + alpha * colour_named(colour, "overlay")(seen)
-    pixels: Pixels = np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
-    return pixels
+    return as_pixels(np.clip(mixed, 0, 1))

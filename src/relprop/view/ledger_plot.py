@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 import relprop
 from relprop.errors import InputError
 from relprop.ledger_table import Step, Way
-from relprop.view.grid import INK, LINE, TEXT, Pixels, padded, plain, words
+from relprop.view.arrays import Pixels
+from relprop.view.grid import INK, LINE, TEXT, padded, plain, words
 from relprop.view.ledger_rows import grouped
 from relprop.view.sheet import Plot
 

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from relprop.errors import InputError
 from relprop.files import write_whole
-from relprop.view.arrays import as_array, require_finite
+from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
-
-Pixels = NDArray[np.uint8]
 
 
 def mosaic(
@@ -51,8 +49,7 @@ def mosaic(
     rgb = np.pad(rgb, ((0, 0), (border, border), (border, border), (0, 0)), constant_values=1.0)
     count, height, width, _ = rgb.shape
     row = rgb.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
-    pixels: Pixels = np.rint(255 * row).astype(np.uint8)
-    return pixels.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+    return as_pixels(row).repeat(enlarge, axis=0).repeat(enlarge, axis=1)
 
 
 def made_by_relprop(path: Path) -> bool:

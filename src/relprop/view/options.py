@@ -1,11 +1,10 @@
 """How explanations are drawn: the options that `plot`, `compare`, `Explanation.plot` and `.save` share."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from relprop.errors import InputError
+from relprop.errors import InputError, did_you_mean
 from relprop.view.colour import Colour, colour_named
 from relprop.view.heatmaps import UNSIGNED
 
@@ -73,9 +72,8 @@ def options_of(options: Mapping[str, Any]) -> Options:
     known = [option.name for option in fields(Options)]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}=? " if near else ""
+            hint = did_you_mean(name, known, most=1, written="{}=".format)
             raise InputError(
-                f"plot({name}=...): there is no such option. {hint}There are: {', '.join(known)}."
+                f"plot({name}=...): there is no such option.{hint} There are: {', '.join(known)}."
             )
     return Options(**options)

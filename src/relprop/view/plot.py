@@ -10,11 +10,12 @@ import torch
 from relprop.errors import InputError
 from relprop.explanation import Explanation
 from relprop.store import described
+from relprop.view.arrays import as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import captioned, grid
 from relprop.view.heatmaps import Scaled, reduce_channels, scale
 from relprop.view.options import Options, options_of
-from relprop.view.sheet import Plot, draw_maps, finished, full_colours, levels, map_shape
+from relprop.view.sheet import Plot, draw_maps, finished, full_colours, map_shape
 
 MOST = 64
 """So many maps are still looked at one by one."""
@@ -91,7 +92,7 @@ def compare(explanations: Mapping[str, Explanation], picture: Any = None, **opti
         shape = map_shape(together.values, look)
         # A blank line below, where maps have a number, keeps it beside them.
         blank = " " if limits[0] else ""
-        pictures = levels(as_pictures(given, len(chosen), *shape))
+        pictures = as_pixels(as_pictures(given, len(chosen), *shape))
         columns.insert(0, [captioned(one, below=blank) for one in pictures])
         above.insert(0, "")
     labels = _given_labels(count, look)
@@ -174,11 +175,11 @@ def _labels(subject: Explanation | torch.Tensor, count: int, look: Options) -> l
         return given
     if not isinstance(subject, Explanation) or subject.score.numel() != count:
         return [""] * count
-    scores = [f"{score:.4g}" for score in subject.score.tolist()]
+    scores = [f"{subject.measure} {score:.4g}" for score in subject.score.tolist()]
     target = subject.target
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.numel() != count:
         return scores
-    return [f"{_class(c, look)}: {score}" for c, score in zip(target.tolist(), scores, strict=True)]
+    return [f"{_class(c, look)}, {score}" for c, score in zip(target.tolist(), scores, strict=True)]
 
 
 def _class(number: int, look: Options) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 import relprop
 from relprop.tutorial import PUBLISHED, REPETITIONS, Maps, Tutorial
-from relprop.view.mosaic import Pixels, mosaic
+from relprop.view.arrays import Pixels
+from relprop.view.mosaic import mosaic
 
 NETWORKS = {"mnist-mlp": "MLP", "mnist-cnn": "CNN"}
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.errors import InputError
+from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import LINE, colour_bar, padded, words
-from relprop.view.heatmaps import Maps, Pixels, Scaled, enlarge, overlay, paint
+from relprop.view.heatmaps import Maps, Scaled, enlarge, overlay, paint
 from relprop.view.mosaic import png_bytes, save_png
 from relprop.view.options import Options
 
@@ -85,13 +86,7 @@ def draw_maps(scaled: Scaled, picture: Any, look: Options) -> list[Pixels]:
         return list(overlay(values, pictures, look.colours, opacity=look.opacity, grey=look.grey))
     maps = paint(values, look.colours)
     gap = np.full((len(maps), shape[0], 2, 3), 255, np.uint8)
-    return list(np.concatenate([levels(pictures), gap, maps], axis=2))
-
-
-def levels(pictures: NDArray[np.float64]) -> Pixels:
-    """Turn numbers in [0, 1] into pixels."""
-    pixels: Pixels = np.rint(255 * pictures).astype(np.uint8)
-    return pixels
+    return list(np.concatenate([as_pixels(pictures), gap, maps], axis=2))
 
 
 def full_colours(scaled: Scaled, look: Options) -> list[str]:

@@ -1,6 +1,5 @@
 """Models that come with their weights, and how weights are read: safetensors only, nothing is executed."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from relprop.bounds import remember_bounds
 from relprop.data import imagenet
-from relprop.errors import FileError, ModelError
+from relprop.errors import FileError, ModelError, did_you_mean
 from relprop.zoo import efficientnet
 from relprop.zoo.mnist import cnn, mlp, pad
 
@@ -110,9 +109,8 @@ def bundled(name: str) -> Bundled:
     """
     if name in BUNDLED:
         return BUNDLED[name]
-    near = difflib.get_close_matches(name, BUNDLED, cutoff=0.4)
-    offer = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise ModelError(f"no bundled model is called {name!r}. {offer}There are: {', '.join(BUNDLED)}.")
+    offer = did_you_mean(name, BUNDLED, written=str)
+    raise ModelError(f"no bundled model is called {name!r}.{offer} There are: {', '.join(BUNDLED)}.")
 
 
 def load(name: str, weights: Path | str | None = None) -> nn.Module:
