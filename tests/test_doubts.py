@@ -142,8 +142,8 @@ def test_an_epsilon_below_the_resolution_is_raised_and_said_once(dtype: torch.dt
     finest = torch.finfo(dtype).eps
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        e = relprop.explain(model, x, rules=Epsilon(1e-6))
-        relprop.explain(model, x, rules=Epsilon(1e-6))
+        for _ in range(2):  # once at each place that calls
+            e = relprop.explain(model, x, rules=Epsilon(1e-6))
     assert [str(w.message) for w in said] == [
         f"ε = 1e-06 is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is taken "
         "instead."
@@ -313,3 +313,19 @@ def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor)
         relprop.explain(
             model, x, target=_size, rules=Epsilon(), parameters=["plain.*", "standardised.weight"]
         )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "message"),
+    [
+        (torch.float64, {"rules": "deep-taylor", "bounds": (0, 0.1)}, "values outside of the bounds"),
+        (torch.bfloat16, {"rules": "epsilon"}, "below the resolution of torch.bfloat16"),
+    ],
+)
+def test_what_rules_warn_of_is_shown_where_the_user_called(
+    dtype: torch.dtype, options: dict[str, Any], message: str
+) -> None:
+    model, x = scores(1, 2).to(dtype), torch.rand(3, 4, dtype=dtype) + 1
+    with pytest.warns(UserWarning, match=message) as said:
+        relprop.explain(model, x, **options)
+    assert {w.filename for w in said} == {__file__}

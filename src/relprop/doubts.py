@@ -1,14 +1,12 @@
 """What makes a result doubtful, said as warnings."""
 
 import difflib
-import sys
-import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.callers import warn
 from relprop.calls import tensors_in
 from relprop.composites import Composite
 from relprop.errors import ScoreWarning
@@ -17,14 +15,12 @@ from relprop.intercept import Interception
 from relprop.parameters import ParameterRelevance
 from relprop.targets import Logit
 
-_PACKAGE = str(Path(__file__).parent)
-
 
 def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) -> None:
     """Warn of a softmax at the end, and of explained scores that are negative."""
     squashed = sorted({run.tag(t).gate for t in tensors_in(output)} & {"softmax", "log_softmax"})
     if squashed:
-        _say(
+        warn(
             f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
             "sure of itself little relevance passes. Explain the scores before it: leave that layer out of "
             "the model.",
@@ -32,7 +28,7 @@ def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) ->
         )
     negative = int((scores.detach() < 0).sum())
     if isinstance(goal, Logit) and negative:
-        _say(
+        warn(
             f"the explained score is negative for {negative} of {len(scores)} samples: relevance then "
             "speaks for its being low, and rules such as z+ explain positive scores only. Explain a class "
             "with a positive score, or a difference: target=relprop.Contrastive(...) or "
@@ -53,7 +49,7 @@ def warn_of_books(run: Interception, explanation: Explanation) -> None:
             if accepted
             else "look for NaN in the model's weights"
         )
-        _say(
+        warn(
             f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
             "See print(explanation.ledger)."
         )
@@ -64,7 +60,7 @@ def warn_of_places(composite: Composite, run: Interception) -> None:
     paths = {a.path for a in run.applied}
     for place in composite.places_without_match(paths):
         near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
-        _say(
+        warn(
             f"{place!r} in the composite matches no module with a linear operation"
             + (f"; near it are {near}." if near else "; explanation.rules has the paths.")
         )
@@ -72,7 +68,7 @@ def warn_of_places(composite: Composite, run: Interception) -> None:
     for name in composite.operations_without_match(operations):
         near = ", ".join(map(repr, difflib.get_close_matches(name, operations, n=3, cutoff=0.5)))
         why = " (one that is folded into a linear operation has none)" if name.endswith("_norm") else ""
-        _say(
+        warn(
             f"{name!r} in the composite is no operation that got a rule in this run{why}; "
             + (f"near it are {near}." if near else f"there were {', '.join(operations) or 'none'}.")
         )
@@ -83,15 +79,8 @@ def warn_of_parameters(parameters: ParameterRelevance, run: Interception) -> Non
     names = parameters.changed({a.path for a in run.applied})
     if names:
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        _say(
+        warn(
             f"no relevance is told of {', '.join(names[:4])}{more}: no linear operation takes them as they "
             "are. What is computed of a weight first, as by standardising or transposing it, is a constant; "
             "explanation.parameters has the others."
         )
-
-
-def _say(message: str, category: type[Warning] = UserWarning) -> None:
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)

@@ -1,15 +1,7 @@
 """Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 
 @dataclass(frozen=True)
@@ -34,19 +26,6 @@ REASONS = {
 """Better advice than that there is no entry."""
 
 
-_LIBRARIES = tuple(
-    str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])
-)
-
-
-def user_line() -> str:
-    """File and line of the innermost caller outside torch and relprop."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
-        frame = frame.f_back
-    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
 def coverage_message(gaps: Sequence[Gap]) -> str:
     """Say that operations are not covered: all of them, where, and what to do."""
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
@@ -62,8 +41,9 @@ def what_helps(acceptable: Collection[str]) -> str:
     if not acceptable:
         return ""
     return (
-        "add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept the "
-        f"plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly close then."
+        "add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept "
+        f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
+        "close then."
     )
 
 

@@ -4,7 +4,6 @@ They put relevance on inputs that may be zero, and therefore return relevance it
 `relprop.rules`.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from relprop import weights
 from relprop.bounds import Bound
+from relprop.callers import warn
 from relprop.errors import RuleError
 from relprop.linear_operations import (
     Incoming,
@@ -100,11 +100,10 @@ class ZBox(_InputRule):
         low, high = self._aligned(op, self.low), self._aligned(op, self.high)
         m, r = (low + high) / 2, (high - low) / 2
         if bool(((op.x - m).abs() > r + tolerance(op.x.dtype) * (1 + m.abs())).any()):
-            warnings.warn(
+            warn(
                 f"{self}: the inputs have values outside of the bounds, from {float(op.x.min()):g} to "
                 f"{float(op.x.max()):g}; the rule is meant for values within. Is the input normalised as the "
-                "model expects, and are the bounds those of normalised values?",
-                stacklevel=2,
+                "model expects, and are the bounds those of normalised values?"
             )
         absolute_w = weights.absolute(op.weight)
         L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)

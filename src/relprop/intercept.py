@@ -17,9 +17,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.active import active_runs, uncompiled, unseen
 from relprop.attach import attach
+from relprop.callers import user_line
 from relprop.calls import Call, tensors_in, without_parameters
 from relprop.errors import CoverageError, ModelError
-from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message, user_line
+from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message
 from relprop.keeping import Keeper, Kept
 from relprop.leaves import Leaves
 from relprop.ledger import Ledger

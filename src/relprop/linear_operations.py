@@ -1,6 +1,5 @@
 """One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
 
-import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop import weights
+from relprop.callers import warn
 from relprop.linear_maps import LinearMap
 
 FEW = 25
@@ -228,10 +228,9 @@ def resolved(epsilon: float, dtype: torch.dtype) -> float:
     finest = torch.finfo(dtype).eps
     if finest < 1e-5 or epsilon == 0 or epsilon >= finest:
         return epsilon
-    warnings.warn(
+    warn(
         f"ε = {epsilon:g} is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is "
-        "taken instead.",
-        stacklevel=2,
+        "taken instead."
     )
     return finest
 

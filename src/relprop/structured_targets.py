@@ -71,14 +71,12 @@ class Region:
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f"target Region({self.index}): the output must be a tensor (samples, classes, ...), and is "
-                f"{got}. "
-                "For one of several outputs use relprop.Part('out', relprop.Region(...))."
+                f"{got}. For one of several outputs use relprop.Part('out', relprop.Region(...))."
             )
         if not 0 <= self.index < output.shape[1]:
             raise InputError(
                 f"target Region({self.index}) is out of range: the output has {output.shape[1]} classes, 0 "
-                f"to "
-                f"{output.shape[1] - 1}."
+                f"to {output.shape[1] - 1}."
             )
         with torch._C.DisableTorchFunction():  # where it counts is no part of what is propagated
             counts = self._mask(output.detach())

@@ -1,0 +1,32 @@
+"""The user's line that led into relprop: errors name it, and warnings are shown there."""
+
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+_LIBRARIES = tuple(
+    str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])
+)
+
+
+def user_line() -> str:
+    """File and line of the innermost caller outside torch and relprop."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the innermost caller outside torch and relprop."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_LIBRARIES)
