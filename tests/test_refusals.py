@@ -404,3 +404,24 @@ def test_lists_are_asked_for_where_several_may_be_given() -> None:
         relprop.explain(model, x, targets=3)
     with pytest.raises(InputError, match=r"record=3: give a name, or a list of them"):
         relprop.explain(model, x, record=3)
+
+
+def test_a_bound_that_is_a_tensor_is_a_gap() -> None:
+    layer, x = nn.Linear(3, 4).eval(), torch.rand(2, 3)
+    with pytest.raises(CoverageError, match=r"clamp_max in module .*bounds that are tensors are not covered"):
+        relprop.explain(lambda x: torch.clamp_max(layer(x), torch.rand(4)), x, rules=Epsilon())
+
+
+def test_where_takes_its_arguments_by_name() -> None:
+    layer, x = nn.Linear(3, 4).double().eval(), torch.rand(2, 3).double()
+
+    def relevance(choose: Any) -> Any:
+        return relprop.explain(lambda x: choose(layer(x)), x, target=0, rules=Epsilon(0)).relevance
+
+    expected = relevance(lambda z: torch.where(z > 0, z, 0.1 * z))
+    for spelling in (
+        lambda z: torch.where(condition=z > 0, input=z, other=0.1 * z),
+        lambda z: z.where(condition=z > 0, other=0.1 * z),
+        lambda z: z.where(z > 0, 0.1 * z),
+    ):
+        torch.testing.assert_close(relevance(spelling), expected)

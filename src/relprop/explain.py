@@ -104,14 +104,14 @@ def explain(
             )
         explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
     else:
-        run = _interception(composite, accept, per_operation)
-        run.inner_values = InnerValues(_as_list(record, "record"), conditions or {}, start)
-        run.parameters = ParameterRelevance(model, _as_list(parameters, "parameters"))
+        inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
+        collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
+        run = _interception(composite, accept, per_operation, inner_values=inner, parameters=collected)
         explanations = _explained(run, composite, name, model, inputs, arguments, goals)
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
-        warn_of_parameters(run.parameters, run)
+        warn_of_parameters(collected, run)
     return explanations[0] if targets is None else explanations
 
 
@@ -221,7 +221,7 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
 
 
 def _interception(
-    composite: Composite, accept: Accepted, per_operation: bool, any_leaf: bool = False
+    composite: Composite, accept: Accepted, per_operation: bool, any_leaf: bool = False, **collecting: Any
 ) -> Interception:
     return Interception(
         TABLE,
@@ -230,6 +230,7 @@ def _interception(
         per_operation=per_operation,
         accept=[a if isinstance(a, str) else canonical_name(a)[0] for a in _as_list(accept)],
         any_leaf=any_leaf,
+        **collecting,
     )
 
 

@@ -7,7 +7,7 @@ apply modified ones. Two verbs more come from the map with all weights one, at t
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,13 @@ from torch import Size, Tensor
 
 
 class LinearMap(ABC):
-    """The bias-free linear map x ↦ x·w of a kind of operation."""
+    """The bias-free linear map x ↦ x·w of a kind of operation.
+
+    Attributes:
+        folds: whether what is done to each of its outputs can be folded into the weight.
+    """
+
+    folds: ClassVar[bool] = True
 
     @abstractmethod
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -239,6 +245,8 @@ class Convolution(LinearMap):
 class Scaling(LinearMap):
     """Each channel, in dimension 1, is multiplied by a number: weight (channels,). A batch norm alone."""
 
+    folds: ClassVar[bool] = False
+
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * self._beside(weight, x.dim())
 
@@ -280,6 +288,8 @@ class Contraction(LinearMap):
         z: letters of the output's.
         weight_shape: shape of the weight.
     """
+
+    folds: ClassVar[bool] = False
 
     x: str
     w: str

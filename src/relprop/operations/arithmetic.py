@@ -14,9 +14,10 @@ from relprop.linear_operations import Incoming, divide, times
 from relprop.nonlinear_rules import SumRule
 from relprop.operations.chains import attach_to_root, chained, value_before
 from relprop.operations.exact import Exact
+from relprop.operations.folding import affine, fold
 from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
-from relprop.operations.ruled import Affine, LinearOrigin, affine, fold
+from relprop.operations.ruled import Affine, LinearOrigin
 from relprop.provenance import Applied, Origin, empty_slot, merge_tags
 
 SUM = "sum"

@@ -18,7 +18,8 @@ from relprop.intercept import Entry, Interception
 from relprop.linear_maps import Scaling
 from relprop.linear_operations import times
 from relprop.operations.exact import Exact
-from relprop.operations.ruled import Affine, LinearOrigin, attach_rule, fold
+from relprop.operations.folding import fold
+from relprop.operations.ruled import Affine, LinearOrigin, attach_rule
 from relprop.provenance import Applied, Tag, merge_tags
 
 NORMALISATION = "normalisation"

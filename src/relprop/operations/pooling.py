@@ -1,4 +1,4 @@
-"""Pooling and sums: linear, or winner takes all. Exact under the plain gradient."""
+"""Pooling, sums and extremes: linear, or winner takes all, or by a rule of the composite."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

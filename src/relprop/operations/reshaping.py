@@ -13,8 +13,9 @@ from relprop.calls import Call, tensors_in
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import times
 from relprop.operations.exact import Exact, as_function
+from relprop.operations.folding import moved
 from relprop.operations.pointwise import Homogeneous
-from relprop.operations.ruled import LinearOrigin, ZeroPadding, moved
+from relprop.operations.ruled import LinearOrigin, ZeroPadding
 from relprop.provenance import empty_slot
 
 _rearranged = Exact(keeps_sign=True, slot="same")
@@ -97,10 +98,12 @@ def where(run: Interception, call: Call) -> Any:
     def arguments(condition: Tensor, input: Any, other: Any) -> Any:
         return condition, input, other
 
-    if isinstance(call.args[0], Tensor) and call.args[0].dtype == torch.bool:
-        condition, a, b = arguments(*call.args, **call.kwargs)
-    else:  # x.where(condition, y)
-        a, condition, b = arguments(*call.args, **call.kwargs)
+    def method(input: Any, condition: Tensor, other: Any) -> Any:
+        return condition, input, other
+
+    first = call.args[0] if call.args else call.kwargs["condition"]
+    is_function = isinstance(first, Tensor) and first.dtype == torch.bool
+    condition, a, b = (arguments if is_function else method)(*call.args, **call.kwargs)
     chosen = replace(call, function=torch.where, args=(condition, a, b), kwargs={}, inplace=False)
     keeps_sign = all(run.relevant(v) or bool((torch.as_tensor(v) >= 0).all()) for v in (a, b))
     result = Exact(keeps_sign=keeps_sign, slot="same")(run, chosen)
