@@ -1,12 +1,11 @@
-"""Weights that are computed of parameters, and paddings of every kind, are weights and paddings like others."""
+"""Weights that are computed of parameters, and paddings of every kind, are weights and paddings too."""
 
-import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations
 
 import relprop
 from relprop import AlphaBeta, Epsilon, Flat, Gamma
@@ -27,8 +26,11 @@ def network(layer: nn.Module) -> nn.Sequential:
 @pytest.mark.parametrize("name", DERIVED)
 def test_a_parametrized_weight_is_what_it_is_when_it_is_written_down(name: str, rule: object) -> None:
     model, x = network(DERIVED[name](nn.Conv2d(3, 4, 3))), torch.rand(2, 3, 8, 8).double()
-    plain = copy.deepcopy(model)
-    parametrize.remove_parametrizations(plain[0], "weight")
+    written = nn.Conv2d(3, 4, 3).double()
+    with torch.no_grad():
+        written.weight.copy_(model[0].weight)
+        written.bias.copy_(model[0].bias)
+    plain = nn.Sequential(written, *model[1:]).eval()
     found = relprop.explain(model, x, target=1, rules=rule)
     torch.testing.assert_close(found.relevance, relprop.explain(plain, x, target=1, rules=rule).relevance)
     assert float(found.ledger.gap.max()) < 1e-10
