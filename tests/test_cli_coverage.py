@@ -5,9 +5,7 @@ import sys
 
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import relprop
 from relprop.cli import main
@@ -15,6 +13,7 @@ from relprop.cli.commands import app as whole
 from relprop.cli.coverage import coverage
 from relprop.errors import FileError, InputError, ModelError, RelpropError, RuleError
 from relprop.models import resolve
+from shell import error_of, runner
 from torchvision_shim import import_torchvision
 
 OWN = """
@@ -56,16 +55,11 @@ def own(tmp_path):
     return path
 
 
-def run(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(coverage)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+run = runner(coverage)
 
 
 def raised(*arguments: object) -> RelpropError:
-    error = run(*arguments).exception
-    assert isinstance(error, RelpropError), error
-    return error
+    return error_of(run(*arguments))
 
 
 def test_a_covered_model_has_a_table_and_status_0(own):

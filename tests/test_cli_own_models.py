@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import relprop
 from relprop import cli
@@ -19,6 +17,7 @@ from relprop.cli.answers import answers
 from relprop.cli.explain import explain
 from relprop.errors import ModelError, RelpropError
 from relprop.models import resolve
+from shell import error_of, runner
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 
@@ -109,16 +108,11 @@ class Named(nn.Module):
 """
 
 
-def run(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(explain)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+run = runner(explain)
 
 
 def raised(*arguments: object) -> RelpropError:
-    error = run(*arguments).exception
-    assert isinstance(error, RelpropError), error
-    return error
+    return error_of(run(*arguments))
 
 
 @pytest.fixture

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import relprop
 from relprop.cli.answers import answers
 from relprop.cli.explain import explain
 from relprop.errors import CoverageError, FileError, InputError, ModelError, RelpropError
 from relprop.models import resolve
+from shell import error_of, runner
 from torchvision_shim import import_torchvision
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
@@ -67,16 +66,11 @@ class Named:
     digits: bool = False
 
 
-def run(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(explain)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+run = runner(explain)
 
 
 def raised(*arguments: object) -> RelpropError:
-    error = run(*arguments).exception
-    assert isinstance(error, RelpropError), error
-    return error
+    return error_of(run(*arguments))
 
 
 @pytest.fixture

@@ -83,6 +83,19 @@ def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
     return result
 
 
+def attach_with_slots(
+    value: Tensor, roots: Sequence[Tensor], slots: Sequence[Tensor | None], backward: Backward
+) -> tuple[Tensor, Tensor | None]:
+    """Return `value` as a function of several roots and, if all of them have slots, the value's own slot.
+
+    `backward` takes what arrives at the value and at its slot to the roots, then to the slots that there are.
+    """
+    present = [slot for slot in slots if slot is not None]
+    values = [value, empty_slot(value)] if len(present) == len(roots) else [value]
+    output, *slot = attach(values, [*roots, *present], backward)
+    return output, slot[0] if slot else None
+
+
 def attach_with_slot(
     value: Tensor, root: Tensor, slot: Tensor | None, backward: Backward
 ) -> tuple[Tensor, Tensor | None]:

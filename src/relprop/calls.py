@@ -28,7 +28,7 @@ class Call:
 
     @property
     def target(self) -> Tensor:
-        """What an in-place call overwrites: its first argument."""
+        """The first argument, which an in-place call overwrites."""
         tensor: Tensor = self.args[0] if self.args else self.kwargs["input"]
         return tensor
 

@@ -3,6 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -55,3 +58,20 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
         + (f" The way is cut here:{places}\nRemove" if places else " Look for")
         + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
     )
+
+
+UNSEEN = (
+    "made an input of {} out of relprop's sight, perhaps by a custom autograd function; write it in torch "
+    "operations"
+)
+"""Why a tensor that nothing is known of is a gap."""
+
+
+def out_of_sight(module: nn.Module) -> str:
+    """Say that a module did what relprop cannot see, and what to do."""
+    hint = (
+        "explain the module that was scripted or traced"
+        if isinstance(module, torch.jit.ScriptModule)
+        else "write what it does in torch operations"
+    )
+    return f"relprop cannot see inside {type(module).__name__}; {hint}"

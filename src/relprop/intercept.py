@@ -20,7 +20,7 @@ from relprop.attach import attach
 from relprop.callers import user_line
 from relprop.calls import Call, tensors_in, without_parameters
 from relprop.errors import CoverageError, ModelError
-from relprop.gaps import REASONS, Gap, coverage_message, disconnected_message
+from relprop.gaps import REASONS, UNSEEN, Gap, coverage_message, disconnected_message, out_of_sight
 from relprop.keeping import Keeper, Kept
 from relprop.leaves import Leaves
 from relprop.ledger import Ledger
@@ -32,11 +32,6 @@ from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
 if TYPE_CHECKING:
     from relprop.inner import InnerValues
     from relprop.parameters import ParameterRelevance
-
-_UNSEEN = (
-    "made an input of {} out of relprop's sight, perhaps by a custom autograd function; write it in torch "
-    "operations"
-)
 
 Entry = Callable[["Interception", Call], Any]
 """How relevance crosses an operation: the call's result, with a backward that carries coefficients."""
@@ -158,20 +153,24 @@ class Interception(TorchFunctionMode):
 
     def source(self, constant: Tensor, operation: str) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
-        path, kept = self.modules.path, self.keep(constant)
+        value = constant.detach().clone()
+        stand_in, slot = self.sink("constant", value, self._leaves.anchor, operation)
+        self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot))
+        return stand_in
+
+    def sink(self, name: str, value: Tensor, root: Tensor, operation: str) -> tuple[Tensor, Tensor | None]:
+        """Attach a value, and a slot if there are any, so that what arrives there is absorbed."""
+        path, kept = self.modules.path, self.keep(value)
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
             for amount in (None if c is None else times(c, kept.value), direct):
                 if amount is not None:
-                    self.ledger.add("constant", amount, path, operation)
+                    self.ledger.add(name, amount, path, operation)
             return (None,)
 
-        values = [constant.detach().clone()]
-        if self.slots != "none":
-            values.append(empty_slot(constant))
-        stand_in, *slot = attach(values, [self._leaves.anchor], backward)
-        self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot[0] if slot else None))
-        return stand_in
+        values = [value] if self.slots == "none" else [value, empty_slot(value)]
+        output, *slot = attach(values, [root], backward)
+        return output, slot[0] if slot else None
 
     def gap(self, operation: str, reason: str = Gap.reason, acceptable: bool = True) -> None:
         """Note an operation that is not covered; the run goes on, so that all gaps are found."""
@@ -353,7 +352,7 @@ class Interception(TorchFunctionMode):
                 if tensor.grad_fn is None:
                     self._open_leaf(tensor)
                 else:
-                    self._foreign(tensor, _UNSEEN.format(name))
+                    self._foreign(tensor, UNSEEN.format(name))
 
     @unseen
     def after_module(self, module: nn.Module, output: Any) -> Any:
@@ -363,7 +362,7 @@ class Interception(TorchFunctionMode):
         """
         for tensor in tensors_in(output):
             if tensor.grad_fn is not None and tensor not in self._tags:
-                self._foreign(tensor, _out_of_sight(module))
+                self._foreign(tensor, out_of_sight(module))
         if self.inner_values is None or not torch.is_grad_enabled():
             return output
         return self.inner_values.after_module(self, self.modules.path, output)
@@ -399,15 +398,6 @@ class Interception(TorchFunctionMode):
     def _note_cut(self, name: str, reason: str) -> None:
         if len(self.cuts) < 5:
             self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
-
-
-def _out_of_sight(module: nn.Module) -> str:
-    hint = (
-        "explain the module that was scripted or traced"
-        if isinstance(module, torch.jit.ScriptModule)
-        else "write what it does in torch operations"
-    )
-    return f"relprop cannot see inside {type(module).__name__}; {hint}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attach import attach, attach_with_slot
+from relprop.attach import attach_with_slot, attach_with_slots
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_operations import Incoming, divide, times
@@ -18,7 +18,7 @@ from relprop.operations.folding import affine, fold
 from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
 from relprop.operations.ruled import Affine, LinearOrigin
-from relprop.provenance import Applied, Origin, empty_slot, merge_tags
+from relprop.provenance import Applied, Origin, merge_tags
 
 SUM = "sum"
 """Kind of sums of two branches, for composites."""
@@ -75,7 +75,7 @@ def div(run: Interception, call: Call) -> Any:
 
 def neg(run: Interception, call: Call) -> Any:
     """-x."""
-    return _scaled(run, call, call.args[0] if call.args else call.kwargs["input"], -1.0)
+    return _scaled(run, call, call.target, -1.0)
 
 
 def _sum(run: Interception, call: Call, a: Tensor, b: Tensor, keeps_sign: bool = False) -> Any:
@@ -116,12 +116,10 @@ def _shared_sum(run: Interception, call: Call, rule: SumRule) -> Tensor:
             to_slots += [] if slot is None else [amount]
         return (*to_terms, *to_slots)
 
-    present = [slot for slot in slots if slot is not None]
-    values = [value, empty_slot(value)] if len(present) == 2 else [value]
-    output, *slot = attach(values, [*terms, *present], backward)
+    output, slot = attach_with_slots(value, terms, slots, backward)
     tags = [run.tag(t) for t in terms]
     nonnegative = all(tag.nonnegative for tag in tags) and min(factors) >= 0
-    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot[0] if slot else None))
+    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
     return output
 
 

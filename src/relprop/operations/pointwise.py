@@ -8,12 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.operations.chains import attach_secant, attach_to_root, chained, value_at_zero
 from relprop.operations.exact import Exact
-from relprop.provenance import empty_slot, merge_tags
+from relprop.provenance import merge_tags
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Secant:
     gate: Literal["never", "shifted", "always"] = "never"
 
     def __call__(self, run: Interception, call: Call) -> Any:
-        x = call.args[0] if call.args else call.kwargs["input"]
+        x = call.target
         tag = run.tag(x)
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         at_zero = value_at_zero(call, x)
@@ -68,7 +67,7 @@ class Homogeneous:
     copies: bool = False
 
     def __call__(self, run: Interception, call: Call) -> Any:
-        x = call.args[0] if call.args else call.kwargs["input"]
+        x = call.target
         before, version = run.tag(x), x._version
         chain = chained(run, call, [x])
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
@@ -171,31 +170,21 @@ def reciprocal(run: Interception, call: Call) -> Any:
 
     Where it ends a chain with an exponential in it, as in 1/(1 + exp(-x)), it is a pointwise function.
     """
-    x = call.args[0] if call.args else call.kwargs["input"]
+    x = call.target
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
         output = attach_to_root(run, call, chain)
         run.set_tag(output, replace(run.tag(output), gate=call.name))
         return output
-    tag, name, path, value = run.tag(x), call.name, run.modules.path, call.value()
-    kept = run.keep(value)
-
-    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
-        for amount in (None if c is None else c * kept.value, direct):
-            if amount is not None:
-                run.ledger.add("statistic", amount, path, name)
-        return (None,)
-
-    values = [value] if run.slots == "none" else [value, empty_slot(value)]
-    output, *slot = attach(values, [x], backward)
-    merged = merge_tags([tag], slot=slot[0] if slot else None)
-    run.set_tag(output, replace(merged, gate=name, pointwise=chain))
+    tag = run.tag(x)
+    output, slot = run.sink("statistic", call.value(), x, call.name)
+    run.set_tag(output, replace(merge_tags([tag], slot=slot), gate=call.name, pointwise=chain))
     return output
 
 
 def logarithm(run: Interception, call: Call) -> Any:
     """The end of a chain that is positive at 0, as log(1 + exp(x)) is."""
-    x = call.args[0] if call.args else call.kwargs["input"]
+    x = call.target
     chain = chained(run, call, [x])
     if chain is None or "exp" not in chain.names:
         run.gap(call.name, "log(0) is infinite; only chains such as log(1 + exp(x)) are covered")

@@ -144,7 +144,7 @@ def fractional(dimensions: int) -> Entry:
     """fractional_max_pool2d and 3d, whose regions are drawn once, here."""
 
     def entry(run: Interception, call: Call) -> Any:
-        x = call.args[0] if call.args else call.kwargs["input"]
+        x = call.target
         if call.kwargs.get("_random_samples") is None and len(call.args) < 6:
             samples = torch.rand(*x.shape[:2], dimensions, dtype=x.dtype, device=x.device)
             call = replace(call, kwargs={**call.kwargs, "_random_samples": samples})
@@ -155,7 +155,7 @@ def fractional(dimensions: int) -> Entry:
 
 def variance(run: Interception, call: Call) -> Any:
     """torch.var: homogeneous of degree two, so that the gradient counts everything twice."""
-    x = call.args[0] if call.args else call.kwargs["input"]
+    x = call.target
     result = run.native(call)
     halved, slot = attach_with_slot(
         result.detach().clone(),

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attach import attach
+from relprop.attach import attach_with_slots
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
-from relprop.provenance import Applied, empty_slot, merge_tags
+from relprop.provenance import Applied, merge_tags
 
 PRODUCT = "product"
 """Kind of these sites, for composites."""
@@ -80,11 +80,9 @@ def _uniform(run: Interception, call: Call, a: Tensor, b: Tensor) -> Tensor:
         ]
         return (*to_factors, *to_slots)
 
-    present = [slot for slot in slots if slot is not None]
-    values = [value, empty_slot(value)] if len(present) == 2 else [value]
-    output, *slot = attach(values, [a, b, *present], backward)
+    output, slot = attach_with_slots(value, [a, b], slots, backward)
     nonnegative = all(tag.nonnegative for tag in tags)
-    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot[0] if slot else None))
+    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
     return output
 
 

@@ -19,7 +19,7 @@ from relprop.provenance import merge_tags
 
 def softmax(run: Interception, call: Call) -> Any:
     """softmax, softmin, log_softmax over a dimension."""
-    x = call.args[0] if call.args else call.kwargs["input"]
+    x = call.target
     name, path, function = call.name, run.modules.path, as_function(run, call)
     value, kept_x = call.value(), run.keep(x)
     kept_y = run.keep(value)
