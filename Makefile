@@ -32,8 +32,8 @@ tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
 test: .venv/test  ## every test, on all cores
 	$(BIN)/pytest --numprocesses auto
 
-zoo: .venv/test  ## every preset on fifty networks of torchvision and timm
-	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/test_zoo_networks.py
+zoo: .venv/test  ## every preset on fifty networks of images, and on every family of transformers
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/test_zoo_networks.py tests/test_transformer_families.py
 
 # zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
 .venv/parity: .venv/test

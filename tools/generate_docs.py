@@ -106,6 +106,13 @@ def _fenced(text: str) -> str:
 
 
 TREATMENTS = {
+    "attention, as the products in it": (
+        "softmax(q kᵀ)·v is two products with a softmax between them, and a rule for products chooses: "
+        "the weights are constants and v takes all (`SignalTakesAll`, and without a rule; CP-LRP), or "
+        "both factors of both products get half (`Uniform`; AttnLRP). Fused kernels stay fused: the "
+        "gradient by q and k times 1/4, and by v times 1/2, is the same. What the softmax does not "
+        'conserve, with what a mask of numbers takes, is in the ledger under "softmax".'
+    ),
     "linear, by a rule of the composite": (
         "Sums of products with a constant weight. The composite chooses the rule; the plain gradient "
         "is LRP-0. A bias, a scale or a batch normalisation behind such an operation, and zeros "
@@ -125,8 +132,10 @@ TREATMENTS = {
     ),
     "products of activations, by a rule of their own": (
         "One factor may weigh the other one: a sigmoid or softmax, a statistic such as 1/√variance, "
-        "or a value that is broadcast, as in squeeze-and-excitation. The other factor, the signal, "
-        "takes all. Where neither weighs the other, each gets half. A composite may decide otherwise. "
+        "a value that is broadcast, as in squeeze-and-excitation, or what an activation function made "
+        "against what none did, as in gated feed-forward layers. The other factor, the signal, takes "
+        "all. Where neither weighs the other, each gets half. A composite may decide otherwise, but "
+        "statistics are constants always. Products of two matrices of activations are crossed alike. "
         "The same holds for `mul` and `div` of two activations."
     ),
     "normalisation": (

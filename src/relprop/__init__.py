@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
 from relprop.baselines import BASELINES
-from relprop.composites import Composite, Depth, convolution, dense
+from relprop.composites import Composite, Depth, convolution, dense, feed_forward
 from relprop.coverage import Coverage, coverage
 from relprop.errors import (
     CoverageError,
@@ -21,8 +21,8 @@ from relprop.operations import register
 from relprop.presets import PRESETS
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.store import load_explanation
-from relprop.structured_targets import Part, Region
-from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
+from relprop.structured_targets import At, Part, Region
+from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
 from relprop.zoo import load
 
 __version__ = "0.2.0"
@@ -32,6 +32,7 @@ __all__ = [
     "PRESETS",
     "Absolute",
     "AlphaBeta",
+    "At",
     "AveragePooling",
     "BySize",
     "Composite",
@@ -39,6 +40,7 @@ __all__ = [
     "Coverage",
     "CoverageError",
     "Depth",
+    "Difference",
     "Epsilon",
     "EqualShares",
     "Explanation",
@@ -66,6 +68,7 @@ __all__ = [
     "coverage",
     "dense",
     "explain",
+    "feed_forward",
     "load",
     "load_explanation",
     "propagating",

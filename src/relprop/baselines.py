@@ -68,13 +68,13 @@ def explain_by_gradient(
     """
     leaves: list[Tensor] = []
 
-    def stand_in(x: Tensor) -> Tensor:
+    def stand_in(_name: str, x: Tensor) -> Tensor:
         leaves.append(x.detach().clone().requires_grad_())
         return leaves[-1].clone()  # which the model may overwrite
 
     with torch.inference_mode(mode=False), torch.enable_grad():
-        names, stand_ins, others = put_stand_ins(stand_in, model, inputs, arguments)
-        with naming_inputs(model, names, [tuple(x.shape) for x in leaves]):
+        shapes, stand_ins, others = put_stand_ins(stand_in, None, model, inputs, arguments)
+        with naming_inputs(model, shapes):
             output = model(*stand_ins, **others)
         samples = leaves[0].shape[0]
         all_scores = [scores_of(goal, output, samples) for goal in goals]
@@ -98,7 +98,7 @@ def explain_by_gradient(
         ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
         explanations.append(
             Explanation(
-                relevance=relevance[0] if len(relevance) == 1 else dict(zip(names, relevance, strict=True)),
+                relevance=relevance[0] if len(relevance) == 1 else dict(zip(shapes, relevance, strict=True)),
                 output=map_tensors(Tensor.detach, output),
                 target=as_told(goal, output),
                 score=scores.detach(),

@@ -49,9 +49,9 @@ class Call:
                 return self.on_a_copy().run()
             return self.function(*self.args, **self.kwargs)
 
-    def parameter(self, tensor: Tensor) -> Tensor:
-        """Return the model's own tensor where `tensor` is its detached stand-in."""
-        return self.constants.get(id(tensor), tensor)
+    def own(self, value: Any) -> Any:
+        """Return the model's own tensor where `value` is its detached stand-in."""
+        return self.constants.get(id(value), value)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

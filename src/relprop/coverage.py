@@ -119,8 +119,11 @@ def coverage(
 
     run = Interception(TABLE, composite.choose, slots=composite.slots, note=note)
     with intercepting(run):
-        names, stand_ins, others = put_stand_ins(run.explain_input, model, inputs, arguments)
-        with naming_inputs(model, names, run.input_shapes):
+        shapes, stand_ins, others = put_stand_ins(
+            run.explain_input, run.explain_ids, model, inputs, arguments
+        )
+        run.constants.note_data((stand_ins, others))
+        with naming_inputs(model, shapes, run.explained):
             model(*stand_ins, **others)
     noted = {(c.path, c.operation) for c in crossings if not c.covered}
     for gap in run.gaps:

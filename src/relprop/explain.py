@@ -19,7 +19,7 @@ from relprop.errors import CoverageError, InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
 from relprop.inner import Condition, InnerValues, Start, outputs_of
-from relprop.inputs import naming_inputs, put_stand_ins, require_evaluation_mode
+from relprop.inputs import naming_inputs, never_looked_up, put_stand_ins, require_evaluation_mode
 from relprop.intercept import Interception, intercepting
 from relprop.names import canonical_name
 from relprop.operations import TABLE
@@ -141,13 +141,17 @@ def _explained(
     assert inner is not None
     assert parameters is not None
     with intercepting(run):
-        names, stand_ins, stand_in_arguments = put_stand_ins(run.explain_input, model, inputs, arguments)
-        run.note_data((stand_ins, stand_in_arguments))
-        with naming_inputs(model, names, run.input_shapes):
+        shapes, stand_ins, stand_in_arguments = put_stand_ins(
+            run.explain_input, run.explain_ids, model, inputs, arguments
+        )
+        run.constants.note_data((stand_ins, stand_in_arguments))
+        with naming_inputs(model, shapes, run.explained):
             output = model(*stand_ins, **stand_in_arguments)
+        if not run.explained():
+            raise never_looked_up(shapes)
         inner.end_forward()
         parameters.end_forward()
-        forward = Forward(names, output, preset, tuple(run.applied))
+        forward = Forward(list(shapes), output, preset, tuple(run.applied))
         explained = output if inner.start is None else inner.started()
         explanations = []
         for number, goal in enumerate(goals, 1):
@@ -169,7 +173,7 @@ class Forward:
     """What the explanations of one forward share.
 
     Attributes:
-        names: of the explained inputs.
+        names: of the inputs that may be explained, in order.
         output: the model's.
         preset: name of the rules.
         applied: rules used; kept here because checkpoints run parts of the model again in the backward.
@@ -182,11 +186,12 @@ class Forward:
 
     @unseen
     def explanation(
-        self, relevance: Sequence[Tensor], goal: Any, values: Any, scores: Tensor, run: Interception
+        self, relevance: Mapping[str, Tensor], goal: Any, values: Any, scores: Tensor, run: Interception
     ) -> Explanation:
         """Put together the explanation of one target."""
+        ordered = {name: relevance[name] for name in self.names if name in relevance}
         return Explanation(
-            relevance=relevance[0] if len(relevance) == 1 else dict(zip(self.names, relevance, strict=True)),
+            relevance=next(iter(ordered.values())) if len(ordered) == 1 else ordered,
             output=map_tensors(Tensor.detach, self.output),
             target=as_told(goal, values),
             score=scores.detach(),

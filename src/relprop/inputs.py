@@ -1,7 +1,7 @@
 """What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,18 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError, RelpropError, did_you_mean
+from relprop.tokens import may_be_ids
+
+StandIn = Callable[[str, Tensor], Tensor]
+"""From an input's name and value to what the model gets in its place."""
 
 
 def put_stand_ins(
-    stand_in: Callable[[Tensor], Tensor],
+    stand_in: StandIn,
+    stand_in_for_ids: StandIn | None,
     model: Callable[..., Any],
     inputs: tuple[Any, ...],
     arguments: dict[str, Any],
-) -> tuple[list[str], list[Any], dict[str, Any]]:
+) -> tuple[dict[str, tuple[int, ...]], list[Any], dict[str, Any]]:
     """Put stand-ins in the place of the inputs to explain.
 
+    Args:
+        stand_in: for floating-point inputs.
+        stand_in_for_ids: for integer inputs that may be looked up in an embedding; None where they cannot be
+            explained.
+        model: the user's.
+        inputs: its positional arguments.
+        arguments: its keyword arguments.
+
     Returns:
-        The names of the explained inputs, and the model's positional and keyword arguments.
+        The shapes of the inputs to explain by name, and the model's positional and keyword arguments.
 
     Raises:
         InputError: there is none to explain, or one that cannot be; or an argument is misspelt.
@@ -35,21 +48,44 @@ def put_stand_ins(
         _require_arguments_of(parameters, arguments)
         given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
         given += arguments.items()
-        explained = {name: _checked(name, value) for name, value in given if _is_explained(value)}
-        if not explained:
+        floats = {name: _checked(name, value) for name, value in given if _is_explained(value)}
+        ids: dict[str, Tensor] = {}
+        if stand_in_for_ids is not None:
+            ids = {name: value for name, value in given if may_be_ids(name, value)}
+            ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
+            for name, value in ids.items():
+                _require_samples(name, value)
+        if not floats and not ids:
             kinds = [f"{name}: {_kind(value)}" for name, value in given]
             raise InputError(
                 "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
                 f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
             )
-        samples = {name: value.shape[0] for name, value in explained.items()}
+        samples = {name: value.shape[0] for name, value in floats.items()}
         if len(set(samples.values())) > 1:
             raise InputError(
                 f"the inputs have different numbers of samples in their first dimension: {samples}."
             )
-    standing = {name: stand_in(value) for name, value in explained.items()}
+        _require_fitting_masks(dict(given))
+        shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
+    standing = {name: stand_in(name, value) for name, value in floats.items()}
+    if stand_in_for_ids is not None:
+        standing |= {name: stand_in_for_ids(name, value) for name, value in ids.items()}
     replaced = [(name, standing.get(name, value)) for name, value in given]
-    return list(standing), [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+    return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+
+
+def _require_fitting_masks(given: dict[str, Any]) -> None:
+    """Refuse an attention mask that says of other tokens than there are which of them count."""
+    for prefix in ("", "decoder_"):
+        ids, mask = given.get(f"{prefix}input_ids"), given.get(f"{prefix}attention_mask")
+        if not (isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == mask.dim() == 2):
+            continue
+        if ids.shape != mask.shape:
+            raise InputError(
+                f"{prefix}attention_mask of shape {tuple(mask.shape)} does not fit {prefix}input_ids of "
+                f"shape {tuple(ids.shape)}: give a number for each token, 1 where it counts, 0 for padding."
+            )
 
 
 def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: dict[str, Any]) -> None:
@@ -84,13 +120,7 @@ def _kind(value: Any) -> str:
 
 
 def _checked(name: str, value: Tensor) -> Tensor:
-    if value.dim() < 2:
-        raise InputError(
-            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
-            "front, as with x.unsqueeze(0)."
-        )
-    if value.numel() == 0:
-        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
+    _require_samples(name, value)
     finite = value.isfinite()
     if not finite.all():
         where = tuple((~finite).nonzero()[0].tolist())
@@ -99,6 +129,16 @@ def _checked(name: str, value: Tensor) -> Tensor:
             f"{where}; replace them before explaining."
         )
     return value.clone() if value.is_inference() else value
+
+
+def _require_samples(name: str, value: Tensor) -> None:
+    if value.dim() < 2:
+        raise InputError(
+            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
+            "front, as with x.unsqueeze(0)."
+        )
+    if value.numel() == 0:
+        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
 
 
 def require_evaluation_mode(model: Any) -> None:
@@ -131,24 +171,46 @@ def _depends_on_mode(module: nn.Module) -> bool:
     )
 
 
+def never_looked_up(shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None) -> InputError:
+    """The error about integer inputs that were looked up in no embedding, perhaps as the model failed."""
+    told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    return InputError(
+        f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
+        f"looks up in an embedding, and got integers that it does not: {told}. Pixels are made numbers by "
+        "x.float()."
+        + (
+            f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
+            if error
+            else ""
+        )
+    )
+
+
 @contextmanager
-def naming_inputs(model: Any, names: list[str], shapes: list[tuple[int, ...]]) -> Iterator[None]:
-    """Add to the model's own errors what it was called with."""
+def naming_inputs(
+    model: Any, shapes: Mapping[str, tuple[int, ...]], explained: Callable[[], bool] | None = None
+) -> Iterator[None]:
+    """Add to the model's own errors what it was called with.
+
+    Where it failed before anything was `explained`, integers may be what should have been numbers.
+    """
     try:
         yield
     except RelpropError:
         raise
     except Exception as error:
-        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in zip(names, shapes, strict=True))
+        if explained is not None and not explained():
+            raise never_looked_up(shapes, error) from error
+        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
         error.add_note(
             f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
-            + _without_samples(model, names, shapes)
+            + _without_samples(model, shapes)
         )
         raise
 
 
-def _without_samples(model: Any, names: list[str], shapes: list[tuple[int, ...]]) -> str:
+def _without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Advice where an input looks like one picture, and no batch of them."""
     pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
-    single = [name for name, shape in zip(names, shapes, strict=True) if len(shape) == 3]
+    single = [name for name, shape in shapes.items() if len(shape) == 3]
     return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""

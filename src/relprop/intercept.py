@@ -19,15 +19,17 @@ from relprop.active import active_runs, uncompiled, unseen
 from relprop.attach import attach
 from relprop.callers import user_line
 from relprop.calls import Call, tensors_in, without_parameters
-from relprop.errors import CoverageError, ModelError
+from relprop.constants import Constants
+from relprop.errors import CoverageError, InputError, ModelError
 from relprop.gaps import REASONS, UNSEEN, Gap, coverage_message, disconnected_message, out_of_sight
 from relprop.keeping import Keeper, Kept
-from relprop.leaves import Leaves
+from relprop.leaves import Leaf, Leaves
 from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
+from relprop.tokens import Ids, TokenIds
 
 if TYPE_CHECKING:
     from relprop.inner import InnerValues
@@ -82,7 +84,8 @@ class Interception(TorchFunctionMode):
         self._met: list[Gap] = []  # the same, as often as they were met
         self.cuts: list[Gap] = []
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._data: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self.constants = Constants()
+        self._ids = TokenIds()
         self._keeper = Keeper()
         self._leaves = Leaves()
         # Constants, buffers of the model perhaps, that became relevant by being written to.
@@ -117,15 +120,6 @@ class Interception(TorchFunctionMode):
 
         return attach([empty_slot(tensor)], [tensor], backward)[0]
 
-    def is_data(self, value: Any) -> bool:
-        """Whether a constant was made of the samples' values, and so may differ between samples."""
-        return isinstance(value, Tensor) and value in self._data
-
-    def note_data(self, value: Any) -> None:
-        """Note that a constant, or the tensors in it, belong to the samples."""
-        for tensor in tensors_in(value):
-            self._data[tensor] = True
-
     def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
         """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile.
 
@@ -151,10 +145,14 @@ class Interception(TorchFunctionMode):
         """Where a call stands."""
         return Site(self.modules.path, self.modules.modules, call.name, kind, depth)
 
-    def source(self, constant: Tensor, operation: str) -> Tensor:
+    def sink_of(self, constant: Any) -> str:
+        """Name of the sink of what relevance a constant absorbs."""
+        return "parameters" if self.constants.is_parameter(constant) else "constant"
+
+    def source(self, constant: Tensor, operation: str, dtype: torch.dtype | None = None) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
-        value = constant.detach().clone()
-        stand_in, slot = self.sink("constant", value, self._leaves.anchor, operation)
+        value = constant.detach().to(dtype or constant.dtype, copy=True)
+        stand_in, slot = self.sink(self.sink_of(constant), value, self._leaves.anchor, operation)
         self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot))
         return stand_in
 
@@ -192,27 +190,48 @@ class Interception(TorchFunctionMode):
                 collected.begin()
 
     @unseen
-    def explain_input(self, tensor: Tensor) -> Tensor:
+    def explain_input(self, name: str, tensor: Tensor) -> Tensor:
         """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
-        root = tensor.detach().requires_grad_()
         with torch.no_grad():
             value = tensor.detach().clone()
+        return self._stand_in(name, tensor.detach(), value, None, tuple(tensor.shape))
+
+    @unseen
+    def explain_ids(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
+        ids = tensor.detach()  # another object, so that one tensor may be several arguments
+        self._ids.add(name, ids)
+        return ids
+
+    def _explain_embedding(self, ids: Ids, value: Tensor) -> Tensor:
+        """Explain what was looked up for ids."""
+        shape = self._ids.shape_of(ids.name)
+        if len(self._leaves) and shape[0] != self.ledger.samples:
+            raise InputError(
+                f"{ids.name!r} has {shape[0]} samples in its first dimension, and the other inputs have "
+                f"{self.ledger.samples}."
+            )
+        return self._stand_in(ids.name, value.detach(), value.detach().clone(), ids.positions, shape)
+
+    def _stand_in(
+        self, name: str, tensor: Tensor, value: Tensor, positions: Tensor | None, shape: tuple[int, ...]
+    ) -> Tensor:
+        root = tensor.requires_grad_()
         (stand_in,) = attach([value], [root], lambda c: (c,))
         slot = None if self.slots == "none" else empty_slot(value).requires_grad_()
-        self._leaves.add(root, slot)
-        self.ledger.samples = tensor.shape[0]
-        self.set_tag(stand_in, Tag(nonnegative=bool((tensor >= 0).all()), slot=slot))
+        self._leaves.add(Leaf(name, root, slot, positions, shape))
+        self.ledger.samples = shape[0]
+        self.set_tag(stand_in, Tag(nonnegative=bool((value >= 0).all()), slot=slot))
         return stand_in
 
-    @property
-    def input_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the explained inputs."""
-        return self._leaves.shapes
+    def explained(self) -> bool:
+        """Whether something is explained by now: an input, or what an embedding made of one."""
+        return len(self._leaves) > 0
 
     def relevance(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool = False
-    ) -> tuple[Tensor, ...]:
-        """Propagate the scores, one for each sample, and return the relevance of each input.
+    ) -> dict[str, Tensor]:
+        """Propagate the scores, one for each sample, and return the relevance of each input by name.
 
         Args:
             scores: (samples,).
@@ -251,11 +270,13 @@ class Interception(TorchFunctionMode):
             raise ModelError(disconnected_message(self.cuts))
 
     @unseen
-    def _collect(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, ...]:
+    def _collect(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> dict[str, Tensor]:
         """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
-        relevance = self._leaves.relevance(found)
+        relevance, others = self._leaves.relevance(found)
+        for rows in others:
+            self.ledger.add("parameters", rows, "", "embedding")
         self.ledger.seed = self.ledger.per_sample(seed)
-        self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance]).sum(0)
+        self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance.values()]).sum(0)
         self.ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance
 
@@ -274,13 +295,18 @@ class Interception(TorchFunctionMode):
         if not torch.is_grad_enabled():
             if relevant:
                 self._note_cut(name, "runs under torch.no_grad()")
-            return self._with_data(tensors, bool(relevant), function(*args, **kwargs))
+            result = self._ids.follow(name, function, args, kwargs)
+            return self.constants.note_made(tensors, result, relevant=bool(relevant))
         if not relevant:
             if inplace and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
             # What is computed of parameters alone is as constant as they are.
             with torch.no_grad() if tracked else nullcontext():
-                return self._with_data(tensors, False, function(*args, **kwargs))
+                result = self._ids.follow(name, function, args, kwargs)
+            looked_up = self._ids.looked_up(name, args, kwargs)
+            if looked_up is not None and isinstance(result, Tensor) and result.is_floating_point():
+                return self._explain_embedding(looked_up, result)
+            return self.constants.note_made(tensors, result)
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
             self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
@@ -337,13 +363,7 @@ class Interception(TorchFunctionMode):
                 self.set_tag(output, tag)
         elif call.name in ("detach", "data"):
             self._note_cut(call.name, "cuts the way of relevance")
-        return result if outputs else self._with_data([], True, result)
-
-    def _with_data(self, operands: list[Tensor], relevant: bool, result: Any) -> Any:
-        """Note of a result whether it was made of the samples' values."""
-        if relevant or (len(self._data) and any(t in self._data for t in operands)):
-            self.note_data(result)
-        return result
+        return result if outputs else self.constants.note_made([], result, relevant=True)
 
     def _check_seen(self, relevant: list[Tensor], name: str) -> None:
         """Find tensors that reached us by an operation that interception cannot see."""

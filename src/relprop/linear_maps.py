@@ -324,6 +324,54 @@ class Contraction(LinearMap):
         return _expand(value, Size([1, *shape[1:]]))
 
 
+@dataclass(frozen=True)
+class Grouped(LinearMap):
+    """Each group of rows is mapped by a matrix of its own, as by the experts of a mixture.
+
+    Weight (groups, in, out); input (rows, in).
+
+    Attributes:
+        ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
+    """
+
+    folds: ClassVar[bool] = False
+
+    ends: tuple[int, ...]
+
+    def _per_group(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Rows times the matrix of their group; weight (groups, columns of x, columns of the result)."""
+        groups = zip((0, *self.ends), self.ends, weight, strict=False)
+        parts = [x[begin:end] @ matrix for begin, end, matrix in groups]
+        return torch.cat([*parts, x.new_zeros(len(x) - self.ends[-1], weight.shape[-1])])
+
+    def fits(self, weight: Tensor) -> bool:
+        return weight.dim() == 3
+
+    def contributions(self, weight: Tensor) -> int:
+        return weight.shape[1]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._per_group(x, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return self._per_group(s, weight.transpose(1, 2))
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return s.sum(-1, keepdim=True).expand(shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return torch.tensor(float(shape[-1]))
+
+    def outputs(self, weight: Tensor) -> int:
+        raise NotImplementedError("nothing is folded into a grouped product")
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        return _expand(value, Size([1, *shape[1:]]))
+
+
 def _beside(factors: Tensor, weight: Tensor) -> Tensor:
     """Factors for the first dimensions of a weight, shaped for broadcasting against it."""
     return factors.reshape(*factors.shape, *[1] * (weight.dim() - factors.dim()))

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from relprop.composites import Composite, Depth, convolution
+from relprop.composites import Composite, Depth, convolution, feed_forward
 from relprop.errors import RuleError, did_you_mean
 from relprop.input_rules import Flat, ZBox
-from relprop.nonlinear_rules import AveragePooling
+from relprop.nonlinear_rules import AveragePooling, SignalTakesAll, Uniform
 from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
 PRESETS: Mapping[str, Composite] = MappingProxyType(
@@ -34,6 +34,12 @@ PRESETS: Mapping[str, Composite] = MappingProxyType(
             ]
         ),
         "excitation": Composite([("*", ZPlus())], start="one"),
+        # ε is 0: coefficients divide by nothing, so that there is nothing to stabilise.
+        "attnlrp": Composite([("*", Uniform()), ("*", Epsilon(0))]),
+        "cp-lrp": Composite([("*", SignalTakesAll()), ("*", Epsilon(0))]),
+        "attnlrp-vit": Composite(
+            [(convolution, Gamma(0.25)), (feed_forward, Gamma(0.05)), ("*", Uniform()), ("*", Epsilon(0))]
+        ),
     }
 )
 """The composites of the literature, by name."""

@@ -50,6 +50,10 @@ class Pointwise(Origin):
         return self.x is other.x and self.version == other.version
 
 
+STATISTIC = "statistic"
+"""The gate of what is made of values to normalise them, such as 1/√variance."""
+
+
 @dataclass(frozen=True)
 class Tag:
     """What is known of a tensor on the way of relevance.
@@ -62,8 +66,8 @@ class Tag:
             none.
         origin: what an operation left here for a later one to re-root on: see `Origin`.
         pointwise: the root that the tensor is a pointwise function of; None if it is a root itself.
-        gate: name of the operation that made it a gate or a statistic, which weighs other values and gets no
-            relevance of them: "sigmoid", "softmax", "rsqrt"; empty for signals.
+        gate: name of the operation that made it a gate, which weighs other values: "sigmoid", "softmax"; or
+            `STATISTIC`, what normalises others and gets no relevance of them; empty for signals.
     """
 
     depth: int = 0

@@ -15,6 +15,9 @@ PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
         "epsilon-gamma-box": "Montavon et al. 2019",
         "vgg-2019": "Montavon et al. 2019, as their tutorial has it for VGG-16",
         "excitation": "Zhang et al. 2016",
+        "attnlrp": "Achtibat et al. 2024",
+        "cp-lrp": "Ali et al. 2022",
+        "attnlrp-vit": "Achtibat et al. 2024, table B.5",
     }
 )
 """Where presets come from."""

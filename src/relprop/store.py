@@ -24,7 +24,8 @@ from relprop.explanation import Explanation
 from relprop.files import write_whole
 from relprop.ledger import Ledger
 from relprop.provenance import Applied
-from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp, Weighted
+from relprop.structured_targets import At
+from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
 
 FORMAT = 1
 
@@ -33,7 +34,8 @@ TOLD = 64
 
 # What is stored field by field. These classes hold data; making one runs nothing but their own checks.
 _RECORDS: dict[str, Any] = {
-    record.__name__: record for record in (Applied, Contrastive, Ledger, LogOdds, Logit, RunnerUp, Weighted)
+    record.__name__: record
+    for record in (Applied, At, Contrastive, Difference, Ledger, LogOdds, Logit, RunnerUp, Weighted)
 }
 
 _STORED = (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.targets import TargetLike, as_target, measure_of
+from relprop.targets import TargetLike, as_target, as_told, logits_of, measure_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,9 +33,7 @@ class Part:
     def __repr__(self) -> str:
         if self.target is None:
             return f"Part({self.name!r})"
-        if isinstance(self.target, Tensor):
-            return f"Part({self.name!r}, tensor of shape {tuple(self.target.shape)})"
-        return f"Part({self.name!r}, {self.target!r})"
+        return f"Part({self.name!r}, {_told(self.target)})"
 
     def part(self, output: Any) -> Any:
         """The part of an output.
@@ -50,6 +48,72 @@ class Part:
                 return getattr(output, self.name)
         has = list(output) if isinstance(output, dict) else f"{type(output).__name__} of {_length(output)}"
         raise InputError(f"target {self!r}: the model's output has no such part; it is {has}.")
+
+
+@dataclass(frozen=True, repr=False)
+class At:
+    """A target for one position of an output (samples, positions, classes), as of a language model.
+
+    Args:
+        position: which, negative ones count from the end: one for all samples, or one for each.
+        target: what is explained there: whatever `explain(..., target=...)` takes for (samples, classes).
+    """
+
+    position: int | tuple[int, ...]
+    target: TargetLike = None
+
+    def __post_init__(self) -> None:
+        """Take positions from lists and tensors too."""
+        given: Any = self.position
+        numbers = given.tolist() if hasattr(given, "tolist") else given
+        numbers = tuple(numbers) if isinstance(numbers, (list, tuple)) else numbers
+        each = numbers if isinstance(numbers, tuple) else (numbers,)
+        if not each or not all(isinstance(n, int) and not isinstance(n, bool) for n in each):
+            raise InputError(f"At({given!r}): give the number of a position, or one for each sample.")
+        object.__setattr__(self, "position", numbers)
+
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+        return measure_of(as_target(self.target))
+
+    def __call__(self, output: Any) -> Tensor:
+        return as_target(self.target)(self.part(output))
+
+    def __repr__(self) -> str:
+        return f"At({self.position!r}" + (")" if self.target is None else f", {_told(self.target)})")
+
+    def told(self, output: Any) -> "At":
+        """The same with the class of each sample, where it is about one."""
+        target = as_told(as_target(self.target), self.part(output))
+        return At(self.position, tuple(target.tolist())) if isinstance(target, Tensor) else self
+
+    def part(self, output: Any) -> Tensor:
+        """The scores at the position, (samples, classes).
+
+        Raises:
+            InputError: the output has no positions, or not this one.
+        """
+        output = logits_of(output)
+        if not isinstance(output, Tensor) or output.dim() != 3:
+            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(
+                f"target {self!r}: the output must be a tensor (samples, positions, classes), or have one as "
+                f"its logits, and is {got}."
+            )
+        samples, length = output.shape[:2]
+        numbers = self.position if isinstance(self.position, tuple) else (self.position,) * samples
+        if len(numbers) != samples:
+            raise InputError(f"target {self!r}: there are {len(numbers)} positions for {samples} samples.")
+        wrong = [n for n in numbers if not -length <= n < length]
+        if wrong:
+            raise InputError(
+                f"target {self!r}: position {wrong[0]} is out of range: the output has {length} positions, 0 "
+                f"to {length - 1}, or -{length} to -1 from the end."
+            )
+        if len(set(numbers)) == 1:
+            return output[:, numbers[0]]
+        return torch.stack([output[i, number] for i, number in enumerate(numbers)])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,6 +178,10 @@ class Region:
                 "is nothing to explain; leave the sample out, or give a mask with a pixel in each."
             )
         return counts
+
+
+def _told(target: TargetLike) -> str:
+    return f"tensor of shape {tuple(target.shape)}" if isinstance(target, Tensor) else repr(target)
 
 
 def _empty(counts: Tensor) -> list[int]:

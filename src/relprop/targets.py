@@ -48,6 +48,7 @@ class OfClass(ABC):
         """How each class counts, (samples, classes), given the detached scores and the classes, one-hot."""
 
     def __call__(self, output: Any) -> Tensor:
+        output = logits_of(output)
         with torch._C.DisableTorchFunction():  # what is chosen is no part of what is propagated
             scores = _scores(output)
             chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
@@ -86,6 +87,25 @@ class RunnerUp(OfClass):
 
 
 @dataclass(frozen=True)
+class Difference(OfClass):
+    """The score of the class minus that of another one.
+
+    Args:
+        index: of the class, as for the others.
+        against: of the other one: one for all samples, or one for each.
+    """
+
+    against: int | tuple[int, ...] | None = None
+    measure: ClassVar[str] = "score difference"
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        if self.against is None:
+            raise InputError(f"target {self}: say against which class; for the best other one take RunnerUp.")
+        other = _classes(self.against, scores)
+        return chosen - torch.nn.functional.one_hot(other, scores.shape[1]).to(scores)
+
+
+@dataclass(frozen=True)
 class LogOdds(OfClass):
     """Log-odds of the class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others.
 
@@ -120,6 +140,7 @@ class Weighted:
             raise InputError("target weights are NaN or infinite; replace them before explaining.")
 
     def __call__(self, output: Any) -> Tensor:
+        output = logits_of(output)
         _require_tensor(output)
         if self.weights.shape not in (output.shape, output.shape[1:]):
             raise InputError(
@@ -199,7 +220,16 @@ def scores_of(target: Target, output: Any, samples: int) -> Tensor:
 
 def as_told(target: Target, output: Any) -> Any:
     """What an explanation says of its target: the class of each sample or, if it is none, the target."""
-    return target.classes(output.detach()) if isinstance(target, OfClass) else target
+    if isinstance(target, OfClass):
+        return target.classes(logits_of(output).detach())
+    told = getattr(target, "told", None)
+    return target if told is None else told(output)
+
+
+def logits_of(output: Any) -> Any:
+    """The scores among a model's several outputs, where they are called `logits`; else the output itself."""
+    logits = None if isinstance(output, Tensor) else getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output
 
 
 def measure_of(target: Any) -> str:
@@ -216,7 +246,6 @@ def _is_index(value: Any) -> bool:
 def _require_tensor(output: Any) -> None:
     if not isinstance(output, Tensor):
         part = f"[{next(iter(output), 0)!r}]" if isinstance(output, dict) else "[0]"
-        part = ".logits" if hasattr(output, "logits") else part
         raise InputError(
             f"the model returns {type(output).__name__} and not a tensor: say what to explain, for instance "
             f"target=lambda output: output{part}[:, 3]."
@@ -227,7 +256,10 @@ def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
     if output.dim() != 2:
-        example = "relprop.Region(3), the pixels of a class" if output.dim() > 2 else "lambda output: output"
+        example = {
+            3: "relprop.At(-1), the best class at the last position",
+            4: "relprop.Region(3), the pixels of a class",
+        }.get(output.dim(), "lambda output: output")
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
             f"instance target={example}."

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from relprop.intercept import Entry
 from relprop.operations import (
     arithmetic,
+    attention,
     contractions,
     linear,
     normalisation,
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
     "pointwise": pointwise.TABLE,
     "sums, products with constants": arithmetic.TABLE,
     "products of activations, by a rule of their own": products.TABLE,
+    "attention, as the products in it": attention.TABLE,
     "normalisation": normalisation.TABLE,
     "softmax": softmax.TABLE,
     "pooling": pooling.TABLE,

@@ -132,7 +132,7 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
     chain = chained(run, call, [x]) if elementwise else None
     linear = origin if isinstance(origin, LinearOrigin) and origin.intact else None
     # With one sample, what is made of its values has the shape of one number an output.
-    data = run.is_data(factor)
+    data = run.constants.is_data(factor)
     # A single number is folded only if something else comes after it: by itself it would take a linear
     # operation's output apart where it is used with and without, as in relu(z) - 0.1·relu(-z).
     number = float(scale) if scale.dim() == 0 and not data else None
@@ -166,7 +166,7 @@ def _with_constant(
     run: Interception, call: Call, x: Tensor, factor: float, constant: Any, constant_factor: float
 ) -> Any:
     """Value factor·x + constant_factor·constant."""
-    data = run.is_data(constant)
+    data, sink = run.constants.is_data(constant), run.sink_of(call.own(constant))
     constant = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach() * constant_factor
     tag = run.tag(x)
     origin = tag.origin if isinstance(tag.origin, LinearOrigin) and tag.origin.intact else None
@@ -183,13 +183,13 @@ def _with_constant(
     later = None
     if origin is None and not data:
         later = affine(run, _root(run, call, x), scale=constant.new_tensor(factor), shift=constant)
-    output = _shifted(run, call, x, factor, constant)
+    output = _shifted(run, call, x, factor, constant, sink)
     run.set_tag(output, replace(run.tag(output), pointwise=chain, origin=later))
     return output
 
 
-def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: Tensor) -> Tensor:
-    """factor·x + constant: the constant absorbs its part."""
+def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: Tensor, sink: str) -> Tensor:
+    """factor·x + constant: the constant absorbs its part, in a sink of the ledger."""
     tag = run.tag(x)
     path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
     value, kept = call.value(), run.keep(constant)
@@ -197,7 +197,7 @@ def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: 
     def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
         to_x = None
         if c is not None:
-            run.ledger.add("constant", times(c, kept.value), path, name)
+            run.ledger.add(sink, times(c, kept.value), path, name)
             to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
         # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
         on_x = None if direct is None else direct.sum_to_size(shape)

@@ -1,4 +1,4 @@
-"""Products with a constant that are no plain layers: einsum, batched products, a constant on the left."""
+"""Products of matrices and einsum: with a constant a linear operation, else a product of activations."""
 
 from collections.abc import Mapping
 from string import ascii_letters
@@ -11,19 +11,22 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.linear_maps import Contraction, Dense
 from relprop.operations.exact import Exact
+from relprop.operations.products import contracted
 from relprop.operations.ruled import plain, start
-
-_TWO = "both operands depend on the input; only the product of one with a constant is covered"
 
 
 def matmul(run: Interception, call: Call) -> Any:
-    """Product with a constant matrix, or with one for each element of a batch."""
+    """Product of matrices, or of batches of them."""
 
     def arguments(input: Tensor, other: Tensor | None = None, mat2: Tensor | None = None) -> Any:
         return input, other if mat2 is None else mat2
 
     a, b = arguments(*call.args, **call.kwargs)
-    if run.relevant(a) and not run.relevant(b) and b.dim() == 2:
+    if call.name.startswith("r"):  # as Python's operators have it
+        a, b = b, a
+    if _both(run, a, b):
+        return contracted(run, call, [a, b], torch.matmul)
+    if run.relevant(a) and b.dim() == 2:
         return start(run, call, "dense", a, b, None, Dense(transposed=True))
     batch = max(a.dim(), b.dim(), 2) - 2
     outer, inner = ascii_letters[:batch], "XYZ"
@@ -33,23 +36,45 @@ def matmul(run: Interception, call: Call) -> Any:
     return _contract(run, call, [a, b], [letters_a, letters_b], letters_z)
 
 
+def _both(run: Interception, a: Tensor, b: Tensor) -> bool:
+    """Whether a product is one of activations: both operands depend on the samples.
+
+    Values of the samples that count as constants, as attention weights may, are no weights of a layer.
+    """
+    return all(run.relevant(t) or run.constants.is_data(t) for t in (a, b))
+
+
+def baddbmm(run: Interception, call: Call) -> Any:
+    """Sum beta·input + alpha·batch1 @ batch2, as its parts; attention scores are often written so."""
+
+    def arguments(input: Tensor, batch1: Tensor, batch2: Tensor, beta: float = 1, alpha: float = 1) -> Any:
+        return input, batch1, batch2, beta, alpha
+
+    x, one, other, beta, alpha = arguments(*call.args, **call.kwargs)
+    scores = run.perform(torch.mul, run.perform(torch.matmul, one, other), alpha)
+    if beta == 0:  # then whatever lies in the input, NaN included, does not count
+        return scores
+    return run.perform(torch.add, scores, x, alpha=beta)
+
+
 def einsum(run: Interception, call: Call) -> Any:
-    """torch.einsum of one relevant operand, alone or with one constant."""
+    """torch.einsum of one relevant operand, alone or with one constant, or of several."""
     equation, *operands = call.args
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = list(operands[0])
     relevant = [t for t in operands if run.relevant(t)]
-    if not isinstance(equation, str) or len(operands) > 2:
-        run.gap("einsum", "only an equation in letters, of one or two operands, is covered")
-        return plain(run, call, relevant)
     if len(operands) == 1:
         return Exact(keeps_sign=True, slot="share")(run, call)
+    if len(operands) > 2:
+        return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
     parts = _letters(equation, operands)
     if parts is None:
         run.gap("einsum", f"{equation!r} takes a diagonal or broadcasts, which is not covered")
         return plain(run, call, relevant)
     if set("".join(parts[0])) == set(parts[1]):
         return _elementwise(run, operands, *parts)
+    if _both(run, *operands):
+        return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
     return _contract(run, call, operands, *parts)
 
 
@@ -72,8 +97,8 @@ def _contract(run: Interception, call: Call, operands: list[Tensor], letters: li
         pair for t, part in zip(operands, letters, strict=True) for pair in zip(part, t.shape, strict=True)
     ]
     broadcast = any(sizes.setdefault(letter, size) != size for letter, size in pairs)
-    if len(relevant) == 2 or broadcast:
-        run.gap(call.name, _TWO if len(relevant) == 2 else "operands that broadcast are not covered")
+    if broadcast:
+        run.gap(call.name, "operands that broadcast are not covered")
         return plain(run, call, relevant)
     which = 0 if relevant[0] is operands[0] else 1
     x, weight = operands[which], operands[1 - which]
@@ -111,7 +136,9 @@ def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str] | N
 
 TABLE: Mapping[str, Entry] = {
     "matmul": matmul,
+    "rmatmul": matmul,
     "bmm": matmul,
+    "baddbmm": baddbmm,
     "mv": matmul,
     "einsum": einsum,
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_maps import Convolution, Dense
+from relprop.linear_maps import Convolution, Dense, Grouped
 from relprop.operations.ruled import ZeroPadding, plain, start
 from relprop.provenance import Watch
 
@@ -36,6 +36,25 @@ def addmm(run: Interception, call: Call) -> Any:
         run.gap("addmm", "only a constant bias of shape (out,) and alpha = beta = 1 are covered")
         return plain(run, call, [t for t in (bias, x, weight) if run.relevant(t)])
     return start(run, call, "dense", x, weight, bias, Dense(transposed=True))
+
+
+def grouped_mm(run: Interception, call: Call) -> Any:
+    """F.grouped_mm(x, weight, offs=...): rows of x times the matrix of their group, as of experts."""
+
+    def arguments(
+        mat_a: Tensor,
+        mat_b: Tensor,
+        offs: Tensor | None = None,
+        bias: Tensor | None = None,
+        out_dtype: Any = None,
+    ) -> Any:
+        return mat_a, mat_b, offs, bias
+
+    x, weight, ends, bias = arguments(*call.args, **call.kwargs)
+    if x.dim() != 2 or weight.dim() != 3 or ends is None or bias is not None:
+        run.gap(call.name, "only rows (rows, in) times weights (groups, in, out) without bias are covered")
+        return plain(run, call, [t for t in (x, weight, bias) if run.relevant(t)])
+    return start(run, call, "dense", x, weight, None, Grouped(tuple(ends.tolist())))
 
 
 def convolution(dimensions: int) -> Entry:
@@ -141,6 +160,8 @@ def _tuple(value: Numbers, dimensions: int) -> tuple[int, ...]:
 TABLE: Mapping[str, Entry] = {
     "linear": linear,
     "addmm": addmm,
+    "_grouped_mm": grouped_mm,
+    "grouped_mm": grouped_mm,
     **{f"conv{n}d": convolution(n) for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": transposed_convolution(n) for n in (1, 2, 3)},
 }

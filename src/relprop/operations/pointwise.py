@@ -12,7 +12,7 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.operations.chains import attach_secant, attach_to_root, chained, value_at_zero
 from relprop.operations.exact import Exact
-from relprop.provenance import merge_tags
+from relprop.provenance import STATISTIC, merge_tags
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def reciprocal(run: Interception, call: Call) -> Any:
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
         output = attach_to_root(run, call, chain)
-        run.set_tag(output, replace(run.tag(output), gate=call.name))
+        run.set_tag(output, replace(run.tag(output), gate="sigmoid"))
         return output
     tag = run.tag(x)
-    output, slot = run.sink("statistic", call.value(), x, call.name)
-    run.set_tag(output, replace(merge_tags([tag], slot=slot), gate=call.name, pointwise=chain))
+    output, slot = run.sink(STATISTIC, call.value(), x, call.name)
+    run.set_tag(output, replace(merge_tags([tag], slot=slot), gate=STATISTIC, pointwise=chain))
     return output
 
 

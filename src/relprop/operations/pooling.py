@@ -14,7 +14,7 @@ from relprop.intercept import Entry, Interception
 from relprop.linear_operations import Incoming, divide, leftover
 from relprop.operations.exact import Exact
 from relprop.operations.pointwise import clamp
-from relprop.provenance import Applied, merge_tags
+from relprop.provenance import STATISTIC, Applied, merge_tags
 
 MAX_POOL = "max-pool"
 """Kind of these sites, for composites."""
@@ -163,7 +163,7 @@ def variance(run: Interception, call: Call) -> Any:
         None,
         lambda c, direct: (None if c is None else c / 2, direct),
     )
-    run.set_tag(halved, replace(merge_tags([run.tag(x)], nonnegative=True, slot=slot), gate="var"))
+    run.set_tag(halved, replace(merge_tags([run.tag(x)], nonnegative=True, slot=slot), gate=STATISTIC))
     return halved
 
 

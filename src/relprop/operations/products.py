@@ -1,44 +1,109 @@
 """Products and quotients of activations: gates, statistics, and factors that share alike.
 
-A factor that weighs the other one is a gate: a sigmoid or softmax, a statistic such as 1/√variance, or a
-value that is broadcast against the other factor, as in squeeze-and-excitation. The signal takes all.
-Factors of which neither is a gate get half each. A composite may decide otherwise.
+A factor that weighs the other one is a gate: a sigmoid or softmax, a value that is broadcast against the
+other factor, as in squeeze-and-excitation, or what an activation function made against what none did, as in
+gated feed-forward layers. The signal takes all. Factors of which neither is a gate get half each. A composite
+may decide otherwise. A statistic, such as 1/√variance, is a constant whatever it decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attach import attach_with_slots
+from relprop.attach import attach, attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
-from relprop.provenance import Applied, merge_tags
+from relprop.provenance import STATISTIC, Applied, empty_slot, merge_tags
 
 PRODUCT = "product"
 """Kind of these sites, for composites."""
 
+# tanh is none: what it bounds is a signal as a rule, as in recurrent networks.
+_ACTIVATIONS = frozenset(
+    (
+        *("relu", "leaky_relu", "prelu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu"),
+        *("hardswish", "sigmoid", "erf", "softplus"),
+    )
+)
+
 
 def product(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
-    """a·b of relevant factors."""
+    """a·b of relevant factors, element by element."""
     chain = chained(run, call, [a, b], begin=True)
     if chain is not None:
         return attach_to_root(run, call, chain)
     tags = run.tag(a), run.tag(b)
-    rule = run.choose(run.site(call, PRODUCT, max(tag.depth for tag in tags)))
-    gate = _gate(run, a, b)
-    if rule is None or gate is None:
-        rule = Uniform() if gate is None else SignalTakesAll()
+    factors = weighed(run, call, [a, b], _gate(run, a, b))
+    output, slots = torch.mul(*factors), [run.slot(t) for t in factors if run.relevant(t)]
+    slot = None
+    if slots and all(slot is not None for slot in slots):
+        shapes = [t.shape for t in factors if run.relevant(t)]
+        (slot,) = attach(
+            [empty_slot(output)],
+            [slot for slot in slots if slot is not None],
+            lambda direct: tuple(direct.sum_to_size(shape) for shape in shapes),
+        )
+    nonnegative = all(tag.nonnegative for tag in tags)
+    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
+    return output
+
+
+def contracted(
+    run: Interception, call: Call, operands: Sequence[Tensor], multiply: Callable[..., Any]
+) -> Any:
+    """A product of relevant factors that is summed over, as of matrices. A gate is known by its tag.
+
+    Args:
+        run: the run.
+        call: of the product.
+        operands: the factors; some may be constants.
+        multiply: from the factors to the product.
+    """
+    relevant = [t for t in operands if run.relevant(t)]
+    gates = [t for t in relevant if run.tag(t).gate]
+    gate = gates[0] if len(gates) == 1 and len(relevant) == 2 else None
+    tags = [run.tag(t) for t in relevant]
+    factors = iter(weighed(run, call, relevant, gate))
+    output = multiply(*(next(factors) if run.relevant(t) else t for t in operands))
+    run.set_tag(output, replace(merge_tags(tags, nonnegative=_nonnegative(run, operands)), gate=""))
+    return output
+
+
+def weighed(run: Interception, call: Call, factors: Sequence[Tensor], gate: Tensor | None) -> list[Tensor]:
+    """What stands for the factors of a product, so that its plain gradient is as the rule says.
+
+    A gate of which the signal takes all is a constant; n factors that share alike get 1/n of the coefficient.
+    """
+    if len(factors) == 1:
+        return list(factors)
+    rule = run.choose(run.site(call, PRODUCT, max(run.tag(t).depth for t in factors)))
+    statistic = gate is not None and run.tag(gate).gate == STATISTIC
+    if gate is None:
+        rule = Uniform()
+    elif rule is None or statistic:
+        rule = SignalTakesAll()
     run.applied.append(Applied(run.modules.path, call.name, rule))
     if isinstance(rule, Uniform):
-        return _uniform(run, call, a, b)
-    signal, weight = (b, a) if gate is a else (a, b)
-    # Out of place, so that a gate may be the tensor that is overwritten.
-    return Exact(slot="pass")(run, Call(call.name, torch.mul, (signal, weight.detach()), {}, False))
+        return [part_of(run, t, 1 / len(factors)) for t in factors]
+    return [t.detach() if t is gate else t for t in factors]
+
+
+def part_of(run: Interception, tensor: Tensor, part: float) -> Tensor:
+    """The tensor, with this part of the relevance that comes to it."""
+    tag, slot = run.tag(tensor), run.slot(tensor)
+
+    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if arrived is None else arrived * part for arrived in (c, direct))
+
+    output, slot = attach_with_slot(tensor.detach(), tensor, slot, backward)
+    run.set_tag(output, replace(tag, slot=slot, origin=None, pointwise=None))
+    return output
 
 
 def quotient(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
@@ -52,38 +117,26 @@ def quotient(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
 
 def _gate(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
     """Which of two factors weighs the other one; None if neither does, or both do."""
+    statistics = run.tag(a).gate == STATISTIC, run.tag(b).gate == STATISTIC
     weighs = bool(run.tag(a).gate), bool(run.tag(b).gate)
-    if weighs[0] != weighs[1]:
-        return a if weighs[0] else b
+    activated = _activated(run, a), _activated(run, b)
+    for of_a, of_b in (statistics, weighs):
+        if of_a != of_b:
+            return a if of_a else b
     if a.numel() != b.numel():
         return a if a.numel() < b.numel() else b
+    if activated[0] != activated[1]:
+        return a if activated[0] else b
     return None
 
 
-def _uniform(run: Interception, call: Call, a: Tensor, b: Tensor) -> Tensor:
-    """Half of the relevance to each factor."""
-    slots = [run.slot(a), run.slot(b)]
-    tags, shapes = (run.tag(a), run.tag(b)), (a.shape, b.shape)
-    value, kept_a, kept_b = call.value(), run.keep(a), run.keep(b)
+def _activated(run: Interception, tensor: Tensor) -> bool:
+    chain = run.tag(tensor).pointwise
+    return chain is not None and not chain.names.isdisjoint(_ACTIVATIONS)
 
-    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        to_factors: list[Tensor | None] = [None, None]
-        if c is not None:
-            to_factors = [
-                (c * other.value).sum_to_size(shape) / 2
-                for other, shape in zip((kept_b, kept_a), shapes, strict=True)
-            ]
-        to_slots = [
-            None if direct is None else (direct / 2).sum_to_size(shape)
-            for shape, slot in zip(shapes, slots, strict=True)
-            if slot is not None
-        ]
-        return (*to_factors, *to_slots)
 
-    output, slot = attach_with_slots(value, [a, b], slots, backward)
-    nonnegative = all(tag.nonnegative for tag in tags)
-    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
-    return output
+def _nonnegative(run: Interception, operands: Sequence[Tensor]) -> bool:
+    return all(run.tag(t).nonnegative if run.relevant(t) else bool((t >= 0).all()) for t in operands)
 
 
 def addcmul(run: Interception, call: Call) -> Any:

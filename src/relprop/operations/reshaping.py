@@ -54,7 +54,7 @@ def join(run: Interception, call: Call) -> Any:
     """cat, stack and their like. What lands on a constant among the parts is absorbed."""
     tensors, *rest = call.args or (call.kwargs["tensors"],)
     dtype = next(t.dtype for t in tensors if run.relevant(t))
-    joined = [t if run.relevant(t) else run.source(t.to(dtype), call.name) for t in tensors]
+    joined = [t if run.relevant(t) else run.source(call.own(t), call.name, dtype) for t in tensors]
     kwargs = {key: value for key, value in call.kwargs.items() if key != "tensors"}
     return Exact(keeps_sign=True, slot="same")(run, replace(call, args=(joined, *rest), kwargs=kwargs))
 

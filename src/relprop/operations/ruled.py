@@ -101,7 +101,7 @@ def start(
         run.gap(call.name, problem, acceptable)
         return plain(run, call, operands)
     run.applied.append(Applied(site.path, call.name, rule))
-    weight = own_weight = call.parameter(weight)
+    weight = own_weight = call.own(weight)
     if run.parameters is not None:
         run.parameters.meet(own_weight)
     value, before = call.value(), run.tag(x).origin
