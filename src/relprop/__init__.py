@@ -14,6 +14,7 @@ from relprop.errors import (
 )
 from relprop.explain import explain, propagating
 from relprop.explanation import Explanation
+from relprop.generation import Generation, explain_generation
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.ledger import Ledger
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
@@ -47,6 +48,7 @@ __all__ = [
     "FileError",
     "Flat",
     "Gamma",
+    "Generation",
     "InputError",
     "Ledger",
     "LogOdds",
@@ -68,6 +70,7 @@ __all__ = [
     "coverage",
     "dense",
     "explain",
+    "explain_generation",
     "feed_forward",
     "load",
     "load_explanation",

@@ -19,7 +19,13 @@ from relprop.errors import CoverageError, InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.gaps import coverage_message
 from relprop.inner import Condition, InnerValues, Start, outputs_of
-from relprop.inputs import naming_inputs, never_looked_up, put_stand_ins, require_evaluation_mode
+from relprop.inputs import (
+    naming_inputs,
+    never_looked_up,
+    put_stand_ins,
+    require_evaluation_mode,
+    without_cache,
+)
 from relprop.intercept import Interception, intercepting
 from relprop.names import canonical_name
 from relprop.operations import TABLE
@@ -54,12 +60,14 @@ def explain(
     parameters: Collection[str] | str = (),
     accept: Accepted = (),
     per_operation: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     **arguments: Any,
 ) -> Explanation | list[Explanation]:
     """Explain which parts of the inputs made the model decide as it did, by layer-wise relevance propagation.
 
-    The model is used as it is and left as it was. Its floating-point tensor arguments are explained, all
-    others are passed on.
+    The model is used as it is and left as it was. Its floating-point tensor arguments are explained, and
+    integers that it looks up in an embedding, such as the tokens of a text, of which each gets one number;
+    all others are passed on.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
@@ -84,6 +92,7 @@ def explain(
         accept: operations without an entry in the table whose plain gradient is to be taken, by function or
             name.
         per_operation: whether the ledger also keeps books for each operation.
+        progress: called after each of several targets with how many are done, and how many there are.
         arguments: the model's keyword arguments. One with the name of an argument above cannot be given this
             way; wrap the model in a function.
 
@@ -107,7 +116,8 @@ def explain(
         inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
         collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
         run = _interception(composite, accept, per_operation, inner_values=inner, parameters=collected)
-        explanations = _explained(run, composite, name, model, inputs, arguments, goals)
+        arguments = without_cache(model, len(inputs), arguments)
+        explanations = _explained(run, composite, name, model, inputs, arguments, goals, progress)
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
@@ -135,6 +145,7 @@ def _explained(
     inputs: tuple[Any, ...],
     arguments: dict[str, Any],
     goals: Sequence[Target],
+    progress: Callable[[int, int], None] | None,
 ) -> list[Explanation]:
     """One forward, and a backward for each target."""
     inner, parameters = run.inner_values, run.parameters
@@ -165,6 +176,8 @@ def _explained(
             with retaining(not last):
                 relevance = run.relevance(scores, seed, retain=not last)
             explanations.append(forward.explanation(relevance, goal, values, scores, run))
+            if progress is not None:
+                progress(number, len(goals))
     return explanations
 
 

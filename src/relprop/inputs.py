@@ -75,6 +75,17 @@ def put_stand_ins(
     return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
 
 
+def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with `use_cache=False` where the model takes it and nothing was said of it.
+
+    A language model's cache is for writing on; here it would only hold what was computed.
+    """
+    if not isinstance(model, nn.Module) or "use_cache" in arguments:
+        return arguments
+    names = list(inspect.signature(model.forward).parameters)
+    return arguments | {"use_cache": False} if "use_cache" in names[positional:] else arguments
+
+
 def _require_fitting_masks(given: dict[str, Any]) -> None:
     """Refuse an attention mask that says of other tokens than there are which of them count."""
     for prefix in ("", "decoder_"):

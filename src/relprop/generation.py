@@ -1,0 +1,184 @@
+"""Generated text explained: which tokens before it made the model write each token, as a matrix."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.errors import InputError, ModelError
+from relprop.explain import explain
+from relprop.explanation import Explanation
+from relprop.rule_choice import Rules
+from relprop.structured_targets import At
+from relprop.targets import Logit, TargetLike
+
+Progress = Callable[[int, int], None]
+"""Called with how many targets are done, and how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """A continuation of a prompt, explained token by token.
+
+    Attributes:
+        relevance: (generated, tokens): row i has the relevance of all tokens for generated token i's score;
+            it is zero for that token itself and for what follows it.
+        ids: (tokens,) int64: the prompt, then what was generated. The prompt of encoder-decoder models is the
+            encoder's input followed by the token that the decoder starts with.
+        prompt: how many of the tokens are the prompt.
+        scores: (generated,): what was explained of each generated token.
+        explanations: of the generated tokens, one by one, with their ledgers.
+    """
+
+    relevance: Tensor
+    ids: Tensor
+    prompt: int
+    scores: Tensor
+    explanations: list[Explanation]
+
+    @property
+    def generated(self) -> Tensor:
+        """The generated tokens, (generated,)."""
+        return self.ids[self.prompt :]
+
+    def __repr__(self) -> str:
+        gap = max(float(explanation.ledger.gap.max()) for explanation in self.explanations)
+        return (
+            f"Generation({len(self.scores)} tokens after a prompt of {self.prompt}, rules "
+            f"{self.explanations[0].preset}, ledgers close to {gap:.1e})"
+        )
+
+
+def explain_generation(
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    continuation: Tensor | None = None,
+    max_new_tokens: int = 20,
+    target: Callable[[int], TargetLike] = Logit,
+    rules: Rules = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Generation:
+    """Explain each token of a generated answer, by one forward of the model over prompt and answer.
+
+    Args:
+        model: a language model of the transformers library, or any that takes `input_ids` and returns logits
+            (1, tokens, vocabulary), or an object that has them.
+        input_ids: the prompt, (1, tokens) or (tokens,).
+        attention_mask: of the prompt, of its shape; 0 for padding.
+        continuation: the answer, (generated,) or (1, generated), where it is known. By default the model
+            generates it, taking the likeliest token each time.
+        max_new_tokens: how many tokens to generate at most.
+        target: what is explained of a token, from its id: `relprop.Logit` (its score), `relprop.LogOdds` (its
+            log-odds, as of its probability), `relprop.Contrastive`, `relprop.RunnerUp`, or a function.
+        rules: as for `relprop.explain`.
+        progress: called after each token with how many are done and how many there are.
+        options: others of `relprop.explain`, such as checkpoint; and of the model.
+
+    Raises:
+        InputError: the prompt is no single text, the answer is empty, or what `relprop.explain` refuses.
+        ModelError: the model cannot generate, and no continuation is given.
+    """
+    prompt = _single(input_ids, "input_ids")
+    mask = None if attention_mask is None else _single(attention_mask, "attention_mask")
+    if mask is not None and mask.shape != prompt.shape:
+        raise InputError(
+            f"attention_mask of shape {tuple(mask.shape)} does not fit input_ids of shape "
+            f"{tuple(prompt.shape)}: give a number for each token, 1 where it counts, 0 for padding."
+        )
+    start = _decoder_start(model)
+    if continuation is None:
+        answer = _generated(model, prompt, mask, max_new_tokens, has_decoder=start is not None)
+    else:
+        answer = _single(continuation, "continuation").to(prompt)
+    count = answer.shape[1]
+    arguments: dict[str, Any] = {"input_ids": prompt}
+    if start is None:
+        arguments["input_ids"] = torch.cat([prompt, answer], 1)
+        first = prompt.shape[1] - 1
+        mask = None if mask is None else torch.cat([mask, torch.ones_like(answer)], 1)
+    else:
+        arguments["decoder_input_ids"] = torch.cat([prompt.new_full((1, 1), start), answer], 1)
+        first = 0
+    if mask is not None:
+        arguments["attention_mask"] = mask
+    targets = [At(first + i, target(int(token))) for i, token in enumerate(answer[0])]
+    explanations = explain(model, targets=targets, rules=rules, progress=progress, **arguments, **options)
+    rows = [_row(explanation, arguments) for explanation in explanations]
+    ids = torch.cat([arguments[name] for name in ("input_ids", "decoder_input_ids") if name in arguments], 1)
+    return Generation(
+        relevance=torch.cat(rows),
+        ids=ids[0],
+        prompt=ids.shape[1] - count,
+        scores=torch.cat([explanation.score for explanation in explanations]),
+        explanations=explanations,
+    )
+
+
+def _single(given: Any, name: str) -> Tensor:
+    """One text's tokens as (1, tokens)."""
+    ids: Any = given
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() not in (1, 2):
+        got = f"a {ids.dtype} tensor of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else repr(ids)
+        raise InputError(f"{name}: give integers of shape (1, tokens) or (tokens,), not {got}.")
+    ids = ids if ids.dim() == 2 else ids.unsqueeze(0)
+    if len(ids) != 1:
+        raise InputError(
+            f"{name} of shape {tuple(ids.shape)} has {len(ids)} texts; explain_generation takes one at a "
+            f"time, such as {name}[:1]."
+        )
+    if ids.shape[1] == 0:
+        raise InputError(f"{name} is empty; give at least one token.")
+    tokens: Tensor = ids
+    return tokens
+
+
+def _decoder_start(model: Any) -> int | None:
+    """The token that an encoder-decoder model's answer starts with; None for other models."""
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False):
+        return None
+    for settings in (getattr(model, "generation_config", None), config):
+        start = getattr(settings, "decoder_start_token_id", None)
+        if isinstance(start, int):
+            return start
+    raise ModelError(
+        f"{type(model).__name__} has a decoder, and its config no decoder_start_token_id to start it with; "
+        "set it there, or explain with decoder_input_ids=... and relprop.explain."
+    )
+
+
+def _generated(
+    model: Any, prompt: Tensor, mask: Tensor | None, max_new_tokens: int, *, has_decoder: bool
+) -> Tensor:
+    """What the model writes, (1, generated)."""
+    if not hasattr(model, "generate"):
+        raise ModelError(
+            f"{type(model).__name__} has no method generate; give the answer to explain: continuation=ids."
+        )
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}: give 1 or more.")
+    with torch.no_grad():
+        written: Tensor = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt) if mask is None else mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+    answer = written[:, 1:] if has_decoder else written[:, prompt.shape[1] :]
+    if answer.shape[1] == 0:
+        raise ModelError(f"{type(model).__name__} generated nothing; give the answer: continuation=ids.")
+    return answer
+
+
+def _row(explanation: Explanation, arguments: dict[str, Any]) -> Tensor:
+    """Relevance of all tokens, (1, tokens)."""
+    relevance = explanation.relevance
+    if isinstance(relevance, Tensor):
+        return relevance
+    return torch.cat([relevance[name] for name in arguments if name in relevance], 1)
