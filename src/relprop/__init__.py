@@ -17,6 +17,7 @@ from relprop.explanation import Explanation
 from relprop.generation import Generation, explain_generation
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.ledger import Ledger
+from relprop.models.language import LanguageModel, load_language_model
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.operations import register
 from relprop.presets import PRESETS
@@ -24,6 +25,8 @@ from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.store import load_explanation
 from relprop.structured_targets import At, Part, Region
 from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
+from relprop.text import explain_text
+from relprop.text_explanation import TextExplanation
 from relprop.zoo import load
 
 __version__ = "0.2.0"
@@ -50,6 +53,7 @@ __all__ = [
     "Gamma",
     "Generation",
     "InputError",
+    "LanguageModel",
     "Ledger",
     "LogOdds",
     "Logit",
@@ -61,6 +65,7 @@ __all__ = [
     "RunnerUp",
     "ScoreWarning",
     "SignalTakesAll",
+    "TextExplanation",
     "Uniform",
     "WSquare",
     "Weighted",
@@ -71,9 +76,11 @@ __all__ = [
     "dense",
     "explain",
     "explain_generation",
+    "explain_text",
     "feed_forward",
     "load",
     "load_explanation",
+    "load_language_model",
     "propagating",
     "register",
 ]

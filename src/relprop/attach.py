@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.keeping import a_step
 from relprop.provenance import empty_slot
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
@@ -43,7 +44,7 @@ class Attach(torch.autograd.Function):
         backward = step.backward
         if not _retained.count:
             step.backward = None  # frees the kept values, as autograd does
-        with torch._C.DisableTorchFunction():  # a rule's own calls are not the model's
+        with torch._C.DisableTorchFunction(), a_step():  # a rule's own calls are not the model's
             return (None, *backward(*coefficients))
 
 

@@ -9,7 +9,7 @@ from relprop.baselines import Baseline
 from relprop.bounds import Bounds
 from relprop.errors import RuleError
 from relprop.gaps import Gap
-from relprop.inputs import naming_inputs, put_stand_ins, require_evaluation_mode
+from relprop.inputs import naming_inputs, only_tokens, put_stand_ins, require_evaluation_mode
 from relprop.intercept import Interception, intercepting
 from relprop.operations import FAMILIES, TABLE
 from relprop.rule_choice import Rules, resolve
@@ -107,7 +107,7 @@ def coverage(
         RuleError: rules without meaning.
     """
     require_evaluation_mode(model)
-    name, composite = resolve(model, rules, bounds)
+    name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
     crossings: list[Crossing] = []

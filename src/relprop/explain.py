@@ -13,6 +13,7 @@ from relprop.attach import retaining
 from relprop.baselines import Baseline, explain_by_gradient
 from relprop.bounds import Bounds
 from relprop.calls import map_tensors
+from relprop.checkpointing import Blocks, checkpointing, chosen_blocks
 from relprop.composites import Composite
 from relprop.doubts import warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
 from relprop.errors import CoverageError, InputError, RuleError
@@ -22,6 +23,7 @@ from relprop.inner import Condition, InnerValues, Start, outputs_of
 from relprop.inputs import (
     naming_inputs,
     never_looked_up,
+    only_tokens,
     put_stand_ins,
     require_evaluation_mode,
     without_cache,
@@ -60,6 +62,7 @@ def explain(
     parameters: Collection[str] | str = (),
     accept: Accepted = (),
     per_operation: bool = False,
+    checkpoint: Blocks = (),
     progress: Callable[[int, int], None] | None = None,
     **arguments: Any,
 ) -> Explanation | list[Explanation]:
@@ -76,8 +79,8 @@ def explain(
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
         targets: several targets, which share one forward; the result is a list with an explanation of each.
         rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
-            TOML or JSON file of rules (`relprop.rule_files`). By default "epsilon-gamma-box" where the
-            bounds of the input are known, else "epsilon-plus-flat". Also "gradient-times-input" and
+            TOML or JSON file of rules (`relprop.rule_files`). By default "attnlrp" for tokens,
+            "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat". Also "gradient-times-input" and
             "squared-gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
             channel, or tensors of a sample's shape. Inputs of different bounds need a `ZBox` each, by the
@@ -92,6 +95,8 @@ def explain(
         accept: operations without an entry in the table whose plain gradient is to be taken, by function or
             name.
         per_operation: whether the ledger also keeps books for each operation.
+        checkpoint: modules, by path or glob, whose inner values are let go, and computed again in the
+            backward: "model.layers.*", or model.layers. It saves memory, and costs a forward of them.
         progress: called after each of several targets with how many are done, and how many there are.
         arguments: the model's keyword arguments. One with the name of an argument above cannot be given this
             way; wrap the model in a function.
@@ -104,7 +109,7 @@ def explain(
     """
     require_evaluation_mode(model)
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: compiled calls cannot be seen
-    name, composite = resolve(model, rules, bounds)
+    name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     goals = _goals(target, targets)
     if isinstance(composite, Baseline):
         if record or conditions or start or parameters:
@@ -117,7 +122,8 @@ def explain(
         collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
         run = _interception(composite, accept, per_operation, inner_values=inner, parameters=collected)
         arguments = without_cache(model, len(inputs), arguments)
-        explanations = _explained(run, composite, name, model, inputs, arguments, goals, progress)
+        with checkpointing(run, chosen_blocks(model, checkpoint)):
+            explanations = _explained(run, composite, name, model, inputs, arguments, goals, progress)
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)

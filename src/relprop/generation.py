@@ -90,7 +90,7 @@ def explain_generation(
             f"attention_mask of shape {tuple(mask.shape)} does not fit input_ids of shape "
             f"{tuple(prompt.shape)}: give a number for each token, 1 where it counts, 0 for padding."
         )
-    start = _decoder_start(model)
+    start = decoder_start(model)
     if continuation is None:
         answer = _generated(model, prompt, mask, max_new_tokens, has_decoder=start is not None)
     else:
@@ -137,7 +137,7 @@ def _single(given: Any, name: str) -> Tensor:
     return tokens
 
 
-def _decoder_start(model: Any) -> int | None:
+def decoder_start(model: Any) -> int | None:
     """The token that an encoder-decoder model's answer starts with; None for other models."""
     config = getattr(model, "config", None)
     if not getattr(config, "is_encoder_decoder", False):

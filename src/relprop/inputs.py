@@ -122,6 +122,12 @@ def _remedy(values: list[Any]) -> str:
     return ""
 
 
+def only_tokens(inputs: tuple[Any, ...], arguments: Mapping[str, Any]) -> bool:
+    """Whether there are integers among the arguments that may be explained, and no floating-point tensor."""
+    given = [("", value) for value in inputs] + list(arguments.items())
+    return any(may_be_ids(*each) for each in given) and not any(_is_explained(value) for _, value in given)
+
+
 def _is_explained(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -210,6 +216,11 @@ def naming_inputs(
     except RelpropError:
         raise
     except Exception as error:
+        if "FlexAttention" in str(error):
+            raise ModelError(
+                "the model uses flex attention, of which torch has no gradient on the CPU. Load it with "
+                "attn_implementation='sdpa', or what it calls that; or explain it on a GPU."
+            ) from error
         if explained is not None and not explained():
             raise never_looked_up(shapes, error) from error
         called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())

@@ -7,7 +7,6 @@ in-place operations must not destroy, the ledger, and the gaps: operations that 
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +21,7 @@ from relprop.calls import Call, tensors_in, without_parameters
 from relprop.constants import Constants
 from relprop.errors import CoverageError, InputError, ModelError
 from relprop.gaps import REASONS, UNSEEN, Gap, coverage_message, disconnected_message, out_of_sight
-from relprop.keeping import Keeper, Kept
+from relprop.keeping import Keeper, Kept, saved_value
 from relprop.leaves import Leaf, Leaves
 from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
@@ -32,6 +31,7 @@ from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
 from relprop.tokens import Ids, TokenIds
 
 if TYPE_CHECKING:
+    from relprop.checkpointing import Block
     from relprop.inner import InnerValues
     from relprop.parameters import ParameterRelevance
 
@@ -86,8 +86,12 @@ class Interception(TorchFunctionMode):
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.constants = Constants()
         self._ids = TokenIds()
+        self._propagating = False
         self._keeper = Keeper()
         self._leaves = Leaves()
+        # What checkpointing does: see `checkpointing`.
+        self.block: Block | None = None
+        self.computed_again: Block | None = None
         # Constants, buffers of the model perhaps, that became relevant by being written to.
         self._written: list[Tensor] = []
 
@@ -125,7 +129,12 @@ class Interception(TorchFunctionMode):
 
         Clippable: or, behind a ReLU, what the ReLU makes of it (see `Kept`).
         """
-        return self._keeper.keep(tensor, clippable=clippable)
+        kept = self._keeper.keep(tensor, clippable=clippable)
+        return kept if self.block is None else self.block.keep(kept)
+
+    def keep_constant(self, tensor: Tensor) -> Kept:
+        """Keep the present value of a constant, such as a weight, which stays where it is anyway."""
+        return self._keeper.keep(tensor)
 
     def native(self, call: Call) -> Any:
         """Run a call as it is, recorded by autograd; kept values survive if it works in place."""
@@ -152,12 +161,12 @@ class Interception(TorchFunctionMode):
     def source(self, constant: Tensor, operation: str, dtype: torch.dtype | None = None) -> Tensor:
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
         value = constant.detach().to(dtype or constant.dtype, copy=True)
-        stand_in, slot = self.sink(self.sink_of(constant), value, self._leaves.anchor, operation)
+        stand_in, slot = self.sink(self.sink_of(constant), value, operation)
         self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot))
         return stand_in
 
-    def sink(self, name: str, value: Tensor, root: Tensor, operation: str) -> tuple[Tensor, Tensor | None]:
-        """Attach a value, and a slot if there are any, so that what arrives there is absorbed."""
+    def sink(self, name: str, value: Tensor, operation: str) -> tuple[Tensor, Tensor | None]:
+        """Return a value, and a slot if there are any, as an end of the way: what arrives is absorbed."""
         path, kept = self.modules.path, self.keep(value)
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
@@ -167,7 +176,7 @@ class Interception(TorchFunctionMode):
             return (None,)
 
         values = [value] if self.slots == "none" else [value, empty_slot(value)]
-        output, *slot = attach(values, [root], backward)
+        output, *slot = attach(values, [self._leaves.anchor], backward)
         return output, slot[0] if slot else None
 
     def gap(self, operation: str, reason: str = Gap.reason, acceptable: bool = True) -> None:
@@ -205,6 +214,10 @@ class Interception(TorchFunctionMode):
 
     def _explain_embedding(self, ids: Ids, value: Tensor) -> Tensor:
         """Explain what was looked up for ids."""
+        if self._propagating:  # in a part of the model that runs again; its values alone are wanted
+            again = value.detach().clone().requires_grad_()
+            self.set_tag(again, Tag(nonnegative=bool((value >= 0).all())))
+            return again
         shape = self._ids.shape_of(ids.name)
         if len(self._leaves) and shape[0] != self.ledger.samples:
             raise InputError(
@@ -243,7 +256,7 @@ class Interception(TorchFunctionMode):
             ModelError: the scores do not depend on the inputs.
         """
         self._require_covered(scores)
-        variables = self._leaves.variables
+        variables, self._propagating = self._leaves.variables, True
         # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
         found = torch.autograd.graph._engine_run_backward(
             (scores,),
@@ -286,7 +299,7 @@ class Interception(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if active_runs.stack and active_runs.stack[-1] is not self:
+        if active_runs.stack and not self.is_active():
             return function(*args, **kwargs)  # a nested run's
         tensors = list(tensors_in((args, kwargs)))
         tracked = [(t, self._is_constant(t)) for t in tensors if t.requires_grad]
@@ -407,6 +420,24 @@ class Interception(TorchFunctionMode):
         # Other leaves are parameters in all but name, and so is what was computed of them.
         return tensor.is_leaf or not self._leaves.reached_by(tensor)
 
+    def is_active(self) -> bool:
+        """Whether the calls that are made in this thread are this run's."""
+        return bool(active_runs.stack) and active_runs.stack[-1] is self
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """See the model's calls from within a backward, which may be out of sight or in another thread."""
+        with torch._C._EnableTorchFunction():
+            if self.is_active():
+                yield
+                return
+            active_runs.stack.append(self)
+            try:
+                with self, torch.autograd.graph.saved_tensors_hooks(self.keep, saved_value):
+                    yield
+            finally:
+                active_runs.stack.pop()
+
     def restore(self) -> None:
         """Take tensors that the model keeps, and wrote to, off the graph."""
         if self.inner_values is not None:
@@ -423,17 +454,13 @@ class Interception(TorchFunctionMode):
 @contextmanager
 def intercepting(interception: Interception) -> Iterator[Interception]:
     """Intercept torch calls in this thread while the context is open, with gradients enabled."""
-
-    def active() -> bool:
-        return bool(active_runs.stack) and active_runs.stack[-1] is interception
-
     with (
-        follow_modules(interception.modules, active, interception.after_module),
+        follow_modules(interception.modules, interception.is_active, interception.after_module),
         torch.inference_mode(mode=False),
         torch.enable_grad(),
         uncompiled(),
         # What autograd itself saves survives in-place operations in the same way.
-        torch.autograd.graph.saved_tensors_hooks(interception.keep, attrgetter("value")),
+        torch.autograd.graph.saved_tensors_hooks(interception.keep, saved_value),
     ):
         active_runs.stack.append(interception)
         try:

@@ -5,8 +5,12 @@ max(0, z), which autograd keeps anyway, does in its place: a `Kept` that is `cli
 go.
 """
 
+import threading
 import weakref
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -75,6 +79,69 @@ class Kept:
     @property
     def _intact(self) -> bool:
         return _version(self._tensor) == self._version
+
+
+class Dropped(Protocol):
+    """Where values are that were let go, to be computed again."""
+
+    def take(self, number: int) -> Kept:
+        """Give back the value of a place, once in a backward."""
+
+
+class Place(Kept):
+    """Stands for a kept value that was let go. It is asked for where it is needed, and let go after that."""
+
+    __slots__ = ("_found", "_number", "_owner")
+
+    def __init__(self, owner: Dropped, number: int) -> None:
+        self.clippable = False
+        self._owner, self._number = owner, number
+        self._found: Kept | None = None
+
+    @property
+    def value(self) -> Tensor:
+        return self._there().value
+
+    @property
+    def clipped(self) -> bool:  # type: ignore[override]
+        return self._there().clipped
+
+    def or_value(self, tensor: Tensor) -> Tensor:
+        return self._there().or_value(tensor)
+
+    def _there(self) -> Kept:
+        if self._found is None:
+            self._found = self._owner.take(self._number)
+            _asked_for.places.append(self)
+        return self._found
+
+
+class _AskedFor(threading.local):
+    """The places that the present step of a backward has asked for."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+
+
+_asked_for = _AskedFor()
+
+
+@contextmanager
+def a_step() -> Iterator[None]:
+    """One step of a backward: what it asked for is let go at its end."""
+    outer, _asked_for.places = _asked_for.places, []
+    try:
+        yield
+    finally:
+        for place in _asked_for.places:
+            place._found = None
+        _asked_for.places = outer
+
+
+def saved_value(kept: Kept) -> Tensor:
+    """The value of what autograd saved."""
+    with a_step():
+        return kept.value
 
 
 class Keeper:

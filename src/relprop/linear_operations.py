@@ -164,7 +164,9 @@ class Rule(Protocol):
     """How relevance crosses a linear operation.
 
     Any callable of this form can be used, with `puts_relevance`. One that says in an attribute
-    `looks_everywhere` that outputs without relevance do not matter to it (False) saves memory behind a ReLU.
+    `looks_everywhere` that outputs without relevance do not matter to it (False) saves memory behind a ReLU;
+    one that says in `needs_values` that it looks neither at x nor at z, while it gets a coefficient alone,
+    (False) saves the memory of both.
     """
 
     @property
@@ -203,8 +205,13 @@ def divide(R: Tensor, denominator: Tensor) -> Tensor:
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
-    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask."""
-    return torch.where(c == 0, 0, c * constant)
+    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask.
+
+    Masks of finite numbers count 0 too. Behind a softmax their coefficients are 0 or, where all is hidden,
+    sum to 0; products with the largest numbers would drown all others in rounding errors.
+    """
+    hides = torch.as_tensor(constant) <= torch.finfo(c.dtype).min / 4
+    return torch.where((c == 0) | hides.to(c.device), 0, c * constant)
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ PRESETS: Mapping[str, Composite] = MappingProxyType(
 
 DEFAULT = "epsilon-gamma-box"
 DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"
+DEFAULT_FOR_TOKENS = "attnlrp"
 
 
 def preset(name: str) -> Composite:

@@ -13,7 +13,7 @@ from relprop.errors import RuleError, did_you_mean
 from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.linear_operations import PrintedRule
 from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
-from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS
+from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.sources import PRESET_SOURCES, REFERENCES
 
@@ -95,6 +95,7 @@ def default_for(name: str) -> str:
     """When a preset is taken without being asked for, in words; "" for most."""
     return {
         DEFAULT: "the default where the bounds of the input are known",
+        DEFAULT_FOR_TOKENS: "the default for the tokens of a text",
         DEFAULT_WITHOUT_BOUNDS: "the default where the bounds of the input are not known",
     }.get(name, "")
 

@@ -10,7 +10,7 @@ from relprop.composites import Composite, Where
 from relprop.errors import RuleError
 from relprop.linear_operations import Rule
 from relprop.nonlinear_rules import NonlinearRule
-from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
+from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
 from relprop.rule_files import is_rule_file, read_rules, rule_from_text
 
 Rules = str | Path | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
@@ -18,8 +18,16 @@ Rules = str | Path | Composite | Baseline | Iterable[tuple[Where, Rule | Nonline
 rule for everything, or None for what fits."""
 
 
-def resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Composite | Baseline]:
+def resolve(
+    model: Any, rules: Rules, bounds: Bounds | None, *, of_tokens: bool = False
+) -> tuple[str, Composite | Baseline]:
     """Return the rules' name and the composite, with bounds where it needs them.
+
+    Args:
+        model: which may be known to have bounds.
+        rules: what the user gave.
+        bounds: likewise.
+        of_tokens: whether integers are explained, and nothing else.
 
     Raises:
         RuleError: there are no such rules, or a box rule has no bounds.
@@ -28,6 +36,7 @@ def resolve(model: Any, rules: Rules, bounds: Bounds | None) -> tuple[str, Compo
     rules = str(rules) if isinstance(rules, Path) else rules
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
+        rules = DEFAULT_FOR_TOKENS if of_tokens else rules
     name = rules if isinstance(rules, str) else str(rules) if isinstance(rules, Rule) else "composite"
     if isinstance(rules, Baseline):
         return next((known for known, b in BASELINES.items() if b == rules), repr(rules)), rules

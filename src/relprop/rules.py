@@ -65,6 +65,11 @@ class _SharingRule(PrintedRule):
         """Whether outputs without relevance matter to the rule."""
         return False
 
+    @property
+    def needs_values(self) -> bool:
+        """Whether the rule looks at the values of input or output, beside relevance and weights."""
+        return True
+
     def _share_out(
         self, op: LinearOperation, R: Tensor, part: Tensor, share: Tensor | None, send: Send
     ) -> Propagated:
@@ -133,6 +138,10 @@ class Epsilon(_SharingRule):
     @property
     def looks_everywhere(self) -> bool:
         return self.of == "rms"
+
+    @property
+    def needs_values(self) -> bool:
+        return self.epsilon > 0 or self.bias == "ignore"
 
     def _stabiliser(self, z: Tensor) -> Tensor:
         """ε·sgn(z), with sgn(0) = 1."""

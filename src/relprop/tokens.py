@@ -68,7 +68,7 @@ _VALUES: Mapping[str, tuple[int | str, ...]] = MappingProxyType(
     {
         "cat": (0, "tensors"),
         "stack": (0, "tensors"),
-        "where": (1, 2, "input", "other"),
+        "where": (0, 1, 2, "input", "other"),  # as a function and as a method
         "masked_fill": (2, "value"),
         "pad": (3, "value"),
         "setitem": (2,),
@@ -142,7 +142,8 @@ class TokenIds:
     def follow(self, name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run a call, and know of its results what is known of its operands."""
         known = next((ids for t in tensors_in((args, kwargs)) if (ids := self.find(t)) is not None), None)
-        if known is None or name not in _FOLLOWED:
+        looks_up = any(t.is_floating_point() for t in tensors_in((args, kwargs)))
+        if known is None or looks_up or name not in _FOLLOWED:
             return function(*args, **kwargs)
         written = args[0] if name in _WRITING else None
         positions = known.positions if name in _CONVERTING else self._positions(name, function, args, kwargs)
@@ -182,6 +183,8 @@ class TokenIds:
 
     def _position_or_none(self, value: Any) -> Any:
         """Positions in the place of ids, and -1 in that of other integers, which stand for no element."""
+        if isinstance(value, Tensor) and value.dtype == torch.bool:
+            return value
         if isinstance(value, Tensor):
             ids = self.find(value)
             return torch.full_like(value, -1, dtype=torch.int64) if ids is None else ids.positions

@@ -8,6 +8,7 @@ import relprop
 from relprop.cli.coverage import coverage
 from relprop.cli.explain import explain
 from relprop.cli.rules import rules
+from relprop.cli.text import text
 from relprop.cli.train import train
 from relprop.cli.tutorial import tutorial
 
@@ -24,6 +25,7 @@ app.command()(explain)
 app.command()(train)
 app.command()(rules)
 app.command()(coverage)
+app.command()(text)
 
 
 def _print_version(wanted: bool) -> None:

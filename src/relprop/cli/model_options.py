@@ -1,13 +1,13 @@
 """What commands that take a model share: how the model, what belongs to it, and the rules are named."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from relprop.errors import FileError, InputError
 from relprop.models import FORMS, RANDOM, Model, resolve
-from relprop.presets import DEFAULT
+from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS
 
 ModelName = Annotated[str, typer.Argument(help=f"The model: {FORMS}.", show_default=False)]
 
@@ -55,15 +55,19 @@ Std = Annotated[
     ),
 ]
 
-Rules = Annotated[
-    str | None,
-    typer.Option(
+
+def _rules(default: str) -> Any:
+    return typer.Option(
         help="The preset of rules, such as deep-taylor, a rule, such as 'Gamma(0.25)', or a TOML or JSON "
         "file of rules.",
         metavar="RULES",
-        show_default=DEFAULT,
-    ),
-]
+        show_default=default,
+    )
+
+
+Rules = Annotated[str | None, _rules(DEFAULT)]
+
+RulesForTokens = Annotated[str | None, _rules(DEFAULT_FOR_TOKENS)]
 
 
 def named_model(

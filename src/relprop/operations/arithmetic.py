@@ -192,7 +192,7 @@ def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: 
     """factor·x + constant: the constant absorbs its part, in a sink of the ledger."""
     tag = run.tag(x)
     path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
-    value, kept = call.value(), run.keep(constant)
+    value, kept = call.value(), run.keep_constant(constant)
 
     def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
         to_x = None

@@ -57,10 +57,10 @@ def fused(run: Interception, call: Call, query: Tensor, key: Tensor, value: Tens
     tags = [run.tag(t) for t, is_relevant in zip(operands, relevant, strict=True) if is_relevant]
     depth = max(tag.depth for tag in tags)
     rule = run.choose(run.site(call, PRODUCT, depth))
-    if rule is None or not any(relevant[:2]):
-        rule = SignalTakesAll()
-    elif not relevant[2]:
+    if not relevant[2]:
         rule = Uniform()  # the weights are all that depends on the input
+    elif rule is None or not any(relevant[:2]):
+        rule = SignalTakesAll()
     run.applied.append(Applied(run.modules.path, call.name, rule))
     if isinstance(rule, Uniform):
         output = kernel(*_sharing(run, call, operands, relevant))

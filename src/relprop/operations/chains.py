@@ -4,6 +4,7 @@ A chain such as `x * sigmoid(x)` is one function of its root x: what autograd wo
 product of two relevant factors for one, is replaced by the secant from the root to the end of the chain.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -65,7 +66,7 @@ def attach_to_root(
         clamps: whether the last call makes a gate of what is not 0 at 0.
     """
     at_zero, slope = _expanded_at_zero(chain, dtype=chain.x.dtype)
-    output, slot = attach_secant(run, call, chain.x, call.value(), at_zero, slope, chain.watches)
+    output, slot = attach_secant(run, call, chain.x, chain.function, at_zero, slope, chain.watches)
     merged = merge_tags([run.tag(chain.x)], nonnegative=nonnegative, slot=slot)
     shifted = isinstance(at_zero, Tensor) or at_zero != 0
     gate = call.name if clamps and shifted else ""
@@ -77,28 +78,32 @@ def attach_secant(
     run: Interception,
     call: Call,
     x: Tensor,
-    value: Tensor,
+    function: Callable[[Tensor], Tensor],
     at_zero: Tensor | float,
     slope: Tensor | float,
     watches: tuple[Watch, ...] = (),
 ) -> tuple[Tensor, Tensor | None]:
-    """Give a value f(x) the secant from (0, f(0)) to (x, f(x)) for a backward; return also its slot.
+    """Give a call's value f(x) the secant from (0, f(0)) to (x, f(x)) for a backward; return also its slot.
+
+    For the backward f(x) is computed again, which takes less than keeping it does.
 
     Args:
         run: the run.
-        call: that made the value.
+        call: that makes the value.
         x: the operand, or the root of a chain.
-        value: f(x).
+        function: f.
         at_zero: f(0), which absorbs its part.
         slope: f'(0).
         watches: of values that are passed by.
     """
     name, path = call.name, run.modules.path
-    kept_x, kept_y = run.keep(x), run.keep(value)
+    value, kept_x = call.value(), run.keep(x)
     passes = not isinstance(at_zero, Tensor) and at_zero == 0
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        x, y = kept_x.value, kept_y.value
+        x = kept_x.value
+        with torch.no_grad():
+            y = function(x)
         for watch in watches:
             c, direct = watch(c, direct, y)
         if c is None:

@@ -84,8 +84,10 @@ def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], 
     for t, part in zip(operands, letters, strict=True):
         sizes = dict(zip(part, t.shape, strict=True))
         order = sorted(range(len(part)), key=lambda i: z.index(part[i]))
-        t = run.perform(torch.permute, t, order)
-        aligned.append(run.perform(torch.reshape, t, [sizes.get(letter, 1) for letter in z]))
+        shape = [sizes.get(letter, 1) for letter in z]
+        # Only where it is needed: what is known of a gate does not survive it.
+        t = t if order == sorted(order) else run.perform(torch.permute, t, order)
+        aligned.append(t if list(t.shape) == shape else run.perform(torch.reshape, t, shape))
     return run.perform(torch.mul, *aligned)
 
 

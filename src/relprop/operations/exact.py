@@ -90,7 +90,9 @@ def as_function(run: Interception, call: Call) -> Callable[[Sequence[Tensor]], A
     """The call as a function of its relevant operands, in the order of the arguments."""
     # It must not hold the operands themselves, which hold the graph; constants may be overwritten later.
     function, inplace = call.function, call.inplace and bool(call.args)
-    template = map_tensors(lambda t: _Place() if run.relevant(t) else run.keep(t), (call.args, call.kwargs))
+    template = map_tensors(
+        lambda t: _Place() if run.relevant(t) else run.keep_constant(t), (call.args, call.kwargs)
+    )
     if inplace and isinstance(call.args[0], Tensor) and not run.relevant(call.args[0]):
         template = ([call.args[0].detach().clone(), *template[0][1:]], template[1])
 

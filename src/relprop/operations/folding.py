@@ -75,8 +75,8 @@ def fold(
     folded = replace(
         origin,
         weight=weight,
-        kept_weight=run.keep(weight),
-        kept_bias=None if bias is None else run.keep(bias),
+        kept_weight=run.keep_constant(weight),
+        kept_bias=None if bias is None else run.keep_constant(bias),
         factor=1.0,
     )
     return attach_rule(run, folded, value)
@@ -132,8 +132,16 @@ def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | Non
     shape = torch.broadcast_shapes(constant.shape, where.shape)  # type: ignore[no-untyped-call]
     if shape != where.shape or not bool(constant.isfinite().all()):
         return None
-    full = constant.detach().expand(shape)
-    values = full.new_zeros(len(outputs)).index_put_((where.reshape(-1),), full.reshape(-1))
+    constant = constant.detach().reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
+    # First where it has values of its own: most constants that are not one for each output fail there.
+    own = where[tuple(slice(None) if size > 1 else slice(1) for size in constant.shape)]
+    if own.numel() < where.numel() and _values_by_output(constant, own, len(outputs)) is None:
+        return None
+    return _values_by_output(constant.expand(shape), where, len(outputs))
+
+
+def _values_by_output(full: Tensor, where: Tensor, outputs: int) -> Tensor | None:
+    values = full.new_zeros(outputs).index_put_((where.reshape(-1),), full.reshape(-1))
     return values if torch.equal(values[where], full) else None
 
 

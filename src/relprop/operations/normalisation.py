@@ -87,8 +87,8 @@ def _alone(run: Interception, call: Call, x: Tensor, scale: Tensor, shift: Tenso
             x=x,
             version=x._version,
             weight=scale,
-            kept_weight=run.keep(scale),
-            kept_bias=run.keep(aligned_shift),
+            kept_weight=run.keep_constant(scale),
+            kept_bias=run.keep_constant(aligned_shift),
             map=Scaling(),
             rule=rule,
             path=path,
@@ -201,7 +201,7 @@ def _standardised(
     """(x - mean)/√(variance + ε)·weight + bias, over the last dimension of x in the given shape."""
     tag, name, path = run.tag(x), call.name, run.modules.path
     value, kept_x = call.value(), run.keep(x)
-    kept_weight, kept_bias = (None if v is None else run.keep(v) for v in (weight, bias))
+    kept_weight, kept_bias = (None if v is None else run.keep_constant(v) for v in (weight, bias))
 
     def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
         if c is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.operations.chains import attach_secant, attach_to_root, chained, value_at_zero
-from relprop.operations.exact import Exact
+from relprop.operations.exact import Exact, as_function
 from relprop.provenance import STATISTIC, merge_tags
 
 
@@ -41,10 +41,11 @@ class Secant:
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         at_zero = value_at_zero(call, x)
         chain = chained(run, call, [x], begin=at_zero != 0)
+        function = as_function(run, call)
         if chain is not None and (tag.pointwise is not None or call.inplace):
             output = attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=self.gate == "shifted")
         else:
-            output, slot = attach_secant(run, call, x, call.value(), at_zero, self.slope)
+            output, slot = attach_secant(run, call, x, lambda x: function([x]), at_zero, self.slope)
             merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
             run.set_tag(output, replace(merged, pointwise=chain))
         if self.gate == "always":
@@ -177,7 +178,7 @@ def reciprocal(run: Interception, call: Call) -> Any:
         run.set_tag(output, replace(run.tag(output), gate="sigmoid"))
         return output
     tag = run.tag(x)
-    output, slot = run.sink(STATISTIC, call.value(), x, call.name)
+    output, slot = run.sink(STATISTIC, call.value(), call.name)
     run.set_tag(output, replace(merge_tags([tag], slot=slot), gate=STATISTIC, pointwise=chain))
     return output
 

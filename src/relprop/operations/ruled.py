@@ -113,8 +113,8 @@ def start(
         x=x,
         version=x._version,
         weight=weight,
-        kept_weight=run.keep(weight),
-        kept_bias=None if bias is None else run.keep(bias),
+        kept_weight=run.keep_constant(weight),
+        kept_bias=None if bias is None else run.keep_constant(bias),
         map=map_,
         rule=rule,
         path=site.path,
@@ -144,7 +144,18 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
     with_slot = run.slots == "all" or (slot is not None and not counts)
     # Relevance itself may come to outputs that a ReLU sets to zero, and some rules look at all outputs.
     clippable = not with_slot and not getattr(rule, "looks_everywhere", True)
-    kept_x, kept_z = run.keep(x), run.keep(value, clippable=clippable)
+    wanted = run.parameters is not None and run.parameters.wants(own_weight)
+    needs_values = bool(
+        getattr(rule, "needs_values", True)
+        or with_slot
+        or slot is not None
+        or watches
+        or input_watches
+        or wanted
+    )
+    # Shapes alone take no memory.
+    kept_x = run.keep(x) if needs_values else Kept(empty_slot(x))
+    kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         w = kept_w.or_value(weight)
@@ -159,7 +170,7 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
         try:
             with torch.autocast(x.device.type, enabled=False):
                 exact = z
-                if kept_z.value.dtype != w.dtype or lacking:
+                if needs_values and (kept_z.value.dtype != w.dtype or lacking):
                     exact = map_.apply(x, w.detach())
                     exact = exact if b is None else exact + map_.align_bias(b)
                 z = exact if lacking else z
@@ -167,7 +178,7 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
                     c, direct = watch(c, direct, z)
                 op = LinearOperation(map_, x, exact, w, b, tag.nonnegative, scaled)
                 incoming = Incoming(c, direct, z)
-                if run.parameters is not None and run.parameters.wants(own_weight):
+                if wanted and run.parameters is not None:
                     propagated = run.parameters.through(op, rule, incoming, own_weight)
                 else:
                     propagated = rule(op, incoming)

@@ -13,13 +13,18 @@ from torch import Tensor
 from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
+from relprop.linear_operations import times
 from relprop.operations.exact import as_function
 from relprop.provenance import merge_tags
 
 
 def softmax(run: Interception, call: Call) -> Any:
     """softmax, softmin, log_softmax over a dimension."""
-    x = call.target
+
+    def arguments(input: Tensor, dim: int = -1, *_rest: Any, **_options: Any) -> int:
+        return dim
+
+    x, dim = call.target, arguments(*call.args, **call.kwargs)
     name, path, function = call.name, run.modules.path, as_function(run, call)
     value, kept_x = call.value(), run.keep(x)
     kept_y = run.keep(value)
@@ -31,7 +36,10 @@ def softmax(run: Interception, call: Call) -> Any:
             leaf = kept_x.value.clone().requires_grad_()
             output = function([leaf])
         c_in = torch.autograd.grad(output, leaf, c)[0]
-        run.ledger.add("softmax", c * kept_y.value - kept_x.value * c_in, path, name)
+        # Its coefficients sum to zero, so that x may be shifted; hidden scores, of any size, carry nothing.
+        shifted = kept_x.value - kept_x.value.amax(dim, keepdim=True)
+        carried = (shifted * c_in).masked_fill_(c_in == 0, 0)
+        run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name)
         return c_in, direct
 
     output, slot = attach_with_slot(value, x, run.slot(x), backward)

@@ -1,0 +1,184 @@
+"""Activation checkpointing: what named modules compute is let go, and computed again in the backward.
+
+While such a module runs, everything that the backward will need, what autograd saves and what rules do, gets
+a place in its `Block` and is dropped. The first value asked for makes the module run again, with what it was
+called with; what it keeps then, in the same order, are the values.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.calls import map_tensors, tensors_in
+from relprop.errors import InputError, ModelError, did_you_mean
+from relprop.intercept import Interception
+from relprop.keeping import Kept, Place
+from relprop.provenance import Tag
+
+Blocks = str | nn.Module | Iterable[str | nn.Module]
+"""Modules by path or glob, such as "model.layers.*"; or modules, a ModuleList for those in it."""
+
+
+def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
+    """The modules whose values are let go.
+
+    Raises:
+        InputError: a path matches no module, or something is neither a path nor a module of the model.
+    """
+    given = [blocks] if isinstance(blocks, (str, nn.Module)) else list(blocks)
+    paths = {path: m for path, m in model.named_modules() if path} if isinstance(model, nn.Module) else {}
+    chosen: list[nn.Module] = []
+    for block in given:
+        if isinstance(block, str):
+            found = [module for path, module in paths.items() if fnmatchcase(path, block)]
+        elif isinstance(block, nn.ModuleList):
+            found = list(block)
+        else:
+            found = [block]
+        strangers = [m for m in found if m not in paths.values()]
+        if not found or strangers:
+            name = repr(block) if isinstance(block, str) else type(block).__name__
+            near = did_you_mean(block, paths, most=2) if isinstance(block, str) else ""
+            raise InputError(
+                f"checkpoint={name} is no module of the model.{near} Give paths, such as 'layers.*', or "
+                "modules."
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+class _Enough(Exception):  # noqa: N818  # nothing is wrong
+    """All that was dropped is there again."""
+
+
+@dataclass(eq=False)
+class Block:
+    """One call of a module whose values are let go.
+
+    Attributes:
+        run: whose.
+        module: which.
+        arguments: positional and keyword arguments of the call; `operands` stand for the tensors in them.
+        frames: the modules that it ran in.
+    """
+
+    run: Interception
+    module: nn.Module
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    operands: list["_Operand"]
+    frames: list[tuple[nn.Module, str]]
+    _places: list[weakref.ref[Place]] = field(default_factory=list)
+    _values: dict[int, Kept] = field(default_factory=dict)
+    _position: int = -1
+
+    @property
+    def again(self) -> bool:
+        """Whether the module runs again."""
+        return self._position >= 0
+
+    def keep(self, kept: Kept) -> Kept:
+        """Take a kept value, and return what stands for it."""
+        if not self.again:
+            place = Place(self, len(self._places))
+            self._places.append(weakref.ref(place))
+            return place
+        if self._position < len(self._places) and self._places[self._position]() is not None:
+            self._values[self._position] = kept
+        self._position += 1
+        if self._position == len(self._places):
+            raise _Enough
+        return kept
+
+    def take(self, number: int) -> Kept:
+        """Give back the value of a place, once; it is computed again if it is not there.
+
+        Raises:
+            ModelError: the module did something else the second time.
+        """
+        if number not in self._values:
+            self._compute_again()
+        if number not in self._values:
+            raise ModelError(
+                f"{type(self.module).__name__}, a module of checkpoint=..., did something else when it ran "
+                "again; leave it out there."
+            )
+        return self._values.pop(number)
+
+    def forget(self) -> None:
+        """Let go of values that were computed again and not asked for."""
+        self._values.clear()
+
+    def _compute_again(self) -> None:
+        run = self.run
+        if run.computed_again is not None:
+            run.computed_again.forget()
+        run.computed_again = self
+        values = iter(self.operands)
+        args, kwargs = map_tensors(lambda _: next(values).restored(run), self.arguments)
+        frames, block = run.modules.frames, run.block
+        run.modules.frames, run.block, self._position = list(self.frames), self, 0
+        try:
+            with run.entered(), torch.enable_grad():
+                self.module(*args, **kwargs)
+        except _Enough:
+            pass
+        finally:
+            run.modules.frames, run.block, self._position = frames, block, -1
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A tensor that a module was called with, as it was."""
+
+    tensor: Tensor
+    kept: Kept | None
+    tag: Tag | None
+
+    @staticmethod
+    def of(run: Interception, tensor: Tensor) -> "_Operand":
+        if not run.relevant(tensor):
+            return _Operand(tensor, None, None)
+        return _Operand(tensor, run.keep(tensor), run.tag(tensor))
+
+    def restored(self, run: Interception) -> Tensor:
+        """The tensor itself or, where it was overwritten since, another one that is what it was."""
+        if self.kept is None or self.tag is None:
+            return self.tensor
+        value = self.kept.or_value(self.tensor)
+        if value is not self.tensor:
+            value = value.detach().clone().requires_grad_()
+            run.set_tag(value, self.tag)
+        return value
+
+
+@contextmanager
+def checkpointing(run: Interception, modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let go of what these modules compute while the context is open. Of nested ones the outermost counts."""
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if run.block is None and run.is_active():
+            operands = [_Operand.of(run, t) for t in tensors_in((args, kwargs))]
+            run.block = Block(run, module, (args, kwargs), operands, run.modules.frames[:-1])
+
+    def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
+        if run.block is not None and run.block.module is module and run.is_active() and not run.block.again:
+            run.block = None
+
+    handles = []
+    for module in modules:
+        handles += [
+            module.register_forward_pre_hook(enter, with_kwargs=True),
+            module.register_forward_hook(leave),
+        ]
+    try:
+        yield
+    finally:
+        run.block = None
+        for handle in handles:
+            handle.remove()

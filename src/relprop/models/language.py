@@ -1,0 +1,294 @@
+"""Language models as transformers stores them: "hf:" and a folder, or a name on the Hugging Face hub.
+
+transformers is imported here alone, and late. No code that comes with a model runs unless that is asked for,
+and no weights are read but safetensors, which hold tensors and nothing else.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from relprop.errors import FileError, ModelError
+from relprop.models.request import RANDOM, seeded
+
+PREFIX = "hf:"
+
+# What a model is made for, by how the name of its class ends, and what makes one of it.
+_TASKS = (
+    ("classification", ("ForSequenceClassification",), "AutoModelForSequenceClassification"),
+    ("tagging", ("ForTokenClassification",), "AutoModelForTokenClassification"),
+    ("masked", ("ForMaskedLM",), "AutoModelForMaskedLM"),
+    ("causal", ("ForCausalLM", "LMHeadModel"), "AutoModelForCausalLM"),
+    ("seq2seq", ("ForConditionalGeneration", "MTModel"), "AutoModelForSeq2SeqLM"),
+)
+
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model of text, and what turns text into its tokens.
+
+    Attributes:
+        name: as the user wrote it.
+        module: in evaluation mode.
+        tokenizer: of transformers.
+        task: "classification" of the whole text, "tagging" of every token, "masked" (what stands at a mask),
+            "causal" (what comes next), or "seq2seq" (what an encoder's text is answered by).
+        labels: names of the classes of a classification or tagging; None for models whose classes are tokens.
+        positions: how many tokens it can read at most, or None where there is no end.
+    """
+
+    name: str
+    module: nn.Module
+    tokenizer: Any
+    task: str
+    labels: tuple[str, ...] | None
+    positions: int | None
+
+
+def load_language_model(
+    name: str,
+    *,
+    weights: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a language model and its tokenizer.
+
+    Args:
+        name: "hf:" and a folder, which needs no network, or the name of a model on the Hugging Face hub.
+        weights: None for the model's own, or "random", to try things out: those it would begin to learn with,
+            always the same.
+        dtype: the weights' type. Models are often stored in half precision, in which relevance is only rough;
+            None leaves it so, for half the memory.
+        trust_remote_code: run Python code that comes with the model. It can do whatever you can do.
+
+    Raises:
+        ModelError: transformers is missing; the model is of a kind that is not explained, comes with code, is
+            quantised or incomplete; or the hub cannot be reached.
+        FileError: the folder is missing or damaged, or has weights of another kind than safetensors.
+    """
+    kind, colon, place = name.partition(":")
+    if kind + colon != PREFIX or not place:
+        raise ModelError(
+            f"there is no language model {name!r}. Give hf: and a folder, as hf:./my-model, or the name of a "
+            "model on the Hugging Face hub, as hf:openai-community/gpt2."
+        )
+    if weights not in (None, RANDOM):
+        raise ModelError(
+            f"{name}: weights={weights!r} cannot be given apart from the model. Name a folder "
+            f"with config.json and these weights as model.safetensors; or give weights={RANDOM!r}, to try "
+            "things out."
+        )
+    where = _place(name, place)
+    transformers = _transformers()
+    options: dict[str, Any] = {
+        "local_files_only": isinstance(where, Path),
+        "trust_remote_code": trust_remote_code,
+    }
+    with quietly(), _errors_of(name, where):
+        told, _ = transformers.PreTrainedConfig.get_config_dict(where, **options)
+        _refuse_what_is_told(name, told, trust_remote_code, transformers)
+        config = transformers.AutoConfig.from_pretrained(where, **options)
+        task, maker = _task(name, config)
+        tokenizer = _tokenizer(name, where, options, transformers)
+        make = getattr(transformers, maker)
+        if weights == RANDOM:
+            with seeded():
+                module = make.from_config(config, trust_remote_code=trust_remote_code)
+                module = module.to(dtype) if dtype is not None else module
+        else:
+            _require_safetensors(where)
+            module, found = make.from_pretrained(
+                where,
+                config=config,
+                dtype="auto" if dtype is None else dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+            _require_all(name, found["missing_keys"])
+    return language_model(module.eval().requires_grad_(False), tokenizer, name=name, task=task)
+
+
+def language_model(
+    module: nn.Module, tokenizer: Any, *, name: str | None = None, task: str | None = None
+) -> LanguageModel:
+    """Put together a model of transformers, and its tokenizer, that are loaded already.
+
+    Args:
+        module: in evaluation mode; it is used as it is.
+        tokenizer: which belongs to it.
+        name: by which results and errors call it; by default the name of its class.
+        task: what it is made for (see `LanguageModel`), where the name of its class does not say so.
+
+    Raises:
+        ModelError: the model is of a kind that is not explained.
+    """
+    config: Any = module.config
+    name = name or type(module).__name__
+    task = task or _task_of(name, type(module).__name__, config)[0]
+    labels = None
+    if task in ("classification", "tagging"):
+        labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    return LanguageModel(name, module, tokenizer, task, labels, _positions(module, config))
+
+
+def _place(name: str, place: str) -> Path | str:
+    """Tell folders from names on the hub: a folder that exists is meant."""
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileError(
+                f"{name}: the folder has no config.json, so that it is no model as transformers stores it "
+                "by save_pretrained. Give the folder that has one."
+            )
+        return folder
+    if place.startswith((".", "/", "~")) or place.count("/") > 1 or "\\" in place or folder.exists():
+        raise FileError(f"{name}: there is no folder {place}. Give one with config.json and *.safetensors.")
+    return place
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ModelError(
+            "language models are read by transformers, which is not installed: pip install 'relprop[text]'."
+        ) from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers' own bars and reports out of the output: what matters of them is an error here."""
+    logging = _transformers().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _errors_of(name: str, where: Path | str) -> Iterator[None]:
+    """Turn what transformers raises into one line that says what to do."""
+    try:
+        yield
+    except (ModelError, FileError):
+        raise
+    except Exception as error:  # whatever a damaged file, a missing package or a broken one gives
+        said = " ".join(str(error).split()).rstrip(".")
+        if isinstance(where, Path):
+            raise FileError(
+                f"cannot load {name}: {type(error).__name__}: {said}. Check that the folder is a whole copy, "
+                "and that transformers is recent enough for it."
+            ) from error
+        raise ModelError(
+            f"cannot load {name}: there is no folder of this name, and getting it from the Hugging Face hub "
+            f"failed: {said}. Check the name and the network, or copy the model's folder to this machine and "
+            "give that."
+        ) from error
+
+
+def _refuse_what_is_told(name: str, told: dict[str, Any], trusted: bool, transformers: Any) -> None:
+    """Refuse, by config.json alone, what is not to be run or cannot be explained."""
+    known = told.get("model_type") in transformers.CONFIG_MAPPING
+    # Attention may be named by a repository too, whose compiled code would be fetched and run.
+    elsewhere = [
+        v for key in ("attn_implementation", "experts_implementation") if "/" in str(v := told.get(key))
+    ]
+    if not trusted and (elsewhere or (told.get("auto_map") and not known)):
+        raise ModelError(
+            f"{name} comes with Python code of its own, which is not run. If you have read it and trust "
+            "where it comes from, ask for it: --trust-remote-code, in Python trust_remote_code=True."
+        )
+    quantised = told.get("quantization_config")
+    if quantised:
+        how = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        method = f" ({how})" if how else ""
+        raise ModelError(
+            f"{name} has quantised weights{method}, which are not explained: the "
+            "rules compute with the weights themselves. Take the model that was quantised, or store "
+            "this one in floating point: model.dequantize() of transformers, then save_pretrained."
+        )
+
+
+def _task(name: str, config: Any) -> tuple[str, str]:
+    architectures = getattr(config, "architectures", None) or []
+    if not architectures:
+        raise ModelError(
+            f'{name}: its config.json does not say which class the model has. Add it as "architectures": '
+            '["BertForSequenceClassification"], or whichever it is.'
+        )
+    return _task_of(name, architectures[0], config)
+
+
+def _task_of(name: str, architecture: str, config: Any) -> tuple[str, str]:
+    for task, endings, maker in _TASKS:
+        if architecture.endswith(endings) and (task != "seq2seq" or config.is_encoder_decoder):
+            return task, maker
+    kinds = ", ".join(f"*{endings[0]}" for _, endings, _ in _TASKS)
+    raise ModelError(
+        f"{name} is a {architecture}, which gives no scores of labels or tokens that are known here: "
+        f"{kinds}. In Python, relprop.explain(model, input_ids=..., target=lambda output: ...) explains "
+        "whatever you say."
+    )
+
+
+def _tokenizer(name: str, where: Path | str, options: dict[str, Any], transformers: Any) -> Any:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+        words: set[str] = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+        said = "it has no vocabulary"
+    except (OSError, ValueError, ImportError) as error:
+        words, said = set(), " ".join(str(error).split()).rstrip(".")
+    # Without its files, transformers makes some tokenizers with an empty vocabulary.
+    if not words:
+        raise FileError(
+            f"{name} has no tokenizer that can be read: {said}. Put the files of its tokenizer beside "
+            "config.json, mostly tokenizer.json and tokenizer_config.json: tokenizer.save_pretrained(folder)."
+        )
+    return tokenizer
+
+
+def _require_safetensors(where: Path | str) -> None:
+    if not isinstance(where, Path) or any(where.glob("*.safetensors")):
+        return
+    others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in where.glob(pattern))
+    if others:
+        raise FileError(
+            f"{where} has its weights as {', '.join(others[:3])} and not as safetensors; loading such files "
+            "may run code. Convert them where you trust them: load the model with transformers, and "
+            "model.save_pretrained(folder)."
+        )
+    raise FileError(f"{where} has no weights: put model.safetensors beside config.json.")
+
+
+def _require_all(name: str, missing: set[str]) -> None:
+    if missing:
+        few = ", ".join(sorted(missing)[:4]) + (", ..." if len(missing) > 4 else "")
+        raise FileError(
+            f"{name} is incomplete: its files lack {len(missing)} of the weights ({few}), which would be "
+            "random. Give a model that was trained for this task."
+        )
+
+
+def _positions(module: nn.Module, config: Any) -> int | None:
+    """How many tokens a model can read: as it says; in RoBERTa's family the first positions are not used."""
+    for path, part in module.named_modules():
+        if path.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            return int(part.num_embeddings) - int(part.padding_idx) - 1
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limit = getattr(text, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None

@@ -1,0 +1,138 @@
+"""What users say about a text, by words and places, as targets of the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relprop.errors import InputError, did_you_mean
+from relprop.generation import decoder_start
+from relprop.models.language import LanguageModel
+from relprop.models.text_tokens import Token, decoded, token_named, vocabulary_size
+from relprop.targets import Difference, TargetLike
+
+TextTarget = str | TargetLike
+"""What to explain: a label or a token by its text, or whatever `relprop.explain` takes."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What of a model's scores is explained.
+
+    Attributes:
+        target: as `relprop.explain` takes it.
+        index: of the label or token that it is about, or None for the model's best one.
+        words: how to tell it; "{}" is the label or token.
+        plain: whether it is a score of the model as it is.
+    """
+
+    target: TargetLike
+    index: int | None
+    words: str = "{}"
+    plain: bool = True
+
+
+def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None, before: str | None) -> Goal:
+    """Find what a user means by target and against.
+
+    Args:
+        model: whose labels or tokens are meant.
+        target: see `explain_text`.
+        against: likewise.
+        before: the text that the token follows, or None where it follows none.
+
+    Raises:
+        InputError: the model has no such label or token.
+    """
+    if isinstance(target, str) or (isinstance(target, int) and not isinstance(target, bool)):
+        index = _index(model, target, before, "target")
+    elif target is None:
+        index = None
+    elif against is not None:
+        raise InputError(
+            f"target={target!r} and against={against!r}: with against, target is one label or token."
+        )
+    else:
+        return Goal(target, getattr(target, "index", None), _told(target), plain=False)
+    if against is None:
+        return Goal(index, index)
+    if index is None:
+        raise InputError(f"against={against!r}: say what speaks against it, by target.")
+    other = _index(model, against, before, "against")
+    words = f"{{}} and not {_escaped(named(model, other))}"
+    return Goal(Difference(index, other), index, words, plain=False)
+
+
+def _index(model: LanguageModel, named: str | int, before: str | None, call: str) -> int:
+    """Find a label or token by its text, or check its number."""
+    labels = model.labels
+    count = len(labels) if labels is not None else vocabulary_size(model)
+    if isinstance(named, str) and labels is None:
+        return token_named(model, named, before, call)
+    if isinstance(named, str) and labels is not None:
+        wanted = named.strip().casefold()
+        same = [named] if named in labels else [label for label in labels if label.casefold() == wanted]
+        if len(same) == 1:
+            return labels.index(same[0])
+        if not wanted.isdecimal():
+            hint = did_you_mean(named, labels)
+            few = ", ".join(map(repr, labels[:12])) + (", ..." if count > 12 else "")
+            raise InputError(f"{call} {named!r}: {model.name} has no such label.{hint} There are: {few}.")
+        named = int(wanted)
+    if not 0 <= int(named) < count:
+        what = "labels" if labels is not None else "tokens"
+        raise InputError(f"{call} {named}: the {what} of {model.name} are numbered 0 to {count - 1}.")
+    return int(named)
+
+
+def named(model: LanguageModel, index: int) -> str:
+    """Name a label, or a token in quotation marks, which show its white space."""
+    return model.labels[index] if model.labels is not None else repr(decoded(model, [index])[0].text)
+
+
+def _escaped(words: str) -> str:
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def _told(target: Any) -> str:
+    """Tell of a target that is none of the model's labels or tokens."""
+    name = type(target).__name__ if hasattr(target, "index") else ""
+    return f"{name} of {{}}" if name else _escaped(getattr(target, "__name__", repr(target)))
+
+
+def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -> int | None:
+    """Find the token whose output is explained, from 0; None for all of the text."""
+    if model.task == "classification":
+        if at is not None:
+            raise InputError(f"at={at}: {model.name} classifies the whole text. Leave it out.")
+        return None
+    if at is None and model.task in ("causal", "seq2seq"):
+        return len(tokens) - 1
+    if at is None and model.task == "masked":
+        mask = model.tokenizer.mask_token
+        found = [number for number, token in enumerate(tokens) if token.id == model.tokenizer.mask_token_id]
+        if len(found) == 1:
+            return found[0]
+        there = f"{len(found)} {mask}, at {', '.join(map(str, found))}" if found else f"no {mask}"
+        raise InputError(
+            f"the text has {there}: write {mask} once, in the place of the word that is asked for, or say by "
+            "at (--at) which token's output is explained."
+        )
+    if at is None:
+        raise InputError(
+            f"{model.name} has labels for each token: say by at (--at) which one's is explained."
+        )
+    if not -len(tokens) <= at < len(tokens):
+        raise InputError(
+            f"at {at} is out of range: there are {len(tokens)} tokens, 0 to {len(tokens) - 1}, or -1 for the "
+            "last one."
+        )
+    return at % len(tokens)
+
+
+def start_of_decoder(model: LanguageModel) -> list[Token]:
+    """The token that a decoder's answer begins with; none for models without an encoder."""
+    if model.task != "seq2seq":
+        return []
+    start = decoder_start(model.module)
+    assert start is not None, "a model for this task has a decoder"
+    return [Token(model.tokenizer.convert_ids_to_tokens(start), start, 0, True)]

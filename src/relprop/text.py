@@ -1,0 +1,207 @@
+"""Text in, relevance of its tokens out: what a user says about a text becomes a target of its model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import relprop
+from relprop.errors import InputError
+from relprop.explanation import Explanation
+from relprop.models.language import LanguageModel, load_language_model, quietly
+from relprop.models.text_goals import Goal, TextTarget, goal_of, named, position_of, start_of_decoder
+from relprop.models.text_tokens import Token, decoded, following, require_positions, tokens_of
+from relprop.rule_choice import Rules
+from relprop.text_explanation import Answer, TextExplanation
+
+
+def explain_text(
+    model: LanguageModel | str,
+    text: str,
+    *,
+    target: TextTarget = None,
+    against: str | int | None = None,
+    at: int | None = None,
+    generate: int = 0,
+    continuation: str | None = None,
+    rules: Rules = None,
+    words: bool = False,
+    **options: Any,
+) -> TextExplanation:
+    """Explain which tokens of a text made a language model say what it says.
+
+    Args:
+        model: which model, or its name (see `load_language_model`).
+        text: what it reads. White space counts as it stands.
+        target: the label of a classifier, by name or number; a token of other models, by its text with the
+            white space that it begins with, or by number; a target of `relprop`, such as `RunnerUp()`; None
+            for what the model itself gives the highest score.
+        against: another label or token, whose score is subtracted: why this one and not that one?
+        at: number of the token whose output is explained, from 0, special ones counted; -1 is the last. Of
+            causal models it is the next token that is explained, by default after the last one; of masked
+            ones the token itself, by default the mask; of taggers its label.
+        generate: let a causal model go on by at most so many tokens, or a decoder answer by them, each the
+            most likely one, and explain all: a row of relevance for each.
+        continuation: a text in the place of what the model would generate.
+        rules: as `relprop.explain` takes them.
+        words: merge tokens into words.
+        options: others of `relprop.explain`, such as accept or progress.
+
+    Raises:
+        InputError: a text that is empty or too long, or a target or position that the model does not have.
+        ModelError: the model cannot be loaded or explained.
+        FileError: its folder is missing or damaged.
+        CoverageError: it computes something that relprop has no rule for.
+    """
+    if isinstance(model, str):
+        model = load_language_model(model)
+    tokens = tokens_of(model, text)
+    options["rules"] = rules
+    if generate or continuation is not None:
+        _refuse_others(model, generate, continuation, target=target, against=against, at=at)
+        result = _generation(model, text, tokens, generate, continuation, options)
+    else:
+        before = {"causal": text, "seq2seq": ""}.get(model.task) if at is None else None
+        goal = goal_of(model, target, against, before)
+        result = _single(model, tokens, goal, at, options)
+    return result.words() if words else result
+
+
+def _refuse_others(model: LanguageModel, generate: int, continuation: str | None, **given: Any) -> None:
+    """Refuse what a generation cannot be asked for together with."""
+    asked = f"generate={generate}" if generate else f"continuation={continuation!r}"
+    if model.task not in ("causal", "seq2seq"):
+        raise InputError(f"{asked}: {model.name} ({model.task}) does not write texts. Leave it out.")
+    if generate < 0 or (generate and continuation is not None):
+        raise InputError(
+            f"generate={generate}, continuation={continuation!r}: give one of them, how many tokens are to "
+            "follow, 1 or more, or which."
+        )
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{asked} explains every token that follows: leave out {name}={value!r}, or explain one "
+                "token with target and at."
+            )
+
+
+def _generation(
+    model: LanguageModel,
+    text: str,
+    tokens: list[Token],
+    generate: int,
+    continuation: str | None,
+    options: dict[str, Any],
+) -> TextExplanation:
+    """Explain each token that follows the prompt, or that a decoder answers it by."""
+    start = start_of_decoder(model)
+    given = [] if continuation is None else following(model, "" if start else text, continuation)
+    length = (1 if start else len(tokens)) + (len(given) or generate)
+    require_positions(model, length, "the answer" if start else "the text with what follows it")
+    ids = _ids(model, tokens)
+    with quietly():  # transformers tells what it takes for the end and for padding
+        found = relprop.explain_generation(
+            model.module,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            continuation=_ids(model, given) if given else None,
+            max_new_tokens=generate,
+            **options,
+        )
+    prompt = [*tokens, *_numbered_on(start, tokens)]
+    after = decoded(model, found.ids.tolist()[found.prompt :], [] if start else ids[0].tolist())
+    # Positions of the decoder's output, or of the only one there is.
+    first = 0 if start else found.prompt - 1
+    answers = [
+        _answer(explained, repr(token.text), token.id, found.prompt + row, first + row)
+        for row, (token, explained) in enumerate(zip(after, found.explanations, strict=True))
+    ]
+    return TextExplanation(
+        model.name,
+        model.task,
+        found.explanations[0].preset,
+        (*prompt, *_numbered_on(after, prompt)),
+        found.prompt,
+        found.relevance.detach().cpu(),
+        tuple(answers),
+        tuple(found.explanations),
+    )
+
+
+def _single(
+    model: LanguageModel, tokens: list[Token], goal: Goal, at: int | None, options: dict[str, Any]
+) -> TextExplanation:
+    """Explain one label or token."""
+    start = start_of_decoder(model)
+    ids = _ids(model, tokens)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if start:
+        inputs["decoder_input_ids"] = _ids(model, start)
+    position = position_of(model, start or tokens, at)
+    explained = relprop.explain(
+        model.module,
+        target=goal.target if position is None else relprop.At(position, goal.target),
+        **inputs,
+        **options,
+    )
+    index = goal.index
+    if index is None:
+        index = int(_scores(explained, position).argmax())
+    answer = _answer(
+        explained,
+        goal.words.format(named(model, index)),
+        index if goal.plain else None,
+        None if position is None else position + (len(tokens) if start else 0),
+        position,
+    )
+    prompt = (*tokens, *_numbered_on(start, tokens))
+    relevance = _relevance(explained)
+    return TextExplanation(
+        model.name, model.task, explained.preset, prompt, len(prompt), relevance, (answer,), (explained,)
+    )
+
+
+def _ids(model: LanguageModel, tokens: Sequence[Token]) -> Tensor:
+    """Token numbers, (1, tokens), where the model is."""
+    device = next(model.module.parameters()).device
+    return torch.tensor([[token.id for token in tokens]], device=device)
+
+
+def _numbered_on(tokens: Sequence[Token], before: Sequence[Token]) -> tuple[Token, ...]:
+    """Number words on where those before end."""
+    start = before[-1].word + 1
+    return tuple(replace(token, word=start + token.word) for token in tokens)
+
+
+def _relevance(explained: Explanation) -> Tensor:
+    """Relevance of all tokens, (tokens,), those of an encoder before those of a decoder."""
+    parts = explained.relevance
+    found = [parts] if isinstance(parts, Tensor) else list(parts.values())
+    return torch.cat([part[0] for part in found]).detach().cpu()
+
+
+def _scores(explained: Explanation, position: int | None) -> Tensor:
+    """The scores of all labels or tokens, (classes,), at a position or of the whole text."""
+    output = explained.output
+    logits: Tensor = output["logits"] if isinstance(output, Mapping) else output.logits
+    return logits[0] if position is None else logits[0, position]
+
+
+def _answer(
+    explained: Explanation, words: str, index: int | None, place: int | None, position: int | None
+) -> Answer:
+    probability = None
+    if index is not None:
+        scores = _scores(explained, position).double()
+        probability = float(scores.softmax(0)[index]) if len(scores) > 1 else None
+    return Answer(
+        words,
+        float(explained.score[0]),
+        explained.measure,
+        probability,
+        place,
+        float(explained.ledger.inputs[0]),
+        {name: float(amount[0]) for name, amount in explained.ledger.absorbed.items()},
+    )

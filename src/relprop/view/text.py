@@ -1,0 +1,229 @@
+"""Relevance of a text's tokens, coloured, on a page of HTML and in notebooks.
+
+The page stands in `text.html` beside this file, its script in `text.js`. Every token is escaped, and the page
+allows no other script than its own, by the hash of it, and nothing from outside.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from string import Template
+
+import numpy as np
+from torch import Tensor
+
+import relprop
+from relprop.models.text_tokens import Token
+from relprop.text_explanation import Answer, TextExplanation
+from relprop.view.colour import signed
+
+_HINT = """<p class="quiet">Point at a generated token, or choose it, to see what spoke for it.</p>
+<p id="line"></p>"""
+
+_ASKED = {
+    "classification": "the whole text",
+    "tagging": "the label of",
+    "masked": "what stands at",
+    "causal": "what follows",
+    "seq2seq": "what the decoder says after",
+}
+
+
+def visible(text: str) -> str:
+    r"""Replace what would not be seen, or would act on a terminal, by an escape such as "\x1b"."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for letter in text
+    )
+
+
+def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
+    """What the strongest colour stands for: the largest |relevance| of a token that is of the text.
+
+    Special tokens often have several times as much, beside which all others would look alike; they, too, have
+    the strongest colour then.
+    """
+    sizes = row.double().abs().nan_to_num(0, posinf=0)
+    of_text = [float(size) for size, piece in zip(sizes, pieces, strict=True) if not piece.special]
+    return max(of_text, default=0.0) or float(sizes.max()) or 1.0
+
+
+def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
+    """Give each token the colour of its ground and of its letters, as "#rrggbb"."""
+    levels = (row.double().nan_to_num(0) / scale_of(row, pieces)).clamp(-1, 1)
+    found = []
+    for ground in signed(levels.numpy()):
+        # Relative luminance as in WCAG 2. Below 0.179 white letters have more contrast than black ones.
+        linear = np.where(ground <= 0.04045, ground / 12.92, ((ground + 0.055) / 1.055) ** 2.4)
+        ink = "#ffffff" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "#1b1a18"
+        found.append((f"#{''.join(f'{round(255 * level):02x}' for level in ground)}", ink))
+    return found
+
+
+def number(value: float) -> str:
+    """A relevance with its sign, to three digits."""
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def heading(explanation: TextExplanation) -> str:
+    """Say in a line what is explained."""
+    if explanation.relevance.dim() == 2:
+        count = len(explanation.answers)
+        what = f"{count} token{'' if count == 1 else 's'} after a prompt of {explanation.prompt}"
+    else:
+        what = explanation.answers[0].line
+    return visible(f"{explanation.model}: {what} ({explanation.rules})")
+
+
+def known_to(explanation: TextExplanation, answer: Answer) -> int | None:
+    """Where the tokens end that a generated one knew; None where all were known."""
+    return answer.place if explanation.relevance.dim() == 2 else None
+
+
+def to_html(explanation: TextExplanation) -> str:
+    """Write a page, HTML in UTF-8, that needs nothing from outside."""
+    files = resources.files("relprop.view")
+    script = files.joinpath("text.js").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    several = explanation.relevance.dim() == 2
+    page = Template(files.joinpath("text.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        version=escape(relprop.__version__),
+        question=_question(explanation),
+        facts=_facts(explanation),
+        text=_text(explanation, several),
+        ramp=_ramp(),
+        hint=_HINT if several else "",
+        matrix=_matrix(explanation) if several else "",
+        table="" if several else _token_table(explanation),
+        script=script,
+    )
+
+
+def to_fragment(explanation: TextExplanation) -> str:
+    """Write the coloured text alone, a line for each answer, for notebooks."""
+    lines = [f"<div>{_safe(heading(explanation))}</div>"]
+    for answer, row in zip(explanation.answers, explanation.rows, strict=True):
+        known = explanation.pieces[: known_to(explanation, answer)]
+        spans = [
+            _span(piece, value, look)
+            for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
+        ]
+        label = f"<div>{_safe(answer.line)}</div>" if explanation.relevance.dim() == 2 else ""
+        lines.append(f'{label}<div style="white-space: pre-wrap; line-height: 1.8">{"".join(spans)}</div>')
+    return f"<div>{''.join(lines)}</div>"
+
+
+def _safe(text: str) -> str:
+    return escape(visible(text))
+
+
+def _shown(piece: Token) -> str:
+    """A token for the page; a line that ends in it ends there too."""
+    lines = [_safe(line) for line in piece.text.split("\n")]
+    return "↵\n".join(lines)
+
+
+def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") -> str:
+    title = escape(f"{visible(repr(piece.text))} {number(value)}")
+    return f'<span{about} style="{_style(look)}" title="{title}">{_shown(piece)}</span>'
+
+
+def _question(explanation: TextExplanation) -> str:
+    """The page's title."""
+    if explanation.relevance.dim() == 2:
+        return _safe(f"What made {explanation.model} go on like this?")
+    return _safe(f"What made {explanation.model} say {explanation.answers[0].target}?")
+
+
+def _ramp() -> str:
+    """Draw the colours from -1 to 1."""
+    steps = signed(np.linspace(-1, 1, 21))
+    stops = ", ".join(f"rgb({', '.join(str(round(255 * float(level))) for level in step)})" for step in steps)
+    return f'<span class="ramp" style="background: linear-gradient(to right, {stops})"></span>'
+
+
+def _style(look: tuple[str, str]) -> str:
+    return f"background-color: {look[0]}; color: {look[1]}"
+
+
+def _facts(explanation: TextExplanation) -> str:
+    """List what is explained, and where its score went."""
+    facts = [("Rules", explanation.rules)]
+    if explanation.relevance.dim() == 1:
+        answer = explanation.answers[0]
+        facts += [("Target", answer.target), (answer.measure.capitalize(), f"{answer.score:.4g}")]
+        if answer.probability is not None:
+            facts.append(("Probability", f"{answer.probability:.3f}"))
+        if answer.place is not None:
+            piece = explanation.pieces[answer.place]
+            facts.append(("Asked for", f"{_ASKED[explanation.task]} {piece.text!r}, token {answer.place}"))
+        facts.append(("Sum of relevance", number(answer.total)))
+        sinks = sorted(answer.absorbed.items())
+        facts += [(f"Absorbed: {name}", number(amount)) for name, amount in sinks if amount]
+    else:
+        facts.append(("Prompt", f"{explanation.prompt} tokens"))
+        facts.append(("Generated", f"{len(explanation.answers)} tokens"))
+    return "\n".join(f"<dt>{_safe(name)}</dt><dd>{_safe(told)}</dd>" for name, told in facts)
+
+
+def _text(explanation: TextExplanation, several: bool) -> str:
+    """Write all tokens in the flow of the text, coloured for the first answer; generated ones are buttons."""
+    row, answer = explanation.rows[0], explanation.answers[0]
+    looks = colours(row, explanation.pieces)
+    parts = []
+    rows = {other.place: index for index, other in enumerate(explanation.answers)} if several else {}
+    for place, (piece, value) in enumerate(zip(explanation.pieces, row.tolist(), strict=True)):
+        kind = [
+            *(["special"] if piece.special else []),
+            *(["asked"] if place == answer.place and not several else []),
+        ]
+        about = f' class="{" ".join(["token", *kind])}"'
+        span = _span(piece, value, looks[place], about)
+        if place in rows:
+            # A button of HTML would not break at the end of a line.
+            span = f'<span role="button" tabindex="0" data-row="{rows[place]}">{span}</span>'
+        parts.append(span)
+    return "".join(parts)
+
+
+def _matrix(explanation: TextExplanation) -> str:
+    """Write a row for each generated token and a column for each token before it."""
+    last = explanation.answers[-1].place
+    columns = explanation.pieces[:last]
+    head = "".join(f'<th scope="col"><span>{_shown(piece)}</span></th>' for piece in columns)
+    lines = [
+        '<div class="wide"><table id="matrix">',
+        f"<thead><tr><td></td>{head}</tr></thead>",
+        "<tbody>",
+    ]
+    for index, (answer, row) in enumerate(zip(explanation.answers, explanation.rows, strict=True)):
+        known = columns[: answer.place]
+        cells = [
+            f'<td style="{_style(look)}" title="{escape(visible(repr(piece.text)))} {number(value)}"></td>'
+            for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
+        ]
+        lines.append(
+            f'<tr data-row="{index}" data-line="{_safe(answer.line)}"><th scope="row">{_safe(answer.target)}'
+            f"</th>{''.join(cells)}{'<td></td>' * (len(columns) - len(known))}</tr>"
+        )
+    return "\n".join([*lines, "</tbody>", "</table></div>"])
+
+
+def _token_table(explanation: TextExplanation) -> str:
+    """Write every token with its relevance in numbers."""
+    lines = [
+        "<details><summary>Every token in numbers</summary>",
+        '<table class="numbers"><thead><tr><th scope="col">number</th><th scope="col">token</th>'
+        '<th scope="col">relevance</th></tr></thead>',
+        "<tbody>",
+    ]
+    for place, (piece, value) in enumerate(
+        zip(explanation.pieces, explanation.rows[0].tolist(), strict=True)
+    ):
+        name = piece.text if piece.special else repr(piece.text)
+        lines.append(f"<tr><td>{place}</td><td>{_safe(name)}</td><td>{number(value)}</td></tr>")
+    return "\n".join([*lines, "</tbody></table></details>"])
