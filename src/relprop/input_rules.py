@@ -130,7 +130,8 @@ class WSquare(_InputRule):
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         w2 = weights.square(op.weight)
-        den = op.constant("square sum", lambda: op.map.apply(torch.ones_like(op.x[:1]), w2), None)
+        ones = torch.ones_like(op.x[:1] if op.map.alike else op.x)
+        den = op.constant("square sum", lambda: op.map.apply(ones, w2), None)
         R = incoming.relevance
         s = divide(R, den)
         return Propagated(direct=op.transpose(s, w2), absorbed={"no contribution": leftover(R, s, den)})

@@ -19,9 +19,11 @@ class LinearMap(ABC):
 
     Attributes:
         folds: whether what is done to each of its outputs can be folded into the weight.
+        alike: whether all samples, or rows, have the same weights.
     """
 
     folds: ClassVar[bool] = True
+    alike: ClassVar[bool] = True
 
     @abstractmethod
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -335,6 +337,7 @@ class Grouped(LinearMap):
     """
 
     folds: ClassVar[bool] = False
+    alike: ClassVar[bool] = False
 
     ends: tuple[int, ...]
 
@@ -369,7 +372,7 @@ class Grouped(LinearMap):
         return bias
 
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
-        return _expand(value, Size([1, *shape[1:]]))
+        return _expand(value, shape)
 
 
 def _beside(factors: Tensor, weight: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class LinearOperation:
 
     def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
         """A value that depends on weight and input shape only, from the cache."""
-        key = (key, self.map, self.x.shape[1:])
+        key = (key, self.map, self.x.shape[int(self.map.alike) :])
         return weights.modified(self.weight, purpose, lambda _: make(), key)
 
 

@@ -53,6 +53,9 @@ class Pointwise(Origin):
 STATISTIC = "statistic"
 """The gate of what is made of values to normalise them, such as 1/√variance."""
 
+ACTIVATION = "activation"
+"""The gate of what an activation function made, such as SiLU in gated feed-forward layers."""
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -66,8 +69,9 @@ class Tag:
             none.
         origin: what an operation left here for a later one to re-root on: see `Origin`.
         pointwise: the root that the tensor is a pointwise function of; None if it is a root itself.
-        gate: name of the operation that made it a gate, which weighs other values: "sigmoid", "softmax"; or
-            `STATISTIC`, what normalises others and gets no relevance of them; empty for signals.
+        gate: name of the operation that made it a gate, which weighs other values: "sigmoid", "softmax";
+            `STATISTIC`, what normalises others and gets no relevance of them; `ACTIVATION`, which is a gate
+            against what is none of these; empty for signals.
     """
 
     depth: int = 0

@@ -1,13 +1,13 @@
 """Targets for outputs that are no single row of scores: one part of several, and the pixels of a region."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.targets import TargetLike, as_target, as_told, logits_of, measure_of
+from relprop.targets import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,8 +85,11 @@ class At:
 
     def told(self, output: Any) -> "At":
         """The same with the class of each sample, where it is about one."""
-        target = as_told(as_target(self.target), self.part(output))
-        return At(self.position, tuple(target.tolist())) if isinstance(target, Tensor) else self
+        target, part = as_target(self.target), self.part(output)
+        if not isinstance(target, OfClass):
+            return self
+        classes = tuple(target.classes(part.detach()).tolist())
+        return At(self.position, classes if isinstance(target, Logit) else replace(target, index=classes))
 
     def part(self, output: Any) -> Tensor:
         """The scores at the position, (samples, classes).

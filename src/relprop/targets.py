@@ -43,6 +43,10 @@ class OfClass(ABC):
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
 
+    def told(self, output: Any) -> Any:
+        """What an explanation says of it: the class of each sample."""
+        return self.classes(logits_of(output).detach())
+
     @abstractmethod
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         """How each class counts, (samples, classes), given the detached scores and the classes, one-hot."""
@@ -96,6 +100,10 @@ class Difference(OfClass):
     """
 
     against: int | tuple[int, ...] | None = None
+
+    def told(self, output: Any) -> "Difference":
+        return Difference(tuple(self.classes(logits_of(output).detach()).tolist()), self.against)
+
     measure: ClassVar[str] = "score difference"
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
@@ -220,8 +228,6 @@ def scores_of(target: Target, output: Any, samples: int) -> Tensor:
 
 def as_told(target: Target, output: Any) -> Any:
     """What an explanation says of its target: the class of each sample or, if it is none, the target."""
-    if isinstance(target, OfClass):
-        return target.classes(logits_of(output).detach())
     told = getattr(target, "told", None)
     return target if told is None else told(output)
 

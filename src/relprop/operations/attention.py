@@ -228,7 +228,8 @@ def _split(run: Interception, x: Tensor, heads: int) -> Tensor:
 def _mask(given: Mapping[str, Any], samples: int, heads: int, keys: int, like: Tensor) -> Tensor | None:
     """What is added to the scores, broadcasting to (samples, heads, queries, keys), of both masks."""
     mask, padding = given["attn_mask"], given["key_padding_mask"]
-    if mask is None and given["is_causal"]:
+    if given["is_causal"] and (mask is None or (padding is None and not given["need_weights"])):
+        # torch lets its kernel hide what lies behind each query then, keys that were added among it.
         mask = torch.ones(like.shape[-2], keys, dtype=torch.bool, device=like.device).triu(1)
     total: Tensor | None = None
     for part, shape in ((mask, _shape_of_mask(mask, samples, heads)), (padding, (samples, 1, 1))):

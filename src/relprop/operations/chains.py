@@ -14,7 +14,7 @@ from relprop.attach import attach, attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Interception
 from relprop.operations.exact import as_function
-from relprop.provenance import Pointwise, Watch, merge_tags
+from relprop.provenance import ACTIVATION, Pointwise, Watch, merge_tags
 
 
 def chained(
@@ -39,6 +39,23 @@ def chained(
     watches = tuple(dict.fromkeys(watch for chain in chains for watch in chain.watches))
     names = frozenset({call.name}).union(*(chain.names for chain in chains))
     return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
+
+
+# tanh is none: what it bounds is a signal as a rule, as in recurrent networks.
+_ACTIVATIONS = frozenset(
+    (
+        *("relu", "leaky_relu", "prelu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu"),
+        *("hardswish", "sigmoid", "erf", "softplus"),
+    )
+)
+
+
+def gate_of(chain: Pointwise | None) -> str:
+    """What a pointwise function makes its result as a factor of others."""
+    if chain is None:
+        return ""
+    gelu_by_tanh = {"tanh", "pow"} <= chain.names
+    return ACTIVATION if gelu_by_tanh or not chain.names.isdisjoint(_ACTIVATIONS) else ""
 
 
 def value_before(run: Interception, x: Tensor) -> Tensor:
@@ -69,7 +86,7 @@ def attach_to_root(
     output, slot = attach_secant(run, call, chain.x, chain.function, at_zero, slope, chain.watches)
     merged = merge_tags([run.tag(chain.x)], nonnegative=nonnegative, slot=slot)
     shifted = isinstance(at_zero, Tensor) or at_zero != 0
-    gate = call.name if clamps and shifted else ""
+    gate = call.name if clamps and shifted else gate_of(chain)
     run.set_tag(output, replace(merged, pointwise=chain, gate=gate))
     return output
 

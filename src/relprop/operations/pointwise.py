@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.operations.chains import attach_secant, attach_to_root, chained, value_at_zero
+from relprop.operations.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
 from relprop.operations.exact import Exact, as_function
 from relprop.provenance import STATISTIC, merge_tags
 
@@ -47,7 +47,7 @@ class Secant:
         else:
             output, slot = attach_secant(run, call, x, lambda x: function([x]), at_zero, self.slope)
             merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
-            run.set_tag(output, replace(merged, pointwise=chain))
+            run.set_tag(output, replace(merged, pointwise=chain, gate=gate_of(chain)))
         if self.gate == "always":
             run.set_tag(output, replace(run.tag(output), gate=call.name))
         return output
@@ -75,7 +75,8 @@ class Homogeneous:
         # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
         if result is not x or x._version != version:
             origin = before.origin if self.copies else None
-            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=before.gate, origin=origin))
+            gate = before.gate or gate_of(chain)
+            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=origin))
         return result
 
 

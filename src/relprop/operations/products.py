@@ -19,18 +19,10 @@ from relprop.intercept import Entry, Interception
 from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
-from relprop.provenance import STATISTIC, Applied, empty_slot, merge_tags
+from relprop.provenance import ACTIVATION, STATISTIC, Applied, empty_slot, merge_tags
 
 PRODUCT = "product"
 """Kind of these sites, for composites."""
-
-# tanh is none: what it bounds is a signal as a rule, as in recurrent networks.
-_ACTIVATIONS = frozenset(
-    (
-        *("relu", "leaky_relu", "prelu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu"),
-        *("hardswish", "sigmoid", "erf", "softplus"),
-    )
-)
 
 
 def product(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
@@ -66,8 +58,7 @@ def contracted(
         multiply: from the factors to the product.
     """
     relevant = [t for t in operands if run.relevant(t)]
-    gates = [t for t in relevant if run.tag(t).gate]
-    gate = gates[0] if len(gates) == 1 and len(relevant) == 2 else None
+    gate = _gate_by_tag(run, *relevant) if len(relevant) == 2 else None
     tags = [run.tag(t) for t in relevant]
     factors = iter(weighed(run, call, relevant, gate))
     output = multiply(*(next(factors) if run.relevant(t) else t for t in operands))
@@ -117,22 +108,25 @@ def quotient(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
 
 def _gate(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
     """Which of two factors weighs the other one; None if neither does, or both do."""
-    statistics = run.tag(a).gate == STATISTIC, run.tag(b).gate == STATISTIC
-    weighs = bool(run.tag(a).gate), bool(run.tag(b).gate)
-    activated = _activated(run, a), _activated(run, b)
-    for of_a, of_b in (statistics, weighs):
-        if of_a != of_b:
-            return a if of_a else b
+    if ACTIVATION not in (run.tag(a).gate, run.tag(b).gate) or a.numel() == b.numel():
+        gate = _gate_by_tag(run, a, b)
+        if gate is not None:
+            return gate
     if a.numel() != b.numel():
         return a if a.numel() < b.numel() else b
-    if activated[0] != activated[1]:
-        return a if activated[0] else b
     return None
 
 
-def _activated(run: Interception, tensor: Tensor) -> bool:
-    chain = run.tag(tensor).pointwise
-    return chain is not None and not chain.names.isdisjoint(_ACTIVATIONS)
+def _gate_by_tag(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
+    """Which of two factors weighs the other one, by what made them."""
+    weights = [_GATES.get(run.tag(t).gate, 2) for t in (a, b)]
+    if weights[0] == weights[1]:
+        return None
+    return a if weights[0] > weights[1] else b
+
+
+_GATES = {"": 0, ACTIVATION: 1, STATISTIC: 3}
+"""How much the gates weigh; the others lie between."""
 
 
 def _nonnegative(run: Interception, operands: Sequence[Tensor]) -> bool:
