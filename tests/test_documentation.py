@@ -11,6 +11,9 @@ from torch import nn
 
 import markdown
 import oracle
+from torchvision_shim import import_torchvision
+
+import_torchvision()  # transformers needs one that works
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

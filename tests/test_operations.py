@@ -338,6 +338,7 @@ STATISTIC: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor]
 
 ATTENTION = [
     "scaled_dot_product_attention",
+    "flex_attention",
     "multi_head_attention_forward",
     "baddbmm",
     "rmatmul",

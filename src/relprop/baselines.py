@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from relprop.calls import map_tensors
 from relprop.errors import ModelError
 from relprop.explanation import Explanation
 from relprop.gaps import disconnected_message
-from relprop.inputs import naming_inputs, put_stand_ins
+from relprop.inputs import naming_inputs, never_looked_up, put_stand_ins
+from relprop.leaves import Leaf
 from relprop.ledger import Ledger
+from relprop.names import canonical_name
 from relprop.targets import Target, as_told, measure_of, scores_of
+from relprop.tokens import TokenIds
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,38 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
 """Baselines by name, for `explain(..., rules=...)`."""
 
 
+class _Lookups(TorchFunctionMode):
+    """Makes what embeddings look up for integer inputs, and floating-point inputs, leaves of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaves: list[Leaf] = []
+        self._ids = TokenIds()
+
+    def stand_in(self, name: str, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Note an input, or a lookup, and return what the model gets in its place."""
+        root = x.detach().clone().requires_grad_()
+        shape = tuple(x.shape) if positions is None else self._ids.shape_of(name)
+        self.leaves.append(Leaf(name, root, None, positions, shape))
+        return root.clone()  # which the model may overwrite
+
+    def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
+        """Note an integer input."""
+        ids = tensor.detach()
+        self._ids.add(name, ids)
+        return ids
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, kwargs = canonical_name(function)[0], kwargs or {}
+        result = self._ids.follow(name, function, args, kwargs)
+        ids = self._ids.looked_up(name, args, kwargs)
+        if ids is None or not isinstance(result, Tensor):
+            return result
+        return self.stand_in(ids.name, result, ids.positions)
+
+
 def explain_by_gradient(
     baseline: Baseline,
     name: str,
@@ -66,17 +102,17 @@ def explain_by_gradient(
         InputError: inputs or targets that cannot be explained.
         ModelError: the scores do not depend on the inputs.
     """
-    leaves: list[Tensor] = []
-
-    def stand_in(_name: str, x: Tensor) -> Tensor:
-        leaves.append(x.detach().clone().requires_grad_())
-        return leaves[-1].clone()  # which the model may overwrite
-
+    lookups = _Lookups()
     with torch.inference_mode(mode=False), torch.enable_grad():
-        shapes, stand_ins, others = put_stand_ins(stand_in, None, model, inputs, arguments)
-        with naming_inputs(model, shapes):
+        shapes, stand_ins, others = put_stand_ins(
+            lookups.stand_in, lookups.stand_in_for_ids, model, inputs, arguments
+        )
+        with naming_inputs(model, shapes, lambda: bool(lookups.leaves)), lookups:
             output = model(*stand_ins, **others)
-        samples = leaves[0].shape[0]
+        if not lookups.leaves:
+            raise never_looked_up(shapes)
+        leaves = [leaf.root for leaf in lookups.leaves]
+        samples = lookups.leaves[0].shape[0]
         all_scores = [scores_of(goal, output, samples) for goal in goals]
         if not all(scores.requires_grad for scores in all_scores):
             raise ModelError(disconnected_message([]))
@@ -88,17 +124,19 @@ def explain_by_gradient(
             raise ModelError(disconnected_message([]))
     explanations = []
     for goal, scores, found in zip(goals, all_scores, gradients, strict=True):
-        relevance = [
-            baseline.relevance(x.detach(), torch.zeros_like(x) if g is None else g)
-            for x, g in zip(leaves, found, strict=True)
-        ]
+        parts: dict[str, Tensor] = {}
+        for leaf, g in zip(lookups.leaves, found, strict=True):
+            x = leaf.root.detach()
+            R, _ = leaf.of_input(baseline.relevance(x, torch.zeros_like(x) if g is None else g))
+            parts[leaf.name] = parts[leaf.name] + R if leaf.name in parts else R
+        relevance = {name: parts[name] for name in shapes if name in parts}
         ledger = Ledger(samples=samples)
         ledger.seed = ledger.per_sample(scores)
-        ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance]).sum(0)
+        ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance.values()]).sum(0)
         ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
         explanations.append(
             Explanation(
-                relevance=relevance[0] if len(relevance) == 1 else dict(zip(shapes, relevance, strict=True)),
+                relevance=next(iter(relevance.values())) if len(relevance) == 1 else relevance,
                 output=map_tensors(Tensor.detach, output),
                 target=as_told(goal, output),
                 score=scores.detach(),

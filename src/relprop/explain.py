@@ -79,9 +79,9 @@ def explain(
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
         targets: several targets, which share one forward; the result is a list with an explanation of each.
         rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
-            TOML or JSON file of rules (`relprop.rule_files`). By default "attnlrp" for tokens,
-            "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat". Also "gradient-times-input" and
-            "squared-gradient", to compare with.
+            TOML or JSON file of rules (`relprop.rule_files`). By default "cp-lrp" for tokens,
+            "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat". Also
+            "gradient-times-input" and "squared-gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
             channel, or tensors of a sample's shape. Inputs of different bounds need a `ZBox` each, by the
             path of the module that takes them first. Models from `relprop.load` know theirs.

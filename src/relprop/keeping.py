@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.errors import ModelError
 
@@ -161,7 +162,7 @@ class Keeper:
 
         Clipping: by a ReLU, so that clippable values need no copy; `clip` follows.
         """
-        if tensor.layout != torch.strided:
+        if not _has_storage(tensor):
             return
         waiting = []
         for reference in self._by_storage.pop(_storage(tensor), ()):
@@ -176,7 +177,7 @@ class Keeper:
 
     def clip(self, x: Tensor, y: Tensor) -> None:
         """Let kept clippable values of x be y = max(0, x), which may be the same memory."""
-        if x.layout != torch.strided:
+        if not _has_storage(x):
             return
         for reference in list(self._by_storage.get(_storage(x), ())):
             kept = reference()
@@ -184,8 +185,17 @@ class Keeper:
                 self._note(kept, y)
 
     def _note(self, kept: Kept, tensor: Tensor) -> None:
-        if tensor.layout == torch.strided:
+        if _has_storage(tensor):
             self._by_storage[_storage(tensor)].append(weakref.ref(kept))
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    # Tensors within a vmap, by which masks are made, have none of their own; nor have those of a trace.
+    return not (
+        tensor.layout != torch.strided
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or isinstance(tensor, FakeTensor)
+    )
 
 
 def _storage(tensor: Tensor) -> int:

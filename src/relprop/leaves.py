@@ -31,13 +31,18 @@ class Leaf:
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
         """Relevance of the input, from the gradients found; and that of rows of none of its elements.
 
-        Of a float input it has the dtype and is x·c + what the slot got; of integers it is summed over the
-        rows of the embedding, in single precision at least.
+        It is x·c + what the slot got, for integers in single precision at least.
         """
         c, direct = found[self.root], None if self.slot is None else found[self.slot]
         root = self.root if self.positions is None else self.root.to(_wide(self.root.dtype))
         R = torch.zeros_like(root) if c is None else root * c
-        R = (R if direct is None else R + direct).detach()
+        return self.of_input((R if direct is None else R + direct).detach())
+
+    def of_input(self, R: Tensor) -> tuple[Tensor, Tensor | None]:
+        """From relevance of the root to that of the input; and, (*index), of rows of none of its elements.
+
+        That of an integer is summed over its rows.
+        """
         if self.positions is None:
             return R, None
         rows = R.flatten(self.positions.dim()).sum(-1)

@@ -5,7 +5,7 @@ they do to the output is propagated by the same rules.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -235,6 +235,8 @@ def as_told(target: Target, output: Any) -> Any:
 def logits_of(output: Any) -> Any:
     """The scores among a model's several outputs, where they are called `logits`; else the output itself."""
     logits = None if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None and isinstance(output, Mapping):
+        logits = output.get("logits")
     return logits if isinstance(logits, Tensor) else output
 
 

@@ -1,6 +1,6 @@
 """Text in, relevance of its tokens out: what a user says about a text becomes a target of its model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from relprop.models.language import LanguageModel, load_language_model, quietly
 from relprop.models.text_goals import Goal, TextTarget, goal_of, named, position_of, start_of_decoder
 from relprop.models.text_tokens import Token, decoded, following, require_positions, tokens_of
 from relprop.rule_choice import Rules
+from relprop.targets import logits_of
 from relprop.text_explanation import Answer, TextExplanation
 
 
@@ -184,8 +185,7 @@ def _relevance(explained: Explanation) -> Tensor:
 
 def _scores(explained: Explanation, position: int | None) -> Tensor:
     """The scores of all labels or tokens, (classes,), at a position or of the whole text."""
-    output = explained.output
-    logits: Tensor = output["logits"] if isinstance(output, Mapping) else output.logits
+    logits: Tensor = logits_of(explained.output)
     return logits[0] if position is None else logits[0, position]
 
 

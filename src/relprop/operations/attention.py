@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.attach import attach
-from relprop.calls import Call
+from relprop.calls import Call, tensors_in
 from relprop.intercept import Entry, Interception
 from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.products import PRODUCT
@@ -45,6 +45,19 @@ def scaled_dot_product_attention(run: Interception, call: Call) -> Any:
     return fused(
         run, call, query, key, value, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options)
     )
+
+
+def flex_attention(run: Interception, call: Call) -> Any:
+    """torch.nn.attention.flex_attention, as it calls its kernel. What changes the scores has its gradient."""
+
+    def arguments(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
+        return query, key, value, rest
+
+    query, key, value, rest = arguments(*call.args, **call.kwargs)
+    captured = [cell.cell_contents for f in rest for cell in getattr(f, "__closure__", None) or ()]
+    if any(run.relevant(t) for t in tensors_in([*rest, *captured])):
+        run.gap(call.name, "a score_mod or mask_mod that depends on the input is not covered")
+    return fused(run, call, query, key, value, lambda q, k, v: call.function(q, k, v, *rest))
 
 
 def fused(run: Interception, call: Call, query: Tensor, key: Tensor, value: Tensor, kernel: Any) -> Any:
@@ -252,5 +265,6 @@ def _shape_of_mask(mask: Tensor | None, samples: int, heads: int) -> tuple[int, 
 
 TABLE: Mapping[str, Entry] = {
     "scaled_dot_product_attention": scaled_dot_product_attention,
+    "flex_attention": flex_attention,
     "multi_head_attention_forward": multi_head_attention,
 }

