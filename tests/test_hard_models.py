@@ -134,7 +134,7 @@ def test_nan_weights_are_warned_of() -> None:
     with pytest.warns(
         UserWarning, match="the ledger does not close: nan .*look for NaN in the model's weights"
     ):
-        relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=0, rules=Epsilon(0))
+        relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=1, rules=Epsilon(0))
 
 
 def test_relevance_on_zeros_of_a_difference() -> None:

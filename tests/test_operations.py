@@ -97,7 +97,30 @@ ROW = torch.tensor([0])
 GRID = torch.rand(1, 3, 5, 2, generator=torch.Generator().manual_seed(6)).double() * 2.6 - 1.3
 
 # Functions of a tensor (N, C, 6) or, by the number in the operation's name, of an image.
+
+
+def spectrum(name: str) -> Callable[[Tensor], Tensor]:
+    """A Fourier transform of real values, real and imaginary parts beside each other."""
+    return lambda x: torch.view_as_real(getattr(torch.fft, name)(x).resolve_conj())
+
+
+def of_spectrum(name: str) -> Callable[[Tensor], Tensor]:
+    """A Fourier transform of complex values to real ones."""
+    return lambda x: getattr(torch.fft, name)(torch.complex(x, x.flip(-1)))
+
+
 HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
+    "view_as_complex": lambda x: torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)))),
+    "view_as_real": lambda x: torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * 1j),
+    "real": lambda x: (torch.view_as_complex(x.unflatten(-1, (-1, 2))) * (2 + 1j)).real,
+    "imag": lambda x: (torch.view_as_complex(x.unflatten(-1, (-1, 2))) * (2 + 1j)).imag,
+    "complex": lambda x: (torch.complex(x, x.flip(-1)) * 1j).real,
+    "conj": lambda x: torch.complex(x, x.flip(-1)).conj().imag,
+    "resolve_conj": lambda x: torch.view_as_real(torch.complex(x, x.flip(-1)).conj().resolve_conj()),
+    **{f"fft_{name}": spectrum(name) for name in ("fft", "ifft", "rfft", "ihfft", "fft2", "ifft2", "rfft2")},
+    **{f"fft_{name}": spectrum(name) for name in ("fftn", "ifftn", "rfftn")},
+    **{f"fft_{name}": of_spectrum(name) for name in ("irfft", "hfft", "irfft2", "irfftn")},
+    "as_strided": lambda x: x.as_strided((N, C, 4, 2), (6 * C, 6, 1, 2)),
     "relu": F.relu,
     "abs": torch.abs,
     "absolute": torch.absolute,

@@ -29,7 +29,7 @@ from relprop.text import explain_text
 from relprop.text_explanation import TextExplanation
 from relprop.zoo import load
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "BASELINES",

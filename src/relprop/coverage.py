@@ -120,13 +120,13 @@ def coverage(
     run = Interception(TABLE, composite.choose, slots=composite.slots, note=note)
     with intercepting(run):
         shapes, stand_ins, others = put_stand_ins(
-            run.explain_input, run.explain_ids, model, inputs, arguments
+            run.inputs.stand_in, run.inputs.stand_in_for_ids, model, inputs, arguments
         )
         run.constants.note_data((stand_ins, others))
-        with naming_inputs(model, shapes, run.explained):
+        with naming_inputs(model, shapes, run.inputs.any):
             model(*stand_ins, **others)
     noted = {(c.path, c.operation) for c in crossings if not c.covered}
-    for gap in run.gaps:
+    for gap in run.gaps.found:
         if (gap.path, gap.operation) not in noted:  # found at the end of a module
             crossings.append(_not_covered(gap))
     return Coverage(tuple(crossings), name)

@@ -4,12 +4,13 @@ import difflib
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from relprop.active import unseen
 from relprop.callers import warn
 from relprop.calls import tensors_in
 from relprop.composites import Composite
-from relprop.errors import ScoreWarning
+from relprop.errors import ModelError, ScoreWarning
 from relprop.explanation import Explanation
 from relprop.intercept import Interception
 from relprop.parameters import ParameterRelevance
@@ -35,6 +36,27 @@ def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) ->
             "relprop.RunnerUp(...).",
             ScoreWarning,
         )
+
+
+@unseen
+def require_finite(model: Any, scores: Tensor) -> None:
+    """Refuse to explain scores that are no numbers.
+
+    Raises:
+        ModelError: they are NaN or infinite; a parameter that is, is named.
+    """
+    wrong = (~scores.detach().isfinite()).nonzero().flatten().tolist()
+    if not wrong:
+        return
+    parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
+    guilty = next((name for name, p in parameters if not bool(p.isfinite().all())), None)
+    if guilty is not None:
+        why = f"The model's parameter {guilty!r} has values that are NaN or infinite; load it again."
+    elif scores.dtype == torch.float16:
+        why = "float16 ends at 65504: try model.to(torch.bfloat16), or .float()."
+    else:
+        why = "Its parameters are finite; does model(...) give numbers on this input?"
+    raise ModelError(f"the explained score of sample {wrong[0]} is {float(scores.detach()[wrong[0]])}. {why}")
 
 
 def warn_of_books(run: Interception, explanation: Explanation) -> None:

@@ -15,10 +15,9 @@ from relprop.bounds import Bounds
 from relprop.calls import map_tensors
 from relprop.checkpointing import Blocks, checkpointing, chosen_blocks
 from relprop.composites import Composite
-from relprop.doubts import warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
-from relprop.errors import CoverageError, InputError, RuleError
+from relprop.doubts import require_finite, warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
+from relprop.errors import InputError, RuleError
 from relprop.explanation import Explanation
-from relprop.gaps import coverage_message
 from relprop.inner import Condition, InnerValues, Start, outputs_of
 from relprop.inputs import (
     naming_inputs,
@@ -159,12 +158,12 @@ def _explained(
     assert parameters is not None
     with intercepting(run):
         shapes, stand_ins, stand_in_arguments = put_stand_ins(
-            run.explain_input, run.explain_ids, model, inputs, arguments
+            run.inputs.stand_in, run.inputs.stand_in_for_ids, model, inputs, arguments
         )
         run.constants.note_data((stand_ins, stand_in_arguments))
-        with naming_inputs(model, shapes, run.explained):
+        with naming_inputs(model, shapes, run.inputs.any):
             output = model(*stand_ins, **stand_in_arguments)
-        if not run.explained():
+        if not run.inputs.any():
             raise never_looked_up(shapes)
         inner.end_forward()
         parameters.end_forward()
@@ -177,6 +176,7 @@ def _explained(
             of_channel = inner.start is not None and isinstance(goal, OfClass)
             values = outputs_of(explained) if of_channel else explained
             scores = scores_of(goal, values, run.ledger.samples)
+            require_finite(model, scores)
             warn_of_scores(run, goal, values, scores)
             seed = torch.ones_like(scores).detach() if composite.start == "one" else None
             with retaining(not last):
@@ -240,8 +240,7 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
         raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
     with intercepting(_interception(composite, accept, per_operation=False, any_leaf=True)) as run:
         yield run
-    if run.gaps:
-        raise CoverageError(coverage_message(run.gaps))
+    run.gaps.require_none()
 
 
 def _interception(

@@ -1,10 +1,13 @@
 """Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from relprop.errors import CoverageError
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,59 @@ class Gap:
 
     def __str__(self) -> str:
         return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
+
+
+class Gaps:
+    """The gaps of a run, and where the way of relevance is cut.
+
+    Attributes:
+        found: each gap once, in order.
+        cuts: the first few places where the way ends without being a gap.
+    """
+
+    def __init__(self, accept: Collection[str] = ()) -> None:
+        self._accept = frozenset(accept)
+        self._met: list[Gap] = []  # as often as they were met
+        self.found: list[Gap] = []
+        self.cuts: list[Gap] = []
+
+    def add(self, gap: Gap) -> bool:
+        """Note a gap, unless its operation is accepted; whether it is one."""
+        if gap.acceptable and gap.operation in self._accept:
+            return False
+        self._met.append(gap)
+        if gap not in self.found:
+            self.found.append(gap)
+        return True
+
+    def cut(self, place: Gap) -> None:
+        """Note where the way of relevance is cut."""
+        if len(self.cuts) < 5:
+            self.cuts.append(place)
+
+    @contextmanager
+    def watched(self) -> Iterator[list[Gap]]:
+        """Give a list of the gaps that are met while the context is open, filled at its end."""
+        before = len(self._met)
+        met: list[Gap] = []
+        try:
+            yield met
+        finally:
+            met += self._met[before:]
+
+    def clear(self) -> None:
+        """Forget the gaps."""
+        self.found.clear()
+        self._met.clear()
+
+    def require_none(self) -> None:
+        """Refuse to go on with gaps.
+
+        Raises:
+            CoverageError: there are some; it names all.
+        """
+        if self.found:
+            raise CoverageError(coverage_message(self.found))
 
 
 REASONS = {
@@ -58,6 +114,24 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
         + (f" The way is cut here:{places}\nRemove" if places else " Look for")
         + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
     )
+
+
+_ATTENTION = ("attn", "attention", "flash", "xformers")
+
+
+def _hint(name: str) -> str:
+    """What helps where a kernel of attention was called that cannot be seen."""
+    if any(word in name.lower() for word in _ATTENTION):
+        return (
+            "; for attention by a kernel of another library take torch's: load the model with "
+            "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
+        )
+    return ""
+
+
+def unseen_reason(made_by: str, reason: str) -> str:
+    """Why a tensor that relprop did not see being made is a gap, by the name of its autograd function."""
+    return reason + _hint(made_by)
 
 
 UNSEEN = (

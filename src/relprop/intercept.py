@@ -19,16 +19,15 @@ from relprop.attach import attach
 from relprop.callers import user_line
 from relprop.calls import Call, tensors_in, without_parameters
 from relprop.constants import Constants
-from relprop.errors import CoverageError, InputError, ModelError
-from relprop.gaps import REASONS, UNSEEN, Gap, coverage_message, disconnected_message, out_of_sight
+from relprop.errors import ModelError
+from relprop.explained_inputs import ExplainedInputs
+from relprop.gaps import REASONS, UNSEEN, Gap, Gaps, disconnected_message, out_of_sight, unseen_reason
 from relprop.keeping import Keeper, Kept, saved_value
-from relprop.leaves import Leaf, Leaves
 from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
-from relprop.tokens import Ids, TokenIds
 
 if TYPE_CHECKING:
     from relprop.checkpointing import Block
@@ -72,7 +71,6 @@ class Interception(TorchFunctionMode):
         self.choose = choose
         self.ledger = Ledger(per_operation=per_operation)
         self.slots = slots
-        self.accept = frozenset(accept)
         self.any_leaf = any_leaf
         self.inner_values = inner_values
         self.parameters = parameters
@@ -80,15 +78,11 @@ class Interception(TorchFunctionMode):
         self.remark = ""
         self.applied: list[Applied] = []
         self.modules = ModulePaths()
-        self.gaps: list[Gap] = []
-        self._met: list[Gap] = []  # the same, as often as they were met
-        self.cuts: list[Gap] = []
+        self.gaps = Gaps(accept)
         self._tags: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.constants = Constants()
-        self._ids = TokenIds()
-        self._propagating = False
         self._keeper = Keeper()
-        self._leaves = Leaves()
+        self.inputs = ExplainedInputs(self)
         # What checkpointing does: see `checkpointing`.
         self.block: Block | None = None
         self.computed_again: Block | None = None
@@ -114,7 +108,7 @@ class Interception(TorchFunctionMode):
     def slot(self, tensor: Tensor) -> Tensor | None:
         """The slot of a tensor; a new one where it was lost behind an operation that does not know slots."""
         slot = self.tag(tensor).slot
-        if slot is not None or self.slots != "all":
+        if slot is not None or self.slots != "all" or tensor.is_complex():
             return slot
         kept, path = self.keep(tensor), self.modules.path
 
@@ -176,18 +170,14 @@ class Interception(TorchFunctionMode):
             return (None,)
 
         values = [value] if self.slots == "none" else [value, empty_slot(value)]
-        output, *slot = attach(values, [self._leaves.anchor], backward)
+        output, *slot = attach(values, [self.inputs.leaves.anchor], backward)
         return output, slot[0] if slot else None
 
     def gap(self, operation: str, reason: str = Gap.reason, acceptable: bool = True) -> None:
         """Note an operation that is not covered; the run goes on, so that all gaps are found."""
         found = Gap(self.modules.path, operation, user_line(), reason, acceptable)
-        if acceptable and operation in self.accept:
+        if not self.gaps.add(found):
             self.applied.append(Applied(found.path, operation, "plain gradient, accepted"))
-            return
-        self._met.append(found)
-        if found not in self.gaps:
-            self.gaps.append(found)
 
     # ---- the inputs and the end of a run ----
 
@@ -197,49 +187,6 @@ class Interception(TorchFunctionMode):
         for collected in (self.inner_values, self.parameters):
             if collected is not None:
                 collected.begin()
-
-    @unseen
-    def explain_input(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
-        with torch.no_grad():
-            value = tensor.detach().clone()
-        return self._stand_in(name, tensor.detach(), value, None, tuple(tensor.shape))
-
-    @unseen
-    def explain_ids(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
-        ids = tensor.detach()  # another object, so that one tensor may be several arguments
-        self._ids.add(name, ids)
-        return ids
-
-    def _explain_embedding(self, ids: Ids, value: Tensor) -> Tensor:
-        """Explain what was looked up for ids."""
-        if self._propagating:  # in a part of the model that runs again; its values alone are wanted
-            again = value.detach().clone().requires_grad_()
-            self.set_tag(again, Tag(nonnegative=bool((value >= 0).all())))
-            return again
-        shape = self._ids.shape_of(ids.name)
-        if len(self._leaves) and shape[0] != self.ledger.samples:
-            raise InputError(
-                f"{ids.name!r} has {shape[0]} samples in its first dimension, and the other inputs have "
-                f"{self.ledger.samples}."
-            )
-        return self._stand_in(ids.name, value.detach(), value.detach().clone(), ids.positions, shape)
-
-    def _stand_in(
-        self, name: str, tensor: Tensor, value: Tensor, positions: Tensor | None, shape: tuple[int, ...]
-    ) -> Tensor:
-        root = tensor.requires_grad_()
-        (stand_in,) = attach([value], [root], lambda c: (c,))
-        slot = None if self.slots == "none" else empty_slot(value).requires_grad_()
-        self._leaves.add(Leaf(name, root, slot, positions, shape))
-        self.ledger.samples = shape[0]
-        self.set_tag(stand_in, Tag(nonnegative=bool((value >= 0).all()), slot=slot))
-        return stand_in
-
-    def explained(self) -> bool:
-        """Whether something is explained by now: an input, or what an embedding made of one."""
-        return len(self._leaves) > 0
 
     def relevance(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool = False
@@ -256,7 +203,7 @@ class Interception(TorchFunctionMode):
             ModelError: the scores do not depend on the inputs.
         """
         self._require_covered(scores)
-        variables, self._propagating = self._leaves.variables, True
+        variables = self.inputs.variables()
         # Called directly, because `torch.autograd.grad` would take this mode off for the backward.
         found = torch.autograd.graph._engine_run_backward(
             (scores,),
@@ -269,7 +216,8 @@ class Interception(TorchFunctionMode):
         )
         # What a checkpointed part met when it ran again was covered the first time; its inputs have no tags.
         self.gaps.clear()
-        return self._collect(scores if seed is None else seed, dict(zip(variables, found, strict=True)))
+        gradients = dict(zip(variables, found, strict=True))
+        return self.inputs.relevance(scores if seed is None else seed, gradients)
 
     @unseen
     def _coefficients(self, scores: Tensor, seed: Tensor | None) -> Tensor:
@@ -277,21 +225,9 @@ class Interception(TorchFunctionMode):
 
     @unseen
     def _require_covered(self, scores: Tensor) -> None:
-        if self.gaps:
-            raise CoverageError(coverage_message(self.gaps))
+        self.gaps.require_none()
         if not scores.requires_grad:
-            raise ModelError(disconnected_message(self.cuts))
-
-    @unseen
-    def _collect(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> dict[str, Tensor]:
-        """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
-        relevance, others = self._leaves.relevance(found)
-        for rows in others:
-            self.ledger.add("parameters", rows, "", "embedding")
-        self.ledger.seed = self.ledger.per_sample(seed)
-        self.ledger.inputs = torch.stack([self.ledger.per_sample(R) for R in relevance.values()]).sum(0)
-        self.ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
-        return relevance
+            raise ModelError(disconnected_message(self.gaps.cuts))
 
     # ---- the mode ----
 
@@ -307,19 +243,17 @@ class Interception(TorchFunctionMode):
         name, inplace = canonical_name(function)
         if not torch.is_grad_enabled():
             if relevant:
-                self._note_cut(name, "runs under torch.no_grad()")
-            result = self._ids.follow(name, function, args, kwargs)
+                self.gaps.cut(Gap(self.modules.path, name, user_line(), "runs under torch.no_grad()"))
+            result = self.inputs.ids.follow(name, function, args, kwargs)
             return self.constants.note_made(tensors, result, relevant=bool(relevant))
         if not relevant:
             if inplace and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
             # What is computed of parameters alone is as constant as they are.
             with torch.no_grad() if tracked else nullcontext():
-                result = self._ids.follow(name, function, args, kwargs)
-            looked_up = self._ids.looked_up(name, args, kwargs)
-            if looked_up is not None and isinstance(result, Tensor) and result.is_floating_point():
-                return self._explain_embedding(looked_up, result)
-            return self.constants.note_made(tensors, result)
+                result = self.inputs.ids.follow(name, function, args, kwargs)
+            embedded = self.inputs.looked_up(name, args, kwargs, result)
+            return self.constants.note_made(tensors, result) if embedded is None else embedded
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
             self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
@@ -332,7 +266,7 @@ class Interception(TorchFunctionMode):
 
     def _dispatch(self, call: Call, relevant: list[Tensor]) -> Any:
         if call.inplace and not call.target.requires_grad:
-            self._written.append(call.target if call.target._base is None else call.target._base)
+            self._becomes_relevant(call.target, call.name)
         entry = self.table.get(call.name)
         if entry is None:
             with self._noted(call):
@@ -348,17 +282,28 @@ class Interception(TorchFunctionMode):
             return target
         return result
 
+    def _becomes_relevant(self, target: Tensor, name: str) -> None:
+        """Note a constant that is about to be written to; if it is a view, all of what it is a view of."""
+        base = target._base
+        self._written.append(target if base is None else base)
+        if base is not None:
+            self._keeper.before_write(base)
+            source = self.source(base, name)
+            base.copy_(source)
+            self.set_tag(base, self.tag(source))
+
     @contextmanager
     def _noted(self, call: Call) -> Iterator[None]:
         """Report how a call is crossed, if somebody wants to know."""
         if self.note is None:
             yield
             return
-        applied, gaps, self.remark = len(self.applied), len(self._met), ""
-        yield
+        applied, self.remark = len(self.applied), ""
+        with self.gaps.watched() as gaps:
+            yield
         how = self.remark or ", ".join(str(a.rule) for a in self.applied[applied:])
-        if call.name in self.table or len(self._met) > gaps:
-            self.note(self.modules.path, call.name, how, self._met[gaps:])
+        if call.name in self.table or gaps:
+            self.note(self.modules.path, call.name, how, gaps)
         self.remark = ""
 
     def _without_entry(self, call: Call, relevant: list[Tensor]) -> Any:
@@ -375,7 +320,7 @@ class Interception(TorchFunctionMode):
             for output in outputs:
                 self.set_tag(output, tag)
         elif call.name in ("detach", "data"):
-            self._note_cut(call.name, "cuts the way of relevance")
+            self.gaps.cut(Gap(self.modules.path, call.name, user_line(), "cuts the way of relevance"))
         return result if outputs else self.constants.note_made([], result, relevant=True)
 
     def _check_seen(self, relevant: list[Tensor], name: str) -> None:
@@ -402,7 +347,8 @@ class Interception(TorchFunctionMode):
 
     def _foreign(self, tensor: Tensor, reason: str) -> None:
         assert tensor.grad_fn is not None
-        self.gap(tensor.grad_fn.name(), reason)
+        made_by = tensor.grad_fn.name()
+        self.gap(made_by, unseen_reason(made_by, reason))
         self.set_tag(tensor, Tag())
 
     def _open_leaf(self, tensor: Tensor) -> None:
@@ -415,10 +361,10 @@ class Interception(TorchFunctionMode):
             return False
         if isinstance(tensor, nn.Parameter):
             return True
-        if self.any_leaf or tensor in self._leaves:
+        if self.any_leaf or tensor in self.inputs.leaves:
             return False
         # Other leaves are parameters in all but name, and so is what was computed of them.
-        return tensor.is_leaf or not self._leaves.reached_by(tensor)
+        return tensor.is_leaf or not self.inputs.leaves.reached_by(tensor)
 
     def is_active(self) -> bool:
         """Whether the calls that are made in this thread are this run's."""
@@ -445,10 +391,6 @@ class Interception(TorchFunctionMode):
         for tensor in self._written:
             if tensor.requires_grad and not tensor._is_view():
                 tensor.detach_()
-
-    def _note_cut(self, name: str, reason: str) -> None:
-        if len(self.cuts) < 5:
-            self.cuts.append(Gap(self.modules.path, name, user_line(), reason))
 
 
 @contextmanager

@@ -125,6 +125,8 @@ def _shared_sum(run: Interception, call: Call, rule: SumRule) -> Tensor:
 
 def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bool = False) -> Any:
     """x·factor or, inverted, x/factor. Behind a linear operation, a factor for each output is part of it."""
+    if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
+        return Exact(slot="none")(run, call)
     origin, gate = run.tag(x).origin, run.tag(x).gate
     keeps_sign = isinstance(factor, (int, float)) and factor >= 0
     scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device).detach()

@@ -127,7 +127,8 @@ def attach_secant(
             return None, direct
         if not passes:
             y = y - at_zero
-            run.ledger.add("pointwise", c * at_zero, path, name)
+            # At an infinite x, as where scores are hidden, f has no part that x could carry.
+            run.ledger.add("pointwise", c * torch.where(x.isinf(), y + at_zero, at_zero), path, name)
         # Where f(0) is not 0, the difference cancels long before the quotient does.
         tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
         return (c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype), direct

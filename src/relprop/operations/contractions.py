@@ -93,17 +93,20 @@ def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], 
 
 def _contract(run: Interception, call: Call, operands: list[Tensor], letters: list[str], z: str) -> Any:
     """Contract a relevant operand with a constant, by a rule of the composite."""
-    relevant = [t for t in operands if run.relevant(t)]
-    sizes: dict[str, int] = {}
-    pairs = [
-        pair for t, part in zip(operands, letters, strict=True) for pair in zip(part, t.shape, strict=True)
-    ]
-    broadcast = any(sizes.setdefault(letter, size) != size for letter, size in pairs)
-    if broadcast:
-        run.gap(call.name, "operands that broadcast are not covered")
-        return plain(run, call, relevant)
-    which = 0 if relevant[0] is operands[0] else 1
+    which = 0 if run.relevant(operands[0]) else 1
     x, weight = operands[which], operands[1 - which]
+    sizes = [dict(zip(part, t.shape, strict=True)) for t, part in zip(operands, letters, strict=True)]
+    shared = [
+        letter for letter in letters[0] if letter in letters[1] and sizes[0][letter] != sizes[1][letter]
+    ]
+    if shared:  # one of them broadcasts
+        of_x, of_weight = letters[which], letters[1 - which]
+        full = [max(sizes[0].get(letter, 1), sizes[1].get(letter, 1)) for letter in of_x]
+        x = run.perform(torch.Tensor.expand, x, full) if full != list(x.shape) else x
+        alone = [letter in shared and sizes[1 - which][letter] == 1 for letter in of_weight]
+        weight = weight[tuple(0 if is_alone else slice(None) for is_alone in alone)]
+        of_weight = "".join(letter for letter, is_alone in zip(of_weight, alone, strict=True) if not is_alone)
+        letters = [of_x, of_weight] if which == 0 else [of_weight, of_x]
     if (
         weight.dim() == 2
         and letters[which][:-1] == z[:-1]

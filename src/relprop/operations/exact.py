@@ -24,18 +24,18 @@ class Exact:
         nonnegative: whether the result is non-negative whatever the operands are.
         slot: how relevance itself crosses it. "same": the operation rearranges elements, and does the same
             with slots; "pass": elementwise; "share": each operand gets relevance in proportion to what it
-            contributed.
+            contributed. "none": as a coefficient; what lands on zeros is in the ledger.
     """
 
     keeps_sign: bool = False
     nonnegative: bool = False
-    slot: Literal["same", "pass", "share"] = "share"
+    slot: Literal["same", "pass", "share", "none"] = "share"
 
     def __call__(self, run: Interception, call: Call) -> Any:
         operands = [t for t in tensors_in((call.args, call.kwargs)) if run.relevant(t)]
         tags = [run.tag(t) for t in operands]
         slots = [run.slot(t) for t in operands]
-        with_slots = any(slot is not None for slot in slots)
+        with_slots = self.slot != "none" and any(slot is not None for slot in slots)
         # Made before the call, which may overwrite its first argument.
         function = as_function(run, call) if with_slots else None
         kept = [run.keep(t) for t in operands] if with_slots and self.slot != "same" else []

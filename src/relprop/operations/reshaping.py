@@ -144,6 +144,13 @@ def absorbing(run: Interception, result: Tensor, mask: Tensor, value: float | No
     return output
 
 
+_COMPLEX = ("view_as_complex", "view_as_real", "real", "imag", "complex", "conj", "resolve_conj")
+
+_FOURIER = (
+    *("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft"),
+    *("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"),
+)
+
 TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(
         (
@@ -164,6 +171,10 @@ TABLE: Mapping[str, Entry] = {
     ),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as", "type_as"), as_other),
     **dict.fromkeys(("clone", "contiguous", "positive"), copied),
+    # Their coefficients are what autograd's gradients are, by real and imaginary part.
+    **dict.fromkeys(_COMPLEX, Exact(slot="none")),
+    **dict.fromkeys(_FOURIER, Exact(slot="none")),
+    "as_strided": Exact(keeps_sign=True),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
     "where": where,
