@@ -263,7 +263,7 @@ def test_what_is_no_position_is_refused(position: Any) -> None:
     [
         (lambda z: z[:, 0], r"shape \(3, 11\)"),
         (lambda z: z[None], r"shape \(1, 3, 5, 11\)"),
-        (lambda z: {"logits": z}, "dict"),
+        (lambda z: {"scores": z}, "dict"),
         (lambda z: (z, z), "tuple"),
     ],
 )

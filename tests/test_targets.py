@@ -150,11 +150,11 @@ def test_one_class_has_no_rival(x: Tensor, target: Any) -> None:
 def test_outputs_that_are_no_scores_need_a_target(x: Tensor) -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"logits": x * 2.0}
+            return {"scores": x * 2.0}
 
     with pytest.raises(InputError, match="the model returns dict and not a tensor: say what to explain"):
         relprop.explain(Two().eval(), x)
-    e = relprop.explain(Two().eval(), x, target=lambda output: output["logits"][:, 3])
+    e = relprop.explain(Two().eval(), x, target=lambda output: output["scores"][:, 3])
     torch.testing.assert_close(e.score, 2 * x[:, 3])
     with pytest.raises(InputError, match=r"the output has shape \(4, 2, 4\), not \(samples, classes\)"):
         relprop.explain(nn.Unflatten(1, (2, 4)).eval(), x)

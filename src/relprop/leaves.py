@@ -49,7 +49,7 @@ class Leaf:
         counts = self.positions >= 0
         of_input = rows.new_zeros(self.shape).flatten()
         of_input = of_input.index_add(0, self.positions[counts], rows[counts])
-        return of_input.reshape(self.shape), rows.masked_fill(counts, 0)
+        return of_input.reshape(self.shape), None if bool(counts.all()) else rows.masked_fill(counts, 0)
 
 
 class Leaves:
