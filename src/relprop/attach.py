@@ -84,6 +84,12 @@ def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
     return result
 
 
+def unattached(value: Tensor) -> Tensor:
+    """A copy of a value that requires a gradient and, being no leaf, may be overwritten by the model."""
+    with torch.enable_grad():
+        return attach([value.detach().clone()], [value.detach().requires_grad_()], lambda c: (c,))[0]
+
+
 def attach_with_slots(
     value: Tensor, roots: Sequence[Tensor], slots: Sequence[Tensor | None], backward: Backward
 ) -> tuple[Tensor, Tensor | None]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relprop.attach import unattached
 from relprop.calls import map_tensors, tensors_in
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.intercept import Interception
@@ -84,6 +85,13 @@ class Block:
 
     def keep(self, kept: Kept) -> Kept:
         """Take a kept value, and return what stands for it."""
+        top = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        if top is None or top[0] != self.run.keep:
+            raise ModelError(
+                f"{type(self.module).__name__}, a module of checkpoint=..., has parts that "
+                "torch.utils.checkpoint, or other hooks on saved tensors, take care of already. Leave it out "
+                "of one of them."
+            )
         if not self.again:
             place = Place(self, len(self._places))
             self._places.append(weakref.ref(place))
@@ -152,7 +160,7 @@ class _Operand:
             return self.tensor
         value = self.kept.or_value(self.tensor)
         if value is not self.tensor:
-            value = value.detach().clone().requires_grad_()
+            value = unattached(value)
             run.set_tag(value, self.tag)
         return value
 

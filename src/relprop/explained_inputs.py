@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from relprop.active import unseen
-from relprop.attach import attach
+from relprop.attach import attach, unattached
 from relprop.errors import InputError
 from relprop.leaves import Leaf, Leaves
 from relprop.provenance import Tag, empty_slot
@@ -55,7 +55,7 @@ class ExplainedInputs:
         if ids is None or not isinstance(value, Tensor) or not value.is_floating_point():
             return None
         if self._is_over:  # in a part of the model that runs again; its values alone are wanted
-            again = value.detach().clone().requires_grad_()
+            again = unattached(value)
             self._run.set_tag(again, Tag(nonnegative=bool((value >= 0).all())))
             return again
         shape, samples = self.ids.shape_of(ids.name), self._run.ledger.samples

@@ -120,11 +120,16 @@ _ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
 def _hint(name: str) -> str:
-    """What helps where a kernel of attention was called that cannot be seen."""
+    """What helps, where it is known what cannot be seen: a kernel of attention, a checkpoint."""
     if any(word in name.lower() for word in _ATTENTION):
         return (
             "; for attention by a kernel of another library take torch's: load the model with "
             "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
+        )
+    if name.startswith("CheckpointFunction"):
+        return (
+            "; torch.utils.checkpoint hides what it computes with use_reentrant=True: take "
+            "use_reentrant=False, or leave it out and give explain(..., checkpoint=...)"
         )
     return ""
 

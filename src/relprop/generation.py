@@ -1,5 +1,6 @@
 """Generated text explained: which tokens before it made the model write each token, as a matrix."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,9 @@ def explain_generation(
         first = 0
     if mask is not None:
         arguments["attention_mask"] = mask
+        if start is None and not bool(mask.all()) and _takes_positions(model, options):
+            # As the model's own generate counts them: from the first token that is no padding.
+            arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     targets = [At(first + i, target(int(token))) for i, token in enumerate(answer[0])]
     explanations = explain(model, targets=targets, rules=rules, progress=progress, **arguments, **options)
     rows = [_row(explanation, arguments) for explanation in explanations]
@@ -117,6 +121,10 @@ def explain_generation(
         scores=torch.cat([explanation.score for explanation in explanations]),
         explanations=explanations,
     )
+
+
+def _takes_positions(model: nn.Module, options: dict[str, Any]) -> bool:
+    return "position_ids" not in options and "position_ids" in inspect.signature(model.forward).parameters
 
 
 def _single(given: Any, name: str) -> Tensor:

@@ -191,6 +191,11 @@ def _depends_on_mode(module: nn.Module) -> bool:
 def never_looked_up(shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None) -> InputError:
     """The error about integer inputs that were looked up in no embedding, perhaps as the model failed."""
     told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    if isinstance(error, IndexError):
+        return InputError(
+            f"the model has no row in its embedding for some of the integers in {told}: are they of the "
+            f"tokenizer that it was trained with? The model's own error: {error}"
+        )
     return InputError(
         f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
         f"looks up in an embedding, and got integers that it does not: {told}. Pixels are made numbers by "

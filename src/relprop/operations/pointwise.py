@@ -86,7 +86,12 @@ def clamp(run: Interception, call: Call) -> Any:
     def arguments(input: Tensor, min: Any = None, max: Any = None) -> Any:
         return min, max
 
-    low, high = arguments(*call.args, **call.kwargs)
+    low, high = (
+        float(bound)
+        if isinstance(bound, Tensor) and bound.numel() == 1 and not run.relevant(bound)
+        else bound
+        for bound in arguments(*call.args, **call.kwargs)
+    )
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         run.gap("clamp", "bounds that are tensors are not covered")
         return Exact(slot="pass")(run, call)

@@ -1,0 +1,48 @@
+"""What cannot be seen is named with what helps; bounds that are one constant number."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop import CoverageError
+
+
+class FlashAttnFunc(torch.autograd.Function):
+    """Stands for a kernel of another library."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q)
+        return (q @ k.mT).softmax(-1) @ v
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        (q,) = ctx.saved_tensors
+        return grad, torch.zeros_like(q), grad
+
+
+class Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return FlashAttnFunc.apply(x, x, x)
+
+
+def test_a_foreign_kernel_of_attention_has_a_remedy() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Attention(), nn.Flatten()).eval()
+    message = r"FlashAttnFuncBackward in module '1' at .*attn_implementation='sdpa', or call F\.scaled_dot"
+    with pytest.raises(CoverageError, match=message):
+        relprop.explain(model, torch.randn(2, 3, 4), rules="attnlrp")
+
+
+def test_clamps_at_one_constant_number() -> None:
+    """As T5 has it in half precision."""
+
+    def model(h: Tensor) -> Tensor:
+        limit = torch.where(torch.isinf(h).any(), 1.0, 0.5)
+        return torch.clamp(h, min=-limit, max=limit)
+
+    x = torch.randn(2, 4)
+    e = relprop.explain(model, x, target=1, rules="epsilon")
+    expected = relprop.explain(lambda h: h.clamp(-0.5, 0.5), x, target=1, rules="epsilon")
+    assert torch.equal(e.relevance, expected.relevance)
+    assert e.relevance[:, 1].abs().min() > 0
