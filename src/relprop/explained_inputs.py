@@ -9,6 +9,7 @@ from torch import Tensor
 from relprop.active import unseen
 from relprop.attach import attach, unattached
 from relprop.errors import InputError
+from relprop.inputs import KEEP_OUT
 from relprop.leaves import Leaf, Leaves
 from relprop.provenance import Tag, empty_slot
 from relprop.tokens import TokenIds
@@ -62,7 +63,7 @@ class ExplainedInputs:
         if len(self.leaves) and shape[0] != samples:
             raise InputError(
                 f"{ids.name!r} has {shape[0]} samples in its first dimension, and the other inputs have "
-                f"{samples}."
+                f"{samples}. {KEEP_OUT}"
             )
         return self._explained(ids.name, value.detach(), value.detach().clone(), ids.positions, shape)
 
