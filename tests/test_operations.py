@@ -120,6 +120,10 @@ HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     **{f"fft_{name}": spectrum(name) for name in ("fft", "ifft", "rfft", "ihfft", "fft2", "ifft2", "rfft2")},
     **{f"fft_{name}": spectrum(name) for name in ("fftn", "ifftn", "rfftn")},
     **{f"fft_{name}": of_spectrum(name) for name in ("irfft", "hfft", "irfft2", "irfftn")},
+    "nan_to_num": torch.nan_to_num,
+    "linalg_solve_triangular": lambda x: torch.linalg.solve_triangular(
+        CONSTANT[:, :C].triu() + 2 * torch.eye(C).double(), x, upper=True
+    ),
     "as_strided": lambda x: x.as_strided((N, C, 4, 2), (6 * C, 6, 1, 2)),
     "relu": F.relu,
     "abs": torch.abs,

@@ -12,8 +12,8 @@ from relprop.errors import InputError, ModelError, RelpropError, did_you_mean
 from relprop.tokens import may_be_ids
 
 KEEP_OUT = (
-    "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); so can one be reshaped that "
-    "has its samples elsewhere."
+    "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); one that has its "
+    "samples elsewhere can be reshaped there."
 )
 
 StandIn = Callable[[str, Tensor], Tensor]
@@ -69,7 +69,8 @@ def put_stand_ins(
         samples = {name: value.shape[0] for name, value in floats.items()}
         if len(set(samples.values())) > 1:
             raise InputError(
-                f"the inputs have different numbers of samples in their first dimension: {samples}. {KEEP_OUT}"
+                f"the inputs have different numbers of samples in their first dimension: {samples}. "
+                + KEEP_OUT
             )
         _require_fitting_masks(dict(given))
         shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}

@@ -211,6 +211,7 @@ TABLE: Mapping[str, Entry] = {
     "prelu": _passing,
     "rrelu": _passing,
     "threshold": threshold,
+    "nan_to_num": _passing,
     "dropout": _passing,
     "dropout1d": _passing,
     "dropout2d": _passing,

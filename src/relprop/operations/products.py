@@ -133,6 +133,22 @@ def _nonnegative(run: Interception, operands: Sequence[Tensor]) -> bool:
     return all(run.tag(t).nonnegative if run.relevant(t) else bool((t >= 0).all()) for t in operands)
 
 
+def solve_triangular(run: Interception, call: Call) -> Any:
+    """torch.linalg.solve_triangular(A, B): linear in B, which takes all; A is a constant, as denominators."""
+
+    def arguments(A: Tensor, B: Tensor, **options: Any) -> Any:
+        return A, B, options
+
+    A, B, options = arguments(*call.args, **call.kwargs)
+    if not run.relevant(B):
+        run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
+        return Exact(slot="none")(run, call)
+    if run.relevant(A):
+        run.applied.append(Applied(run.modules.path, call.name, SignalTakesAll()))
+    solved = Call(call.name, torch.linalg.solve_triangular, (A.detach(), B), options, False)
+    return Exact(slot="none")(run, solved)
+
+
 def addcmul(run: Interception, call: Call) -> Any:
     """Sum input + value·a·b, as its parts."""
     return _added(run, call, torch.mul)
@@ -165,6 +181,7 @@ def glu(run: Interception, call: Call) -> Any:
 
 TABLE: Mapping[str, Entry] = {
     "glu": glu,
+    "linalg_solve_triangular": solve_triangular,
     "addcmul": addcmul,
     "addcdiv": addcdiv,
 }

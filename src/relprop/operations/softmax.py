@@ -38,7 +38,8 @@ def softmax(run: Interception, call: Call) -> Any:
         c_in = torch.autograd.grad(output, leaf, c)[0]
         # Its coefficients sum to zero, so that x may be shifted; hidden scores, of any size, carry nothing.
         shifted = kept_x.value - kept_x.value.amax(dim, keepdim=True)
-        carried = (shifted * c_in).masked_fill_(c_in == 0, 0)
+        # Rows that are hidden as a whole are NaN, which the model replaces afterwards.
+        carried = (shifted * c_in).masked_fill_((c_in == 0) | kept_y.value.isnan(), 0)
         run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name)
         return c_in, direct
 
