@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import relprop
+import tiny_language_models as tiny
 from relprop.cli import main
 from relprop.cli.commands import app as whole
 from relprop.cli.coverage import coverage
@@ -225,3 +226,41 @@ def test_the_program_ends_with_its_status(arguments, status, monkeypatch, capsys
 
 def test_both_commands_are_known():
     assert {command.callback.__name__ for command in whole.registered_commands} >= {"rules", "coverage"}
+
+
+# ---- language models ----
+
+
+@pytest.fixture(scope="module", params=["gpt2", "bert_classifier", "t5"])
+def language_model(request, tmp_path_factory):
+    return f"hf:{getattr(tiny, request.param)(tmp_path_factory.mktemp(request.param))}"
+
+
+def test_language_models_are_told_of(language_model):
+    result = runner(coverage)(language_model, "--rules", "attnlrp")
+    assert result.exit_code == 0, result.output
+    heading, _, _, *lines = result.stdout.splitlines()
+    assert heading.startswith(f"{language_model}, weights: random; input: ")
+    assert "tokens, 1x" in heading
+    assert any(line.split()[-1] == "Uniform()" for line in lines)
+    assert lines[-1].endswith("(100 %), rules: attnlrp")
+
+
+def test_a_text_of_ones_own(language_model):
+    result = runner(coverage)(language_model, "--text", "the film was good", "--json")
+    assert json.loads(result.stdout)["complete"]
+    assert json.loads(result.stdout)["input"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hf:folder", "--size", "32"], "hf:folder is a language model: --picture and --size are for others"),
+        (
+            ["mnist-cnn", "--text", "good"],
+            "mnist-cnn reads no text: --text is for language models",
+        ),
+    ],
+)
+def test_texts_and_pictures_are_told_apart(arguments, message):
+    assert message in str(error_of(runner(coverage)(*arguments)))

@@ -136,10 +136,7 @@ def _single(
 ) -> TextExplanation:
     """Explain one label or token."""
     start = start_of_decoder(model)
-    ids = _ids(model, tokens)
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if start:
-        inputs["decoder_input_ids"] = _ids(model, start)
+    inputs: dict[str, Any] = {**inputs_of(model, tokens)}
     position = position_of(model, start or tokens, at)
     explained = relprop.explain(
         model.module,
@@ -162,6 +159,13 @@ def _single(
     return TextExplanation(
         model.name, model.task, explained.preset, prompt, len(prompt), relevance, (answer,), (explained,)
     )
+
+
+def inputs_of(model: LanguageModel, tokens: Sequence[Token]) -> dict[str, Tensor]:
+    """What the model is called with for a text, each (1, tokens); a decoder with what it begins with."""
+    ids, start = _ids(model, tokens), start_of_decoder(model)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return inputs | {"decoder_input_ids": _ids(model, start)} if start else inputs
 
 
 def _ids(model: LanguageModel, tokens: Sequence[Token]) -> Tensor:

@@ -13,10 +13,16 @@ from torch import Tensor
 import relprop
 from relprop.cli.model_options import ModelName, Rules, Size, named_model
 from relprop.coverage import Coverage
+from relprop.errors import InputError
 from relprop.gaps import what_helps
 from relprop.models import RANDOM, Model, errors_of
+from relprop.models.language import PREFIX, load_language_model
+from relprop.models.text_tokens import tokens_of
+from relprop.text import inputs_of
 from relprop.view.picture import read_picture
 from relprop.zoo import BUNDLED
+
+TEXT = "Where does this come from?"
 
 
 def coverage(
@@ -35,6 +41,10 @@ def coverage(
         ),
     ] = None,
     size: Size = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="A text to run a language model on.", metavar="TEXT", show_default=TEXT),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every call, for programs, instead of a table.")
     ] = False,
@@ -47,22 +57,46 @@ def coverage(
     relprop coverage torchvision:resnet50
 
     relprop coverage my_models.py:net --size 64 --rules alpha2-beta1
+
+    relprop coverage hf:my-folder --rules attnlrp
     """
-    found = named_model(model, weights or RANDOM, size=size)
-    x = _noise(found) if picture is None else found.prepare(read_picture(picture), str(picture)).x
-    result = _run(found, x, rules)
-    shape = "x".join(map(str, x.shape))
+    if model.startswith(PREFIX):
+        if picture is not None or size is not None:
+            raise InputError(f"{model} is a language model: --picture and --size are for others.")
+        told, what, sizes, result = _of_text(model, weights, text, rules)
+    else:
+        if text is not None:
+            raise InputError(f"{model} reads no text: --text is for language models, hf:FOLDER_OR_ID.")
+        told, what, sizes, result = _of_picture(model, weights, picture, size, rules)
     if as_json:
-        about = {"model": model, "weights": found.weights, "input": list(x.shape)}
+        about = {"model": model, "weights": told, "input": sizes}
         typer.echo(json.dumps(about | _as_data(result), indent=2))
     else:
-        what = "noise" if picture is None else str(picture)
-        typer.echo(f"{model}, weights: {found.weights}; input: {what}, {shape}\n\n{result}")
+        typer.echo(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
         remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
         if remedy:
             typer.echo(f"\nIn Python, {remedy}")
     if not result.complete:
         raise typer.Exit(1)
+
+
+def _of_picture(
+    model: str, weights: str | None, picture: Path | None, size: str | None, rules: str | None
+) -> tuple[str, str, list[int], Coverage]:
+    """Run a model of pictures: its weights and input in words, the input's sizes, and what was found."""
+    found = named_model(model, weights or RANDOM, size=size)
+    x = _noise(found) if picture is None else found.prepare(read_picture(picture), str(picture)).x
+    return found.weights, "noise" if picture is None else str(picture), list(x.shape), _run(found, x, rules)
+
+
+def _of_text(
+    model: str, weights: str | None, text: str | None, rules: str | None
+) -> tuple[str, str, list[int], Coverage]:
+    """Run a language model, likewise."""
+    found = load_language_model(model, weights=weights or RANDOM)
+    inputs: dict[str, Any] = {**inputs_of(found, tokens_of(found, TEXT if text is None else text))}
+    result = relprop.coverage(found.module, **inputs, rules=rules)
+    return weights or RANDOM, f"{len(inputs['input_ids'][0])} tokens", list(inputs["input_ids"].shape), result
 
 
 def _noise(model: Model) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.models.checkpoints import load_checkpoint
+from relprop.models.language import PREFIX
 from relprop.models.model import Model, Prepared, preparing_digits, preparing_photographs
 from relprop.models.own_file import own_model
 from relprop.models.request import RANDOM, Request, finished, seeded
@@ -55,7 +56,7 @@ def resolve(
         tuple(std) if std is not None else None,
     )
     kind = model.partition(":")[0]
-    if kind not in ("torchvision", "timm") and (kind.endswith(".py") or "/" in model or "\\" in model):
+    if kind not in ("torchvision", "timm", "hf") and (kind.endswith(".py") or "/" in model or "\\" in model):
         return own_model(request)
     if not (size is mean is std is None):
         raise InputError(
@@ -66,6 +67,8 @@ def resolve(
         return torchvision_model(request)
     if kind == "timm":
         return timm_model(request)
+    if model.startswith(PREFIX):
+        raise InputError(f"{model} is a language model, and reads no pictures: relprop text {model} TEXT.")
     return _bundled_model(request)
 
 
