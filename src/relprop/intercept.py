@@ -26,7 +26,7 @@ from relprop.keeping import Keeper, Kept, saved_value
 from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
-from relprop.names import canonical_name
+from relprop.names import LOOKS, canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
 
 if TYPE_CHECKING:
@@ -235,8 +235,8 @@ class Interception(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if active_runs.stack and not self.is_active():
-            return function(*args, **kwargs)  # a nested run's
+        if function in LOOKS or (active_runs.stack and not self.is_active()):
+            return function(*args, **kwargs)  # nothing is computed, or by a nested run
         tensors = list(tensors_in((args, kwargs)))
         tracked = [(t, self._is_constant(t)) for t in tensors if t.requires_grad]
         relevant = [t for t, constant in tracked if not constant]

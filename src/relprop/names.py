@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+from torch import Tensor
+
 _SYNONYMS = {
     "__add__": "add",
     "__radd__": "add",
@@ -39,6 +41,15 @@ _SYNONYMS = {
     "moveaxis": "movedim",
     "_threshold": "threshold",
 }
+
+
+_ATTRIBUTES = ("shape", "dtype", "device", "layout", "ndim", "is_cuda", "is_meta", "requires_grad", "is_leaf")
+_METHODS = ("size", "dim", "numel", "stride", "is_floating_point", "is_complex", "is_contiguous", "__len__")
+
+LOOKS = frozenset(
+    [getattr(Tensor, name).__get__ for name in _ATTRIBUTES] + [getattr(Tensor, name) for name in _METHODS]
+)
+"""Calls that look at what a tensor is, and not at its values; models make more of them than of others."""
 
 
 @cache
