@@ -15,7 +15,7 @@ from relprop.errors import ModelError
 from relprop.explanation import Explanation
 from relprop.gaps import disconnected_message
 from relprop.inputs import naming_inputs, never_looked_up, put_stand_ins
-from relprop.leaves import Leaf
+from relprop.leaves import Leaf, added
 from relprop.ledger import Ledger
 from relprop.names import canonical_name
 from relprop.targets import Target, as_told, measure_of, scores_of
@@ -62,18 +62,20 @@ class _Lookups(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.leaves: list[Leaf] = []
+        self.samples = 0
         self._ids = TokenIds()
 
     def stand_in(self, name: str, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """Note an input, or a lookup, and return what the model gets in its place."""
         root = x.detach().clone().requires_grad_()
-        shape = tuple(x.shape) if positions is None else self._ids.shape_of(name)
-        self.leaves.append(Leaf(name, root, None, positions, shape))
+        self.leaves.append(Leaf(root, None, name, positions, tuple(self._ids.inputs)))
+        self.samples = self.samples or len(x)
         return root.clone()  # which the model may overwrite
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
         """Note an integer input."""
-        ids = tensor.detach()
+        ids = tensor.detach().clone()
+        self.samples = self.samples or len(ids)
         self._ids.add(name, ids)
         return ids
 
@@ -85,7 +87,7 @@ class _Lookups(TorchFunctionMode):
         ids = self._ids.looked_up(name, args, kwargs)
         if ids is None or not isinstance(result, Tensor):
             return result
-        return self.stand_in(ids.name, result, ids.positions)
+        return self.stand_in("", result, ids.positions.clone())
 
 
 def explain_by_gradient(
@@ -112,7 +114,7 @@ def explain_by_gradient(
         if not lookups.leaves:
             raise never_looked_up(shapes)
         leaves = [leaf.root for leaf in lookups.leaves]
-        samples = lookups.leaves[0].shape[0]
+        samples = lookups.samples
         all_scores = [scores_of(goal, output, samples) for goal in goals]
         if not all(scores.requires_grad for scores in all_scores):
             raise ModelError(disconnected_message([]))
@@ -124,11 +126,12 @@ def explain_by_gradient(
             raise ModelError(disconnected_message([]))
     explanations = []
     for goal, scores, found in zip(goals, all_scores, gradients, strict=True):
-        parts: dict[str, Tensor] = {}
-        for leaf, g in zip(lookups.leaves, found, strict=True):
-            x = leaf.root.detach()
-            R, _ = leaf.of_input(baseline.relevance(x, torch.zeros_like(x) if g is None else g))
-            parts[leaf.name] = parts[leaf.name] + R if leaf.name in parts else R
+        parts = added(
+            [
+                leaf.of_inputs(baseline.relevance(x, torch.zeros_like(x) if g is None else g))[0]
+                for leaf, x, g in zip(lookups.leaves, [x.detach() for x in leaves], found, strict=True)
+            ]
+        )
         relevance = {name: parts[name] for name in shapes if name in parts}
         ledger = Ledger(samples=samples)
         ledger.seed = ledger.per_sample(scores)

@@ -7,7 +7,7 @@ called with; what it keeps then, in the same order, are the values.
 
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -42,7 +42,7 @@ def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
             found = list(block)
         else:
             found = [block]
-        strangers = [m for m in found if m not in paths.values()]
+        strangers = [m for m in found if paths and m not in paths.values()]
         if not found or strangers:
             name = repr(block) if isinstance(block, str) else type(block).__name__
             near = did_you_mean(block, paths, most=2) if isinstance(block, str) else ""
@@ -67,6 +67,8 @@ class Block:
         module: which.
         arguments: positional and keyword arguments of the call; `operands` stand for the tensors in them.
         frames: the modules that it ran in.
+        autocasts: as they were.
+        versions: of its parameters and buffers.
     """
 
     run: Interception
@@ -74,6 +76,8 @@ class Block:
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     operands: list["_Operand"]
     frames: list[tuple[nn.Module, str]]
+    autocasts: list["_Autocast"]
+    versions: dict[str, int]
     _places: list[weakref.ref[Place]] = field(default_factory=list)
     _values: dict[int, Kept] = field(default_factory=dict)
     _position: int = -1
@@ -127,12 +131,20 @@ class Block:
         if run.computed_again is not None:
             run.computed_again.forget()
         run.computed_again = self
+        changed = [name for name, t in _own_tensors(self.module) if t._version != self.versions.get(name)]
+        if changed:
+            raise ModelError(
+                f"{changed[0]!r} of {type(self.module).__name__}, a module of checkpoint=..., was overwritten "
+                "after it ran, so that it cannot run again; leave it out there."
+            )
         values = iter(self.operands)
         args, kwargs = map_tensors(lambda _: next(values).restored(run), self.arguments)
         frames, block = run.modules.frames, run.block
         run.modules.frames, run.block, self._position = list(self.frames), self, 0
         try:
-            with run.entered(), torch.enable_grad():
+            with run.entered(), torch.enable_grad(), ExitStack() as stack:
+                for autocast in self.autocasts:
+                    stack.enter_context(autocast.again())
                 self.module(*args, **kwargs)
         except _Enough:
             pass
@@ -140,26 +152,43 @@ class Block:
             run.modules.frames, run.block, self._position = frames, block, -1
 
 
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+@dataclass(frozen=True)
+class _Autocast:
+    """Whether torch.autocast was on for a kind of device, and with which type."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @staticmethod
+    def now(device: str) -> "_Autocast":
+        return _Autocast(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+
+    def again(self) -> torch.autocast:
+        return torch.autocast(self.device, self.dtype, self.enabled)
+
+
 @dataclass(frozen=True)
 class _Operand:
     """A tensor that a module was called with, as it was."""
 
     tensor: Tensor
-    kept: Kept | None
+    kept: Kept
     tag: Tag | None
 
     @staticmethod
     def of(run: Interception, tensor: Tensor) -> "_Operand":
-        if not run.relevant(tensor):
-            return _Operand(tensor, None, None)
-        return _Operand(tensor, run.keep(tensor), run.tag(tensor))
+        return _Operand(tensor, run.keep_constant(tensor), run.tag(tensor) if run.relevant(tensor) else None)
 
     def restored(self, run: Interception) -> Tensor:
         """The tensor itself or, where it was overwritten since, another one that is what it was."""
-        if self.kept is None or self.tag is None:
-            return self.tensor
         value = self.kept.or_value(self.tensor)
-        if value is not self.tensor:
+        if value is not self.tensor and self.tag is not None:
             value = unattached(value)
             run.set_tag(value, self.tag)
         return value
@@ -172,7 +201,15 @@ def checkpointing(run: Interception, modules: Iterable[nn.Module]) -> Iterator[N
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if run.block is None and run.is_active():
             operands = [_Operand.of(run, t) for t in tensors_in((args, kwargs))]
-            run.block = Block(run, module, (args, kwargs), operands, run.modules.frames[:-1])
+            run.block = Block(
+                run,
+                module,
+                (args, kwargs),
+                operands,
+                run.modules.frames[:-1],
+                [_Autocast.now(device) for device in {"cpu", *(o.tensor.device.type for o in operands)}],
+                {name: t._version for name, t in _own_tensors(module)},
+            )
 
     def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
         if run.block is not None and run.block.module is module and run.is_active() and not run.block.again:
@@ -182,11 +219,11 @@ def checkpointing(run: Interception, modules: Iterable[nn.Module]) -> Iterator[N
     for module in modules:
         handles += [
             module.register_forward_pre_hook(enter, with_kwargs=True),
-            module.register_forward_hook(leave),
+            module.register_forward_hook(leave, always_call=True),
         ]
     try:
         yield
     finally:
-        run.block = None
+        run.block = run.computed_again = None
         for handle in handles:
             handle.remove()

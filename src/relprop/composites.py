@@ -49,19 +49,21 @@ _FEED_FORWARD = re.compile(
     r"mlp|ffn|feed_?forward|intermediate|fc_?[12]|lin(ear)?_?[12]|dense_h_to_4h|dense_4h_to_h|w[io](_\d)?"
     r"|(gate|up|down|gate_up)_proj|experts?|output"
 )
-_ATTENTION = re.compile(r"att(entio)?n|attention", re.IGNORECASE)
+_ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
 
 
 def feed_forward(site: Site) -> bool:
     """Whether a site is a dense operation of a transformer's feed-forward layers, by its modules' names.
 
     One part of the path is what such layers are called ("mlp", "ffn", "intermediate", "fc1", "output", ...),
-    and no module around it is an attention.
+    and none is called an attention.
     """
-    if site.kind != "dense" or not any(_FEED_FORWARD.fullmatch(part) for part in site.path.split(".")):
-        return False
-    names = [*site.path.split("."), *(type(module).__name__ for module in site.modules[1:])]
-    return not any(_ATTENTION.search(name) for name in names)
+    parts = site.path.split(".")
+    return (
+        site.kind == "dense"
+        and any(_FEED_FORWARD.fullmatch(part) for part in parts)
+        and not any(_ATTENTION.search(part) for part in parts)
+    )
 
 
 _FUNCTIONAL = {

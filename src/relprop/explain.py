@@ -164,7 +164,7 @@ def _explained(
         with naming_inputs(model, shapes, run.inputs.any):
             output = model(*stand_ins, **stand_in_arguments)
         if not run.inputs.any():
-            raise never_looked_up(shapes)
+            raise never_looked_up(shapes, cuts=run.gaps.cuts)
         inner.end_forward()
         parameters.end_forward()
         forward = Forward(list(shapes), output, preset, tuple(run.applied))

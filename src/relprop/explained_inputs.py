@@ -1,5 +1,6 @@
 """The explained inputs of a run: what the model gets in their place, and what relevance came to them."""
 
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ class ExplainedInputs:
     """
 
     def __init__(self, run: "Interception") -> None:
-        self._run = run
+        # Not to hold each other, so that a run, and all that it keeps, is free as soon as it ends.
+        self._run: Interception = weakref.proxy(run)
         self.leaves = Leaves()
         self.ids = TokenIds()
         self._is_over = False
@@ -37,12 +39,13 @@ class ExplainedInputs:
         """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
         with torch.no_grad():
             value = tensor.detach().clone()
-        return self._explained(name, tensor.detach(), value, None, tuple(tensor.shape))
+        root = tensor.detach().requires_grad_()
+        return self._explained(root, value, len(tensor), name=name)
 
     @unseen
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
         """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
-        ids = tensor.detach()  # another object, so that one tensor may be several arguments
+        ids = tensor.detach().clone(memory_format=torch.contiguous_format)  # as its positions are
         self.ids.add(name, ids)
         return ids
 
@@ -59,22 +62,27 @@ class ExplainedInputs:
             again = unattached(value)
             self._run.set_tag(again, Tag(nonnegative=bool((value >= 0).all())))
             return again
-        shape, samples = self.ids.shape_of(ids.name), self._run.ledger.samples
-        if len(self.leaves) and shape[0] != samples:
-            raise InputError(
-                f"{ids.name!r} has {shape[0]} samples in its first dimension, and the other inputs have "
-                f"{samples}. {KEEP_OUT}"
-            )
-        return self._explained(ids.name, value.detach(), value.detach().clone(), ids.positions, shape)
+        root = value.detach().requires_grad_()
+        found = Leaf(root, None, positions=ids.positions.clone(), inputs=tuple(self.ids.inputs))
+        for each in found.looked_up():
+            samples = self._run.ledger.samples
+            if self.any() and each.shape[0] != samples:
+                raise InputError(
+                    f"{each.name!r} has {each.shape[0]} samples in its first dimension, and the other inputs "
+                    f"have {samples}. {KEEP_OUT}"
+                )
+            if not self.any():
+                self._run.ledger.samples = each.shape[0]
+        samples = self._run.ledger.samples if found.looked_up() else len(value)
+        return self._explained(
+            root, value.detach().clone(), samples, positions=found.positions, inputs=found.inputs
+        )
 
-    def _explained(
-        self, name: str, tensor: Tensor, value: Tensor, positions: Tensor | None, shape: tuple[int, ...]
-    ) -> Tensor:
-        root = tensor.requires_grad_()
+    def _explained(self, root: Tensor, value: Tensor, samples: int, **described: Any) -> Tensor:
         (stand_in,) = attach([value], [root], lambda c: (c,))
         slot = None if self._run.slots == "none" else empty_slot(value).requires_grad_()
-        self.leaves.add(Leaf(name, root, slot, positions, shape))
-        self._run.ledger.samples = shape[0]
+        self.leaves.add(Leaf(root, slot, **described))
+        self._run.ledger.samples = samples
         self._run.set_tag(stand_in, Tag(nonnegative=bool((value >= 0).all()), slot=slot))
         return stand_in
 
@@ -95,6 +103,7 @@ class ExplainedInputs:
         for rows in others:
             ledger.add("parameters", rows, "", "embedding")
         ledger.seed = ledger.per_sample(seed)
-        ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance.values()]).sum(0)
+        inputs = [ledger.per_sample(R) for R in relevance.values()]
+        ledger.inputs = torch.stack(inputs).sum(0) if inputs else torch.zeros_like(ledger.seed)
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance

@@ -1,7 +1,7 @@
 """What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError, RelpropError, did_you_mean
+from relprop.gaps import Gap
 from relprop.tokens import may_be_ids
 
 KEEP_OUT = (
@@ -194,7 +195,9 @@ def _depends_on_mode(module: nn.Module) -> bool:
     )
 
 
-def never_looked_up(shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None) -> InputError:
+def never_looked_up(
+    shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None, cuts: Sequence[Gap] = ()
+) -> InputError:
     """The error about integer inputs that were looked up in no embedding, perhaps as the model failed."""
     told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
     if isinstance(error, IndexError):
@@ -206,6 +209,7 @@ def never_looked_up(shapes: Mapping[str, tuple[int, ...]], error: Exception | No
         f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
         f"looks up in an embedding, and got integers that it does not: {told}. Pixels are made numbers by "
         "x.float()."
+        + "".join(f"\n  - {cut}" for cut in cuts)
         + (
             f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
             if error

@@ -27,7 +27,7 @@ from relprop.ledger import Ledger
 from relprop.linear_operations import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import LOOKS, canonical_name
-from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags
+from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags, nonnegative
 
 if TYPE_CHECKING:
     from relprop.checkpointing import Block
@@ -156,7 +156,7 @@ class Interception(TorchFunctionMode):
         """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
         value = constant.detach().to(dtype or constant.dtype, copy=True)
         stand_in, slot = self.sink(self.sink_of(constant), value, operation)
-        self.set_tag(stand_in, Tag(nonnegative=bool((constant >= 0).all()), slot=slot))
+        self.set_tag(stand_in, Tag(nonnegative=nonnegative(constant), slot=slot))
         return stand_in
 
     def sink(self, name: str, value: Tensor, operation: str) -> tuple[Tensor, Tensor | None]:
@@ -178,6 +178,10 @@ class Interception(TorchFunctionMode):
         found = Gap(self.modules.path, operation, user_line(), reason, acceptable)
         if not self.gaps.add(found):
             self.applied.append(Applied(found.path, operation, "plain gradient, accepted"))
+
+    def cut(self, operation: str, reason: str) -> None:
+        """Note where the way of relevance ends without a gap."""
+        self.gaps.cut(Gap(self.modules.path, operation, user_line(), reason))
 
     # ---- the inputs and the end of a run ----
 
@@ -243,8 +247,10 @@ class Interception(TorchFunctionMode):
         name, inplace = canonical_name(function)
         if not torch.is_grad_enabled():
             if relevant:
-                self.gaps.cut(Gap(self.modules.path, name, user_line(), "runs under torch.no_grad()"))
+                self.cut(name, "runs under torch.no_grad()")
             result = self.inputs.ids.follow(name, function, args, kwargs)
+            if self.inputs.ids.looked_up(name, args, kwargs) is not None:
+                self.cut(name, "runs under torch.no_grad()")
             return self.constants.note_made(tensors, result, relevant=bool(relevant))
         if not relevant:
             if inplace and args and isinstance(args[0], Tensor):
@@ -253,6 +259,10 @@ class Interception(TorchFunctionMode):
             with torch.no_grad() if tracked else nullcontext():
                 result = self.inputs.ids.follow(name, function, args, kwargs)
             embedded = self.inputs.looked_up(name, args, kwargs, result)
+            if embedded is None and self.inputs.ids.end_in(name, args, kwargs, result):
+                self.cut(
+                    name, "makes other numbers of the integers, which are followed where they are moved only"
+                )
             return self.constants.note_made(tensors, result) if embedded is None else embedded
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
@@ -320,7 +330,7 @@ class Interception(TorchFunctionMode):
             for output in outputs:
                 self.set_tag(output, tag)
         elif call.name in ("detach", "data"):
-            self.gaps.cut(Gap(self.modules.path, call.name, user_line(), "cuts the way of relevance"))
+            self.cut(call.name, "cuts the way of relevance")
         return result if outputs else self.constants.note_made([], result, relevant=True)
 
     def _check_seen(self, relevant: list[Tensor], name: str) -> None:

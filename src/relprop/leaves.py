@@ -1,6 +1,6 @@
 """The explained inputs as autograd sees them: where coefficients and relevance on zeros arrive."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,48 +8,64 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from relprop.tokens import IdInput
+
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One explained input, or what one embedding made of one.
+    """One explained input, or what one embedding made of integer inputs.
 
     Attributes:
-        name: of the argument.
         root: what autograd computes coefficients of.
         slot: for relevance on zeros, or None.
-        positions: of an embedding (*index, dimensions): to which element of the input each row belongs,
-            (*index); -1 for none.
-        shape: of the input.
+        name: of the argument, if it is one.
+        positions: of an embedding (*index, dimensions): which element of the `inputs` each row belongs to,
+            (*index), counted through all of them; -1 for none.
+        inputs: the integer inputs of the run.
     """
 
-    name: str
     root: Tensor
     slot: Tensor | None
-    positions: Tensor | None
-    shape: tuple[int, ...]
+    name: str = ""
+    positions: Tensor | None = None
+    inputs: Sequence[IdInput] = ()
 
-    def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-        """Relevance of the input, from the gradients found; and that of rows of none of its elements.
+    def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Relevance of inputs by name, from the gradients found; and that of rows of none of their elements.
 
         It is x·c + what the slot got, for integers in single precision at least.
         """
         c, direct = found[self.root], None if self.slot is None else found[self.slot]
         root = self.root if self.positions is None else self.root.to(_wide(self.root.dtype))
         R = torch.zeros_like(root) if c is None else root * c
-        return self.of_input((R if direct is None else R + direct).detach())
+        return self.of_inputs((R if direct is None else R + direct).detach())
 
-    def of_input(self, R: Tensor) -> tuple[Tensor, Tensor | None]:
-        """From relevance of the root to that of the input; and, (*index), of rows of none of its elements.
+    def of_inputs(self, R: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """From relevance of the root to that of inputs by name, an integer's summed over its rows.
 
-        That of an integer is summed over its rows.
+        Beside it relevance of rows of none of their elements, (*index), or None.
         """
         if self.positions is None:
-            return R, None
+            return {self.name: R}, None
         rows = R.flatten(self.positions.dim()).sum(-1)
         counts = self.positions >= 0
-        of_input = rows.new_zeros(self.shape).flatten()
-        of_input = of_input.index_add(0, self.positions[counts], rows[counts])
-        return of_input.reshape(self.shape), None if bool(counts.all()) else rows.masked_fill(counts, 0)
+        total = max(each.first + _size(each) for each in self.inputs)
+        summed = rows.new_zeros(total).index_add(0, self.positions[counts], rows[counts])
+        of_inputs = {
+            each.name: summed[each.first : each.first + _size(each)].reshape(each.shape)
+            for each in self.looked_up()
+        }
+        return of_inputs, None if bool(counts.all()) else rows.masked_fill(counts, 0)
+
+    def looked_up(self) -> list[IdInput]:
+        """The integer inputs of which something is here."""
+        positions = self.positions
+        assert positions is not None
+        return [
+            each
+            for each in self.inputs
+            if bool(((positions >= each.first) & (positions < each.first + _size(each))).any())
+        ]
 
 
 class Leaves:
@@ -96,13 +112,22 @@ class Leaves:
 
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Relevance of each input by name, from the gradients found; and of rows of none of them."""
-        relevance: dict[str, Tensor] = {}
-        others = []
-        for leaf in self._leaves:
-            R, elsewhere = leaf.relevance(found)
-            relevance[leaf.name] = relevance[leaf.name] + R if leaf.name in relevance else R
-            others += [] if elsewhere is None else [elsewhere]
-        return relevance, others
+        parts = [leaf.relevance(found) for leaf in self._leaves]
+        others = [elsewhere for _, elsewhere in parts if elsewhere is not None]
+        return added([of_inputs for of_inputs, _ in parts]), others
+
+
+def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sum relevance by name, of inputs that several embeddings look up."""
+    total: dict[str, Tensor] = {}
+    for part in parts:
+        for name, R in part.items():
+            total[name] = total[name] + R if name in total else R
+    return total
+
+
+def _size(each: IdInput) -> int:
+    return torch.Size(each.shape).numel()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

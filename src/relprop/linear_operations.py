@@ -207,11 +207,11 @@ def divide(R: Tensor, denominator: Tensor) -> Tensor:
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
     """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask.
 
-    Masks of finite numbers count 0 too. Behind a softmax their coefficients are 0 or, where all is hidden,
-    sum to 0; products with the largest numbers would drown all others in rounding errors.
+    Of complex numbers the real part of c̄ · constant, since c is a gradient by real and imaginary part.
     """
-    hides = torch.as_tensor(constant) <= torch.finfo(c.dtype).min / 4
-    return torch.where((c == 0) | hides.to(c.device), 0, c * constant)
+    if c.is_complex():
+        return torch.where(c == 0, 0, (c.conj() * constant).real)
+    return torch.where(c == 0, 0, c * constant)
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:

@@ -40,10 +40,12 @@ class Pointwise(Origin):
         x: the root: the tensor that the chain of calls began with.
         function: from values of the root to those of the tensor.
         names: of the operations among the calls.
+        gates_itself: whether the root was multiplied with a function of it, as in `x * sigmoid(x)`.
     """
 
     function: Callable[[Tensor], Tensor]
     names: frozenset[str] = frozenset()
+    gates_itself: bool = False
 
     def same_root(self, other: "Pointwise") -> bool:
         """Whether both are functions of one value."""
@@ -121,6 +123,11 @@ class Applied:
 
     def __str__(self) -> str:
         return f"{self.path or '(root)'}: {self.operation}: {self.rule}"
+
+
+def nonnegative(constant: Tensor) -> bool:
+    """Whether a constant is non-negative; complex numbers are not."""
+    return not constant.is_complex() and bool((constant >= 0).all())
 
 
 def empty_slot(tensor: Tensor) -> Tensor:

@@ -89,10 +89,15 @@ class TextExplanation:
         return self.relevance if self.relevance.dim() == 2 else self.relevance[None]
 
     def words(self) -> "TextExplanation":
-        """Merge tokens into words: their relevance is summed. A word ends at white space at the latest."""
+        """Merge tokens into words: their relevance is summed. A word ends at white space at the latest.
+
+        Generated tokens stay as they are: each has an answer of its own.
+        """
         places: list[int] = []
+        apart = self.prompt if self.relevance.dim() == 2 else len(self.pieces)
         for number, piece in enumerate(self.pieces):
-            same = number not in (0, self.prompt) and piece.word == self.pieces[number - 1].word
+            same = 0 < number < apart and piece.word == self.pieces[number - 1].word
+            same = same and number != self.prompt
             places.append(places[-1] + (not same) if places else 0)
         grouped: list[list[Token]] = [[] for _ in range(places[-1] + 1)]
         for place, piece in zip(places, self.pieces, strict=True):

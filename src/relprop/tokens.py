@@ -1,9 +1,9 @@
 """Integer inputs, such as the tokens of a text: followed to the embedding where they are looked up.
 
 What can be explained of an integer is what the model makes of it first: a row of an embedding. Ids are
-followed through what only rearranges them (views, slices, a shift to the right), so that relevance at the
-embedding comes back to the element of the input that it belongs to. Positions and types of tokens, and masks,
-are not explained: what they look up are parameters.
+followed through what only rearranges them (views, slices, a shift to the right): whatever the model does to
+them is done to their positions, so that relevance at the embedding comes back to the element of the input
+that it belongs to. Positions and types of tokens, and masks, are not explained: they look up parameters.
 """
 
 import re
@@ -59,7 +59,8 @@ _FOLLOWED = frozenset(
             "gather",
         ),
         *("repeat", "repeat_interleave", "tile", "clone", "contiguous", "detach", "cat", "stack", "pad"),
-        *("to", "long", "int", "type", "cpu", "cuda", "masked_fill", "where", "setitem", "copy", "clamp"),
+        *("to", "long", "int", "type", "cpu", "cuda", "clamp", "masked_fill", "where"),
+        *("setitem", "copy", "fill", "zero"),
     )
 )
 """Operations after which an id is an id still."""
@@ -69,119 +70,166 @@ _VALUES: Mapping[str, tuple[int | str, ...]] = MappingProxyType(
         "cat": (0, "tensors"),
         "stack": (0, "tensors"),
         "where": (0, 1, 2, "input", "other"),  # as a function and as a method
-        "masked_fill": (2, "value"),
-        "pad": (3, "value"),
-        "setitem": (2,),
-        "copy": (1, "src"),
+        "masked_fill": (0, 2, "value"),
+        "pad": (0, 3, "value"),
+        "setitem": (0, 2),
+        "copy": (0, 1, "src"),
+        "fill": (0, 1, "value"),
     }
 )
-"""Which arguments of these are values among which ids may be, by position and name."""
-
-_LOOKING_UP = frozenset(("embedding", "getitem", "index_select"))
-
-_WRITING = frozenset(("setitem", "copy"))
+"""Which arguments are values, by position and name, where it is not the first alone; others say where."""
 
 _CONVERTING = frozenset(("to", "long", "int", "type", "cpu", "cuda", "clamp"))
-"""Of these, operations that leave every element where it is."""
+"""Operations that leave every element where it is."""
+
+_INTEGERS = (torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)
 class Ids:
-    """Which elements of an integer input a tensor consists of.
+    """Which elements of integer inputs a tensor consists of.
 
     Attributes:
-        name: of the argument.
-        positions: int64 of the tensor's shape: which element of the input each is, counted through; -1 for
-            what is none, as the token that begins a decoder's input.
+        positions: int64 of the tensor's shape: which element each is, counted through all inputs; -1 for what
+            is none, as the token that begins a decoder's input. It shares memory as the tensor does.
+        versions: of the tensor's memory and that of the positions, which change together.
     """
 
-    name: str
     positions: Tensor
+    versions: tuple[int, int]
+
+    def hold(self, tensor: Tensor) -> bool:
+        """Whether nothing was written to the tensor that was not followed."""
+        return tensor._version - self.versions[0] == self.positions._version - self.versions[1]
+
+
+@dataclass(frozen=True)
+class IdInput:
+    """An integer input: name of the argument, shape, and the number of its first element."""
+
+    name: str
+    shape: tuple[int, ...]
+    first: int
 
 
 def may_be_ids(name: str, value: Any) -> bool:
     """Whether an argument is a tensor of integers that may be explained."""
     return (
         isinstance(value, Tensor)
-        and value.dtype in (torch.int64, torch.int32)
+        and value.dtype in _INTEGERS
         and value.dim() > 0
         and not _NO_IDS.search(name)
     )
 
 
 class TokenIds:
-    """The integer inputs of a run, and what became of them."""
+    """The integer inputs of a run, and what became of them.
+
+    Attributes:
+        inputs: them, in order.
+    """
 
     def __init__(self) -> None:
         self._ids: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._count = 0
+        self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Note an input."""
-        self._shapes[name] = tuple(tensor.shape)
-        positions = torch.arange(tensor.numel(), device=tensor.device).reshape(tensor.shape)
-        self._ids[tensor] = Ids(name, positions)
+        self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
+        positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
+        self._note(tensor, positions.reshape(tensor.shape))
+        self._count += tensor.numel()
 
     def find(self, tensor: Any) -> Ids | None:
         """What is known of a tensor, if it consists of ids."""
-        return self._ids.get(tensor) if len(self._ids) and isinstance(tensor, Tensor) else None  # type: ignore[no-untyped-call]
-
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        """Shape of an input."""
-        return self._shapes[name]
+        if not self.inputs or not isinstance(tensor, Tensor):
+            return None
+        ids: Ids | None = self._ids.get(tensor)  # type: ignore[no-untyped-call]
+        return ids if ids is not None and ids.hold(tensor) else None
 
     def looked_up(self, name: str, args: Any, kwargs: dict[str, Any]) -> Ids | None:
-        """The ids that a call looks up in a table, if it does nothing else."""
-        if not self._shapes or name not in _LOOKING_UP:
+        """The ids that a call looks up in the rows of a table, if it does nothing else."""
+        if not self.inputs:
             return None
-        tensors = list(tensors_in((args, kwargs)))
-        tables, indices = [t for t in tensors if t.is_floating_point()], [self.find(t) for t in tensors]
-        found = [ids for ids in indices if ids is not None]
-        return found[0] if len(tables) == len(found) == 1 and len(tensors) == 2 else None
+        if name == "embedding":
+            found = [ids for t in tensors_in((args, kwargs)) if (ids := self.find(t)) is not None]
+            return found[0] if len(found) == 1 else None
+        if name == "getitem" and _is_table(args[0]):
+            return self.find(args[1])
+        if name == "index_select" and _is_table(args[0]) and len(args) == 3 and args[1] == 0:
+            return self.find(args[2])
+        return None
+
+    def end_in(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> bool:
+        """Whether a call makes of ids what is none any more, and could have been meant to be."""
+        if not self.inputs or name in _FOLLOWED or not isinstance(result, Tensor):
+            return False
+        makes = result.dtype in _INTEGERS or result.is_floating_point()
+        return makes and any(self.find(t) is not None for t in tensors_in((args, kwargs)))
 
     def follow(self, name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run a call, and know of its results what is known of its operands."""
-        known = next((ids for t in tensors_in((args, kwargs)) if (ids := self.find(t)) is not None), None)
-        looks_up = any(t.is_floating_point() for t in tensors_in((args, kwargs)))
-        if known is None or looks_up or name not in _FOLLOWED:
+        if not self.inputs or name not in _FOLLOWED:
             return function(*args, **kwargs)
-        written = args[0] if name in _WRITING else None
-        positions = known.positions if name in _CONVERTING else self._positions(name, function, args, kwargs)
+        values = _VALUES.get(name, (0, "input"))
+        known = [
+            ids
+            for place, value in [*enumerate(args), *kwargs.items()]
+            if place in values
+            for t in tensors_in(value)
+            if (ids := self.find(t)) is not None
+        ]
+        if not known:
+            return function(*args, **kwargs)
+        written = args[0] if name in ("setitem", "copy", "fill", "zero") else None
+        if written is not None:
+            self._begin_to_follow(written)
+        if name in _CONVERTING:
+            result = function(*args, **kwargs)
+            if result is not args[0] and result.dtype in _INTEGERS:
+                self._note(result, known[0].positions.clone())
+            return result
+        positions = self._moved(function, values, args, kwargs)
         result = function(*args, **kwargs)
-        for tensor, of_tensor in zip(
-            [written] if written is not None else tensors_in(result), tensors_in(positions), strict=False
-        ):
-            if tensor.dtype in (torch.int64, torch.int32) and tensor.shape == of_tensor.shape:
-                self._ids[tensor] = Ids(known.name, of_tensor)
+        if written is None and positions is not None:
+            for tensor, of_tensor in zip(tensors_in(result), tensors_in(positions), strict=False):
+                if tensor.dtype in _INTEGERS and tensor.shape == of_tensor.shape:
+                    self._note(tensor, of_tensor)
         return result
 
-    def _positions(self, name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """What the call makes of positions."""
-        values = _VALUES.get(name, ())
-        args, kwargs = tuple(args), dict(kwargs)
-        places = [
-            map_leaves(self._position if i not in values else self._position_or_none, value)
-            for i, value in enumerate(args)
-        ]
-        named = {
-            key: map_leaves(self._position if key not in values else self._position_or_none, value)
-            for key, value in kwargs.items()
-        }
-        if name not in _WRITING:
+    def _note(self, tensor: Tensor, positions: Tensor) -> None:
+        self._ids[tensor] = Ids(positions, (tensor._version, positions._version))
+
+    def _begin_to_follow(self, target: Tensor) -> None:
+        """Give a tensor of other integers, which ids are about to be written to, positions: of no element."""
+        if self.find(target) is not None or target.dtype not in _INTEGERS:
+            return
+        base = target if target._base is None else target._base
+        if self.find(base) is None:
+            none = torch.empty_strided(base.size(), base.stride(), dtype=torch.int64, device=base.device)
+            self._note(base, none.fill_(-1))
+        if base is not target:
+            whole = self.find(base)
+            assert whole is not None
+            offset = target.storage_offset() - base.storage_offset()
+            self._note(target, whole.positions.as_strided(target.size(), target.stride(), offset))
+
+    def _moved(
+        self, function: Callable[..., Any], values: tuple[int | str, ...], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """What the call makes of positions; None where they cannot go the same way."""
+        places = [self._in_place_of(v) if i in values else v for i, v in enumerate(args)]
+        named = {key: self._in_place_of(v) if key in values else v for key, v in kwargs.items()}
+        try:
             return function(*places, **named)
-        before = self.find(args[0])
-        target = (
-            torch.full_like(args[0], -1, dtype=torch.int64) if before is None else before.positions.clone()
-        )
-        function(target, *places[1:], **named)
-        return target
+        except (RuntimeError, TypeError, IndexError):
+            return None
+
+    def _in_place_of(self, value: Any) -> Any:
+        return map_leaves(self._position, value)
 
     def _position(self, value: Any) -> Any:
-        """Positions in the place of ids; indices and sizes as they are."""
-        ids = self.find(value)
-        return value if ids is None else ids.positions
-
-    def _position_or_none(self, value: Any) -> Any:
         """Positions in the place of ids, and -1 in that of other integers, which stand for no element."""
         if isinstance(value, Tensor) and value.dtype == torch.bool:
             return value
@@ -189,3 +237,7 @@ class TokenIds:
             ids = self.find(value)
             return torch.full_like(value, -1, dtype=torch.int64) if ids is None else ids.positions
         return -1
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -38,7 +38,14 @@ def chained(
     # Once each, where the operands have them in common.
     watches = tuple(dict.fromkeys(watch for chain in chains for watch in chain.watches))
     names = frozenset({call.name}).union(*(chain.names for chain in chains))
-    return replace(first, function=lambda x: function([f(x) for f in inner]), watches=watches, names=names)
+    gates_itself = any(chain.gates_itself for chain in chains) or (call.name == "mul" and len(chains) == 2)
+    return replace(
+        first,
+        function=lambda x: function([f(x) for f in inner]),
+        watches=watches,
+        names=names,
+        gates_itself=gates_itself,
+    )
 
 
 # tanh is none: what it bounds is a signal as a rule, as in recurrent networks.
@@ -50,12 +57,16 @@ _ACTIVATIONS = frozenset(
 )
 
 
+# What a root is multiplied with in activations that are written out.
+_SATURATING = frozenset(("tanh", "exp", "clamp", "clamp_min", "clamp_max", "hardtanh", "hardsigmoid"))
+
+
 def gate_of(chain: Pointwise | None) -> str:
     """What a pointwise function makes its result as a factor of others."""
     if chain is None:
         return ""
-    gelu_by_tanh = {"tanh", "pow"} <= chain.names
-    return ACTIVATION if gelu_by_tanh or not chain.names.isdisjoint(_ACTIVATIONS) else ""
+    gated = chain.gates_itself and not chain.names.isdisjoint(_SATURATING)
+    return ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else ""
 
 
 def value_before(run: Interception, x: Tensor) -> Tensor:

@@ -65,9 +65,11 @@ def einsum(run: Interception, call: Call) -> Any:
     relevant = [t for t in operands if run.relevant(t)]
     if len(operands) == 1:
         return Exact(keeps_sign=True, slot="share")(run, call)
-    if len(operands) > 2:
+    if len(operands) > 2 and len(relevant) == len(operands):
         return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
     parts = _letters(equation, operands)
+    if parts is not None and len(operands) > 2:
+        return _one_after_the_other(run, operands, *parts)
     if parts is None:
         run.gap("einsum", f"{equation!r} takes a diagonal or broadcasts, which is not covered")
         return plain(run, call, relevant)
@@ -76,6 +78,17 @@ def einsum(run: Interception, call: Call) -> Any:
     if _both(run, *operands):
         return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
     return _contract(run, call, operands, *parts)
+
+
+def _one_after_the_other(run: Interception, operands: list[Tensor], letters: list[str], z: str) -> Any:
+    """An einsum of several operands as products of two, so that each of its constants has its rule."""
+    (a, b, *operands), (of_a, of_b, *letters) = operands, letters
+    wanted = "".join(letters) + z
+    between = "".join(letter for letter in dict.fromkeys(of_a + of_b) if letter in wanted)
+    product = run.perform(torch.einsum, f"{of_a},{of_b}->{between}", a, b)
+    if len(operands) > 1:
+        return _one_after_the_other(run, [product, *operands], [between, *letters], z)
+    return run.perform(torch.einsum, f"{between},{letters[0]}->{z}", product, operands[0])
 
 
 def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], z: str) -> Any:

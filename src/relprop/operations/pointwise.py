@@ -12,7 +12,7 @@ from relprop.calls import Call
 from relprop.intercept import Entry, Interception
 from relprop.operations.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
 from relprop.operations.exact import Exact, as_function
-from relprop.provenance import STATISTIC, merge_tags
+from relprop.provenance import ACTIVATION, STATISTIC, merge_tags
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Secant:
         slope: f'(0).
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
-        gate: whether the function's usual office is to weigh other values: "always", or "shifted", where it
-            ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6.
+        gate: whether the function's usual office is to weigh other values: "always"; "activation", as one;
+            or "shifted", where it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6.
     """
 
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
-    gate: Literal["never", "shifted", "always"] = "never"
+    gate: Literal["never", "activation", "shifted", "always"] = "never"
 
     def __call__(self, run: Interception, call: Call) -> Any:
         x = call.target
@@ -48,8 +48,9 @@ class Secant:
             output, slot = attach_secant(run, call, x, lambda x: function([x]), at_zero, self.slope)
             merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
             run.set_tag(output, replace(merged, pointwise=chain, gate=gate_of(chain)))
-        if self.gate == "always":
-            run.set_tag(output, replace(run.tag(output), gate=call.name))
+        if self.gate in ("always", "activation"):
+            gate = call.name if self.gate == "always" else ACTIVATION
+            run.set_tag(output, replace(run.tag(output), gate=gate))
         return output
 
 
@@ -135,7 +136,11 @@ def _between(low: float, high: float) -> Secant:
         slope=1.0 if low < 0 < high else 0.0,
         nonnegative=low >= 0,
         keeps_sign=high >= 0,
-        gate="shifted" if isfinite(low) and isfinite(high) else "never",
+        gate="activation"
+        if (low, high) == (0, torch.inf)
+        else "shifted"
+        if isfinite(high - low)
+        else "never",
     )
 
 

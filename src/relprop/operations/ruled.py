@@ -90,6 +90,10 @@ def start(
         problem = (
             "the weight depends on the input, or stands first; only input times constant weight is covered"
         )
+    elif x.is_complex() or weight.is_complex():
+        problem = (
+            "complex numbers get no rule; accept the plain gradient, which is LRP-0 where there is no bias"
+        )
     elif kind == "dense" and not map_.fits(weight):
         problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
     elif x.dim() < 2 or (kind == "convolution" and x.dim() != weight.dim()):

@@ -37,7 +37,10 @@ def softmax(run: Interception, call: Call) -> Any:
             output = function([leaf])
         c_in = torch.autograd.grad(output, leaf, c)[0]
         # Its coefficients sum to zero, so that x may be shifted; hidden scores, of any size, carry nothing.
-        shifted = kept_x.value - kept_x.value.amax(dim, keepdim=True)
+        largest = kept_x.value.amax(dim, keepdim=True)
+        # Where all is hidden by a large number, rounding has eaten the scores: the weights are constants.
+        c_in = c_in.masked_fill(largest < -1 / torch.finfo(largest.dtype).eps, 0)
+        shifted = kept_x.value - largest
         # Rows that are hidden as a whole are NaN, which the model replaces afterwards.
         carried = (shifted * c_in).masked_fill_((c_in == 0) | kept_y.value.isnan(), 0)
         run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name)
