@@ -80,7 +80,7 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py
 	$(BIN)/python benchmarks/networks.py
-	$(BIN)/python benchmarks/transformers.py
+	$(BIN)/python benchmarks/decoders.py
 	$(BIN)/python benchmarks/text_faithfulness.py
 
 clean:  ## remove what make made

@@ -266,10 +266,14 @@ def test_a_given_continuation(model, name):
 
 def test_words_do_not_join_the_prompt_with_what_follows(model):
     found = explain_text(model("gpt2"), "The film is un", continuation="bad is", words=True)
-    assert found.tokens == ["The", " film", " is", " un", "bad", " is"]
+    # What is generated stays in tokens, each with an answer of its own.
+    assert found.tokens == ["The", " film", " is", " un", "b", "a", "d", " is"]
     assert found.prompt == 4
-    assert [answer.place for answer in found.answers] == [4, 4, 4, 5]
-    assert found.relevance.shape == (4, 6)
+    assert [answer.place for answer in found.answers] == [4, 5, 6, 7]
+    assert found.relevance.shape == (4, 8)
+    torch.testing.assert_close(
+        found.relevance.sum(1), torch.tensor([answer.total for answer in found.answers]), rtol=1e-4, atol=1e-5
+    )
 
 
 # What is refused

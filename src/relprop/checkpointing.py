@@ -134,8 +134,8 @@ class Block:
         changed = [name for name, t in _own_tensors(self.module) if t._version != self.versions.get(name)]
         if changed:
             raise ModelError(
-                f"{changed[0]!r} of {type(self.module).__name__}, a module of checkpoint=..., was overwritten "
-                "after it ran, so that it cannot run again; leave it out there."
+                f"{changed[0]!r} of {type(self.module).__name__}, a module of checkpoint=..., was "
+                "overwritten after it ran, so that it cannot run again; leave it out there."
             )
         values = iter(self.operands)
         args, kwargs = map_tensors(lambda _: next(values).restored(run), self.arguments)

@@ -118,6 +118,7 @@ class Interception(TorchFunctionMode):
 
         return attach([empty_slot(tensor)], [tensor], backward)[0]
 
+    @unseen
     def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
         """Keep the present value of a tensor for the backward, also if it is overwritten meanwhile.
 

@@ -58,7 +58,10 @@ class Ledger:
         if amount.dim() == 0 or amount.shape[0] % self.samples:
             self.mixed = True
             return (amount.detach().sum(dtype=_wide(amount)).double() / self.samples).expand(self.samples)
-        return amount.detach().reshape(self.samples, -1).sum(1, dtype=_wide(amount)).double()
+        amount = amount.detach()
+        if amount.shape[0] != self.samples or amount.dim() == 1:
+            amount = amount.reshape(self.samples, -1)
+        return amount.sum(tuple(range(1, amount.dim())), dtype=_wide(amount)).double()
 
     def find_mixture(self, rounding: float) -> None:
         """Say that the samples were mixed where they do not close, up to rounding, but the batch does."""

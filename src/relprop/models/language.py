@@ -1,10 +1,9 @@
 """Language models as transformers stores them: "hf:" and a folder, or a name on the Hugging Face hub.
 
-transformers is imported here alone, and late. No code that comes with a model runs unless that is asked for,
+No code that comes with a model runs unless that is asked for,
 and no weights are read but safetensors, which hold tensors and nothing else.
 """
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from relprop.errors import FileError, ModelError
+from relprop.huggingface import import_transformers
 from relprop.models.request import RANDOM, seeded
 
 PREFIX = "hf:"
@@ -157,12 +157,7 @@ def _place(name: str, place: str) -> Path | str:
 
 
 def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ModelError(
-            "language models are read by transformers, which is not installed: pip install 'relprop[text]'."
-        ) from error
+    return import_transformers("language models run", "text", "PreTrainedModel")
 
 
 @contextmanager

@@ -130,8 +130,7 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
     origin, gate = run.tag(x).origin, run.tag(x).gate
     keeps_sign = isinstance(factor, (int, float)) and factor >= 0
     scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device).detach()
-    elementwise = torch.broadcast_shapes(scale.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
-    chain = chained(run, call, [x]) if elementwise else None
+    chain = chained(run, call, [x]) if _broadcasts_to(scale, x) else None
     linear = origin if isinstance(origin, LinearOrigin) and origin.intact else None
     # With one sample, what is made of its values has the shape of one number an output.
     data = run.constants.is_data(factor)
@@ -152,6 +151,12 @@ def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bo
     result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
     run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=later))
     return result
+
+
+def _broadcasts_to(constant: Tensor, x: Tensor) -> bool:
+    """Whether the result has the shape of x. torch.broadcast_shapes takes longer than the product may."""
+    pairs = zip(reversed(constant.shape), reversed(x.shape), strict=False)
+    return constant.dim() <= x.dim() and all(one in (1, other) for one, other in pairs)
 
 
 def _root(run: Interception, call: Call, x: Tensor) -> Tensor:

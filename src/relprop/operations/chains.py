@@ -110,6 +110,7 @@ def attach_secant(
     at_zero: Tensor | float,
     slope: Tensor | float,
     watches: tuple[Watch, ...] = (),
+    quotient: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Give a call's value f(x) the secant from (0, f(0)) to (x, f(x)) for a backward; return also its slot.
 
@@ -123,6 +124,7 @@ def attach_secant(
         at_zero: f(0), which absorbs its part.
         slope: f'(0).
         watches: of values that are passed by.
+        quotient: f(x)/x, where it is known; without it, f(x) is computed again and divided.
     """
     name, path = call.name, run.modules.path
     value, kept_x = call.value(), run.keep(x)
@@ -130,6 +132,8 @@ def attach_secant(
 
     def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
         x = kept_x.value
+        if quotient is not None:
+            return None if c is None else (quotient(x).mul_(c)).to(x.dtype), direct
         with torch.no_grad():
             y = function(x)
         for watch in watches:

@@ -1,6 +1,6 @@
 """Pointwise functions: relevance passes through them, by the slope of a secant or by the plain gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, pi, sqrt
 from typing import Any, Literal
@@ -28,12 +28,14 @@ class Secant:
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
         gate: whether the function's usual office is to weigh other values: "always"; "activation", as one;
             or "shifted", where it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6.
+        quotient: from the call to x ↦ f(x)/x, for functions with f(0) = 0 of which it is a plain one.
     """
 
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
     gate: Literal["never", "activation", "shifted", "always"] = "never"
+    quotient: Callable[[Call], Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, run: Interception, call: Call) -> Any:
         x = call.target
@@ -45,7 +47,10 @@ class Secant:
         if chain is not None and (tag.pointwise is not None or call.inplace):
             output = attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=self.gate == "shifted")
         else:
-            output, slot = attach_secant(run, call, x, lambda x: function([x]), at_zero, self.slope)
+            quotient = None if self.quotient is None else self.quotient(call)
+            output, slot = attach_secant(
+                run, call, x, lambda x: function([x]), at_zero, self.slope, quotient=quotient
+            )
             merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
             run.set_tag(output, replace(merged, pointwise=chain, gate=gate_of(chain)))
         if self.gate in ("always", "activation"):
@@ -204,6 +209,17 @@ def logarithm(run: Interception, call: Call) -> Any:
     return attach_to_root(run, call, chain)
 
 
+def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
+    """GELU(x)/x: the normal distribution, or what approximates it."""
+
+    def arguments(input: Tensor, approximate: str = "none") -> str:
+        return approximate
+
+    if arguments(*call.args, **call.kwargs) == "none":
+        return lambda x: torch.erf(x / sqrt(2)).add_(1).div_(2)
+    return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)
+
+
 _passing = Homogeneous()
 _nonnegative = Homogeneous(nonnegative=True)
 
@@ -234,8 +250,8 @@ TABLE: Mapping[str, Entry] = {
     "softshrink": Secant(slope=0.0),
     "tanhshrink": Secant(slope=0.0),
     # smooth; the number is the derivative at zero, from the left where the sides differ, as torch has it
-    "gelu": Secant(slope=0.5),
-    "silu": Secant(slope=0.5),
+    "gelu": Secant(slope=0.5, quotient=_gelu_over_x),
+    "silu": Secant(slope=0.5, quotient=lambda _: torch.sigmoid),
     "mish": Secant(slope=0.6),
     "hardswish": Secant(slope=0.5),
     "elu": Secant(slope=1.0),

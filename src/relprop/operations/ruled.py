@@ -140,7 +140,8 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
     """
     x, rule = origin.x, origin.rule
     tag, slot = run.tag(x), run.slot(x)
-    # The closure must not hold `origin`, whose x holds the graph.
+    # The closure must hold neither `origin` nor `tag`, which hold tensors with their graphs.
+    nonnegative = tag.nonnegative
     map_, weight, kept_w, kept_b = origin.map, origin.weight, origin.kept_weight, origin.kept_bias
     path, operation, own_weight = origin.path, origin.operation, origin.own_weight
     watches, input_watches = origin.watches, origin.input_watches
@@ -180,7 +181,7 @@ def attach_rule(run: Interception, origin: LinearOrigin, value: Tensor, *, count
                 z = exact if lacking else z
                 for watch in watches:
                     c, direct = watch(c, direct, z)
-                op = LinearOperation(map_, x, exact, w, b, tag.nonnegative, scaled)
+                op = LinearOperation(map_, x, exact, w, b, nonnegative, scaled)
                 incoming = Incoming(c, direct, z)
                 if wanted and run.parameters is not None:
                     propagated = run.parameters.through(op, rule, incoming, own_weight)

@@ -6,7 +6,6 @@ Wang et al., "MiniLM", 2020). The weights come in a package of their own; the BE
 of transformers, as they are.
 """
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import FileError, InputError, ModelError
+from relprop.huggingface import import_transformers
 from relprop.zoo import fit, read_weights
 
 LENGTH = 256
@@ -104,7 +104,7 @@ def load_minilm() -> MiniLM:
         FileError: a file of it is missing or damaged.
     """
     folder = _folder()
-    transformers = _transformers()
+    transformers = import_transformers("MiniLM runs", "minilm", "BertModel")
     try:
         config = transformers.BertConfig.from_dict(
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -168,18 +168,3 @@ def _folder() -> Path:
         raise ModelError(
             f"MiniLM comes in a package of its own, {_PACKAGE}, which is not installed: {_EXTRA}"
         ) from None
-
-
-def _transformers() -> Any:
-    """Import transformers, and what is needed of it, late: it takes seconds."""
-    try:
-        transformers = importlib.import_module("transformers")
-        return transformers if transformers.BertModel else None
-    except ModuleNotFoundError as error:
-        if error.name == "transformers":
-            raise ModelError(f"MiniLM runs in transformers, which is not installed: {_EXTRA}") from None
-        raise ModelError(
-            f"MiniLM runs in transformers, which cannot be imported: {error.__cause__ or error}. Often this "
-            "is a torchvision that does not fit the installed torch. MiniLM needs none: pip uninstall "
-            "torchvision, or install the one that fits."
-        ) from error
