@@ -371,3 +371,42 @@ def test_an_explanation_says_what_was_recorded(x: Tensor) -> None:
         e["5"]
     with pytest.raises(InputError, match="nothing is recorded"):
         relprop.explain(network(), x, rules=Epsilon())["5"]
+
+
+# ---- sequences of vectors ----
+
+
+class Sequences(nn.Module):
+    """Transformer layers over tokens, and a convolution over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.convolution, self.head = nn.Conv1d(8, 5, 3), nn.Linear(5, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.layer(self.embedding(ids))
+        return self.head(self.convolution(x.mT).relu().mean(-1))
+
+
+def test_channels_of_sequences_are_the_last_dimension() -> None:
+    model, ids = Sequences().eval(), torch.randint(20, (2, 6))
+    with torch.no_grad():
+        hidden = model.layer(model.embedding(ids))
+    e = relprop.explain(model, ids, start="layer", target=3)
+    torch.testing.assert_close(e.score, hidden[:, :, 3].sum(1), rtol=1e-4, atol=1e-5)
+    e = relprop.explain(model, ids, start="layer", target=relprop.At(4, 3))
+    torch.testing.assert_close(e.score, hidden[:, 4, 3], rtol=1e-4, atol=1e-5)
+    e = relprop.explain(model, ids, conditions={"layer": [3]}, record="layer", target=0)
+    assert e["layer"][:, :, 3].abs().sum() > 0
+    assert not e["layer"][:, :, [0, 1, 2, 4, 5, 6, 7]].any()
+    with pytest.raises(InputError, match=r"channel 8 is out of range; .* shape \(2, 6, 8\), channels 0 to 7"):
+        relprop.explain(model, ids, conditions={"layer": [8]}, target=0)
+
+
+def test_channels_of_convolutions_are_dimension_one() -> None:
+    model, ids = Sequences().eval(), torch.randint(20, (2, 6))
+    e = relprop.explain(model, ids, conditions={"convolution": [4]}, record="convolution", target=0)
+    assert e["convolution"].shape == (2, 5, 4)
+    assert not e["convolution"][:, :4].any()

@@ -1,4 +1,4 @@
-"""Complex weights, gates by any spelling, einsum of several constants, hidden rows, feed-forward layers by name."""
+"""Complex weights, gates by any spelling, einsum of two constants, hidden rows, feed-forward layers."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -78,7 +78,7 @@ SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor
     "GELU by erf": (lambda x: x * 0.5 * (1.0 + torch.erf(x / 2**0.5)), F.gelu),
     "quick_gelu": (lambda x: x * torch.sigmoid(1.702 * x), lambda x: F.silu(1.702 * x) / 1.702),
     "x sigmoid": (lambda x: x * x.sigmoid(), F.silu),
-    "x over 1 + exp": (lambda x: x * (1 + torch.exp(-x)).reciprocal(), F.silu),
+    "x times 1 over 1 + exp": (lambda x: x * (1 + torch.exp(-x)).reciprocal(), F.silu),
     "clamp": (lambda x: x.clamp(min=0), F.relu),
     "clamp_min": (lambda x: torch.clamp_min(x, 0), F.relu),
     "relu": (lambda x: x.relu(), F.relu),

@@ -145,7 +145,19 @@ def in_its_input(i: Tensor) -> Tensor:
     return i
 
 
-WRITTEN = [filled, assigned, filled_at_a_mask, in_its_input]
+def zeroed(i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0].zero_()
+    return i
+
+
+def out_of_sight(i: Tensor) -> Tensor:
+    i = i.clone()
+    i.data[:, 0] = 9
+    return i
+
+
+WRITTEN = [filled, assigned, filled_at_a_mask, in_its_input, zeroed, out_of_sight]
 
 
 @pytest.mark.parametrize("write", WRITTEN)

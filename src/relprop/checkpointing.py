@@ -32,6 +32,8 @@ def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
     Raises:
         InputError: a path matches no module, or something is neither a path nor a module of the model.
     """
+    if not isinstance(blocks, (str, nn.Module, Iterable)):
+        raise InputError(f"checkpoint={blocks!r}: give paths of modules, such as 'layers.*', or modules.")
     given = [blocks] if isinstance(blocks, (str, nn.Module)) else list(blocks)
     paths = {path: m for path, m in model.named_modules() if path} if isinstance(model, nn.Module) else {}
     chosen: list[nn.Module] = []

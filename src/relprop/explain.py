@@ -168,13 +168,13 @@ def _explained(
         inner.end_forward()
         parameters.end_forward()
         forward = Forward(list(shapes), output, preset, tuple(run.applied))
-        explained = output if inner.start is None else inner.started()
+        explained, channels = (output, []) if inner.start is None else inner.started()
         explanations = []
         for number, goal in enumerate(goals, 1):
             last = number == len(goals)
             run.begin()
             of_channel = inner.start is not None and isinstance(goal, OfClass)
-            values = outputs_of(explained) if of_channel else explained
+            values = outputs_of(explained, channels) if of_channel else explained
             scores = scores_of(goal, values, run.ledger.samples)
             require_finite(model, scores)
             warn_of_scores(run, goal, values, scores)

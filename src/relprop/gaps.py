@@ -80,6 +80,10 @@ class Gaps:
 REASONS = {
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
     "backward": "the model computes gradients of its own, which would be relevance coefficients here",
+    **dict.fromkeys(
+        ("cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy_with_logits"),
+        "a loss is no score to explain: call the model without labels",
+    ),
     "data": "writing to .data is out of relprop's sight",
 }
 """Better advice than that there is no entry."""

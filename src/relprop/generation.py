@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from relprop.errors import InputError, ModelError
 from relprop.explain import explain
 from relprop.explanation import Explanation
+from relprop.inputs import require_known
 from relprop.rule_choice import Rules
 from relprop.structured_targets import At
-from relprop.targets import Logit, TargetLike
+from relprop.targets import Logit, OfClass, TargetLike
 
 Progress = Callable[[int, int], None]
 """Called with how many targets are done, and how many there are."""
@@ -59,7 +60,7 @@ def explain_generation(
     attention_mask: Tensor | None = None,
     continuation: Tensor | None = None,
     max_new_tokens: int = 20,
-    target: Callable[[int], TargetLike] = Logit,
+    target: Callable[[int], TargetLike] | OfClass = Logit,
     rules: Rules = None,
     progress: Progress | None = None,
     **options: Any,
@@ -75,7 +76,8 @@ def explain_generation(
             generates it, taking the likeliest token each time.
         max_new_tokens: how many tokens to generate at most.
         target: what is explained of a token, from its id: `relprop.Logit` (its score), `relprop.LogOdds` (its
-            log-odds, as of its probability), `relprop.Contrastive`, `relprop.RunnerUp`, or a function.
+            log-odds, as of its probability), `relprop.Contrastive`, `relprop.RunnerUp`, or a function from
+            the id to a target.
         rules: as for `relprop.explain`.
         progress: called after each token with how many are done and how many there are.
         options: others of `relprop.explain`, such as checkpoint; and of the model.
@@ -84,6 +86,7 @@ def explain_generation(
         InputError: the prompt is no single text, the answer is empty, or what `relprop.explain` refuses.
         ModelError: the model cannot generate, and no continuation is given.
     """
+    require_known("explain_generation", options, explain_generation, explain, model)
     prompt = _single(input_ids, "input_ids")
     mask = None if attention_mask is None else _single(attention_mask, "attention_mask")
     if mask is not None and mask.shape != prompt.shape:
@@ -110,7 +113,8 @@ def explain_generation(
         if start is None and not bool(mask.all()) and _takes_positions(model, options):
             # As the model's own generate counts them: from the first token that is no padding.
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    targets = [At(first + i, target(int(token))) for i, token in enumerate(answer[0])]
+    of_token = _of_token(target)
+    targets = [At(first + i, of_token(int(token))) for i, token in enumerate(answer[0])]
     explanations = explain(model, targets=targets, rules=rules, progress=progress, **arguments, **options)
     rows = [_row(explanation, arguments) for explanation in explanations]
     ids = torch.cat([arguments[name] for name in ("input_ids", "decoder_input_ids") if name in arguments], 1)
@@ -120,6 +124,19 @@ def explain_generation(
         prompt=ids.shape[1] - count,
         scores=torch.cat([explanation.score for explanation in explanations]),
         explanations=explanations,
+    )
+
+
+def _of_token(target: Any) -> Callable[[int], TargetLike]:
+    """From what a user gives for a target to what is explained of a token."""
+    if isinstance(target, OfClass):
+        return lambda token: replace(target, index=token)
+    if callable(target):
+        return target  # type: ignore[no-any-return]
+    raise InputError(
+        f"target={target!r}: the tokens to explain are those that were generated; say what of them, as "
+        "target=relprop.LogOdds. A token at one position is explained by "
+        "relprop.explain(..., target=relprop.At(...))."
     )
 
 

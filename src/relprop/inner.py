@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.attach import attach_with_slot
 from relprop.calls import map_tensors, tensors_in
@@ -26,8 +26,8 @@ T = TypeVar("T", bound=Origin)
 Condition = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor]
 """Which part of an inner value's relevance goes on.
 
-Channels (dimension 1) by number, or as a tensor of integers; a mask that broadcasts to the value; or a
-function from the relevance to such a mask.
+Channels (dimension 1, or the last of sequences of vectors) by number, or as a tensor of integers; a mask that
+broadcasts to the value; or a function from the relevance to such a mask.
 """
 
 Start = str | tuple[str, int]
@@ -73,7 +73,7 @@ class InnerValues:
     start: Start | None = None
     _paths: dict[str, None] = field(default_factory=dict)
     _calls: dict[str, list["_Call"]] = field(default_factory=dict)
-    _outputs: list[Any] = field(default_factory=list)
+    _outputs: list[tuple[Any, list[int]]] = field(default_factory=list)
     _forward_is_over: bool = False
 
     def after_module(self, run: Interception, path: str, output: Any) -> Any:
@@ -95,13 +95,17 @@ class InnerValues:
                 self._calls.setdefault(path, []).append(call)
         if path == self._start_path and not self._forward_is_over:
             # A copy, because the model may overwrite its own.
-            self._outputs.append(map_tensors(lambda t: _copy(run, t) if run.relevant(t) else t, output))
+            module = run.modules.modules[-1]
+            dimensions = [channel_dimension(module, t) for t in tensors_in(output)]
+            copied = map_tensors(lambda t: _copy(run, t) if run.relevant(t) else t, output)
+            self._outputs.append((copied, dimensions))
         return output
 
     def _attach(
         self, run: Interception, path: str, tensor: Tensor, conditions: list[str], call: "_Call"
     ) -> Tensor:
-        masks = [_mask(key, self.conditions[key], tensor) for key in conditions]
+        channels = channel_dimension(run.modules.modules[-1], tensor)
+        masks = [_mask(key, self.conditions[key], tensor, channels) for key in conditions]
         kept, tag = run.keep(tensor), run.tag(tensor)
         value = _Value(empty_slot(tensor))
         call.values.append(value)
@@ -128,8 +132,8 @@ class InnerValues:
         run.set_tag(output, replace(tag, slot=slot, origin=origin, pointwise=pointwise))
         return output
 
-    def started(self) -> Any:
-        """The inner value that relevance starts from."""
+    def started(self) -> tuple[Any, list[int]]:
+        """The inner value that relevance starts from, and of each tensor in it the dimension of channels."""
         assert self.start is not None
         call, times = None if isinstance(self.start, str) else self.start[1], len(self._outputs)
         if call is None and times > 1:
@@ -212,7 +216,25 @@ def _alone(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 
-def _mask(path: str, condition: Condition, value: Tensor) -> Callable[[Tensor], Tensor]:
+def channel_dimension(module: nn.Module, value: Tensor) -> int:
+    """Which dimension of a module's output its channels are: 1, or the last of sequences of vectors.
+
+    It is the last where the module has a dense layer, a layer norm or an embedding of its size, and no
+    convolution or batch norm with as many channels as dimension 1 has.
+    """
+    if value.dim() < 3:
+        return 1
+    of_vectors = of_maps = False
+    for part in module.modules():
+        sizes = {size for p in part.parameters(recurse=False) for size in p.shape}
+        if isinstance(part, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)):
+            of_maps = of_maps or value.shape[1] in sizes
+        else:
+            of_vectors = of_vectors or value.shape[-1] in sizes
+    return value.dim() - 1 if of_vectors and not of_maps else 1
+
+
+def _mask(path: str, condition: Condition, value: Tensor, dimension: int) -> Callable[[Tensor], Tensor]:
     """Check a condition against the value that it is for, and return the mask as a function of relevance."""
     place, shape = f"conditions[{path!r}]", tuple(value.shape)
     refused = InputError(
@@ -237,14 +259,15 @@ def _mask(path: str, condition: Condition, value: Tensor) -> Callable[[Tensor], 
             f"{place}: the module's output has shape {shape}, which has no channels; give a mask."
         )
     channels = channels.reshape(-1)
-    wrong = [int(i) for i in channels if not 0 <= i < shape[1]]
+    count = shape[dimension]
+    wrong = [int(i) for i in channels if not 0 <= i < count]
     if wrong:
         raise InputError(
             f"{place}: channel {', '.join(map(str, wrong))} is out of range; the module's output has shape "
-            f"{shape}, channels 0 to {shape[1] - 1}."
+            f"{shape}, channels 0 to {count - 1}."
         )
-    one = torch.zeros(shape[1], dtype=value.dtype, device=value.device).index_fill(0, channels, 1)
-    aligned = one.reshape(-1, *[1] * (value.dim() - 2))
+    one = torch.zeros(count, dtype=value.dtype, device=value.device).index_fill(0, channels, 1)
+    aligned = one.reshape(-1, *[1] * (value.dim() - 1 - dimension))
     return lambda R: aligned
 
 
@@ -258,9 +281,14 @@ def _broadcast(place: str, mask: Tensor, value: Tensor) -> Tensor:
         ) from None
 
 
-def outputs_of(value: Any) -> Any:
-    """An inner value as scores for a class target: summed over positions, (samples, channels)."""
+def outputs_of(value: Any, dimensions: Sequence[int]) -> Any:
+    """An inner value as scores for a class target: summed over positions, (samples, channels).
+
+    Args:
+        value: a tensor, or several, of which one alone is summed.
+        dimensions: of each of them, where its channels are.
+    """
     tensors = list(tensors_in(value))
     if len(tensors) == 1 and tensors[0].dim() > 2:
-        return tensors[0].flatten(2).sum(2)
+        return tensors[0].movedim(dimensions[0], 1).flatten(2).sum(2)
     return value

@@ -1,6 +1,8 @@
 """What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
 
+import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +56,7 @@ def put_stand_ins(
         _require_arguments_of(parameters, arguments)
         given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
         given += arguments.items()
-        floats = {name: _checked(name, value) for name, value in given if _is_explained(value)}
+        floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
         ids: dict[str, Tensor] = {}
         if stand_in_for_ids is not None:
             ids = {name: value for name, value in given if may_be_ids(name, value)}
@@ -62,7 +64,7 @@ def put_stand_ins(
             for name, value in ids.items():
                 _require_samples(name, value)
         if not floats and not ids:
-            kinds = [f"{name}: {_kind(value)}" for name, value in given]
+            kinds = [f"{name}: {_kind(value)}" for name, value in given if name != "use_cache"]
             raise InputError(
                 "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
                 f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
@@ -107,20 +109,51 @@ def _require_fitting_masks(given: dict[str, Any]) -> None:
 
 
 def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: dict[str, Any]) -> None:
-    """Refuse a keyword argument that is neither the model's nor one of ours, but nearly."""
-    if not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    """Refuse a keyword argument that is neither the model's nor one of ours, but nearly.
+
+    A model that takes any keyword would let it pass in silence; there it has to be very near.
+    """
+    if not parameters:
         return
     from relprop.explain import explain  # which begins here
 
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    ours = list(inspect.signature(explain).parameters)
     for name in arguments.keys() - parameters.keys():
-        offer = did_you_mean(name, inspect.signature(explain).parameters, most=1, written="{}=...".format)
+        known = [*ours, *parameters] if takes_any else ours
+        if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
+            continue
+        offer = did_you_mean(name, known, most=1, written="{}=...".format)
         if offer:
             raise InputError(
                 f"explain(..., {name}=...): neither explain nor the model has such an argument.{offer}"
             )
 
 
+_VERY_NEAR = 0.8
+
+
+def require_known(
+    call: str, options: Mapping[str, Any], ours: Callable[..., Any], explain: Callable[..., Any], model: Any
+) -> None:
+    """Refuse an option that a function passes on, but that is nearly one of its own.
+
+    Raises:
+        InputError: there is one.
+    """
+    forward = model.forward if isinstance(model, nn.Module) else model
+    passed_on = {*inspect.signature(explain).parameters, *inspect.signature(forward).parameters}
+    for name in options.keys() - passed_on:
+        near = difflib.get_close_matches(name, inspect.signature(ours).parameters, n=1, cutoff=_VERY_NEAR)
+        if near:
+            raise InputError(
+                f"{call}(..., {name}=...): there is no such argument. Did you mean {near[0]}=...?"
+            )
+
+
 def _remedy(values: list[Any]) -> str:
+    if any(isinstance(value, Mapping) for value in values):
+        return " Spread what a tokenizer returns: explain(model, **tokens)."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
     if any(dtype.is_complex for dtype in types):
         return " Of complex numbers explain the real and the imaginary part: pass torch.view_as_real(x)."
@@ -130,13 +163,20 @@ def _remedy(values: list[Any]) -> str:
 
 
 def only_tokens(inputs: tuple[Any, ...], arguments: Mapping[str, Any]) -> bool:
-    """Whether there are integers among the arguments that may be explained, and no floating-point tensor."""
+    """Whether tokens, or embeddings of them, are all that there is to explain."""
     given = [("", value) for value in inputs] + list(arguments.items())
-    return any(may_be_ids(*each) for each in given) and not any(_is_explained(value) for _, value in given)
+    of_text = [may_be_ids(*each) or bool(_EMBEDDED.search(each[0])) for each in given]
+    others = [_is_explained(*each) and not is_text for each, is_text in zip(given, of_text, strict=True)]
+    return any(of_text) and not any(others)
 
 
-def _is_explained(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+_MASK = re.compile(r"(attention|attn|padding)_mask$")
+_EMBEDDED = re.compile(r"(^|_)inputs?_embeds$")
+
+
+def _is_explained(name: str, value: Any) -> bool:
+    """Whether an argument is a tensor of numbers; those of a mask of attention say where to look."""
+    return isinstance(value, Tensor) and value.is_floating_point() and not _MASK.search(name)
 
 
 def _kind(value: Any) -> str:
@@ -236,6 +276,8 @@ def naming_inputs(
                 "the model uses flex attention, of which torch has no gradient on the CPU. Load it with "
                 "attn_implementation='sdpa', or what it calls that; or explain it on a GPU."
             ) from error
+        if isinstance(error, IndexError):
+            _require_positions(model, shapes, error)
         if explained is not None and not explained():
             raise never_looked_up(shapes, error) from error
         called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
@@ -244,6 +286,19 @@ def naming_inputs(
             + _without_samples(model, shapes)
         )
         raise
+
+
+def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error: IndexError) -> None:
+    """Say that a text is too long, where that is why the model failed."""
+    config = getattr(model, "config", None)
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    limit = next((limit for limit in limits if isinstance(limit, int)), None)
+    for name, shape in shapes.items():
+        if limit is not None and name.endswith(("input_ids", "inputs_embeds")) and shape[1:2] > (limit,):
+            raise InputError(
+                f"{name} has {shape[1]} tokens, and the model {limit} positions: shorten it by "
+                f"{shape[1] - limit}."
+            ) from error
 
 
 def _without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -247,6 +247,8 @@ class Interception(TorchFunctionMode):
         relevant = [t for t, constant in tracked if not constant]
         name, inplace = canonical_name(function)
         if not torch.is_grad_enabled():
+            if inplace and args and isinstance(args[0], Tensor):
+                self._keeper.before_write(args[0])
             if relevant:
                 self.cut(name, "runs under torch.no_grad()")
             result = self.inputs.ids.follow(name, function, args, kwargs)
@@ -256,11 +258,12 @@ class Interception(TorchFunctionMode):
         if not relevant:
             if inplace and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
+            ends = self.inputs.ids.end_in(name, args, kwargs)
             # What is computed of parameters alone is as constant as they are.
             with torch.no_grad() if tracked else nullcontext():
                 result = self.inputs.ids.follow(name, function, args, kwargs)
             embedded = self.inputs.looked_up(name, args, kwargs, result)
-            if embedded is None and self.inputs.ids.end_in(name, args, kwargs, result):
+            if embedded is None and ends:
                 self.cut(
                     name, "makes other numbers of the integers, which are followed where they are moved only"
                 )

@@ -132,7 +132,7 @@ class Ledger:
         finite = [abs(v) for row in rows.values() for v in row.tolist() if math.isfinite(v)]
         largest = max(finite, default=0.0)
         told = {name: row for name, row in rows.items() if name not in self.absorbed or _tells(row, largest)}
-        return _table(told, self.gap if len(self.seed) else None)
+        return _table(told, self.gap if len(self.seed) else None, self.mixed and self.samples > 1)
 
 
 def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
@@ -149,7 +149,7 @@ def _wide(amount: Tensor) -> torch.dtype:
     return amount.dtype if amount.dtype == torch.float64 else torch.float32
 
 
-def _table(rows: Mapping[str, Tensor], gap: Tensor | None) -> str:
+def _table(rows: Mapping[str, Tensor], gap: Tensor | None, mixed: bool) -> str:
     samples = max(map(len, rows.values()), default=0)
     shown, width = min(samples, 6), max(map(len, rows), default=0)
     lines = [
@@ -158,4 +158,5 @@ def _table(rows: Mapping[str, Tensor], gap: Tensor | None) -> str:
     ]
     more = f"  (the first {shown} of {samples} samples)" if samples > shown else ""
     closing = "" if gap is None else f"closes to {float(gap.max()):.1e} of the largest amount"
+    closing += ", all samples together: the model mixes them" if mixed and gap is not None else ""
     return "\n".join([*lines, closing + more]).rstrip()

@@ -184,6 +184,8 @@ def as_target(target: TargetLike) -> Target:
             target = torch.as_tensor(target)
         except TypeError as error:
             raise InputError(f"target={target!r} is no array of numbers: {error}") from None
+    if isinstance(target, type):
+        raise InputError(f"target={target.__name__}: that is a class; write {target.__name__}().")
     if isinstance(target, int):
         return Logit(target)
     if isinstance(target, Tensor) and target.is_floating_point():

@@ -82,6 +82,40 @@ _VALUES: Mapping[str, tuple[int | str, ...]] = MappingProxyType(
 _CONVERTING = frozenset(("to", "long", "int", "type", "cpu", "cuda", "clamp"))
 """Operations that leave every element where it is."""
 
+_LOOKING = frozenset(
+    (
+        *(
+            "eq",
+            "ne",
+            "__eq__",
+            "__ne__",
+            "lt",
+            "gt",
+            "le",
+            "ge",
+            "equal",
+            "any",
+            "all",
+            "max",
+            "min",
+            "unique",
+        ),
+        *(
+            "embedding",
+            "isin",
+            "item",
+            "tolist",
+            "sum",
+            "argmax",
+            "is_inference",
+            "untyped_storage",
+            "data_ptr",
+        ),
+        *("new_zeros", "new_ones", "new_full", "new_empty", "is_nonzero", "__bool__", "__int__", "nonzero"),
+    )
+)
+"""Operations that look at ids, and leave them what they are."""
+
 _INTEGERS = (torch.int64, torch.int32)
 
 
@@ -131,6 +165,7 @@ class TokenIds:
 
     def __init__(self) -> None:
         self._ids: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._values: list[Tensor] = []
         self._count = 0
         self.inputs: list[IdInput] = []
 
@@ -139,6 +174,7 @@ class TokenIds:
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
         positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
         self._note(tensor, positions.reshape(tensor.shape))
+        self._values.append(tensor.flatten().clone())
         self._count += tensor.numel()
 
     def find(self, tensor: Any) -> Ids | None:
@@ -153,20 +189,28 @@ class TokenIds:
         if not self.inputs:
             return None
         if name == "embedding":
-            found = [ids for t in tensors_in((args, kwargs)) if (ids := self.find(t)) is not None]
-            return found[0] if len(found) == 1 else None
-        if name == "getitem" and _is_table(args[0]):
-            return self.find(args[1])
-        if name == "index_select" and _is_table(args[0]) and len(args) == 3 and args[1] == 0:
-            return self.find(args[2])
-        return None
+            indices = [t for t in tensors_in((args, kwargs)) if self.find(t) is not None]
+            index: Any = indices[0] if len(indices) == 1 else None
+        elif name == "getitem" and _is_table(args[0]):
+            index = args[1]
+        elif name == "index_select" and _is_table(args[0]) and len(args) == 3 and args[1] == 0:
+            index = args[2]
+        else:
+            return None
+        ids = self.find(index)
+        return None if ids is None else self._checked(index, ids)
 
-    def end_in(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> bool:
-        """Whether a call makes of ids what is none any more, and could have been meant to be."""
-        if not self.inputs or name in _FOLLOWED or not isinstance(result, Tensor):
+    def _checked(self, index: Tensor, ids: Ids) -> Ids:
+        """The ids, without those whose values are not the inputs' any more, as after writing out of sight."""
+        values = torch.cat([values.to(index) for values in self._values])
+        same = (ids.positions >= 0) & (values[ids.positions.clamp(min=0)] == index)
+        return Ids(torch.where(same, ids.positions, -1), ids.versions)
+
+    def end_in(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether a call is about to make of ids what is none any more, and could have been meant to be."""
+        if not self.inputs or name in _FOLLOWED or name in _LOOKING or name.endswith("_like"):
             return False
-        makes = result.dtype in _INTEGERS or result.is_floating_point()
-        return makes and any(self.find(t) is not None for t in tensors_in((args, kwargs)))
+        return any(self.find(t) is not None for t in tensors_in((args, kwargs)))
 
     def follow(self, name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run a call, and know of its results what is known of its operands."""
@@ -185,6 +229,9 @@ class TokenIds:
         written = args[0] if name in ("setitem", "copy", "fill", "zero") else None
         if written is not None:
             self._begin_to_follow(written)
+            if name == "zero":
+                self._ids[written].positions.fill_(-1)
+                return function(*args, **kwargs)
         if name in _CONVERTING:
             result = function(*args, **kwargs)
             if result is not args[0] and result.dtype in _INTEGERS:

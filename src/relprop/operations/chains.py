@@ -38,7 +38,9 @@ def chained(
     # Once each, where the operands have them in common.
     watches = tuple(dict.fromkeys(watch for chain in chains for watch in chain.watches))
     names = frozenset({call.name}).union(*(chain.names for chain in chains))
-    gates_itself = any(chain.gates_itself for chain in chains) or (call.name == "mul" and len(chains) == 2)
+    gates_itself = any(chain.gates_itself for chain in chains) or (
+        call.name in ("mul", "div") and len(chains) == 2
+    )
     return replace(
         first,
         function=lambda x: function([f(x) for f in inner]),
