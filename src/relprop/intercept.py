@@ -247,7 +247,7 @@ class Interception(TorchFunctionMode):
         relevant = [t for t, constant in tracked if not constant]
         name, inplace = canonical_name(function)
         if not torch.is_grad_enabled():
-            if inplace and args and isinstance(args[0], Tensor):
+            if inplace and not relevant and args and isinstance(args[0], Tensor):
                 self._keeper.before_write(args[0])
             if relevant:
                 self.cut(name, "runs under torch.no_grad()")

@@ -1,5 +1,6 @@
 """Text in, relevance of its tokens out: what a user says about a text becomes a target of its model."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,8 @@ def explain_text(
         target: the label of a classifier, by name or number; a token of other models, by its text with the
             white space that it begins with, or by number; a target of `relprop`, such as `RunnerUp()`; None
             for what the model itself gives the highest score.
-        against: another label or token, whose score is subtracted: why this one and not that one?
+        against: another label or token, whose score is subtracted: why this one (the target, or what the model
+            says) and not that one?
         at: number of the token whose output is explained, from 0, special ones counted; -1 is the last. Of
             causal models it is the next token that is explained, by default after the last one; of masked
             ones the token itself, by default the mask; of taggers its label.
@@ -51,13 +53,20 @@ def explain_text(
         options: others of `relprop.explain`, such as accept or progress.
 
     Raises:
-        InputError: a text that is empty or too long, or a target or position that the model does not have.
+        InputError: a text that is empty or too long, or a target or position that the model does not have; or
+            the model is none that has a tokenizer.
         ModelError: the model cannot be loaded or explained.
         FileError: its folder is missing or damaged.
         CoverageError: it computes something that relprop has no rule for.
     """
     if isinstance(model, str):
         model = load_language_model(model)
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            f"explain_text({_kind(model)}, ...): give the name of a model, as 'hf:./my-model', or a "
+            "relprop.LanguageModel: what relprop.load_language_model(name) returns or, of a module and a tokenizer "
+            "that are in memory, relprop.models.language.language_model(module, tokenizer)."
+        )
     tokens = tokens_of(model, text)
     options["rules"] = rules
     if generate or continuation is not None:
@@ -68,6 +77,11 @@ def explain_text(
         goal = goal_of(model, target, against, before)
         result = _single(model, tokens, goal, at, options)
     return result.words() if words else result
+
+
+def _kind(given: Any) -> str:
+    inside = f"({', '.join(type(part).__name__ for part in given)})" if isinstance(given, tuple) else ""
+    return inside or type(given).__name__
 
 
 def _refuse_others(model: LanguageModel, generate: int, continuation: str | None, **given: Any) -> None:
@@ -147,6 +161,7 @@ def _single(
     index = goal.index
     if index is None:
         index = int(_scores(explained, position).argmax())
+        goal.require_two(model, index)
     answer = _answer(
         explained,
         goal.words.format(named(model, index)),
@@ -164,8 +179,16 @@ def _single(
 def inputs_of(model: LanguageModel, tokens: Sequence[Token]) -> dict[str, Tensor]:
     """What the model is called with for a text, each (1, tokens); a decoder with what it begins with."""
     ids, start = _ids(model, tokens), start_of_decoder(model)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {"input_ids": ids}
+    if _takes(model, "attention_mask"):
+        inputs["attention_mask"] = torch.ones_like(ids)
     return inputs | {"decoder_input_ids": _ids(model, start)} if start else inputs
+
+
+def _takes(model: LanguageModel, name: str) -> bool:
+    """Whether a model has an argument; those of one's own often have no mask."""
+    parameters = inspect.signature(model.module.forward).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _ids(model: LanguageModel, tokens: Sequence[Token]) -> Tensor:

@@ -44,7 +44,7 @@ class Answer:
     @property
     def line(self) -> str:
         """All of it, for a line of text."""
-        share = "" if self.probability is None else f", probability {self.probability:.2f}"
+        share = "" if self.probability is None else f", probability {as_share(self.probability)}"
         kept = "".join(
             f", {name} {amount:.3g}" for name, amount in self.absorbed.items() if _matters(amount, self)
         )
@@ -87,6 +87,11 @@ class TextExplanation:
     def rows(self) -> Tensor:
         """Relevance with a row for each answer, (answers, tokens), also where there is only one."""
         return self.relevance if self.relevance.dim() == 2 else self.relevance[None]
+
+    @property
+    def unit(self) -> str:
+        """What the pieces of the prompt are called: "token", or "word" where some are several tokens."""
+        return "word" if any(piece.id is None for piece in self.pieces[: self.prompt]) else "token"
 
     def words(self) -> "TextExplanation":
         """Merge tokens into words: their relevance is summed. A word ends at white space at the latest.
@@ -183,6 +188,11 @@ class TextExplanation:
     def __repr__(self) -> str:
         more = f" and {len(self.answers) - 1} more" if len(self.answers) > 1 else ""
         return f"TextExplanation({self.model}: {self.answers[0].line}{more}; {len(self.pieces)} tokens)"
+
+
+def as_share(probability: float) -> str:
+    """Write a probability to two digits: 0.87, 0.004, 3e-05."""
+    return f"{probability:.2f}" if probability >= 0.0995 else f"{probability:.2g}"
 
 
 def _matters(amount: float, answer: Answer) -> bool:

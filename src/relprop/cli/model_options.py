@@ -56,18 +56,18 @@ Std = Annotated[
 ]
 
 
-def _rules(default: str) -> Any:
+def _rules(default: str, example: str) -> Any:
     return typer.Option(
-        help="The preset of rules, such as deep-taylor, a rule, such as 'Gamma(0.25)', or a TOML or JSON "
+        help=f"The preset of rules, such as {example}, a rule, such as 'Gamma(0.25)', or a TOML or JSON "
         "file of rules.",
         metavar="RULES",
         show_default=default,
     )
 
 
-Rules = Annotated[str | None, _rules(DEFAULT)]
+Rules = Annotated[str | None, _rules(DEFAULT, "deep-taylor")]
 
-RulesForTokens = Annotated[str | None, _rules(DEFAULT_FOR_TOKENS)]
+RulesForTokens = Annotated[str | None, _rules(DEFAULT_FOR_TOKENS, "attnlrp")]
 
 
 def named_model(

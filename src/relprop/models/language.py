@@ -4,7 +4,7 @@ No code that comes with a model runs unless that is asked for,
 and no weights are read but safetensors, which hold tensors and nothing else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ _TASKS = (
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
     """A model of text, and what turns text into its tokens.
 
@@ -51,6 +51,11 @@ class LanguageModel:
     task: str
     labels: tuple[str, ...] | None
     positions: int | None
+
+    def __repr__(self) -> str:
+        count = sum(weight.numel() for weight in self.module.parameters())
+        kind = type(self.module).__name__
+        return f"LanguageModel({self.name!r}: {self.task}, {kind} of {count:,} parameters)"
 
 
 def load_language_model(
@@ -119,26 +124,42 @@ def load_language_model(
 
 
 def language_model(
-    module: nn.Module, tokenizer: Any, *, name: str | None = None, task: str | None = None
+    module: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str | None = None,
+    task: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> LanguageModel:
-    """Put together a model of transformers, and its tokenizer, that are loaded already.
+    """Put together a model and its tokenizer that are loaded already.
 
     Args:
-        module: in evaluation mode; it is used as it is.
-        tokenizer: which belongs to it.
+        module: in evaluation mode, of transformers or one's own; it is used as it is. Called with input_ids,
+            (samples, tokens), it returns scores, or an output with them as `logits`.
+        tokenizer: of transformers, which belongs to it.
         name: by which results and errors call it; by default the name of its class.
         task: what it is made for (see `LanguageModel`), where the name of its class does not say so.
+        labels: names of the classes of a classification or tagging, by default those of its config.
 
     Raises:
-        ModelError: the model is of a kind that is not explained.
+        ModelError: the model is of a kind that is not explained, or does not say what it is.
     """
-    config: Any = module.config
+    config: Any = getattr(module, "config", None)
     name = name or type(module).__name__
+    known = [each for each, _, _ in _TASKS]
+    if task not in (known if config is None else [None, *known]):
+        raise ModelError(f"{name}, task={task!r}: say what the model is made for: {', '.join(known)}.")
     task = task or _task_of(name, type(module).__name__, config)[0]
-    labels = None
-    if task in ("classification", "tagging"):
-        labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    return LanguageModel(name, module, tokenizer, task, labels, _positions(module, config))
+    if task not in ("classification", "tagging"):
+        labels = None
+    elif labels is None:
+        if not hasattr(config, "id2label"):
+            raise ModelError(f"{name} does not say what its classes are called: give labels=[...].")
+        labels = [config.id2label[i] for i in range(config.num_labels)]
+    positions = None if config is None else _positions(module, config)
+    return LanguageModel(
+        name, module, tokenizer, task, None if labels is None else tuple(map(str, labels)), positions
+    )
 
 
 def _place(name: str, place: str) -> Path | str:
@@ -189,11 +210,18 @@ def _errors_of(name: str, where: Path | str) -> Iterator[None]:
                 f"cannot load {name}: {type(error).__name__}: {said}. Check that the folder is a whole copy, "
                 "and that transformers is recent enough for it."
             ) from error
+        if not _is_of_network(error):
+            raise ModelError(f"cannot load {name}: {type(error).__name__}: {said}.") from error
         raise ModelError(
             f"cannot load {name}: there is no folder of this name, and getting it from the Hugging Face hub "
             f"failed: {said}. Check the name and the network, or copy the model's folder to this machine and "
             "give that."
         ) from error
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether something could not be fetched; not all that the hub's clients raise are an OSError."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("httpx", "huggingface_hub")
 
 
 def _refuse_what_is_told(name: str, told: dict[str, Any], trusted: bool, transformers: Any) -> None:

@@ -23,12 +23,29 @@ class Goal:
         index: of the label or token that it is about, or None for the model's best one.
         words: how to tell it; "{}" is the label or token.
         plain: whether it is a score of the model as it is.
+        against: the label or token whose score is subtracted, or None.
     """
 
     target: TargetLike
     index: int | None
     words: str = "{}"
     plain: bool = True
+    against: int | None = None
+
+    def require_two(self, model: LanguageModel, index: int) -> None:
+        """Refuse a label or token, which the model gives the highest score or a user names, against itself.
+
+        Raises:
+            InputError: it is that.
+        """
+        if index != self.against:
+            return
+        told = named(model, index)
+        if self.index is None:
+            raise InputError(
+                f"against {told}: that is what {model.name} itself says. Say by target what it speaks against."
+            )
+        raise InputError(f"target and against are both {told}: there is no difference. Give two.")
 
 
 def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None, before: str | None) -> Goal:
@@ -55,11 +72,12 @@ def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None,
         return Goal(target, getattr(target, "index", None), _told(target), plain=False)
     if against is None:
         return Goal(index, index)
-    if index is None:
-        raise InputError(f"against={against!r}: say what speaks against it, by target.")
     other = _index(model, against, before, "against")
     words = f"{{}} and not {_escaped(named(model, other))}"
-    return Goal(Difference(index, other), index, words, plain=False)
+    goal = Goal(Difference(index, other), index, words, plain=False, against=other)
+    if index is not None:
+        goal.require_two(model, index)
+    return goal
 
 
 def _index(model: LanguageModel, named: str | int, before: str | None, call: str) -> int:

@@ -1,19 +1,22 @@
 """Text as tokens, and tokens as text: which characters each one stands for, and which belong to one word."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
+
+from torch import nn
 
 from relprop.errors import InputError
 from relprop.models.language import LanguageModel
-
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-
-"""How vocabularies that fall back on bytes name them."""
-
-_BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
+from relprop.models.token_names import (
+    byte_of_letter,
+    is_part,
+    is_space,
+    joined,
+    names_bytes,
+    text_of_bytes,
+    text_of_name,
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ def require_positions(model: LanguageModel, count: int, what: str) -> None:
 def vocabulary_size(model: LanguageModel) -> int:
     """How many tokens a model knows."""
     module: Any = model.module
-    return int(module.get_input_embeddings().num_embeddings)
+    if hasattr(module, "get_input_embeddings"):
+        return int(module.get_input_embeddings().num_embeddings)
+    # A module of one's own: the words are mostly the largest of its embeddings.
+    sizes = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
+    return max(sizes, default=len(model.tokenizer))
 
 
 def following(model: LanguageModel, before: str, text: str) -> list[Token]:
@@ -103,17 +110,24 @@ def decoded(model: LanguageModel, ids: Sequence[int], before: Sequence[int] = ()
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int], before: Sequence[int] = ()) -> list[Token]:
-    special = _special_ids(tokenizer)
+    special, added = _special_ids(tokenizer), getattr(tokenizer, "added_tokens_decoder", {})
+    of_bytes = names_bytes(tokenizer)
     found: list[Token] = []
     done, within = _text(tokenizer, before), False
     for number, index in enumerate(ids, 1):
-        whole = _text(tokenizer, [*before, *ids[:number]])
-        added = whole[len(done) :] if whole.startswith(done) else ""
         name = tokenizer.convert_ids_to_tokens(index)
+        whole = _text(tokenizer, [*before, *ids[:number]])
+        more = whole[len(done) :] if whole.startswith(done) else ""
+        if index in special or index in added:
+            text = name
+        elif of_bytes:
+            text = text_of_bytes(name)
+        elif is_part(name) or is_space(name):
+            text = text_of_name(name)
+        else:
+            text = byte_of_letter(name) if within or not more or "\ufffd" in more else more
         # Bytes of a character that is not complete are decoded as U+FFFD, or not at all.
-        part = within or not added or "\ufffd" in whole[len(done) - 1 :]
-        within = whole == done and whole[-1:] != "\ufffd" and not _is_space(name)
-        text = name if index in special else part_of_a_character(name) if part else added
+        within = whole == done and not is_space(name)
         found.append(Token(text, index, 0, index in special))
         done = whole
     return _in_words(found, [None] * len(found))
@@ -125,40 +139,40 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     Raises:
         InputError: there is none, or the text is several tokens.
     """
-    unknown = model.tokenizer.unk_token_id
     alone = _ids(model.tokenizer, word)
-    readings = [alone]
-    if before is not None and alone:
-        readings.append([token.id for token in following(model, before, word) if token.id is not None])
-    for ids in readings:
-        if len(ids) == 1 and ids[0] != unknown:
-            return ids[0]
+    found = _only_token(model, word, before)
+    if found is not None:
+        return found
     vocabulary: dict[str, int] = model.tokenizer.get_vocab()
     if word in vocabulary:
         return vocabulary[word]
-    if not alone or unknown in alone:
+    if not alone or model.tokenizer.unk_token_id in alone:
         raise InputError(f"{call} {word!r} is no token of {model.name}. Give a word of its vocabulary.")
-    pieces = [repr(token.text) for token in decoded(model, readings[-1], _ids(model.tokenizer, before or ""))]
-    raise InputError(
-        f"{call} {word!r} is {len(pieces)} tokens of {model.name}: {', '.join(pieces[:12])}"
-        f"{', ...' if len(pieces) > 12 else ''}. Give one of them, with its white space: {call} {pieces[0]}."
-        + (f" Or explain all of them, one after the other: --continuation {word!r}." if before else "")
-    )
+    spaced = f" {word}"
+    if not word[:1].isspace() and _only_token(model, spaced, before) is not None:
+        raise InputError(
+            f"{call} {word!r} is {len(alone)} tokens of {model.name}; {spaced!r}, with the space, is one token. "
+            f"Give that: {call} {spaced!r}."
+        )
+    whole = alone if before is None else [t.id for t in following(model, before, word) if t.id is not None]
+    pieces = [token.text for token in decoded(model, whole, _ids(model.tokenizer, before or ""))]
+    told = ", ".join(map(repr, pieces[:12])) + (", ..." if len(pieces) > 12 else "")
+    # What comes next is the first piece; where that is a space alone, it says nothing of the word.
+    offered = [piece for piece in (pieces if before is None else pieces[:1]) if piece.strip()][:1]
+    advice = [f"Give one of them, with its white space: {call} {piece!r}." for piece in offered]
+    if before is not None:
+        explain = "Or explain" if offered else "Explain"
+        advice.append(f"{explain} all of them, one after the other: --continuation {word!r}.")
+    raise InputError(f"{call} {word!r} is {len(pieces)} tokens of {model.name}: {told}. {' '.join(advice)}")
 
 
-def part_of_a_character(name: str) -> str:
-    """Name a token that is no whole character by its bytes, as "<0xF0>", given its name in the vocabulary."""
-    known = _bytes_of_letters()
-    if _is_space(name):
-        return " " * len(name)
-    if not _BYTE.fullmatch(name) and all(letter in known for letter in name):
-        return "".join(f"<0x{known[letter]:02X}>" for letter in name)
-    return name
-
-
-def _is_space(name: str) -> bool:
-    """Whether a token is nothing but spaces, of which some vocabularies put one before every text."""
-    return set(name) == {"▁"}
+def _only_token(model: LanguageModel, word: str, before: str | None) -> int | None:
+    """The token that a text is by itself, or as it follows another; None where it is several."""
+    readings = [_ids(model.tokenizer, word)]
+    if before is not None and readings[0]:
+        readings.append([token.id for token in following(model, before, word) if token.id is not None])
+    known = [ids[0] for ids in readings if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id]
+    return known[0] if known else None
 
 
 def merged(tokens: Sequence[Token]) -> Token:
@@ -169,12 +183,7 @@ def merged(tokens: Sequence[Token]) -> Token:
     text = "".join(token.text for token in tokens)
     spans = [token.span for token in tokens if token.span is not None]
     span = (spans[0][0], spans[-1][1]) if spans else None
-    return replace(first, text=_BYTES.sub(_characters, text), id=None, span=span)
-
-
-def _characters(found: re.Match[str]) -> str:
-    """Decode bytes that are written as "<0xF0><0x9F>..."; those that are none stay as they are."""
-    return bytes.fromhex(re.sub("<0x|>", "", found[0])).decode("utf-8", "backslashreplace")
+    return replace(first, text=joined(text), id=None, span=span)
 
 
 def _require_unicode(text: str, what: str) -> None:
@@ -195,21 +204,33 @@ def _encoded(tokenizer: Any, text: str) -> list[Token]:
         truncation=False,
         verbose=False,
     )
-    names, known = tokenizer.convert_ids_to_tokens(told.input_ids), _special_ids(tokenizer)
-    added = told.special_tokens_mask
-    spans = told.offset_mapping
+    known, of_bytes = _special_ids(tokenizer), names_bytes(tokenizer)
+    names, added, spans = (
+        tokenizer.convert_ids_to_tokens(told.input_ids),
+        told.special_tokens_mask,
+        told.offset_mapping,
+    )
     found: list[Token] = []
     end = 0
-    for number, (index, (start, stop)) in enumerate(zip(told.input_ids, spans, strict=True)):
+    for number, (index, name, (start, stop)) in enumerate(zip(told.input_ids, names, spans, strict=True)):
         if added[number]:
-            found.append(Token(names[number], index, 0, True))
+            found.append(Token(name, index, 0, True))
             continue
-        # Offsets leave out white space, which belongs to the token after it. Parts of a character share it.
-        shared = start < stop and (start < end or _next_start(spans, added, number) < stop)
-        begin = min(start, end) if shared else end
-        piece = part_of_a_character(names[number]) if shared else text[end : max(stop, end)]
-        if shared and end < start:
-            piece = text[end:start] + piece
+        if is_space(name) and text[start:stop] != name:
+            # A space that is put before a text or word shares the place of what follows it.
+            reach = text[end : max(stop, end + len(name))]
+            begin, stop = end, end + len(reach) - len(reach.lstrip())
+            piece = text[begin:stop] or " " * len(name)
+        else:
+            # Offsets leave out white space, which belongs to the token after it.
+            # Parts of a character share its place: what they are, their names say.
+            overlaps = bool(text[start : min(end, stop)].strip()) or _next_start(spans, added, number) < stop
+            shared = start < stop and overlaps and index != tokenizer.unk_token_id
+            begin = min(start, end) if shared else end
+            piece = text[end : max(stop, end)]
+            if shared:
+                white = piece[: len(piece) - len(piece.lstrip())]
+                piece = white + (text_of_bytes(name) if of_bytes else text_of_name(name)).lstrip()
         found.append(Token(piece, index, 0, index in known, (begin, max(stop, end))))
         end = max(end, stop)
     return _in_words(_with_rest(found, text, end), told.word_ids())
@@ -238,25 +259,23 @@ def _without_offsets(tokenizer: Any, text: str) -> list[Token]:
 
 
 def _in_words(tokens: list[Token], told: Sequence[int | None]) -> list[Token]:
-    """Number the words: one begins after white space, and where the tokenizer itself sees another one."""
+    """Number the words: one begins with white space, and where the tokenizer itself sees another one."""
     numbered: list[Token] = []
     word = -1
     for number, token in enumerate(tokens):
-        before = tokens[number - 1] if number else None
-        begins = (
-            before is None
-            or token.special
-            or before.special
-            or token.text[:1].isspace()
-            or before.text[-1:].isspace()
-            or (told[number] != told[number - 1])
-        )
-        shares = before is not None and token.span is not None and before.span is not None
-        if shares and before is not None and token.span is not None and before.span is not None:
-            begins = begins and token.span[0] >= before.span[1]
-        word += begins
+        word += number == 0 or _begins_word(tokens[number - 1], token, told[number] != told[number - 1])
         numbered.append(replace(token, word=word))
     return numbered
+
+
+def _begins_word(before: Token, token: Token, told: bool) -> bool:
+    if before.special or token.special:
+        return True
+    if before.span is not None and token.span is not None and token.span[0] < before.span[1]:
+        return False  # parts of a character
+    if before.text and not before.text.strip(" "):
+        return False  # spaces that are a token of their own
+    return told or token.text[:1].isspace() or before.text[-1:].isspace()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -275,18 +294,3 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
 def _special_ids(tokenizer: Any) -> set[int]:
     # What is unknown stands for a part of the text.
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-
-
-@cache
-def _bytes_of_letters() -> dict[str, int]:
-    """The letters that stand for bytes in byte-level vocabularies.
-
-    Printable ones stand for themselves; the others are numbered from 256 on.
-    """
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = set(ByteLevel.alphabet())
-    hidden = [byte for byte in range(256) if chr(byte) not in letters]
-    return {chr(byte): byte for byte in range(256)} | {
-        chr(256 + number): byte for number, byte in enumerate(hidden)
-    }
