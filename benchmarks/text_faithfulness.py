@@ -97,39 +97,19 @@ def relevance(
 ) -> list[Tensor]:
     """Explain sentences: of each, what each word counts."""
     inputs = encoder.batch([[token for word in words for token in word] for words in texts])
-    if method in RULES:
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        explained = relprop.explain(model, input_ids=ids, attention_mask=mask, target=target, rules=method)
-        assert isinstance(explained.relevance, Tensor)
-        tokens = explained.relevance
-    elif method == RANDOM:
+    if method == RANDOM:
         tokens = torch.randn(inputs["input_ids"].shape, generator=torch.Generator().manual_seed(0))
     else:
-        tokens = gradient_times_input(model, inputs, target)
+        rules = method if method in RULES else "gradient-times-input"
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        explained = relprop.explain(model, input_ids=ids, attention_mask=mask, target=target, rules=rules)
+        assert isinstance(explained.relevance, Tensor)
+        tokens = explained.relevance
     found = []
     for row, words in zip(tokens, texts, strict=True):
         parts = row[1:].split([len(word) for word in words] + [len(row) - 1 - sum(map(len, words))])
         found.append(torch.stack([part.sum() for part in parts[:-1]]))
     return found
-
-
-def gradient_times_input(model: SentenceClassifier, inputs: dict[str, Tensor], target: Tensor) -> Tensor:
-    """Multiply each token's embedding with the gradient at it, and sum: (N, tokens)."""
-    bert: Any = model.encoder.bert
-    looked_up = bert.get_input_embeddings()
-    kept = []
-
-    def keep(module: Any, given: Any, rows: Tensor) -> Tensor:
-        kept.append(rows.detach().requires_grad_())
-        return kept[0]
-
-    handle = looked_up.register_forward_hook(keep)
-    try:
-        scores = model(**inputs)
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad(scores.gather(1, target[:, None]).sum(), kept[0])
-    return (gradient * kept[0].detach()).sum(-1)
 
 
 def drops(encoder: Encoder, score: Callable[[Tensor], Tensor], words: Words, way: str) -> Tensor:

@@ -9,7 +9,7 @@ import tiny_language_models as tiny
 from relprop.cli import main
 from relprop.cli.commands import app as whole
 from relprop.cli.text import text
-from relprop.errors import FileError, InputError, ModelError
+from relprop.errors import FileError, InputError, ModelError, RuleError
 from shell import error_of, runner
 
 FRANCE = "The capital of France is"
@@ -30,15 +30,50 @@ def classifier(tmp_path_factory):
 def test_every_token_has_a_line_where_there_are_no_colours(classifier):
     result = run(classifier, "The film was not bad", "--target", "positive", "--against", "negative")
     assert result.exit_code == 0, result.output
-    heading, *lines = result.stdout.splitlines()
+    heading, *lines, note = result.stdout.splitlines()
+    assert note.startswith("(the longest bar is the largest relevance of a token of the text; [")
     assert heading.startswith(f"{classifier}: positive and not negative, score difference ")
     assert [line.split()[1] for line in lines] == ["[CLS]", "'The'", "'", "'", "'", "'", "[SEP]"]
 
 
 def test_words(classifier):
     lines = run(classifier, "unbelievable", "--words").stdout.splitlines()
-    assert len(lines) == 4
     assert "'unbelievable'" in lines[2]
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "2"]
+    assert "a word of the text" in lines[4]
+
+
+def test_words_and_generations(gpt2):
+    lines = run(gpt2, "That film is", "--words", "--generate", "2").stdout.splitlines()
+    assert "2 tokens after a prompt of 3 words" in lines[0]
+    told = json.loads(run(gpt2, "That film is", "--words", "--generate", "2", "--json").stdout)
+    assert [token["text"] for token in told["tokens"]][:3] == ["That", " film", " is"]
+    assert [answer["place"] for answer in told["answers"]] == [3, 4]
+
+
+def test_without_a_target_it_is_the_best_one_against_another(gpt2):
+    best = json.loads(run(gpt2, FRANCE, "--json").stdout)["answers"][0]["target"]
+    told = json.loads(run(gpt2, FRANCE, "--against", " Berlin", "--json").stdout)
+    assert told["answers"][0]["target"] == f"{best} and not ' Berlin'"
+
+
+@pytest.mark.parametrize("rules", ["deep-taylor", "epsilon-gamma-box", "ZBox()"])
+def test_rules_for_pixels_are_refused(gpt2, rules):
+    error = error_of(run(gpt2, FRANCE, "--rules", rules))
+    assert isinstance(error, RuleError)
+    assert str(error) == (
+        f"--rules {rules}: the box rule in it needs the bounds of pixels, and a text has none. Presets for "
+        "texts are cp-lrp, attnlrp, epsilon."
+    )
+
+
+def test_rules_that_are_none_and_those_of_the_help(gpt2):
+    assert "there is no preset 'attnlrb'" in str(error_of(run(gpt2, FRANCE, "--rules", "attnlrb")))
+    for rules in ("attnlrp", "Gamma(0.25)", "gradient-times-input"):
+        assert run(gpt2, FRANCE, "--rules", rules).exit_code == 0
+    told = " ".join(run("--help").stdout.split())
+    assert "such as attnlrp" in told
+    assert "deep-taylor" not in told
 
 
 def test_programs_get_json_and_nothing_else(gpt2):

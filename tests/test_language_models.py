@@ -48,6 +48,7 @@ def refused(error, folder, **options):
         ("gpt2", "causal", None, tiny.POSITIONS),
         ("llama", "causal", None, tiny.POSITIONS),
         ("t5", "seq2seq", None, None),
+        ("pegasus", "seq2seq", None, tiny.POSITIONS),
     ],
 )
 def test_a_folder_says_what_it_is(folders, name, task, labels, positions):
@@ -89,6 +90,24 @@ def test_what_is_loaded_already_can_be_used(folders):
     assert model.module is module
 
 
+def test_what_a_module_of_ones_own_does_not_say_is_asked_for(folders):
+    module = torch.nn.Linear(2, 3)
+    with pytest.raises(
+        ModelError, match="Linear, task=None: say what the model is made for: classification, "
+    ):
+        language_model(module, None)
+    with pytest.raises(ModelError, match=r"does not say what its classes are called: give labels=\[\.\.\.\]"):
+        language_model(module, None, task="classification")
+    model = language_model(module, None, name="mine", task="classification", labels=["a", "b", "c"])
+    assert (model.name, model.labels, model.positions) == ("mine", ("a", "b", "c"), None)
+
+
+def test_a_model_is_printed_in_a_line(folders):
+    model = load_language_model(f"hf:{folders['gpt2']}")
+    count = sum(weight.numel() for weight in model.module.parameters())
+    assert repr(model) == f"LanguageModel('{model.name}': causal, GPT2LMHeadModel of {count:,} parameters)"
+
+
 def test_positions_that_roberta_does_not_use_are_not_counted():
     from transformers import RobertaConfig, RobertaForMaskedLM
 
@@ -127,6 +146,25 @@ def test_a_name_on_the_hub_without_a_network_is_an_error_of_one_line(monkeypatch
     assert told.startswith("cannot load hf:nobody/nothing: there is no folder of this name, and getting it")
     assert told.endswith("or copy the model's folder to this machine and give that.")
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("qkv"), "cannot load hf:some/model: KeyError: 'qkv'."),
+        (OSError("no route"), "cannot load hf:some/model: there is no folder of this name, and getting it"),
+    ],
+)
+def test_only_what_is_of_the_network_is_blamed_on_it(monkeypatch, error, told):
+    from transformers import PreTrainedConfig
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", fail)
+    found = refused(ModelError, "some/model")
+    assert found.startswith(told)
+    assert ("the network" in found) == isinstance(error, OSError)
 
 
 def test_without_transformers_the_extra_is_named(folders, monkeypatch):

@@ -43,7 +43,7 @@ def refused(*arguments, **options):
 # Tokens
 
 
-@pytest.mark.parametrize("name", ["bert_classifier", "gpt2", "llama"])
+@pytest.mark.parametrize("name", ["bert_classifier", "gpt2", "llama", "pegasus"])
 @pytest.mark.parametrize("text", [FRANCE, "  not\tbad\n\n is ", "Don't, played; unbelievable!", "é ü ß 中文"])
 def test_tokens_together_are_the_text(model, name, text):
     found = tokens_of(model(name), text)
@@ -70,7 +70,8 @@ def test_pieces_have_no_marks_and_keep_their_white_space(model):
 def test_parts_of_a_character_are_bytes_and_words_are_whole(model, name):
     found = explain_text(model(name), "is 🙂 bad")
     assert found.tokens[-5:-1] == ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>"]
-    assert "🙂" in found.words().tokens
+    # White space that is a token of its own belongs to the word after it.
+    assert found.words().tokens[-2:] == [" 🙂", " bad"]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -109,6 +110,72 @@ def test_words_sum_their_tokens(model):
     )
 
 
+def shown(tokens):
+    return [token.text for token in tokens if not token.special]
+
+
+def test_pieces_after_a_space_of_its_own_are_text(model):
+    pegasus = model("pegasus")
+    assert shown(tokens_of(pegasus, "That film")) == [" ", "T", "h", "a", "t", " film"]
+    found = tokens_of(pegasus, "A That film")
+    assert shown(found) == [" ", "A", " ", "T", "h", "a", "t", " film"]
+    assert found[1].id == pegasus.tokenizer.unk_token_id
+    # What is generated has no text to be looked up in.
+    assert shown(decoded(pegasus, [token.id for token in tokens_of(pegasus, "That film")])) == (
+        [" ", "T", "h", "a", "t", " film"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "special"),
+    [
+        ("AlbertTokenizer", ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
+        ("T5Tokenizer", ["<pad>", "</s>", "<unk>"]),
+        ("XLNetTokenizer", ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"]),
+    ],
+)
+def test_spaces_that_share_the_place_of_what_follows(name, special):
+    import transformers
+
+    # Lower case, since one of them makes everything so.
+    vocabulary = [*((piece, 0.0) for piece in special), ("▁", -1.0), ("▁film", -2.0)]
+    tokenizer = getattr(transformers, name)([*vocabulary, *((letter, -3.0) for letter in "tha")])
+    module = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(vocab_size=200, d_model=8, d_kv=2, d_ff=8, num_layers=1, num_heads=2)
+    )
+    found = tokens_of(language_model(module.eval(), tokenizer), "that  中 film")
+    assert shown(found) == [" ", "t", "h", "a", "t", "  ", "中", " film"]
+
+
+def test_only_bytes_that_are_no_whole_character_are_hex():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = tiny.byte_level_across_characters()
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2, n_positions=32)
+    cut = language_model(GPT2LMHeadModel(config).eval(), tokenizer)
+    pieces = ["n", "a<0xC3>", "<0xAF>ve", " was"]
+    found = tokens_of(cut, "naïve was")
+    assert shown(found) == pieces
+    assert shown(decoded(cut, [token.id for token in found])) == pieces
+    assert relprop.models.text_tokens.merged(found).text == "naïve was"
+    # A text that ends in the middle of a character goes on with a whole one.
+    assert shown(decoded(cut, [found[1].id, found[3].id])) == ["a<0xC3>", " was"]
+    assert explain_text(cut, "na", target=found[2].id).answers[0].target == "'<0xAF>ve'"
+
+
+def test_a_byte_that_stays_alone_does_not_make_bytes_of_the_next_token(model):
+    tokenizer = model("llama").tokenizer
+    ids = tokenizer.convert_tokens_to_ids(["<0xC3>", "▁was", "<0x41>"])
+    assert shown(decoded(model("llama"), ids)) == ["<0xC3>", " was", "A"]
+
+
+@pytest.mark.parametrize("name", ["pegasus", "gpt2", "llama"])
+def test_spaces_of_their_own_belong_to_the_word_after_them(model, name):
+    found = explain_text(model(name), "The film is  Texas", at=0, words=True)
+    assert [word for word in found.tokens if word[0] != "<"][:3] == ["The", " film", " is"]
+    assert found.tokens[4 if name == "llama" else 3] == "  Texas"
+
+
 # Targets
 
 
@@ -145,6 +212,18 @@ def test_one_label_against_another(model):
     assert answer.score == pytest.approx(one.answers[0].score - other.answers[0].score, abs=1e-5)
     told = explain_text(classifier, "not bad", target=relprop.RunnerUp(2)).answers[0]
     assert told.target == "RunnerUp of positive"
+
+
+def test_the_best_one_against_another(model):
+    classifier, gpt2 = model("bert_classifier"), model("gpt2")
+    best = explain_text(classifier, "not bad").answers[0].target
+    other = next(label for label in classifier.labels if label != best)
+    found = explain_text(classifier, "not bad", against=other)
+    assert found.answers[0].target == f"{best} and not {other}"
+    assert found.relevance.equal(explain_text(classifier, "not bad", target=best, against=other).relevance)
+    best = explain_text(gpt2, FRANCE).answers[0].target
+    told = explain_text(gpt2, FRANCE, against=" Berlin").answers[0]
+    assert (told.target, told.measure) == (f"{best} and not ' Berlin'", "score difference")
 
 
 def test_what_comes_next(model):
@@ -206,6 +285,28 @@ def test_the_books_close(model, name):
     answer = found.answers[0]
     assert answer.total == pytest.approx(float(found.relevance.sum()), abs=1e-5)
     assert answer.total + sum(answer.absorbed.values()) == pytest.approx(answer.score, abs=1e-4)
+
+
+def test_a_classifier_of_ones_own(model):
+    tokenizer = model("bert_classifier").tokenizer
+
+    class Bag(torch.nn.Module):
+        """Takes no mask, and returns scores as they are."""
+
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(len(tokenizer), 8)
+            self.head = torch.nn.Linear(8, 2, bias=False)
+
+        def forward(self, input_ids):
+            return self.head(self.words(input_ids).mean(1))
+
+    torch.manual_seed(0)
+    own = language_model(Bag().eval(), tokenizer, task="classification", labels=["no", "yes"])
+    found = explain_text(own, "not bad", target="yes", against="no")
+    assert (found.model, found.answers[0].target) == ("Bag", "yes and not no")
+    assert found.answers[0].total == pytest.approx(found.answers[0].score, abs=1e-5)
+    assert refused(own, "not bad", target="maybe").endswith("There are: 'no', 'yes'.")
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -276,7 +377,54 @@ def test_words_do_not_join_the_prompt_with_what_follows(model):
     )
 
 
+def test_words_of_a_prompt_and_tokens_that_follow(model):
+    found = explain_text(model("gpt2"), "The film is un", continuation="bad is", words=True)
+    assert printed(found).splitlines()[0].startswith(f"{found.model}: 4 tokens after a prompt of 4 tokens ")
+    found = explain_text(model("gpt2"), "That film", continuation=" is bad", words=True)
+    assert found.tokens == ["That", " film", " is", " bad"]
+    lines = printed(found).splitlines()
+    assert "2 tokens after a prompt of 2 words" in lines[0]
+    assert re.fullmatch(r"  '(That| film)' \S+, '(That| film)' \S+", lines[2])
+    parsed = Page(found.html())
+    told = [text.strip() for text in parsed.text]
+    assert told[told.index("Prompt") + 1] == "2 words"
+    assert told[told.index("Generated") + 1] == "2 tokens"
+    assert [a["data-row"] for _, a in parsed.elements if a.get("role") == "button"] == ["0", "1"]
+    cells = [a["title"] for tag, a in parsed.elements if tag == "td" and "style" in a]
+    assert [title.rpartition(" ")[0] for title in cells] == [
+        "'That'",
+        "' film'",
+        "'That'",
+        "' film'",
+        "' is'",
+    ]
+    assert explain_text(model("gpt2"), "That film", words=True).unit == "word"
+    assert "Every word in numbers" in explain_text(model("gpt2"), "That film", words=True).html()
+
+
 # What is refused
+
+
+def test_models_that_are_no_language_models(model):
+    classifier = model("bert_classifier")
+    told = refused(classifier.module, "bad")
+    assert told.startswith("explain_text(BertForSequenceClassification, ...): give the name of a model, as")
+    assert "relprop.LanguageModel: what relprop.load_language_model(name) returns" in told
+    assert told.endswith("relprop.models.language.language_model(module, tokenizer).")
+    told = refused((classifier.module, classifier.tokenizer), "bad")
+    assert told.startswith("explain_text((BertForSequenceClassification, ")
+
+
+def test_a_label_or_token_against_itself(model):
+    classifier, gpt2 = model("bert_classifier"), model("gpt2")
+    assert refused(classifier, "bad", target="positive", against=2) == (
+        "target and against are both positive: there is no difference. Give two."
+    )
+    assert "both ' Paris'" in refused(gpt2, FRANCE, target=" Paris", against=" Paris")
+    best = explain_text(classifier, "bad").answers[0].target
+    assert refused(classifier, "bad", against=best) == (
+        f"against {best}: {classifier.name} itself says that. Give a target to compare it with."
+    )
 
 
 def test_texts_that_cannot_be_explained(model):
@@ -304,7 +452,6 @@ def test_labels_that_are_none(model):
         f"target 7: the labels of {classifier.name} are numbered 0 to 2."
     )
     assert "target -1" in refused(classifier, "bad", target=-1)
-    assert refused(classifier, "bad", against="neutral").startswith("against='neutral': say what")
     assert "one label or token" in refused(classifier, "bad", target=relprop.RunnerUp(), against="neutral")
 
 
@@ -319,6 +466,15 @@ def test_words_that_are_several_tokens(model):
         "space: target ' un'. Or explain all of them, one after the other: --continuation ' unbad'."
     )
     assert "against ' unbad' is 4 tokens" in refused(gpt2, FRANCE, target=" Paris", against=" unbad")
+    assert refused(gpt2, FRANCE, target="Paris") == (
+        f"target 'Paris' is 5 tokens of {gpt2.name}; ' Paris', with the space, is one token. Give that: "
+        "target ' Paris'."
+    )
+    pegasus = model("pegasus")
+    assert refused(pegasus, "The film", target="France") == (
+        f"target 'France' is 7 tokens of {pegasus.name}: ' ', 'F', 'r', 'a', 'n', 'c', 'e'. Explain all of "
+        "them, one after the other: --continuation 'France'."
+    )
     assert refused(bert, "[MASK]", target="☃").startswith("target '☃' is no token of ")
 
 
@@ -409,6 +565,30 @@ def test_generations_in_the_terminal(model):
     assert plain[4] == f"{FRANCE} Paris"
 
 
+def test_what_is_beyond_the_scale_is_told(model):
+    from dataclasses import replace
+
+    found = explain_text(model("bert_classifier"), "not bad", target="positive")
+    more = replace(found, relevance=torch.tensor([0.1, 0.5, -1.0, 9.0]))
+    note = "is the largest relevance of a token of the text; [SEP] has more)"
+    assert printed(more).splitlines()[-1] == f"(the longest bar {note}"
+    coloured = {"force_terminal": True, "color_system": "truecolor"}
+    assert printed(more, **coloured).splitlines()[-1] == f"(the strongest colour {note}"
+    assert "part of the text; [SEP] has more." in more.html()
+    within = replace(found, relevance=torch.tensor([0.1, 0.5, -1.0, 0.9]))
+    assert "strongest" not in printed(within, **coloured)
+    assert "longest" not in printed(within)
+    assert "has more" not in within.html()
+
+
+def test_small_probabilities_have_digits(model):
+    from dataclasses import replace
+
+    answer = explain_text(model("gpt2"), FRANCE).answers[0]
+    for value, told in [(0.87, "0.87"), (0.004, "0.004"), (3.04e-5, "3e-05"), (0.0462, "0.046"), (1, "1.00")]:
+        assert f", probability {told}; " in replace(answer, probability=value).line
+
+
 class Page(HTMLParser):
     """The elements of a page, and its text."""
 
@@ -463,6 +643,11 @@ def test_the_page_of_a_generation_has_a_matrix(model):
     cells = [a for tag, a in elements if tag == "td" and "style" in a]
     assert len(cells) == 5 + 6 + 7
     assert cells[0]["title"].startswith("'The' ")
+    page = Page(found.html())
+    assert any("Each row has its own scale" in text for text in page.text)
+    # The numbers are not in titles only, which are not read out.
+    told = [a["title"].rpartition(" ")[2] for a in cells]
+    assert [text for text in page.text if re.fullmatch(r"[+−]\d\S*", text)] == told
 
 
 def test_notebooks_show_the_text(nasty):

@@ -93,6 +93,30 @@ def with_byte_fallback() -> Any:
     )
 
 
+def with_spaces() -> Any:
+    """As Pegasus' and mBART's: likely pieces, "▁" for a space and one before every word; letters may lack."""
+    from transformers import PegasusTokenizer
+
+    special = ["<pad>", "</s>", "<unk>", "<mask_2>"]
+    words = [f"▁{word}" for word in ["The", *WORDS] if word != "France"]
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *"FT.,!é"]
+    scores = [(special, 0.0), (["▁"], -2.0), (words, -3.0), (letters, -5.0)]
+    return PegasusTokenizer([(name, score) for names, score in scores for name in names], offset=5)
+
+
+def byte_level_across_characters() -> Any:
+    """As GPT-2's, with pieces that end and begin in the middle of "ï"."""
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [("a", "Ã"), ("¯", "v"), ("¯v", "e"), ("Ġ", "w"), ("Ġw", "a"), ("Ġwa", "s")]
+    vocabulary = [*letters, *(a + b for a, b in pairs)]
+    found = Tokenizer(models.BPE({name: i for i, name in enumerate(vocabulary)}, pairs))
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=found)
+
+
 def _saved(folder: Path, module: Any, tokenizer: Any) -> Path:
     module.eval().save_pretrained(folder)
     if tokenizer is not None:
@@ -205,6 +229,30 @@ def t5(folder: Path) -> Path:
     return _saved(folder, _louder(T5ForConditionalGeneration(config)), tokenizer)
 
 
+def pegasus(folder: Path) -> Path:
+    """Likewise, with a tokenizer that puts a space before every word."""
+    from transformers import PegasusConfig, PegasusForConditionalGeneration
+
+    torch.manual_seed(0)
+    tokenizer = with_spaces()
+    config = PegasusConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        forced_eos_token_id=None,
+    )
+    return _saved(folder, _louder(PegasusForConditionalGeneration(config)), tokenizer)
+
+
 MAKERS = {
     "bert_classifier": bert_classifier,
     "bert_masked": bert_masked,
@@ -212,4 +260,5 @@ MAKERS = {
     "gpt2": gpt2,
     "llama": llama,
     "t5": t5,
+    "pegasus": pegasus,
 }

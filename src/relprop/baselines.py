@@ -14,7 +14,8 @@ from relprop.calls import map_tensors
 from relprop.errors import ModelError
 from relprop.explanation import Explanation
 from relprop.gaps import disconnected_message
-from relprop.inputs import naming_inputs, never_looked_up, put_stand_ins
+from relprop.input_errors import naming_inputs, never_looked_up
+from relprop.inputs import put_stand_ins
 from relprop.leaves import Leaf, added
 from relprop.ledger import Ledger
 from relprop.names import canonical_name

@@ -9,7 +9,8 @@ from relprop.baselines import Baseline
 from relprop.bounds import Bounds
 from relprop.errors import RuleError
 from relprop.gaps import Gap
-from relprop.inputs import naming_inputs, only_tokens, put_stand_ins, require_evaluation_mode
+from relprop.input_errors import naming_inputs
+from relprop.inputs import only_tokens, put_stand_ins, require_evaluation_mode
 from relprop.intercept import Interception, intercepting
 from relprop.operations import FAMILIES, TABLE
 from relprop.rule_choice import Rules, resolve

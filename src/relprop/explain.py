@@ -19,14 +19,8 @@ from relprop.doubts import require_finite, warn_of_books, warn_of_parameters, wa
 from relprop.errors import InputError, RuleError
 from relprop.explanation import Explanation
 from relprop.inner import Condition, InnerValues, Start, outputs_of
-from relprop.inputs import (
-    naming_inputs,
-    never_looked_up,
-    only_tokens,
-    put_stand_ins,
-    require_evaluation_mode,
-    without_cache,
-)
+from relprop.input_errors import naming_inputs, never_looked_up
+from relprop.inputs import only_tokens, put_stand_ins, require_evaluation_mode, without_cache
 from relprop.intercept import Interception, intercepting
 from relprop.names import canonical_name
 from relprop.operations import TABLE

@@ -3,15 +3,13 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from relprop.errors import InputError, ModelError, RelpropError, did_you_mean
-from relprop.gaps import Gap
+from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.tokens import may_be_ids
 
 KEEP_OUT = (
@@ -233,76 +231,3 @@ def _depends_on_mode(module: nn.Module) -> bool:
     return own or isinstance(
         module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
     )
-
-
-def never_looked_up(
-    shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None, cuts: Sequence[Gap] = ()
-) -> InputError:
-    """The error about integer inputs that were looked up in no embedding, perhaps as the model failed."""
-    told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-    if isinstance(error, IndexError):
-        return InputError(
-            f"the model has no row in its embedding for some of the integers in {told}: are they of the "
-            f"tokenizer that it was trained with? The model's own error: {error}"
-        )
-    return InputError(
-        f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
-        f"looks up in an embedding, and got integers that it does not: {told}. Pixels are made numbers by "
-        "x.float()."
-        + "".join(f"\n  - {cut}" for cut in cuts)
-        + (
-            f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
-            if error
-            else ""
-        )
-    )
-
-
-@contextmanager
-def naming_inputs(
-    model: Any, shapes: Mapping[str, tuple[int, ...]], explained: Callable[[], bool] | None = None
-) -> Iterator[None]:
-    """Add to the model's own errors what it was called with.
-
-    Where it failed before anything was `explained`, integers may be what should have been numbers.
-    """
-    try:
-        yield
-    except RelpropError:
-        raise
-    except Exception as error:
-        if "FlexAttention" in str(error):
-            raise ModelError(
-                "the model uses flex attention, of which torch has no gradient on the CPU. Load it with "
-                "attn_implementation='sdpa', or what it calls that; or explain it on a GPU."
-            ) from error
-        if isinstance(error, IndexError):
-            _require_positions(model, shapes, error)
-        if explained is not None and not explained():
-            raise never_looked_up(shapes, error) from error
-        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-        error.add_note(
-            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
-            + _without_samples(model, shapes)
-        )
-        raise
-
-
-def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error: IndexError) -> None:
-    """Say that a text is too long, where that is why the model failed."""
-    config = getattr(model, "config", None)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    limit = next((limit for limit in limits if isinstance(limit, int)), None)
-    for name, shape in shapes.items():
-        if limit is not None and name.endswith(("input_ids", "inputs_embeds")) and shape[1:2] > (limit,):
-            raise InputError(
-                f"{name} has {shape[1]} tokens, and the model {limit} positions: shorten it by "
-                f"{shape[1] - limit}."
-            ) from error
-
-
-def _without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Advice where an input looks like one picture, and no batch of them."""
-    pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
-    single = [name for name, shape in shapes.items() if len(shape) == 3]
-    return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""

@@ -132,7 +132,7 @@ class Dense(LinearMap):
         sample = Size([1, *shape[1:]])
         if value.dim() > 1 and value.numel() == prod(shape[1:]):
             return value.reshape(sample)  # a picture's bounds, for pixels that were flattened on the way
-        return _expand(value, sample)
+        return expanded(value, sample)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Convolution(LinearMap):
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         if value.dim() == 1 and value.shape[0] == shape[1]:
             value = value.reshape(-1, *[1] * len(self.stride))
-        return _expand(value, Size([1, *shape[1:]]))
+        return expanded(value, Size([1, *shape[1:]]))
 
     def _ones(self, like: Tensor) -> Tensor:
         return like.new_ones(1, 1, *self.kernel)
@@ -273,106 +273,11 @@ class Scaling(LinearMap):
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         if value.dim() == 1 and len(value) == shape[1]:
             value = self._beside(value, len(shape))
-        return _expand(value, Size([1, *shape[1:]]))
+        return expanded(value, Size([1, *shape[1:]]))
 
     @staticmethod
     def _beside(weight: Tensor, dimensions: int) -> Tensor:
         return weight.reshape(-1, *[1] * (dimensions - 2))
-
-
-@dataclass(frozen=True)
-class Contraction(LinearMap):
-    """An einsum of the input with a constant, and what can be written as one, such as batched products.
-
-    Attributes:
-        x: letters of the input's dimensions.
-        w: letters of the weight's.
-        z: letters of the output's.
-        weight_shape: shape of the weight.
-    """
-
-    folds: ClassVar[bool] = False
-
-    x: str
-    w: str
-    z: str
-    weight_shape: tuple[int, ...]
-
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return torch.einsum(f"{self.x},{self.w}->{self.z}", x, weight)
-
-    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        # Dimensions of the input that were summed over, and are none of the weight's, get equal parts.
-        known = "".join(letter for letter in self.x if letter in self.z + self.w)
-        back = torch.einsum(f"{self.z},{self.w}->{known}", s, weight)
-        for position, letter in enumerate(self.x):
-            if letter not in known:
-                back = back.unsqueeze(position)
-        return back.expand(shape)
-
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
-        return self.transpose(s, s.new_ones(self.weight_shape), shape)
-
-    def fan_in(self, shape: Size) -> Tensor:
-        return self.apply(torch.ones(1, *shape[1:]), torch.ones(self.weight_shape))
-
-    def outputs(self, weight: Tensor) -> int:
-        raise NotImplementedError("nothing is folded into a contraction")
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
-
-    def align_input(self, value: Tensor, shape: Size) -> Tensor:
-        return _expand(value, Size([1, *shape[1:]]))
-
-
-@dataclass(frozen=True)
-class Grouped(LinearMap):
-    """Each group of rows is mapped by a matrix of its own, as by the experts of a mixture.
-
-    Weight (groups, in, out); input (rows, in).
-
-    Attributes:
-        ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
-    """
-
-    folds: ClassVar[bool] = False
-    alike: ClassVar[bool] = False
-
-    ends: tuple[int, ...]
-
-    def _per_group(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Rows times the matrix of their group; weight (groups, columns of x, columns of the result)."""
-        groups = zip((0, *self.ends), self.ends, weight, strict=False)
-        parts = [x[begin:end] @ matrix for begin, end, matrix in groups]
-        return torch.cat([*parts, x.new_zeros(len(x) - self.ends[-1], weight.shape[-1])])
-
-    def fits(self, weight: Tensor) -> bool:
-        return weight.dim() == 3
-
-    def contributions(self, weight: Tensor) -> int:
-        return weight.shape[1]
-
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self._per_group(x, weight)
-
-    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        return self._per_group(s, weight.transpose(1, 2))
-
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
-        return s.sum(-1, keepdim=True).expand(shape)
-
-    def fan_in(self, shape: Size) -> Tensor:
-        return torch.tensor(float(shape[-1]))
-
-    def outputs(self, weight: Tensor) -> int:
-        raise NotImplementedError("nothing is folded into a grouped product")
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
-
-    def align_input(self, value: Tensor, shape: Size) -> Tensor:
-        return _expand(value, shape)
 
 
 def _beside(factors: Tensor, weight: Tensor) -> Tensor:
@@ -380,7 +285,12 @@ def _beside(factors: Tensor, weight: Tensor) -> Tensor:
     return factors.reshape(*factors.shape, *[1] * (weight.dim() - factors.dim()))
 
 
-def _expand(value: Tensor, shape: Size) -> Tensor:
+def expanded(value: Tensor, shape: Size) -> Tensor:
+    """Return a constant given by the user in this shape.
+
+    Raises:
+        ValueError: it does not broadcast to it.
+    """
     try:
         return value.expand(shape)
     except RuntimeError as error:

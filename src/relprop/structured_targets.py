@@ -1,5 +1,6 @@
 """Targets for outputs that are no single row of scores: one part of several, and the pixels of a region."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,8 +11,34 @@ from relprop.errors import InputError
 from relprop.targets import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
 
 
+class _OfPart(ABC):
+    """A target of a part of the output, of which another target says what is explained."""
+
+    target: TargetLike
+
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+        return measure_of(as_target(self.target))
+
+    def __call__(self, output: Any) -> Tensor:
+        return as_target(self.target)(self.part(output))
+
+    @abstractmethod
+    def part(self, output: Any) -> Any:
+        """Return the part of an output.
+
+        Raises:
+            InputError: it has no such part.
+        """
+
+    def _written(self, which: Any) -> str:
+        told = "" if self.target is None else f", {_told(self.target)}"
+        return f"{type(self).__name__}({which!r}{told})"
+
+
 @dataclass(frozen=True, repr=False)
-class Part:
+class Part(_OfPart):
     """A target for one of several outputs: a key of a dictionary, a position of a tuple, or an attribute.
 
     Args:
@@ -22,25 +49,10 @@ class Part:
     name: Any
     target: TargetLike = None
 
-    @property
-    def measure(self) -> str:
-        """What the score is."""
-        return measure_of(as_target(self.target))
-
-    def __call__(self, output: Any) -> Tensor:
-        return as_target(self.target)(self.part(output))
-
     def __repr__(self) -> str:
-        if self.target is None:
-            return f"Part({self.name!r})"
-        return f"Part({self.name!r}, {_told(self.target)})"
+        return self._written(self.name)
 
     def part(self, output: Any) -> Any:
-        """The part of an output.
-
-        Raises:
-            InputError: it has none of this name.
-        """
         try:
             return output[self.name]
         except (KeyError, IndexError, TypeError):
@@ -51,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True, repr=False)
-class At:
+class At(_OfPart):
     """A target for one position of an output (samples, positions, classes), as of a language model.
 
     Args:
@@ -72,16 +84,8 @@ class At:
             raise InputError(f"At({given!r}): give the number of a position, or one for each sample.")
         object.__setattr__(self, "position", numbers)
 
-    @property
-    def measure(self) -> str:
-        """What the score is."""
-        return measure_of(as_target(self.target))
-
-    def __call__(self, output: Any) -> Tensor:
-        return as_target(self.target)(self.part(output))
-
     def __repr__(self) -> str:
-        return f"At({self.position!r}" + (")" if self.target is None else f", {_told(self.target)})")
+        return self._written(self.position)
 
     def told(self, output: Any) -> "At":
         """The same with the class of each sample, where it is about one."""
@@ -92,11 +96,6 @@ class At:
         return At(self.position, classes if isinstance(target, Logit) else replace(target, index=classes))
 
     def part(self, output: Any) -> Tensor:
-        """The scores at the position, (samples, classes).
-
-        Raises:
-            InputError: the output has no positions, or not this one.
-        """
         output = logits_of(output)
         if not isinstance(output, Tensor) or output.dim() != 3:
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

@@ -40,8 +40,8 @@ def explain_text(
         target: the label of a classifier, by name or number; a token of other models, by its text with the
             white space that it begins with, or by number; a target of `relprop`, such as `RunnerUp()`; None
             for what the model itself gives the highest score.
-        against: another label or token, whose score is subtracted: why this one (the target, or what the model
-            says) and not that one?
+        against: another label or token, whose score is subtracted: why the target, or what the model says,
+            and not this one?
         at: number of the token whose output is explained, from 0, special ones counted; -1 is the last. Of
             causal models it is the next token that is explained, by default after the last one; of masked
             ones the token itself, by default the mask; of taggers its label.
@@ -64,8 +64,8 @@ def explain_text(
     if not isinstance(model, LanguageModel):
         raise InputError(
             f"explain_text({_kind(model)}, ...): give the name of a model, as 'hf:./my-model', or a "
-            "relprop.LanguageModel: what relprop.load_language_model(name) returns or, of a module and a tokenizer "
-            "that are in memory, relprop.models.language.language_model(module, tokenizer)."
+            "relprop.LanguageModel: what relprop.load_language_model(name) returns or, of a module and a "
+            "tokenizer that are in memory, relprop.models.language.language_model(module, tokenizer)."
         )
     tokens = tokens_of(model, text)
     options["rules"] = rules

@@ -8,14 +8,20 @@ from typing import Annotated, Any
 import rich.progress
 import typer
 from rich.console import Console
+from torch import nn
 
 from relprop.cli import INTERRUPTED
 from relprop.cli.model_options import RulesForTokens
 from relprop.cli.terminal import console, progress_bar
-from relprop.errors import FileError, InputError
+from relprop.errors import FileError, InputError, RuleError
 from relprop.models.language import load_language_model
+from relprop.presets import DEFAULT_FOR_TOKENS
+from relprop.rule_choice import resolve
 from relprop.text import explain_text
 from relprop.text_explanation import TextExplanation
+
+FOR_TOKENS = (DEFAULT_FOR_TOKENS, "attnlrp", "epsilon")
+"""Presets that are meant for texts, or are for everything."""
 
 
 def text(
@@ -41,7 +47,9 @@ def text(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Another label or token: why the target, and not this?", metavar="LABEL", show_default="none"
+            help="Another label or token: why the target, or what the model says, and not this?",
+            metavar="LABEL",
+            show_default="none",
         ),
     ] = None,
     at: Annotated[
@@ -91,6 +99,8 @@ def text(
         raise InputError(f"--html {html}: give a name that ends in .html.")
     if generate < 0:
         raise InputError(f"--generate {generate}: give how many tokens are to follow, 1 or more.")
+    if rules is not None:
+        _require_no_bounds(rules)
     told = _read() if prompt == "-" else prompt
     try:
         explained, notes = _explained(
@@ -118,6 +128,22 @@ def text(
         console().print(str(html))
     for line in notes:
         typer.echo(line, err=True)
+
+
+def _require_no_bounds(rules: str) -> None:
+    """Refuse rules for pixels, which can have bounds.
+
+    Raises:
+        RuleError: they are such, or none at all.
+    """
+    resolve(None, rules, (0.0, 1.0))
+    try:
+        resolve(nn.Identity(), rules, None)
+    except RuleError as error:
+        raise RuleError(
+            f"--rules {rules}: the box rule in it needs the bounds of pixels, and a text has none. Presets "
+            f"for texts are {', '.join(FOR_TOKENS)}."
+        ) from error
 
 
 def _explained(name: str, trusted: bool, **wishes: Any) -> tuple[TextExplanation, list[str]]:

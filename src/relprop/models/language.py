@@ -221,7 +221,10 @@ def _errors_of(name: str, where: Path | str) -> Iterator[None]:
 
 def _is_of_network(error: Exception) -> bool:
     """Whether something could not be fetched; not all that the hub's clients raise are an OSError."""
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("httpx", "huggingface_hub")
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
+        "httpx",
+        "huggingface_hub",
+    )
 
 
 def _refuse_what_is_told(name: str, told: dict[str, Any], trusted: bool, transformers: Any) -> None:

@@ -43,7 +43,7 @@ class Goal:
         told = named(model, index)
         if self.index is None:
             raise InputError(
-                f"against {told}: that is what {model.name} itself says. Say by target what it speaks against."
+                f"against {told}: {model.name} itself says that. Give a target to compare it with."
             )
         raise InputError(f"target and against are both {told}: there is no difference. Give two.")
 

@@ -151,8 +151,8 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     spaced = f" {word}"
     if not word[:1].isspace() and _only_token(model, spaced, before) is not None:
         raise InputError(
-            f"{call} {word!r} is {len(alone)} tokens of {model.name}; {spaced!r}, with the space, is one token. "
-            f"Give that: {call} {spaced!r}."
+            f"{call} {word!r} is {len(alone)} tokens of {model.name}; {spaced!r}, with the space, is one "
+            f"token. Give that: {call} {spaced!r}."
         )
     whole = alone if before is None else [t.id for t in following(model, before, word) if t.id is not None]
     pieces = [token.text for token in decoded(model, whole, _ids(model.tokenizer, before or ""))]

@@ -16,11 +16,16 @@ from torch import Tensor
 
 import relprop
 from relprop.models.text_tokens import Token
-from relprop.text_explanation import Answer, TextExplanation
+from relprop.text_explanation import Answer, TextExplanation, as_share
 from relprop.view.colour import signed
 
 _HINT = """<p class="quiet">Point at a generated token, or choose it, to see what spoke for it.</p>
 <p id="line"></p>"""
+
+_OWN_SCALES = """<p class="quiet">Each row has its own scale: its strongest colour is the largest relevance
+in it of a token that is part of the text. The numbers are shown where you point.</p>"""
+
+_MOST_NAMES = 3
 
 _ASKED = {
     "classification": "the whole text",
@@ -50,6 +55,18 @@ def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
     return max(of_text, default=0.0) or float(sizes.max()) or 1.0
 
 
+def cut(explanation: TextExplanation) -> str:
+    """Say which special tokens have more than the strongest colour, or bar, can show; "" if none has."""
+    stronger: dict[str, None] = {}
+    for row in explanation.rows:
+        scale = scale_of(row, explanation.pieces)
+        for piece, size in zip(explanation.pieces, row.double().abs().tolist(), strict=True):
+            if piece.special and size > scale:
+                stronger[piece.text] = None
+    names = [*list(stronger)[:_MOST_NAMES], *(["others"] if len(stronger) > _MOST_NAMES else [])]
+    return f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} more" if names else ""
+
+
 def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
     """Give each token the colour of its ground and of its letters, as "#rrggbb"."""
     levels = (row.double().nan_to_num(0) / scale_of(row, pieces)).clamp(-1, 1)
@@ -71,10 +88,18 @@ def heading(explanation: TextExplanation) -> str:
     """Say in a line what is explained."""
     if explanation.relevance.dim() == 2:
         count = len(explanation.answers)
-        what = f"{count} token{'' if count == 1 else 's'} after a prompt of {explanation.prompt}"
+        what = f"{count} token{_s(count)} after a prompt of {_prompt(explanation)}"
     else:
         what = explanation.answers[0].line
     return visible(f"{explanation.model}: {what} ({explanation.rules})")
+
+
+def _prompt(explanation: TextExplanation) -> str:
+    return f"{explanation.prompt} {explanation.unit}{_s(explanation.prompt)}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def known_to(explanation: TextExplanation, answer: Answer) -> int | None:
@@ -99,6 +124,7 @@ def to_html(explanation: TextExplanation) -> str:
         hint=_HINT if several else "",
         matrix=_matrix(explanation) if several else "",
         table="" if several else _token_table(explanation),
+        strongest=_safe(_strongest(explanation)),
         script=script,
     )
 
@@ -146,6 +172,15 @@ def _ramp() -> str:
     return f'<span class="ramp" style="background: linear-gradient(to right, {stops})"></span>'
 
 
+def _strongest(explanation: TextExplanation) -> str:
+    """Say what the strongest colour is, and which special tokens are beyond it."""
+    more = cut(explanation)
+    return (
+        f"The strongest colour is the largest relevance of a {explanation.unit} that is part of the text"
+        + (f"; {more}." if more else ".")
+    )
+
+
 def _style(look: tuple[str, str]) -> str:
     return f"background-color: {look[0]}; color: {look[1]}"
 
@@ -157,16 +192,18 @@ def _facts(explanation: TextExplanation) -> str:
         answer = explanation.answers[0]
         facts += [("Target", answer.target), (answer.measure.capitalize(), f"{answer.score:.4g}")]
         if answer.probability is not None:
-            facts.append(("Probability", f"{answer.probability:.3f}"))
+            facts.append(("Probability", as_share(answer.probability)))
         if answer.place is not None:
             piece = explanation.pieces[answer.place]
-            facts.append(("Asked for", f"{_ASKED[explanation.task]} {piece.text!r}, token {answer.place}"))
+            facts.append(
+                ("Asked for", f"{_ASKED[explanation.task]} {piece.text!r}, {explanation.unit} {answer.place}")
+            )
         facts.append(("Sum of relevance", number(answer.total)))
         sinks = sorted(answer.absorbed.items())
         facts += [(f"Absorbed: {name}", number(amount)) for name, amount in sinks if amount]
     else:
-        facts.append(("Prompt", f"{explanation.prompt} tokens"))
-        facts.append(("Generated", f"{len(explanation.answers)} tokens"))
+        facts.append(("Prompt", _prompt(explanation)))
+        facts.append(("Generated", f"{len(explanation.answers)} token{_s(len(explanation.answers))}"))
     return "\n".join(f"<dt>{_safe(name)}</dt><dd>{_safe(told)}</dd>" for name, told in facts)
 
 
@@ -196,6 +233,7 @@ def _matrix(explanation: TextExplanation) -> str:
     columns = explanation.pieces[:last]
     head = "".join(f'<th scope="col"><span>{_shown(piece)}</span></th>' for piece in columns)
     lines = [
+        _OWN_SCALES,
         '<div class="wide"><table id="matrix">',
         f"<thead><tr><td></td>{head}</tr></thead>",
         "<tbody>",
@@ -203,7 +241,8 @@ def _matrix(explanation: TextExplanation) -> str:
     for index, (answer, row) in enumerate(zip(explanation.answers, explanation.rows, strict=True)):
         known = columns[: answer.place]
         cells = [
-            f'<td style="{_style(look)}" title="{escape(visible(repr(piece.text)))} {number(value)}"></td>'
+            f'<td style="{_style(look)}" title="{escape(visible(repr(piece.text)))} {number(value)}">'
+            f'<span class="unseen">{number(value)}</span></td>'
             for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
         ]
         lines.append(
@@ -214,10 +253,11 @@ def _matrix(explanation: TextExplanation) -> str:
 
 
 def _token_table(explanation: TextExplanation) -> str:
-    """Write every token with its relevance in numbers."""
+    """Write every token, or word, with its relevance in numbers."""
     lines = [
-        "<details><summary>Every token in numbers</summary>",
-        '<table class="numbers"><thead><tr><th scope="col">number</th><th scope="col">token</th>'
+        f"<details><summary>Every {explanation.unit} in numbers</summary>",
+        '<table class="numbers"><thead><tr><th scope="col">number</th>'
+        f'<th scope="col">{explanation.unit}</th>'
         '<th scope="col">relevance</th></tr></thead>',
         "<tbody>",
     ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from relprop.text_explanation import Answer, TextExplanation
-from relprop.view.text import colours, heading, known_to, scale_of, visible
+from relprop.view.text import colours, cut, heading, known_to, scale_of, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,11 @@ def to_terminal(explanation: TextExplanation, console: "Console | None" = None) 
         lines = _strongest(explanation, row) if several else _table(explanation, row)
         for line in lines:
             console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    more = cut(explanation)
+    if more and (coloured or not several):
+        shown = "the strongest colour" if coloured else "the longest bar"
+        note = f"({shown} is the largest relevance of a {explanation.unit} of the text; {more})"
+        console.print(visible(note), soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def _coloured(explanation: TextExplanation, answer: Answer, row: Tensor) -> "Text":

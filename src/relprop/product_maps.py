@@ -1,0 +1,104 @@
+"""Linear maps that are products with several matrices: einsum and batched products, and experts."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Size, Tensor
+
+from relprop.linear_maps import LinearMap, expanded
+
+
+@dataclass(frozen=True)
+class Contraction(LinearMap):
+    """An einsum of the input with a constant, and what can be written as one, such as batched products.
+
+    Attributes:
+        x: letters of the input's dimensions.
+        w: letters of the weight's.
+        z: letters of the output's.
+        weight_shape: shape of the weight.
+    """
+
+    folds: ClassVar[bool] = False
+
+    x: str
+    w: str
+    z: str
+    weight_shape: tuple[int, ...]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.einsum(f"{self.x},{self.w}->{self.z}", x, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        # Dimensions of the input that were summed over, and are none of the weight's, get equal parts.
+        known = "".join(letter for letter in self.x if letter in self.z + self.w)
+        back = torch.einsum(f"{self.z},{self.w}->{known}", s, weight)
+        for position, letter in enumerate(self.x):
+            if letter not in known:
+                back = back.unsqueeze(position)
+        return back.expand(shape)
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return self.transpose(s, s.new_ones(self.weight_shape), shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return self.apply(torch.ones(1, *shape[1:]), torch.ones(self.weight_shape))
+
+    def outputs(self, weight: Tensor) -> int:
+        raise NotImplementedError("nothing is folded into a contraction")
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        return expanded(value, Size([1, *shape[1:]]))
+
+
+@dataclass(frozen=True)
+class Grouped(LinearMap):
+    """Each group of rows is mapped by a matrix of its own, as by the experts of a mixture.
+
+    Weight (groups, in, out); input (rows, in).
+
+    Attributes:
+        ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
+    """
+
+    folds: ClassVar[bool] = False
+    alike: ClassVar[bool] = False
+
+    ends: tuple[int, ...]
+
+    def _per_group(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Rows times the matrix of their group; weight (groups, columns of x, columns of the result)."""
+        groups = zip((0, *self.ends), self.ends, weight, strict=False)
+        parts = [x[begin:end] @ matrix for begin, end, matrix in groups]
+        return torch.cat([*parts, x.new_zeros(len(x) - self.ends[-1], weight.shape[-1])])
+
+    def fits(self, weight: Tensor) -> bool:
+        return weight.dim() == 3
+
+    def contributions(self, weight: Tensor) -> int:
+        return weight.shape[1]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._per_group(x, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return self._per_group(s, weight.transpose(1, 2))
+
+    def spread(self, s: Tensor, shape: Size) -> Tensor:
+        return s.sum(-1, keepdim=True).expand(shape)
+
+    def fan_in(self, shape: Size) -> Tensor:
+        return torch.tensor(float(shape[-1]))
+
+    def outputs(self, weight: Tensor) -> int:
+        raise NotImplementedError("nothing is folded into a grouped product")
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        return expanded(value, shape)
