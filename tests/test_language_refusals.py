@@ -55,6 +55,14 @@ def test_what_a_model_takes_by_any_name_is_passed_on() -> None:
     torch.testing.assert_close(2 * one.relevance, two.relevance)
 
 
+def test_a_wrapper_of_any_arguments(gpt2: Any) -> None:
+    def wrapped(*inputs: Any, **arguments: Any) -> Any:
+        return gpt2(*inputs, **arguments)
+
+    e = relprop.explain(wrapped, input_ids=IDS, attention_mask=torch.ones_like(IDS), target=LAST)
+    assert torch.equal(e.relevance, relprop.explain(gpt2, input_ids=IDS, target=LAST).relevance)
+
+
 def test_misspelt_arguments_of_generations(gpt2: Any) -> None:
     with pytest.raises(
         InputError, match=r"explain_generation\(\.\.\., max_new_token=\.\.\.\): .*max_new_tokens=\.\.\.\?"

@@ -116,9 +116,10 @@ def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: d
     from relprop.explain import explain  # which begins here
 
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    ours = list(inspect.signature(explain).parameters)
+    ours = [name for name, p in inspect.signature(explain).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    of_model = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for name in arguments.keys() - parameters.keys():
-        known = [*ours, *parameters] if takes_any else ours
+        known = [*ours, *of_model] if takes_any else ours
         if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
             continue
         offer = did_you_mean(name, known, most=1, written="{}=...".format)
