@@ -103,7 +103,9 @@ class ExplainedInputs:
         for rows in others:
             ledger.add("parameters", rows, "", "embedding")
         ledger.seed = ledger.per_sample(seed)
-        inputs = [ledger.per_sample(R) for R in relevance.values()]
-        ledger.inputs = torch.stack(inputs).sum(0) if inputs else torch.zeros_like(ledger.seed)
+        ledger.inputs = torch.zeros_like(ledger.seed)
+        for R in relevance.values():
+            ledger.inputs = ledger.inputs + ledger.per_sample(R).to(seed.device)
+        ledger.settle()
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance

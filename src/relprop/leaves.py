@@ -122,7 +122,8 @@ def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for part in parts:
         for name, R in part.items():
-            total[name] = total[name] + R if name in total else R
+            # A model may have its embeddings on several devices.
+            total[name] = total[name] + R.to(total[name].device) if name in total else R
     return total
 
 

@@ -63,6 +63,14 @@ class Ledger:
             amount = amount.reshape(self.samples, -1)
         return amount.sum(tuple(range(1, amount.dim())), dtype=_wide(amount)).double()
 
+    def settle(self) -> None:
+        """Bring all amounts to the device of the seed: a model may lie on several."""
+        device = self.seed.device
+        self.inputs = self.inputs.to(device)
+        for books in (self.absorbed, *self.operations.values()):
+            for sink, amount in books.items():
+                books[sink] = amount.to(device)
+
     def find_mixture(self, rounding: float) -> None:
         """Say that the samples were mixed where they do not close, up to rounding, but the batch does."""
         alone = float(self.gap.max())
@@ -136,7 +144,7 @@ class Ledger:
 
 
 def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
-    books[sink] = books[sink] + amount if sink in books else amount
+    books[sink] = books[sink] + amount.to(books[sink].device) if sink in books else amount
 
 
 def _tells(amount: Tensor, largest: float) -> bool:

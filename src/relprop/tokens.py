@@ -235,7 +235,7 @@ class TokenIds:
         if name in _CONVERTING:
             result = function(*args, **kwargs)
             if result is not args[0] and result.dtype in _INTEGERS:
-                self._note(result, known[0].positions.clone())
+                self._note(result, known[0].positions.to(result.device, copy=True))
             return result
         positions = self._moved(function, values, args, kwargs)
         result = function(*args, **kwargs)
