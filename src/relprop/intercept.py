@@ -246,28 +246,12 @@ class Interception(TorchFunctionMode):
         tracked = [(t, self._is_constant(t)) for t in tensors if t.requires_grad]
         relevant = [t for t, constant in tracked if not constant]
         name, inplace = canonical_name(function)
+        if inplace and not relevant and args and isinstance(args[0], Tensor):
+            self._keeper.before_write(args[0])
         if not torch.is_grad_enabled():
-            if inplace and not relevant and args and isinstance(args[0], Tensor):
-                self._keeper.before_write(args[0])
-            if relevant:
-                self.cut(name, "runs under torch.no_grad()")
-            result = self.inputs.ids.follow(name, function, args, kwargs)
-            if self.inputs.ids.looked_up(name, args, kwargs) is not None:
-                self.cut(name, "runs under torch.no_grad()")
-            return self.constants.note_made(tensors, result, relevant=bool(relevant))
+            return self._unrecorded(name, function, args, kwargs, tensors, bool(relevant))
         if not relevant:
-            if inplace and args and isinstance(args[0], Tensor):
-                self._keeper.before_write(args[0])
-            ends = self.inputs.ids.end_in(name, args, kwargs)
-            # What is computed of parameters alone is as constant as they are.
-            with torch.no_grad() if tracked else nullcontext():
-                result = self.inputs.ids.follow(name, function, args, kwargs)
-            embedded = self.inputs.looked_up(name, args, kwargs, result)
-            if embedded is None and ends:
-                self.cut(
-                    name, "makes other numbers of the integers, which are followed where they are moved only"
-                )
-            return self.constants.note_made(tensors, result) if embedded is None else embedded
+            return self._of_constants(name, function, args, kwargs, tensors, bool(tracked))
         call = Call(name, function, args, dict(kwargs), inplace or bool(kwargs.get("inplace")))
         if call.inplace and call.target.requires_grad and self._is_constant(call.target):
             self.gap(name, "it writes to a parameter, or to what was computed of one before the run")
@@ -277,6 +261,38 @@ class Interception(TorchFunctionMode):
             call = without_parameters(call, constants)
         self._check_seen(relevant, name)
         return self._dispatch(call, relevant)
+
+    def _unrecorded(
+        self, name: str, function: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor], cuts: bool
+    ) -> Any:
+        """Run a call of which the model wants no gradient."""
+        result = self.inputs.ids.follow(name, function, args, kwargs)
+        if cuts or self.inputs.ids.looked_up(name, args, kwargs) is not None:
+            self.cut(name, "runs under torch.no_grad()")
+        return self.constants.note_made(tensors, result, relevant=cuts)
+
+    def _of_constants(
+        self,
+        name: str,
+        function: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+        tracked: bool,
+    ) -> Any:
+        """Run a call on what does not depend on the inputs; or on integers, where relevance may begin."""
+        ends = self.inputs.ids.end_in(name, args, kwargs)
+        # What is computed of parameters alone is as constant as they are.
+        with torch.no_grad() if tracked else nullcontext():
+            result = self.inputs.ids.follow(name, function, args, kwargs)
+        embedded = self.inputs.looked_up(name, args, kwargs, result)
+        if embedded is not None:
+            return embedded
+        if ends:
+            self.cut(
+                name, "makes other numbers of the integers, which are followed where they are moved only"
+            )
+        return self.constants.note_made(tensors, result)
 
     def _dispatch(self, call: Call, relevant: list[Tensor]) -> Any:
         if call.inplace and not call.target.requires_grad:
