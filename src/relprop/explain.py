@@ -114,7 +114,6 @@ def explain(
         inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
         collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
         run = _interception(composite, accept, per_operation, inner_values=inner, parameters=collected)
-        arguments = without_cache(model, len(inputs), arguments)
         with checkpointing(run, chosen_blocks(model, checkpoint)):
             explanations = _explained(run, composite, name, model, inputs, arguments, goals, progress)
         for explanation in explanations:
@@ -156,7 +155,7 @@ def _explained(
         )
         run.constants.note_data((stand_ins, stand_in_arguments))
         with naming_inputs(model, shapes, run.inputs.any):
-            output = model(*stand_ins, **stand_in_arguments)
+            output = model(*stand_ins, **without_cache(model, len(inputs), stand_in_arguments))
         if not run.inputs.any():
             raise never_looked_up(shapes, cuts=run.gaps.cuts)
         inner.end_forward()

@@ -123,24 +123,22 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
 _ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
-def _hint(name: str) -> str:
-    """What helps, where it is known what cannot be seen: a kernel of attention, a checkpoint."""
-    if any(word in name.lower() for word in _ATTENTION):
-        return (
+def unseen_reason(made_by: str, reason: str) -> str:
+    """Why a tensor that relprop did not see being made is a gap, by the name of its autograd function.
+
+    With what helps, where it is known what that is: a kernel of attention, a checkpoint.
+    """
+    if any(word in made_by.lower() for word in _ATTENTION):
+        reason += (
             "; for attention by a kernel of another library take torch's: load the model with "
             "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
         )
-    if name.startswith("CheckpointFunction"):
-        return (
+    if made_by.startswith("CheckpointFunction"):
+        reason += (
             "; torch.utils.checkpoint hides what it computes with use_reentrant=True: take "
             "use_reentrant=False, or leave it out and give explain(..., checkpoint=...)"
         )
-    return ""
-
-
-def unseen_reason(made_by: str, reason: str) -> str:
-    """Why a tensor that relprop did not see being made is a gap, by the name of its autograd function."""
-    return reason + _hint(made_by)
+    return reason
 
 
 UNSEEN = (

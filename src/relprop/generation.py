@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relprop.errors import InputError, ModelError
 from relprop.explain import explain
 from relprop.explanation import Explanation
-from relprop.inputs import require_known
+from relprop.inputs import require_fitting_mask, require_known
 from relprop.rule_choice import Rules
 from relprop.structured_targets import At
 from relprop.targets import Logit, OfClass, TargetLike
@@ -89,11 +89,8 @@ def explain_generation(
     require_known("explain_generation", options, explain_generation, explain, model)
     prompt = _single(input_ids, "input_ids")
     mask = None if attention_mask is None else _single(attention_mask, "attention_mask")
-    if mask is not None and mask.shape != prompt.shape:
-        raise InputError(
-            f"attention_mask of shape {tuple(mask.shape)} does not fit input_ids of shape "
-            f"{tuple(prompt.shape)}: give a number for each token, 1 where it counts, 0 for padding."
-        )
+    if mask is not None:
+        require_fitting_mask(mask, prompt)
     start = decoder_start(model)
     if continuation is None:
         answer = _generated(model, prompt, mask, max_new_tokens, has_decoder=start is not None)

@@ -23,7 +23,7 @@ StandIn = Callable[[str, Tensor], Tensor]
 
 def put_stand_ins(
     stand_in: StandIn,
-    stand_in_for_ids: StandIn | None,
+    stand_in_for_ids: StandIn,
     model: Callable[..., Any],
     inputs: tuple[Any, ...],
     arguments: dict[str, Any],
@@ -32,8 +32,7 @@ def put_stand_ins(
 
     Args:
         stand_in: for floating-point inputs.
-        stand_in_for_ids: for integer inputs that may be looked up in an embedding; None where they cannot be
-            explained.
+        stand_in_for_ids: for integer inputs that may be looked up in an embedding.
         model: the user's.
         inputs: its positional arguments.
         arguments: its keyword arguments.
@@ -55,14 +54,12 @@ def put_stand_ins(
         given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
         given += arguments.items()
         floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
-        ids: dict[str, Tensor] = {}
-        if stand_in_for_ids is not None:
-            ids = {name: value for name, value in given if may_be_ids(name, value)}
-            ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
-            for name, value in ids.items():
-                _require_samples(name, value)
+        ids = {name: value for name, value in given if may_be_ids(name, value)}
+        ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
+        for name, value in ids.items():
+            _require_samples(name, value)
         if not floats and not ids:
-            kinds = [f"{name}: {_kind(value)}" for name, value in given if name != "use_cache"]
+            kinds = [f"{name}: {_kind(value)}" for name, value in given]
             raise InputError(
                 "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
                 f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
@@ -76,8 +73,7 @@ def put_stand_ins(
         _require_fitting_masks(dict(given))
         shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
     standing = {name: stand_in(name, value) for name, value in floats.items()}
-    if stand_in_for_ids is not None:
-        standing |= {name: stand_in_for_ids(name, value) for name, value in ids.items()}
+    standing |= {name: stand_in_for_ids(name, value) for name, value in ids.items()}
     replaced = [(name, standing.get(name, value)) for name, value in given]
     return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
 
@@ -97,13 +93,21 @@ def _require_fitting_masks(given: dict[str, Any]) -> None:
     """Refuse an attention mask that says of other tokens than there are which of them count."""
     for prefix in ("", "decoder_"):
         ids, mask = given.get(f"{prefix}input_ids"), given.get(f"{prefix}attention_mask")
-        if not (isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == mask.dim() == 2):
-            continue
-        if ids.shape != mask.shape:
-            raise InputError(
-                f"{prefix}attention_mask of shape {tuple(mask.shape)} does not fit {prefix}input_ids of "
-                f"shape {tuple(ids.shape)}: give a number for each token, 1 where it counts, 0 for padding."
-            )
+        if isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == mask.dim() == 2:
+            require_fitting_mask(mask, ids, prefix)
+
+
+def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
+    """Refuse a mask that has not a number for each token.
+
+    Raises:
+        InputError: its shape is another one; `prefix` is that of both arguments' names.
+    """
+    if ids.shape != mask.shape:
+        raise InputError(
+            f"{prefix}attention_mask of shape {tuple(mask.shape)} does not fit {prefix}input_ids of "
+            f"shape {tuple(ids.shape)}: give a number for each token, 1 where it counts, 0 for padding."
+        )
 
 
 def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: dict[str, Any]) -> None:
