@@ -87,9 +87,9 @@ def test_another_class_can_be_explained(picture):
 
 
 def test_without_rules_those_of_explain_are_taken_and_said(picture):
-    assert f"({relprop.presets.DEFAULT}); " in run("mnist-cnn", picture).stdout
+    assert f"({relprop.rules.presets.DEFAULT}); " in run("mnist-cnn", picture).stdout
     with Image.open(picture.with_name("my_digit-heatmap.png")) as heatmap:
-        assert heatmap.text["Rules"] == relprop.presets.DEFAULT
+        assert heatmap.text["Rules"] == relprop.rules.presets.DEFAULT
 
 
 def test_running_again_replaces_the_heatmap_by_the_same_bytes(picture):

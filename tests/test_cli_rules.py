@@ -9,15 +9,15 @@ import typer
 from typer.testing import CliRunner, Result
 
 import relprop
-from relprop import rule_book
 from relprop.cli.rules import rules
-from relprop.composites import Depth
 from relprop.errors import FileError, RelpropError, RuleError
-from relprop.linear_operations import PrintedRule
-from relprop.presets import PRESETS
-from relprop.rule_book import BASELINES, GROUPS, RULES
-from relprop.rule_files import rule_from_text
-from relprop.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules import book
+from relprop.rules.book import BASELINES, GROUPS, RULES
+from relprop.rules.composite import Depth
+from relprop.rules.files import rule_from_text
+from relprop.rules.presets import PRESETS
+from relprop.rules.rule import PrintedRule
+from relprop.rules.sources import PRESET_SOURCES, REFERENCES
 
 
 def run(*arguments: str) -> Result:
@@ -56,7 +56,7 @@ def test_every_preset_has_a_source():
 
 
 def test_every_source_that_is_named_has_a_title_and_every_title_is_named():
-    told = [*map(rule_book.description, [*RULES.values(), *BASELINES.values()]), *PRESET_SOURCES.values()]
+    told = [*map(book.description, [*RULES.values(), *BASELINES.values()]), *PRESET_SOURCES.values()]
     named = {name for text in told for name in re.findall(r"\w+ et al\. \d{4}", spaceless(text))}
     assert named == set(REFERENCES)
     assert list(REFERENCES) == sorted(REFERENCES)
@@ -64,7 +64,7 @@ def test_every_source_that_is_named_has_a_title_and_every_title_is_named():
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule is not relprop.ZBox])
 def test_a_rule_is_written_as_it_is_read(name):
-    written = rule_book.written(RULES[name])
+    written = book.written(RULES[name])
     assert rule_from_text(written) == RULES[name]()
 
 
@@ -74,11 +74,11 @@ def test_a_rule_is_written_as_it_is_read(name):
 def test_all_rules_presets_and_baselines_are_printed():
     text = printed()
     for rule in RULES.values():
-        assert rule_book.written(rule) in spaceless(text)
-        assert rule_book.formula(rule) in spaceless(text)
+        assert book.written(rule) in spaceless(text)
+        assert book.formula(rule) in spaceless(text)
     for name, composite in PRESETS.items():
         assert f"\n{name}: {PRESET_SOURCES[name]}" in text
-        for where, rule in rule_book.entries(composite):
+        for where, rule in book.entries(composite):
             assert re.search(rf"^    {re.escape(where)} +{re.escape(rule)}$", text, re.MULTILINE)
     for baseline in BASELINES:
         assert f"\n{baseline}\n" in text
@@ -93,7 +93,7 @@ def test_letters_defaults_and_the_form_of_files_are_told():
 
 
 def test_lines_fit_a_screen():
-    assert max(map(len, printed().partition("RULES AS TEXT")[0].splitlines())) <= rule_book.WIDTH
+    assert max(map(len, printed().partition("RULES AS TEXT")[0].splitlines())) <= book.WIDTH
 
 
 # One of them
@@ -170,7 +170,7 @@ def test_places_are_told_in_words(tmp_path):
     path.write_text("\n".join(entries))
     told = [line.partition("  ")[0].removesuffix(" (sum)") for line in printed(str(path)).splitlines()]
     assert told == list(wheres.values())
-    assert rule_book.place(Depth(3)) == "depth 3 or more"
+    assert book.place(Depth(3)) == "depth 3 or more"
 
 
 @pytest.mark.parametrize("text", ["", "rules = []", 'start = "one"'])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import AlphaBeta, Composite, CoverageError, Epsilon, Flat, Gamma, RuleError, ZBox, ZPlus
-from relprop.presets import PRESETS
+from relprop.rules.presets import PRESETS
 
 
 class Block(nn.Module):

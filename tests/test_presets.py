@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import relprop
 from networks import DOUBLE, close
 from relprop import AveragePooling, Epsilon, Gamma, ZBox
-from relprop.presets import PRESETS
+from relprop.rules.presets import PRESETS
 
 # VGG-16: channels of its convolutions, here 1/32 of them; "M" is a max-pooling.
 VGG_16: list[Any] = [2, 2, "M", 4, 4, "M", 8, 8, 8, "M", 16, 16, 16, "M", 16, 16, 16, "M"]

@@ -25,10 +25,10 @@ from relprop import (
     ZBox,
     ZPlus,
 )
-from relprop.composites import Named, OfKind
-from relprop.presets import PRESETS
-from relprop.rule_book import RULES
-from relprop.rule_files import read_rules, rule_from_text
+from relprop.rules.book import RULES
+from relprop.rules.composite import Named, OfKind
+from relprop.rules.files import read_rules, rule_from_text
+from relprop.rules.presets import PRESETS
 
 TOML = """
 start = "one"

@@ -11,8 +11,8 @@ import relprop
 import replica
 from cases import CASES
 from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
-from relprop.linear_operations import PrintedRule
-from relprop.nonlinear_rules import NonlinearRule
+from relprop.rules.other import NonlinearRule
+from relprop.rules.rule import PrintedRule
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")

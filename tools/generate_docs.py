@@ -17,10 +17,11 @@ import typer.main
 from typer.testing import CliRunner
 
 import relprop
-from relprop import operations, rule_book, rule_files, rules
+from relprop import operations
 from relprop.cli.commands import app as command_line
-from relprop.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
-from relprop.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules import book, files, linear
+from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
+from relprop.rules.sources import PRESET_SOURCES, REFERENCES
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"
@@ -45,16 +46,16 @@ def rules_and_presets() -> str:
     lines = [
         "# Rules and presets\n",
         "At the shell, `relprop rules` prints an overview, `relprop rules NAME` all about one of them.\n",
-        _text(rules),
+        _text(linear),
     ]
-    for title, group in rule_book.GROUPS.items():
+    for title, group in book.GROUPS.items():
         lines.append(f"## {title}\n")
         module = sys.modules[group[0].__module__]
-        if module is not rules:
+        if module is not linear:
             lines.append(_text(module))
         for rule in group:
-            lines += [f"### {rule.__name__}\n", _fenced(rule_book.signature(rule))]
-            lines.append(_fenced(rule_book.description(rule)))
+            lines += [f"### {rule.__name__}\n", _fenced(book.signature(rule))]
+            lines.append(_fenced(book.description(rule)))
     lines += [
         "## Presets\n",
         "For each operation the first line that matches gives the rule. Without `rules=`, "
@@ -64,7 +65,7 @@ def rules_and_presets() -> str:
     ]
     for name, composite in relprop.PRESETS.items():
         named, source = f"`{name}`", PRESET_SOURCES[name]
-        for where, chosen in rule_book.entries(composite):
+        for where, chosen in book.entries(composite):
             cells = [named, where, f"`{chosen}`", source]
             lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
             named = source = ""
@@ -72,8 +73,8 @@ def rules_and_presets() -> str:
         "\n## Without rules, to compare with\n",
         "`explain(..., rules=NAME)` takes these names too.\n",
     ]
-    lines += [f"- `{name}`: {rule_book.formula(one)}" for name, one in relprop.BASELINES.items()]
-    lines += ["\n## Rules as text and in files\n", _text(rule_files)]
+    lines += [f"- `{name}`: {book.formula(one)}" for name, one in relprop.BASELINES.items()]
+    lines += ["\n## Rules as text and in files\n", _text(files)]
     lines.append(
         '`explain(..., rules="mine.toml")` and `relprop explain --rules mine.toml` take such a file.\n'
     )

@@ -1,7 +1,6 @@
 """Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
 from relprop.baselines import BASELINES
-from relprop.composites import Composite, Depth, convolution, dense, feed_forward
 from relprop.coverage import Coverage, coverage
 from relprop.errors import (
     CoverageError,
@@ -15,13 +14,14 @@ from relprop.errors import (
 from relprop.explain import explain, propagating
 from relprop.explanation import Explanation
 from relprop.generation import Generation, explain_generation
-from relprop.input_rules import Flat, WSquare, ZBox
 from relprop.ledger import Ledger
 from relprop.models.language import LanguageModel, load_language_model
-from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.operations import register
-from relprop.presets import PRESETS
-from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.composite import Composite, Depth, convolution, dense, feed_forward
+from relprop.rules.first_layer import Flat, WSquare, ZBox
+from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
+from relprop.rules.presets import PRESETS
 from relprop.store import load_explanation
 from relprop.structured_targets import At, Part, Region
 from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted

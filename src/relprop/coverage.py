@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from relprop.baselines import Baseline
-from relprop.bounds import Bounds
 from relprop.errors import RuleError
 from relprop.gaps import Gap
 from relprop.input_errors import naming_inputs
 from relprop.inputs import only_tokens, put_stand_ins, require_evaluation_mode
 from relprop.intercept import Interception, intercepting
 from relprop.operations import FAMILIES, TABLE
-from relprop.rule_choice import Rules, resolve
+from relprop.rules.bounds import Bounds
+from relprop.rules.choice import Rules, resolve
 
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{4,}(?:e[-+]?\d+)?")
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from relprop.active import unseen
 from relprop.callers import warn
 from relprop.calls import tensors_in
-from relprop.composites import Composite
 from relprop.errors import ModelError, ScoreWarning
 from relprop.explanation import Explanation
 from relprop.intercept import Interception
 from relprop.parameters import ParameterRelevance
+from relprop.rules.composite import Composite
 from relprop.targets import Logit
 
 

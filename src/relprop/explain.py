@@ -11,10 +11,8 @@ from torch import Tensor
 from relprop.active import unseen
 from relprop.attach import retaining
 from relprop.baselines import Baseline, explain_by_gradient
-from relprop.bounds import Bounds
 from relprop.calls import map_tensors
 from relprop.checkpointing import Blocks, checkpointing, chosen_blocks
-from relprop.composites import Composite
 from relprop.doubts import require_finite, warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
 from relprop.errors import InputError, RuleError
 from relprop.explanation import Explanation
@@ -26,7 +24,9 @@ from relprop.names import canonical_name
 from relprop.operations import TABLE
 from relprop.parameters import ParameterRelevance
 from relprop.provenance import Applied
-from relprop.rule_choice import Rules, resolve
+from relprop.rules.bounds import Bounds
+from relprop.rules.choice import Rules, resolve
+from relprop.rules.composite import Composite
 from relprop.targets import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
 
 Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
@@ -72,7 +72,7 @@ def explain(
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
         targets: several targets, which share one forward; the result is a list with an explanation of each.
         rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
-            TOML or JSON file of rules (`relprop.rule_files`). By default "cp-lrp" for tokens,
+            TOML or JSON file of rules (`relprop.rules.files`). By default "cp-lrp" for tokens,
             "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat". Also
             "gradient-times-input" and "squared-gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per

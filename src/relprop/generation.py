@@ -12,7 +12,7 @@ from relprop.errors import InputError, ModelError
 from relprop.explain import explain
 from relprop.explanation import Explanation
 from relprop.inputs import require_fitting_mask, require_known
-from relprop.rule_choice import Rules
+from relprop.rules.choice import Rules
 from relprop.structured_targets import At
 from relprop.targets import Logit, OfClass, TargetLike
 

@@ -18,7 +18,7 @@ from relprop.attach import attach_with_slot
 from relprop.calls import map_tensors, tensors_in
 from relprop.errors import InputError
 from relprop.intercept import Interception
-from relprop.linear_operations import Incoming
+from relprop.linear.operation import Incoming
 from relprop.provenance import Origin, Watch, empty_slot
 
 T = TypeVar("T", bound=Origin)

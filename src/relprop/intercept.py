@@ -24,7 +24,7 @@ from relprop.explained_inputs import ExplainedInputs
 from relprop.gaps import REASONS, UNSEEN, Gap, Gaps, disconnected_message, out_of_sight, unseen_reason
 from relprop.keeping import Keeper, Kept, saved_value
 from relprop.ledger import Ledger
-from relprop.linear_operations import divide, times
+from relprop.linear.numerics import divide, times
 from relprop.module_paths import ModulePaths, follow_modules
 from relprop.names import LOOKS, canonical_name
 from relprop.provenance import Applied, Site, Slots, Tag, empty_slot, merge_tags, nonnegative

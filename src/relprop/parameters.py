@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.errors import InputError
-from relprop.linear_operations import Incoming, LinearOperation, Propagated
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
 
 
 @dataclass

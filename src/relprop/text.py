@@ -14,7 +14,7 @@ from relprop.explanation import Explanation
 from relprop.models.language import LanguageModel, load_language_model, quietly
 from relprop.models.text_goals import Goal, TextTarget, goal_of, named, position_of, start_of_decoder
 from relprop.models.text_tokens import Token, decoded, following, require_positions, tokens_of
-from relprop.rule_choice import Rules
+from relprop.rules.choice import Rules
 from relprop.targets import logits_of
 from relprop.text_explanation import Answer, TextExplanation
 

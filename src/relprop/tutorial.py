@@ -14,12 +14,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from relprop.composites import Composite
 from relprop.data.mnist import MNIST, test_set, tutorial_sample
 from relprop.explain import explain
-from relprop.input_rules import ZBox
-from relprop.linear_operations import Incoming, LinearOperation, Propagated, divide
-from relprop.rules import Gamma
+from relprop.linear.numerics import divide
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.composite import Composite
+from relprop.rules.first_layer import ZBox
+from relprop.rules.linear import Gamma
 from relprop.targets import Logit
 from relprop.train import error_rate
 from relprop.zoo import bundled, fit, load, text_format

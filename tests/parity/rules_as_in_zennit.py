@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 
-from relprop import weights
-from relprop.linear_operations import Incoming, LinearOperation, Propagated, divide
+from relprop.linear import weights
+from relprop.linear.numerics import divide
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
 
 
 @dataclass(frozen=True)

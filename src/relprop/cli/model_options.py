@@ -7,7 +7,7 @@ import typer
 
 from relprop.errors import FileError, InputError
 from relprop.models import FORMS, RANDOM, Model, resolve
-from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS
+from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS
 
 ModelName = Annotated[str, typer.Argument(help=f"The model: {FORMS}.", show_default=False)]
 

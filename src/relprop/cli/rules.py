@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from relprop import rule_files
-from relprop.rule_book import all_about, as_text, composite_as_text
-from relprop.rule_files import is_rule_file, read_rules
+from relprop.rules import files
+from relprop.rules.book import all_about, as_text, composite_as_text
+from relprop.rules.files import is_rule_file, read_rules
 
 
 def rules(
@@ -29,7 +29,7 @@ def rules(
     relprop rules my_rules.toml
     """
     if name is None:
-        typer.echo(f"{as_text()}\n\nRULES AS TEXT\n\n{inspect.cleandoc(rule_files.__doc__ or '')}\n")
+        typer.echo(f"{as_text()}\n\nRULES AS TEXT\n\n{inspect.cleandoc(files.__doc__ or '')}\n")
         typer.echo("All about one of them: relprop rules NAME")
     elif is_rule_file(name):
         typer.echo(composite_as_text(read_rules(name)))

@@ -15,8 +15,8 @@ from relprop.cli.model_options import RulesForTokens
 from relprop.cli.terminal import console, progress_bar
 from relprop.errors import FileError, InputError, RuleError
 from relprop.models.language import load_language_model
-from relprop.presets import DEFAULT_FOR_TOKENS
-from relprop.rule_choice import resolve
+from relprop.rules.choice import resolve
+from relprop.rules.presets import DEFAULT_FOR_TOKENS
 from relprop.text import explain_text
 from relprop.text_explanation import TextExplanation
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from relprop.bounds import Bounds
+from relprop.rules.bounds import Bounds
 from relprop.zoo import Bundled
 
 if TYPE_CHECKING:

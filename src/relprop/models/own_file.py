@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from relprop.bounds import Bounds
 from relprop.errors import InputError, ModelError
 from relprop.models.checkpoints import load_checkpoint
 from relprop.models.model import Model, Normalisation, preparing_photographs
 from relprop.models.request import Request, finished, seeded
+from relprop.rules.bounds import Bounds
 
 _COLOUR = 3  # red, green and blue
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from relprop.bounds import Bounds, remember_bounds
 from relprop.models.model import Model, Prepare, Prepared
+from relprop.rules.bounds import Bounds, remember_bounds
 
 if TYPE_CHECKING:
     from PIL.Image import Image

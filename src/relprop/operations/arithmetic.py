@@ -10,8 +10,8 @@ from torch import Tensor
 from relprop.attach import attach_with_slot, attach_with_slots
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_operations import Incoming, divide, times
-from relprop.nonlinear_rules import SumRule
+from relprop.linear.numerics import divide, times
+from relprop.linear.operation import Incoming
 from relprop.operations.chains import attach_to_root, chained, value_before
 from relprop.operations.exact import Exact
 from relprop.operations.folding import affine, fold
@@ -19,6 +19,7 @@ from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
 from relprop.operations.ruled import Affine, LinearOrigin
 from relprop.provenance import Applied, Origin, merge_tags
+from relprop.rules.other import SumRule
 
 SUM = "sum"
 """Kind of sums of two branches, for composites."""

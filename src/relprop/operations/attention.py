@@ -16,9 +16,9 @@ from torch import Tensor
 from relprop.attach import attach
 from relprop.calls import Call, tensors_in
 from relprop.intercept import Entry, Interception
-from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.products import PRODUCT
 from relprop.provenance import Applied, Tag
+from relprop.rules.other import SignalTakesAll, Uniform
 
 
 def scaled_dot_product_attention(run: Interception, call: Call) -> Any:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_maps import Dense
+from relprop.linear.maps import Dense
+from relprop.linear.products import Contraction
 from relprop.operations.exact import Exact
 from relprop.operations.products import contracted
 from relprop.operations.ruled import plain, start
-from relprop.product_maps import Contraction
 
 
 def matmul(run: Interception, call: Call) -> Any:

@@ -11,7 +11,7 @@ from relprop.attach import attach
 from relprop.calls import Call, map_leaves, map_tensors, tensors_in
 from relprop.intercept import Interception
 from relprop.keeping import Kept
-from relprop.linear_operations import divide
+from relprop.linear.numerics import divide
 from relprop.provenance import empty_slot, merge_tags
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_maps import Convolution, Dense
+from relprop.linear.maps import Convolution, Dense
+from relprop.linear.products import Grouped
 from relprop.operations.ruled import ZeroPadding, plain, start
-from relprop.product_maps import Grouped
 from relprop.provenance import Watch
 
 Numbers = int | tuple[int, ...]

@@ -15,8 +15,8 @@ from torch import Tensor
 from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_maps import Scaling
-from relprop.linear_operations import times
+from relprop.linear.maps import Scaling
+from relprop.linear.numerics import times
 from relprop.operations.exact import Exact
 from relprop.operations.folding import fold
 from relprop.operations.ruled import Affine, LinearOrigin, attach_rule

@@ -11,7 +11,8 @@ from torch import Tensor
 from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_operations import Incoming, divide, leftover
+from relprop.linear.numerics import divide, leftover
+from relprop.linear.operation import Incoming
 from relprop.operations.exact import Exact
 from relprop.operations.pointwise import clamp
 from relprop.provenance import STATISTIC, Applied, merge_tags

@@ -16,10 +16,10 @@ from torch import Tensor
 from relprop.attach import attach, attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.nonlinear_rules import SignalTakesAll, Uniform
 from relprop.operations.chains import attach_to_root, chained
 from relprop.operations.exact import Exact
 from relprop.provenance import ACTIVATION, STATISTIC, Applied, empty_slot, merge_tags
+from relprop.rules.other import SignalTakesAll, Uniform
 
 PRODUCT = "product"
 """Kind of these sites, for composites."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.attach import attach_with_slot
 from relprop.calls import Call, tensors_in
 from relprop.intercept import Entry, Interception
-from relprop.linear_operations import times
+from relprop.linear.numerics import times
 from relprop.operations.exact import Exact, as_function
 from relprop.operations.folding import moved
 from relprop.operations.pointwise import Homogeneous

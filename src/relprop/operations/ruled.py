@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop import weights
 from relprop.attach import attach
 from relprop.calls import Call
 from relprop.intercept import Interception
 from relprop.keeping import Kept
-from relprop.linear_maps import LinearMap
-from relprop.linear_operations import Incoming, LinearOperation, Rule, divide
+from relprop.linear import weights
+from relprop.linear.maps import LinearMap
+from relprop.linear.numerics import divide
+from relprop.linear.operation import Incoming, LinearOperation
 from relprop.provenance import Applied, Origin, Tag, Watch, empty_slot, merge_tags
+from relprop.rules.rule import Rule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from relprop.attach import attach_with_slot
 from relprop.calls import Call
 from relprop.intercept import Entry, Interception
-from relprop.linear_operations import times
+from relprop.linear.numerics import times
 from relprop.operations.exact import as_function
 from relprop.provenance import merge_tags
 

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from relprop.bounds import remember_bounds
 from relprop.data import imagenet
 from relprop.errors import FileError, ModelError, did_you_mean
+from relprop.rules.bounds import remember_bounds
 from relprop.zoo import efficientnet
 from relprop.zoo.mnist import cnn, mlp, pad
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from relprop.composites import Composite, Depth, convolution, feed_forward
 from relprop.errors import RuleError, did_you_mean
-from relprop.input_rules import Flat, ZBox
-from relprop.nonlinear_rules import AveragePooling, SignalTakesAll, Uniform
-from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.composite import Composite, Depth, convolution, feed_forward
+from relprop.rules.first_layer import Flat, ZBox
+from relprop.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.other import AveragePooling, SignalTakesAll, Uniform
 
 PRESETS: Mapping[str, Composite] = MappingProxyType(
     {

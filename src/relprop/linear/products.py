@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Size, Tensor
 
-from relprop.linear_maps import LinearMap, expanded
+from relprop.linear.maps import LinearMap, expanded
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ from typing import Any
 
 from torch import nn
 
-from relprop.composites import LINEAR, Composite, Depth, Named, OfKind, Where
 from relprop.errors import FileError, RuleError, did_you_mean
-from relprop.linear_operations import PrintedRule
-from relprop.presets import preset
-from relprop.rule_book import RULES, signature
+from relprop.rules.book import RULES, signature
+from relprop.rules.composite import LINEAR, Composite, Depth, Named, OfKind, Where
+from relprop.rules.presets import preset
+from relprop.rules.rule import PrintedRule
 
 _KINDS = ("convolution", "dense", "product", "sum", "max-pool", "normalisation")
 _CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")

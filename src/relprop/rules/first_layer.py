@@ -1,7 +1,7 @@
 """Rules for the first layer: they know of its inputs by their bounds, or not at all.
 
 They put relevance on inputs that may be zero, and therefore return relevance itself. Letters as in
-`relprop.rules`.
+`relprop.rules.linear`.
 """
 
 from dataclasses import dataclass
@@ -9,19 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relprop import weights
-from relprop.bounds import Bound
 from relprop.callers import warn
 from relprop.errors import RuleError
-from relprop.linear_operations import (
-    Incoming,
-    LinearOperation,
-    PrintedRule,
-    Propagated,
-    divide,
-    leftover,
-    tolerance,
-)
+from relprop.linear import weights
+from relprop.linear.numerics import divide, leftover, tolerance
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.bounds import Bound
+from relprop.rules.rule import PrintedRule
 
 
 class _InputRule(PrintedRule):

@@ -6,16 +6,16 @@ from textwrap import indent, wrap
 from types import MappingProxyType
 from typing import Any
 
-from relprop import rules
 from relprop.baselines import BASELINES, Baseline
-from relprop.composites import Composite, Depth, Named, OfKind
 from relprop.errors import RuleError, did_you_mean
-from relprop.input_rules import Flat, WSquare, ZBox
-from relprop.linear_operations import PrintedRule
-from relprop.nonlinear_rules import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
-from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS
-from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules import linear
+from relprop.rules.composite import Composite, Depth, Named, OfKind
+from relprop.rules.first_layer import Flat, WSquare, ZBox
+from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
+from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS
+from relprop.rules.rule import PrintedRule
+from relprop.rules.sources import PRESET_SOURCES, REFERENCES
 
 WIDTH = 100
 """Characters a line of what is told at the shell."""
@@ -109,7 +109,7 @@ def composite_as_text(composite: Composite) -> str:
 
 def letters() -> str:
     """What the letters in the formulas mean."""
-    paragraphs = inspect.cleandoc(rules.__doc__ or "").split("\n\n")
+    paragraphs = inspect.cleandoc(linear.__doc__ or "").split("\n\n")
     return " ".join(next(p for p in paragraphs if p.startswith("Letters")).split())
 
 

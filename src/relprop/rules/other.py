@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from relprop.linear_operations import PrintedRule
+from relprop.rules.rule import PrintedRule
 
 
 class NonlinearRule(PrintedRule):

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from relprop.baselines import BASELINES, Baseline
-from relprop.bounds import Bounds, bounds_of, checked_bounds
-from relprop.composites import Composite, Where
 from relprop.errors import RuleError
-from relprop.linear_operations import Rule
-from relprop.nonlinear_rules import NonlinearRule
-from relprop.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
-from relprop.rule_files import is_rule_file, read_rules, rule_from_text
+from relprop.rules.bounds import Bounds, bounds_of, checked_bounds
+from relprop.rules.composite import Composite, Where
+from relprop.rules.files import is_rule_file, read_rules, rule_from_text
+from relprop.rules.other import NonlinearRule
+from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
+from relprop.rules.rule import Rule
 
 Rules = str | Path | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
 """A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one

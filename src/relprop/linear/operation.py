@@ -1,15 +1,14 @@
 """One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, fields
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from relprop import weights
-from relprop.callers import warn
-from relprop.linear_maps import LinearMap
+from relprop.linear import weights
+from relprop.linear.maps import LinearMap
+from relprop.linear.numerics import smallest, tolerance
 
 FEW = 25
 """Contributions to an output that are few: those of a 5 × 5 kernel on one channel."""
@@ -157,93 +156,3 @@ class Propagated:
     coefficient: Tensor | None = None
     direct: Tensor | None = None
     absorbed: dict[str, Tensor] = field(default_factory=dict)
-
-
-@runtime_checkable
-class Rule(Protocol):
-    """How relevance crosses a linear operation.
-
-    Any callable of this form can be used, with `puts_relevance`. One that says in an attribute
-    `looks_everywhere` that outputs without relevance do not matter to it (False) saves memory behind a ReLU;
-    one that says in `needs_values` that it looks neither at x nor at z, while it gets a coefficient alone,
-    (False) saves the memory of both.
-    """
-
-    @property
-    def puts_relevance(self) -> bool:
-        """Whether the rule puts relevance on inputs that may be zero, which no coefficient can express."""
-
-    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        """Return the relevance of the operation's input."""
-
-
-class PrintedRule:
-    """Base of rules that are dataclasses: they print as they are written, without options left alone.
-
-    Options are fields with the metadata `OPTION`.
-    """
-
-    def __repr__(self) -> str:
-        shown = []
-        for entry in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, entry.name)
-            if entry.metadata == OPTION and value == entry.default:
-                continue
-            text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            shown.append(f"{entry.name}={text}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-OPTION = {"option": True}
-"""Metadata of a rule's field that is not printed at its usual value."""
-
-
-def divide(R: Tensor, denominator: Tensor) -> Tensor:
-    """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
-    least = smallest(R.dtype)
-    return (R / denominator).masked_fill_((denominator < least) & (denominator > -least), 0)
-
-
-def times(c: Tensor, constant: Tensor | float) -> Tensor:
-    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask.
-
-    Of complex numbers the real part of c̄ · constant, since c is a gradient by real and imaginary part.
-    """
-    if c.is_complex():
-        return torch.where(c == 0, 0, (c.conj() * constant).real)
-    return torch.where(c == 0, 0, c * constant)
-
-
-def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
-    """R - s·denominator: what a quotient s = R/denominator did not take along, as `summed`."""
-    return summed(torch.addcmul(R, s, denominator, value=-1))
-
-
-def summed(amount: Tensor) -> Tensor:
-    """Sums over all but the first dimension: a ledger needs no more, and the memory is free again."""
-    wide = torch.float32 if amount.dtype in (torch.float16, torch.bfloat16) else amount.dtype
-    return amount.flatten(1).sum(1, dtype=wide)
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """Relative size under which a difference of two sums of contributions counts as rounding noise."""
-    return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
-
-
-def resolved(epsilon: float, dtype: torch.dtype) -> float:
-    """ε, raised in half precision to what makes a difference to an output of one."""
-    finest = torch.finfo(dtype).eps
-    if finest < 1e-5 or epsilon == 0 or epsilon >= finest:
-        return epsilon
-    warn(
-        f"ε = {epsilon:g} is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is "
-        "taken instead."
-    )
-    return finest
-
-
-def smallest(dtype: torch.dtype) -> float:
-    """Size under which a denominator counts as zero, because quotients could overflow."""
-    info = torch.finfo(dtype)
-    # float16 ends at 65504: there even the quotient of a relevance of one has to be watched.
-    return 1 / info.max if dtype == torch.float16 else info.smallest_normal / info.eps

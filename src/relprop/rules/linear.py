@@ -18,20 +18,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from relprop import weights
 from relprop.errors import RuleError
-from relprop.linear_operations import (
-    OPTION,
-    Incoming,
-    LinearOperation,
-    PrintedRule,
-    Propagated,
-    divide,
-    leftover,
-    resolved,
-    smallest,
-    summed,
-)
+from relprop.linear import weights
+from relprop.linear.numerics import divide, leftover, resolved, smallest, summed
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.rule import OPTION, PrintedRule
 
 Bias = Literal["absorb", "ignore", "distribute"]
 """What becomes of the bias's share: kept and reported, none given, or equal parts to the inputs."""

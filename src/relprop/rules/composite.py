@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relprop.bounds import Bound
 from relprop.errors import RuleError
-from relprop.input_rules import ZBox
-from relprop.linear_operations import Rule
 from relprop.names import canonical_name
-from relprop.nonlinear_rules import NonlinearRule
 from relprop.provenance import Site, Slots
+from relprop.rules.bounds import Bound
+from relprop.rules.first_layer import ZBox
+from relprop.rules.other import NonlinearRule
+from relprop.rules.rule import Rule
 
 Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 """Where a rule applies:
@@ -152,7 +152,7 @@ class Composite:
     """An ordered list of (where, rule): the first entry that matches an operation gives its rule.
 
     Args:
-        entries: the list. Rules for other than linear operations (`relprop.nonlinear_rules`) concern
+        entries: the list. Rules for other than linear operations (`relprop.rules.other`) concern
             operations of their kind only.
         start: what relevance starts from: "score", the explained score itself, or "one".
 
