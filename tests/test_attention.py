@@ -459,8 +459,8 @@ class Named(nn.Module):
         return self.attention(*inputs)
 
 
-class ForeignKernel(torch.autograd.Function):
-    """As other libraries' kernels are bound: a forward and a backward that nobody sees into."""
+class WholeAttention(torch.autograd.Function):
+    """As other libraries bind kernels; what it computes is seen."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -471,18 +471,13 @@ class ForeignKernel(torch.autograd.Function):
         raise NotImplementedError
 
 
-class Foreign(nn.Module):
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return ForeignKernel.apply(q, k, v)
-
-
-def test_a_kernel_of_another_library_is_an_error_that_names_the_place() -> None:
-    message = (
-        r"ForeignKernelBackward in module 'attention' at .*test_attention.py:\d+: relprop cannot see inside "
-        r"Foreign; write what it does in torch operations"
-    )
-    with pytest.raises(CoverageError, match=message):
-        relprop.explain(Named(Foreign()), *operands(QUERY, QUERY, QUERY), target=lambda z: z.sum((1, 2, 3)))
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp"])
+def test_attention_in_a_custom_function_is_attention(rules: str) -> None:
+    q, k, v = operands()
+    _, e = explained(lambda q, k, v: WholeAttention.apply(q, k, v), q, k, v, rules=rules)
+    _, expected = explained(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), q, k, v, rules=rules)
+    for name, R in expected.relevance.items():
+        torch.testing.assert_close(e.relevance[name], R)
 
 
 def test_each_product_is_told_with_its_rule() -> None:

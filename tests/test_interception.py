@@ -254,6 +254,53 @@ def test_a_run_within_a_run(x: Tensor) -> None:
     torch.testing.assert_close(inner_results[0], relprop.explain(modules(), x, rules=ZPlus()).relevance)
 
 
+def test_a_model_that_explains_a_value_of_its_own(x: Tensor) -> None:
+    head = modules()
+
+    class Weighted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            half = x / 2
+            return head(half * relprop.explain(head, half, rules=ZPlus()).relevance)
+
+    weights = relprop.explain(head, x / 2, rules=ZPlus()).relevance
+    outer = relprop.explain(Weighted().eval(), x, rules=Epsilon(0.1))
+    alike = relprop.explain(lambda x: head(x / 2 * weights), x, rules=Epsilon(0.1))
+    torch.testing.assert_close(outer.relevance, alike.relevance)
+
+
+def test_hooks_on_gradients_of_modules_are_not_called(x: Tensor) -> None:
+    model, called = modules(), list[Any]()
+    plain = relprop.explain(model, x, rules=Gamma(0.25)).relevance
+    for module in model:
+        module.register_full_backward_hook(lambda *arguments: called.append(arguments))
+        module.register_full_backward_pre_hook(lambda *arguments: called.append(arguments))
+    assert torch.equal(relprop.explain(model, x, rules=Gamma(0.25)).relevance, plain)
+    assert not called
+
+
+def test_what_is_written_without_gradient_over_something_relevant_is_a_constant() -> None:
+    def model(x: Tensor) -> Tensor:
+        buffer = torch.zeros(2, 4)
+        buffer.copy_(x)
+        with torch.no_grad():
+            buffer[:, :2].copy_(x[:, :2])
+        return x + buffer
+
+    x = torch.rand(2, 4)
+    for target, times in ((0, 1), (3, 2)):
+        e = relprop.explain(model, x, target=target)
+        assert torch.equal(e.relevance[:, target], times * x[:, target])
+        assert e.ledger.gap.max() < 1e-6
+
+
+def test_parts_of_a_parameter_that_are_joined_are_of_parameters() -> None:
+    weight = nn.Parameter(torch.randn(4))
+    e = relprop.explain(
+        lambda x: x + torch.cat([weight[:1], weight[1:]]), torch.randn(2, 4), target=0, rules=Epsilon()
+    )
+    assert set(e.ledger.absorbed) == {"parameters"}
+
+
 def test_changed_weights_are_noticed(x: Tensor) -> None:
     model = modules()
     relprop.explain(model, x, rules=ZPlus())
@@ -304,12 +351,29 @@ def test_several_inputs_are_explained_by_name() -> None:
 def test_a_model_that_mixes_its_samples_closes_for_the_batch() -> None:
     linear = nn.Linear(4, 4).double().eval()
     x = torch.randn(2, 4, 4, dtype=torch.float64)
-    e = relprop.explain(lambda x: linear(x.permute(1, 0, 2)).permute(1, 0, 2).sum(2), x, rules=Epsilon(0.1))
+    mixing = torch.tensor([[1.0, 0.5], [0.2, 1.0]], dtype=torch.float64)
+    e = relprop.explain(lambda x: (mixing @ linear(x).flatten(1))[:, :3], x, target=1, rules=Epsilon(0.1))
     assert e.ledger.mixed
     assert e.ledger.gap.max() < 1e-12
-    straight = relprop.explain(lambda x: linear(x.permute(0, 2, 1)).sum(2), x, rules=Epsilon(0.1))
-    assert not straight.ledger.mixed
-    assert straight.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
+def test_books_are_each_samples_wherever_the_model_has_the_samples(order: tuple[int, ...]) -> None:
+    linear, back = nn.Linear(4, 4).double().eval(), torch.tensor(order).argsort().tolist()
+    x = torch.randn(2, 4, 4, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        turned = x.permute(order)
+        turned = linear(turned) if turned.shape[-1] == 4 else linear(turned.mT).mT
+        return torch.relu(turned + 1).permute(back).sum(2)
+
+    e = relprop.explain(model, x, target=1, rules=Epsilon(0.1))
+    assert not e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-12
+    for i in range(2):
+        alone = relprop.explain(model, x[i : i + 1], target=1, rules=Epsilon(0.1)).ledger
+        for sink, amount in alone.absorbed.items():
+            torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
 
 
 def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:

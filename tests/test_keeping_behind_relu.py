@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.keeping import Keeper
+from relprop.engine.keep import Kept
 
 FIRST, SECOND = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
 
@@ -49,34 +49,30 @@ def test_relevance_is_that_of_the_same_network_where_nothing_can_be_clipped(
 ) -> None:
     x = torch.randn(4, 5, dtype=torch.float64)
     found = relprop.explain(model, x, target=1, rules=rule)
-    monkeypatch.setattr(Keeper, "clip", lambda *_: None)
-    keep = Keeper.keep
-    monkeypatch.setattr(Keeper, "keep", lambda self, tensor, **_: keep(self, tensor))
+    clipped = []
+    monkeypatch.setattr(Kept, "clip", lambda kept, _: clipped.append(kept))
     expected = relprop.explain(model, x, target=1, rules=rule)
+    assert clipped
     torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-12, atol=1e-12)
     assert float(found.ledger.gap.max()) < 1e-10
 
 
 @pytest.mark.parametrize("inplace", [True, False])
-def test_the_output_of_a_linear_operation_is_free_again_behind_a_relu(inplace: bool) -> None:
-    keeper, z = Keeper(), torch.randn(6)
-    kept = keeper.keep(z, clippable=True)
-    unclippable = keeper.keep(z)
-    before = z.clone()
-    if inplace:
-        keeper.before_write(z, clipping=True)
-    y = z.relu_() if inplace else z.relu()
-    keeper.clip(z, y)
+def test_the_output_of_a_linear_operation_is_free_again_behind_a_relu(
+    inplace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[Kept, Tensor]] = []
+    clip = Kept.clip
+    monkeypatch.setattr(Kept, "clip", lambda kept, y: (clip(kept, y), taken.append((kept, y))))
+    relu = torch.relu_ if inplace else torch.relu
+    relprop.explain(lambda x: SECOND(relu(FIRST(x))), torch.randn(4, 5, dtype=torch.float64), rules=ZPlus())
+    ((kept, y),) = taken
     assert kept.clipped
     assert kept.value.data_ptr() == y.data_ptr()
-    torch.testing.assert_close(unclippable.value, before)
 
 
-def test_another_view_of_the_memory_is_copied() -> None:
-    keeper, z = Keeper(), torch.randn(2, 3)
-    kept, before = keeper.keep(z, clippable=True), z.clone()
-    view = z.view(-1)
-    keeper.before_write(view, clipping=True)
-    keeper.clip(view, view.relu_())
-    assert not kept.clipped
-    torch.testing.assert_close(kept.value, before)
+def test_what_is_not_clippable_stays_as_it_is() -> None:
+    z = torch.randn(6)
+    kept = Kept(z)
+    kept.clip(z.relu())
+    assert torch.equal(kept.value, z)

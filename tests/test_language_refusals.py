@@ -111,9 +111,14 @@ def test_embeddings_of_tokens_have_the_rules_of_tokens(gpt2: Any) -> None:
     torch.testing.assert_close(e.relevance.sum(-1), ids.relevance, rtol=1e-4, atol=1e-6)
 
 
-def test_labels_are_left_out(gpt2: Any) -> None:
+def test_labels_do_no_harm(gpt2: Any) -> None:
+    e = relprop.explain(gpt2, input_ids=IDS, labels=IDS, target=LAST)
+    assert torch.equal(e.relevance, relprop.explain(gpt2, input_ids=IDS, target=LAST).relevance)
+
+
+def test_a_loss_is_no_score(gpt2: Any) -> None:
     with pytest.raises(CoverageError, match="a loss is no score to explain: call the model without labels"):
-        relprop.explain(gpt2, input_ids=IDS, labels=IDS, target=LAST)
+        relprop.explain(gpt2, input_ids=IDS, labels=IDS, target=lambda output: output.loss.reshape(1))
 
 
 def test_what_a_tokenizer_returns_is_spread(gpt2: Any) -> None:

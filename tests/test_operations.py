@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import CoverageError, Epsilon, Flat, ZPlus
+from relprop import CoverageError, Epsilon, Flat, ModelError, ZPlus
+from relprop.crossing.exact import share
 from relprop.operations import TABLE
-from relprop.operations.exact import share
 
 N, C = 2, 4
 CONSTANT = torch.randn(C, 6, generator=torch.Generator().manual_seed(5)).double()
@@ -363,26 +363,212 @@ STATISTIC: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor]
     ),
 }
 
-ATTENTION = [
-    "scaled_dot_product_attention",
-    "flex_attention",
-    "multi_head_attention_forward",
-    "baddbmm",
-    "rmatmul",
-    "grouped_mm",
-    "_grouped_mm",
-]
-"""These have their cases in test_attention.py and test_language_operations.py."""
+IMAGES = {1: (24,), 2: (4, 6), 3: (2, 2, 6)}
+"""Images of so many dimensions that (N, 4, 6) makes, each of one channel."""
 
-LINEAR = [
-    "linear",
-    "matmul",
-    "addmm",
-    "bmm",
-    "mv",
-    "einsum",
-    *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)),
-]
+ATEN = torch.ops.aten
+SQUARE = torch.randn(6, 6, generator=torch.Generator().manual_seed(7)).double()
+FILTERS = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(8)).double()
+LINES = torch.tensor([0, 2])
+CONVOLVED: tuple[Any, ...] = ((1,), (0,), (1,), False, (0,), 1)
+"""Stride, padding, dilation, not transposed, output padding, groups."""
+AFFINE = CONSTANT[:, 2:4].T.contiguous()
+STATISTICS = CONSTANT[:, :2].T.abs()
+
+
+def each(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What takes no batch, of one sample (C, 6) after the other."""
+    return lambda x: torch.stack([function(sample) for sample in x])
+
+
+def of_image(name: str, dimensions: int, *args: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: getattr(ATEN, name)(x.view(N, 1, *IMAGES[dimensions]), *args)
+
+
+def of_heads(name: str) -> Callable[[Tensor], Tensor]:
+    """One of torch's kernels of attention, of two heads with different queries, keys and values."""
+    return lambda x: getattr(ATEN, name)(*(t.view(N, 2, 4, 3) for t in (x, x.flip(1), 2 * x)))[0]
+
+
+def small(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function that is defined near zero only."""
+    return lambda x: function(0.6 * torch.tanh(x))
+
+
+def copied(name: str, *args: Any) -> Callable[[Tensor], Tensor]:
+    """A view that is copied, as functionalised programs have it; of several ones the last."""
+
+    def function(x: Tensor) -> Tensor:
+        result = getattr(ATEN, f"{name}_copy")(x, *args)
+        return result if isinstance(result, Tensor) else result[-1]
+
+    return function
+
+
+def attention_kernel(x: Tensor) -> Tensor:
+    weights = torch.cat([SQUARE, SQUARE.T, SQUARE + 1])
+    output, _ = ATEN._native_multi_head_attention(
+        *(x, x, x, 6, 2, weights, weights[:, 0], SQUARE, SQUARE[0], None, True)
+    )
+    return output
+
+
+# Operations as programs have them that were written out, or by a name that no case above comes to.
+KERNELS: dict[str, Callable[[Tensor], Any]] = {
+    # linear
+    "linear": lambda x: F.linear(x, CONSTANT, CONSTANT[:, 0]),
+    "addmm": lambda x: torch.addmm(CONSTANT[0], x[:, 0], SQUARE),
+    "mm": lambda x: torch.mm(x[:, 0], SQUARE),
+    "matmul": lambda x: torch.matmul(SQUARE[:3, :4], x),
+    "bmm": lambda x: torch.bmm(x, x.mT),
+    "mv": each(lambda x: torch.mv(x, SQUARE[0])),
+    "dot": each(lambda x: torch.dot(x[0], x[1])),
+    "einsum": lambda x: torch.einsum("nci,io,nko->nck", x, SQUARE, x.flip(1)),
+    "baddbmm": lambda x: torch.baddbmm(CONSTANT[:, :C], x, x.mT, beta=0.5, alpha=2),
+    "addbmm": each(lambda x: torch.addbmm(CONSTANT[:2], x.view(2, 2, 6), SQUARE.expand(2, 6, 6), beta=0.5)),
+    "addmv": each(lambda x: torch.addmv(x[:, 0], x, SQUARE[0], alpha=0.5)),
+    "addr": each(lambda x: torch.addr(x, x[:, 0], SQUARE[0], alpha=0.5)),
+    "_grouped_mm": lambda x: ATEN._grouped_mm(
+        x.float().view(-1, 8),
+        torch.linspace(-1, 1, 64).view(2, 8, 4),
+        torch.tensor([2, 6], dtype=torch.int32),
+    ),
+    "conv1d": lambda x: F.conv1d(x, FILTERS, FILTERS[:, 0, 0], padding=1),
+    "conv2d": lambda x: F.conv2d(x.unsqueeze(1), FILTERS.unsqueeze(1)),
+    "conv3d": lambda x: F.conv3d(x.view(N, 1, *IMAGES[3]), FILTERS[:, None, None, :2]),
+    "convolution": lambda x: ATEN.convolution(x, FILTERS, None, *CONVOLVED),
+    "_convolution": lambda x: ATEN._convolution(x, FILTERS, None, *CONVOLVED, False, False, True, True),
+    # functions of single values
+    **{name: small(getattr(torch, name)) for name in ("acos", "asin", "atanh", "tan", "erfinv")},
+    **{name: getattr(torch, name) for name in ("asinh", "cosh", "sinh", "exp2", "sinc")},
+    "log2": lambda x: torch.log2(1 + x.exp()),
+    "log10": lambda x: torch.log10(1 + x.exp()),
+    "log_sigmoid_forward": lambda x: ATEN.log_sigmoid_forward(x)[0],
+    "native_dropout": lambda x: ATEN.native_dropout(x, 0.5, False)[0],
+    # sums, products, extremes
+    "nansum": lambda x: x.nansum(1),
+    "trace": each(lambda x: x[:, :C].trace()),
+    "norm": lambda x: ATEN.norm(x, 3, [1]),
+    "std_mean": lambda x: torch.cat(torch.std_mean(x, 2), 1),
+    "var_mean": lambda x: torch.cat(torch.var_mean(x, 2), 1),
+    "prod": lambda x: x.prod(1),
+    "cumprod": lambda x: x.cumprod(1),
+    "aminmax": lambda x: torch.cat(torch.aminmax(x, dim=1), 1),
+    "cummax": lambda x: x.cummax(1).values,
+    "cummin": lambda x: x.cummin(1).values,
+    "fmax": lambda x: torch.fmax(x, CONSTANT),
+    "fmin": lambda x: torch.fmin(x, x.flip(1)),
+    "nanmedian": lambda x: x.nanmedian(1).values,
+    "kthvalue": lambda x: x.kthvalue(2, 1).values,
+    "_adaptive_avg_pool2d": of_image("_adaptive_avg_pool2d", 2, (2, 4)),
+    "_adaptive_avg_pool3d": of_image("_adaptive_avg_pool3d", 3, (1, 2, 4)),
+    # of two
+    "dist": each(lambda x: torch.dist(x, CONSTANT, 3)),
+    "_cdist_forward": lambda x: ATEN._cdist_forward(x, CONSTANT.expand(N, C, 6), 2.0, None),
+    "_pdist_forward": each(F.pdist),
+    "hypot": lambda x: torch.hypot(x, CONSTANT),
+    "ldexp": lambda x: torch.ldexp(x, LINES.repeat(3)),
+    "lerp": lambda x: torch.lerp(x, x.flip(1), CONSTANT),
+    "linalg_cross": lambda x: torch.linalg.cross(x[:, :3], x[:, 1:], dim=1),
+    "_linalg_solve_ex": lambda x: ATEN._linalg_solve_ex(SQUARE[:C, :C].expand(N, C, C), x)[0],
+    # normalisation, softmax, attention
+    "native_batch_norm": lambda x: ATEN.native_batch_norm(x, *AFFINE, *STATISTICS, False, 0.1, 1e-5)[0],
+    "_native_batch_norm_legit": lambda x: ATEN._native_batch_norm_legit(
+        x, *AFFINE, *STATISTICS, False, 0.1, 1e-5
+    )[0],
+    "_native_batch_norm_legit_no_training": lambda x: ATEN._native_batch_norm_legit_no_training(
+        x, *AFFINE, *STATISTICS, 0.1, 1e-5
+    )[0],
+    "native_layer_norm": lambda x: ATEN.native_layer_norm(x, [6], CONSTANT[0], CONSTANT[1], 1e-5)[0],
+    "native_group_norm": lambda x: ATEN.native_group_norm(x, *AFFINE, N, C, 6, 2, 1e-5)[0],
+    "_fused_rms_norm": lambda x: ATEN._fused_rms_norm(x, [6], CONSTANT[0], 1e-3)[0],
+    "_softmax": lambda x: ATEN._softmax(x, 1, False),
+    "_log_softmax": lambda x: ATEN._log_softmax(x, 1, False),
+    "_safe_softmax": lambda x: ATEN._safe_softmax(x, 1),
+    "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x.flip(1), 2 * x),
+    "_scaled_dot_product_attention_math": of_heads("_scaled_dot_product_attention_math"),
+    "_scaled_dot_product_flash_attention_for_cpu": of_heads("_scaled_dot_product_flash_attention_for_cpu"),
+    "_native_multi_head_attention": attention_kernel,
+    # resampling and padding
+    **{
+        name: of_image(name, n, [i + 1 for i in IMAGES[n]], *options)
+        for name, n, *options in (
+            *((f"_upsample_nearest_exact{n}d", n) for n in (1, 2, 3)),
+            ("upsample_nearest3d", 3),
+            ("upsample_linear1d", 1, False),
+            ("upsample_trilinear3d", 3, False),
+            ("_upsample_bilinear2d_aa", 2, False),
+            ("_upsample_bicubic2d_aa", 2, False),
+        )
+    },
+    "grid_sampler_2d": lambda x: ATEN.grid_sampler_2d(
+        x.view(N, 2, 3, 4), GRID.expand(N, -1, -1, -1), 0, 0, False
+    ),
+    "grid_sampler_3d": lambda x: ATEN.grid_sampler_3d(
+        x.view(N, 1, *IMAGES[3]), GRID[:, :, :4].reshape(1, 2, 2, 2, 3).expand(N, -1, -1, -1, -1), 0, 0, False
+    ),
+    **{
+        f"{kind}_pad{n}d": of_image(f"{kind}_pad{n}d", n, [1] * 2 * n)
+        for kind, n in itertools.product(("reflection", "replication"), (1, 2, 3))
+    },
+    "constant_pad_nd": lambda x: ATEN.constant_pad_nd(x, [1, 1], 0.5),
+    # moved
+    "alias": lambda x: ATEN.alias(x),
+    "_reshape_alias": lambda x: ATEN._reshape_alias(x, [N, 24], [24, 1]),
+    "_unsafe_view": lambda x: ATEN._unsafe_view(x, [N, 24]),
+    "_conj_physical": lambda x: torch.view_as_real(ATEN._conj_physical(torch.complex(x, x.flip(1)))),
+    "conj_physical": lambda x: torch.view_as_real(torch.conj_physical(torch.complex(x, x.flip(1)))),
+    "diag_embed": torch.diag_embed,
+    "embedding": each(lambda x: F.embedding(LINES, x)),
+    "masked_select": each(lambda x: x.masked_select(CONSTANT > 0)),
+    "native_channel_shuffle": lambda x: ATEN.native_channel_shuffle(x.unsqueeze(-1), 2),
+    "split": lambda x: x.split(3, 1)[0],
+    "unsafe_split_with_sizes": lambda x: x.unsafe_split_with_sizes([1, 3], 1)[1],
+    "swapaxes": lambda x: x.swapaxes(1, 2),
+    "take": each(lambda x: x.take(LINES)),
+    "_unsafe_index": lambda x: ATEN._unsafe_index(x, [None, LINES]),
+    "lift_fresh_copy": lambda x: ATEN.lift_fresh_copy(x),
+    **{
+        f"{name}_copy": copied(name, *args)
+        for name, *args in (
+            ("alias",),
+            ("diagonal", 0, 1, 2),
+            ("expand", (N, C, 6)),
+            ("narrow", 1, 1, 2),
+            ("permute", (0, 2, 1)),
+            ("select", 1, 0),
+            ("slice", 1, 1, 3),
+            ("split", 3, 1),
+            ("split_with_sizes", [1, 3], 1),
+            ("squeeze",),
+            ("transpose", 1, 2),
+            ("unbind", 1),
+            ("unfold", 2, 3, 1),
+            ("unsqueeze", 1),
+            ("view", (N, -1)),
+        )
+    },
+    "t_copy": lambda x: ATEN.t_copy(ATEN.t_copy(x.flatten(1))),
+    "view_as_real_copy": lambda x: ATEN.view_as_real_copy(torch.complex(x, x.flip(1))),
+    # written
+    "_unsafe_index_put": lambda x: ATEN._unsafe_index_put(x, [None, LINES], CONSTANT[:2].expand(N, 2, 6)),
+    "diagonal_scatter": lambda x: torch.diagonal_scatter(x, CONSTANT[:, 0].expand(N, C), 0, 1, 2),
+    "select_scatter": lambda x: torch.select_scatter(CONSTANT.expand(N, C, 6), x[:, 1], 1, 0),
+    "slice_scatter": lambda x: torch.slice_scatter(x, CONSTANT[:2].expand(N, 2, 6), 1, 0, 2),
+    "scatter_reduce": lambda x: x.scatter_reduce(1, LINES[:, None].expand(N, 2, 6), x[:, 1:3], "amax"),
+    "index_reduce": lambda x: x.index_reduce(1, LINES, CONSTANT[:2].expand(N, 2, 6), "amax"),
+}
+
+# Constants between their steps, or altogether.
+STEPS: dict[str, Callable[[Tensor], Any]] = {
+    **{name: getattr(torch, name) for name in ("ceil", "floor", "round", "trunc", "sgn", "detach")},
+    "ge": lambda x: x >= 0,
+    "le": lambda x: x <= 0,
+    "lt": lambda x: x < 0,
+    "floor_divide": lambda x: x // 0.3,
+    "heaviside": lambda x: torch.heaviside(x, CONSTANT),
+    "bernoulli": lambda x: torch.bernoulli(x.sigmoid()),
+}
 
 
 class Wrapped(nn.Module):
@@ -403,8 +589,63 @@ def wrapped(function: Callable[[Tensor], Any]) -> Wrapped:
     return Wrapped(function, features).eval()
 
 
-def test_every_entry_of_the_table_has_a_case() -> None:
-    assert set(TABLE) == {*HOMOGENEOUS, *POINTWISE, *STATISTIC, *LINEAR, *ATTENTION}
+ELSEWHERE = {
+    **dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update"), "of other devices"),
+    "_batch_norm_no_update": "of other devices",
+    "_scaled_dot_product_flash_attention": "of other devices",
+    "_scaled_dot_product_efficient_attention": "of other devices",
+    "_scaled_dot_product_cudnn_attention": "of other devices",
+    "_scaled_dot_product_fused_attention_overrideable": "of other devices",
+    "flex_attention": "test_flex_attention.py",
+}
+"""Entries of which there is no case here."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_entry_of_the_table_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = set()
+
+    def noting(name: str, entry: Any) -> Any:
+        def noted(run: Any, call: Any, *args: Any) -> Any:
+            met.add(name)
+            return entry(run, call, *args)
+
+        return noted
+
+    for name, entry in list(TABLE.items()):
+        monkeypatch.setitem(TABLE, name, noting(name, entry))
+    two: list[Any] = [lambda x, f=f: f(x) for f, _ in STATISTIC.values()]
+    for function in (*HOMOGENEOUS.values(), *POINTWISE.values(), *two, *KERNELS.values(), *STEPS.values()):
+        relprop.coverage(function, torch.rand(N, C, 6, dtype=torch.float64), rules=Epsilon(0))
+    assert not ELSEWHERE.keys() & met
+    missing = sorted(set(TABLE) - met - set(ELSEWHERE))
+    assert not missing, " ".join(missing)
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("rules", [Epsilon(0.01), ZPlus()], ids=str)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_pass_relevance(name: str, rules: Any) -> None:
+    model, x = wrapped(KERNELS[name]), torch.randn(N, C, 6, dtype=torch.float64)
+    e = relprop.explain(model, x, target=1, rules=rules)
+    assert torch.equal(e.output, model(x))
+    assert e.relevance.isfinite().all()
+    assert e.relevance.any()
+    assert e.ledger.gap.max() < (1e-5 if name == "_grouped_mm" else 1e-10)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_are_constants(name: str) -> None:
+    model, x = wrapped(STEPS[name]), torch.randn(N, C, 6, dtype=torch.float64)
+    with pytest.raises(ModelError, match="does not depend on the input"):
+        relprop.explain(model, x, target=1, rules=Epsilon(0.01))
+    model = wrapped(lambda x: x + STEPS[name](x))
+    leaf = x.clone().requires_grad_()
+    output = model.last(model.first(leaf).flatten(1))
+    (gradient,) = torch.autograd.grad(output[:, 1].sum(), leaf)
+    e = relprop.explain(model, x, target=1, rules=Epsilon(0))
+    torch.testing.assert_close(e.relevance, gradient * x)
+    assert e.ledger.gap.max() < 1e-12
 
 
 @pytest.mark.parametrize("name", HOMOGENEOUS)
@@ -531,16 +772,12 @@ def test_a_border_that_is_not_zero_absorbs_its_part(rule: Any) -> None:
     ("function", "message"),
     [
         (lambda x: x ** torch.arange(5), "pow in module .*: only an exponent that is one constant number"),
-        (lambda x: 2**x, "rpow in module .*: no entry in the operation table"),
+        (lambda x: 2**x, "pow in module .*: only an exponent that is one constant number"),
         (lambda x: torch.div(x, 2, rounding_mode="floor") + x, "div in module .*: rounding is not covered"),
         (lambda x: x.abs().log(), r"log in module .*: log\(0\) is infinite; only chains such as"),
         (lambda x: x.logsumexp(1, keepdim=True), "logsumexp in module .*: no entry in the operation table"),
         (lambda x: F.threshold(x, 0.1, 20.0), "threshold in module .*: a value other than 0"),
         (lambda x: x.clamp(min=torch.zeros(5)), "clamp in module .*: bounds that are tensors"),
-        (
-            lambda x: torch.addmm(torch.ones(2, 5), x, torch.eye(5)),
-            "addmm in module .*: only a constant bias",
-        ),
         (
             lambda x: F.batch_norm(x, torch.zeros(5), torch.ones(5), training=True),
             r"batch_norm in module .*: it normalises by statistics of the batch.*call model.eval\(\)",

@@ -186,7 +186,7 @@ def test_a_run_is_free_as_soon_as_it_ends(rules: Any, checkpoint: Any) -> None:
     chosen = rules if isinstance(rules, (str, Composite)) else Composite([("*", rules)])
 
     def noting(output: Tensor) -> Tensor:
-        from relprop.active import active_runs
+        from relprop.engine.active import active_runs
 
         runs.extend(weakref.ref(run) for run in active_runs.stack)
         return output[:, 1]

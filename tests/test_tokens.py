@@ -466,7 +466,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[Tensor], str]] = {
     "no embedding": (
         lambda: lambda x: x.float().sum((1, 2))[:, None],
         [torch.zeros(2, 3, 4, dtype=torch.int64)],
-        NEVER + r"x of shape \(2, 3, 4\)\. Pixels are made numbers by x\.float\(\)\.\n  - float in module "
+        NEVER + r"x of shape \(2, 3, 4\)\. Pixels are made numbers by x\.float\(\)\.\n  - to in module "
         ".*: makes other numbers of the integers, which are followed where they are moved only$",
     ),
     "no numbers": (

@@ -8,8 +8,10 @@ import argparse
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ["COLUMNS"] = "100"  # the width of help texts, whatever the terminal
 
@@ -18,7 +20,10 @@ from typer.testing import CliRunner
 
 import relprop
 from relprop import operations
+from relprop.calls.names import documented_name
 from relprop.cli.commands import app as command_line
+from relprop.operations.pooling import sign
+from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
 from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
 from relprop.rules.sources import PRESET_SOURCES, REFERENCES
@@ -88,13 +93,36 @@ def operation_table() -> str:
     lines = [
         "# Operations\n",
         "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
-        "method, an operator, in place or not. Anything else on its way is an error that names the place;",
-        "`relprop coverage MODEL` finds all of it at once. CONTRIBUTING.md tells how to add an operation.\n",
+        "method, an operator, in place or not; in a custom autograd function; scripted, traced or exported.",
+        "They have the names of torch's documentation; `getitem` is `x[...]`. Functions that torch composes",
+        "of them, such as `nn.LSTM`, `F.normalize` or `F.cosine_similarity`, are crossed as their parts, and",
+        "`relprop coverage MODEL` lists these. Anything else on the way of relevance is an error that names",
+        "the place; `relprop coverage` finds all at once. CONTRIBUTING.md tells how to add an operation.\n",
     ]
     for family, table in operations.FAMILIES.items():
+        crossed = {name: entry for name, entry in table.items() if entry not in ENDS}
         lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
-        lines.append(", ".join(f"`{name}`" for name in table) + "\n")
+        lines.append(_listed(crossed) + "\n")
+    ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}
+    lines += ["## Ends of the way\n", f"{END}\n", _listed(ends)]
     return NOTE + "\n".join(lines).rstrip() + "\n"
+
+
+def _listed(table: Mapping[str, Any]) -> str:
+    """The operations of a table by the names that users know, each once."""
+    names: dict[str, None] = {}
+    for name in table:
+        if name in ("convolution", "_convolution"):  # of which one name depends on the arguments
+            known = [f"conv{transposed}{n}d" for transposed in ("", "_transpose") for n in (1, 2, 3)]
+        else:
+            known = [TRANSFORMS.get(name) or documented_name(name)]
+        names.update(dict.fromkeys(each for each in known if not _is_hidden(each)))
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether no user meets a name: kernels of others, and what export writes for views."""
+    return name.startswith(("_", "native_")) or (name.endswith("_copy") and name != "index_copy")
 
 
 def _text(module: ModuleType) -> str:
@@ -106,12 +134,25 @@ def _fenced(text: str) -> str:
     return f"```text\n{text}\n```\n"
 
 
+ENDS = (sign, detach, compared)
+"""Entries of operations that relevance does not cross."""
+
+END = (
+    "What these return is a constant for relevance, as the results of `argmax` or `item` are: "
+    "their gradient is zero, or the model says so. They are no error as long as another way leads to the "
+    "inputs."
+)
+
+TRANSFORMS = {"_fft_r2c": "fft.rfft", "_fft_c2r": "fft.irfft", "_fft_c2c": "fft.fft"}
+"""What users know as these kernels, in all its dimensions."""
+
 TREATMENTS = {
     "attention, as the products in it": (
         "softmax(q kᵀ)·v is two products with a softmax between them, and a rule for products chooses: "
         "the weights are constants and v takes all (`SignalTakesAll`, and without a rule; CP-LRP), or "
         "both factors of both products get half (`Uniform`; AttnLRP). Fused kernels stay fused: the "
-        "gradient by q and k times 1/4, and by v times 1/2, is the same. What the softmax does not "
+        "gradient by q and k times 1/4, and by v times 1/2, is the same. `nn.MultiheadAttention` and torch's "
+        "transformer layers are this between linear layers. What the softmax does not "
         'conserve, with what a mask of numbers takes, is in the ledger under "softmax".'
     ),
     "linear, by a rule of the composite": (

@@ -8,19 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from relprop.calls import map_tensors
+from relprop.engine.gaps import disconnected_message
+from relprop.engine.run import Run
 from relprop.errors import ModelError
-from relprop.explanation import Explanation
-from relprop.gaps import disconnected_message
-from relprop.input_errors import naming_inputs, never_looked_up
-from relprop.inputs import put_stand_ins
-from relprop.leaves import Leaf, added
+from relprop.explanation import Explanation, alone
+from relprop.forward import Forward, PlainGradient
 from relprop.ledger import Ledger
-from relprop.names import canonical_name
 from relprop.targets import Target, as_told, measure_of, scores_of
-from relprop.tokens import TokenIds
 
 
 @dataclass(frozen=True)
@@ -57,40 +52,6 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
 """Baselines by name, for `explain(..., rules=...)`."""
 
 
-class _Lookups(TorchFunctionMode):
-    """Makes what embeddings look up for integer inputs, and floating-point inputs, leaves of the graph."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaves: list[Leaf] = []
-        self.samples = 0
-        self._ids = TokenIds()
-
-    def stand_in(self, name: str, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Note an input, or a lookup, and return what the model gets in its place."""
-        root = x.detach().clone().requires_grad_()
-        self.leaves.append(Leaf(root, None, name, positions, tuple(self._ids.inputs)))
-        self.samples = self.samples or len(x)
-        return root.clone()  # which the model may overwrite
-
-    def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
-        """Note an integer input."""
-        ids = tensor.detach().clone()
-        self.samples = self.samples or len(ids)
-        self._ids.add(name, ids)
-        return ids
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name, kwargs = canonical_name(function)[0], kwargs or {}
-        result = self._ids.follow(name, function, args, kwargs)
-        ids = self._ids.looked_up(name, args, kwargs)
-        if ids is None or not isinstance(result, Tensor):
-            return result
-        return self.stand_in("", result, ids.positions.clone())
-
-
 def explain_by_gradient(
     baseline: Baseline,
     name: str,
@@ -99,55 +60,38 @@ def explain_by_gradient(
     arguments: dict[str, Any],
     goals: Sequence[Target],
 ) -> list[Explanation]:
-    """Explain by the plain gradient; the ledger has what does not sum to the score as "not conserved".
+    """Explain with a plain gradient: one forward, and a backward for each target.
 
     Raises:
-        InputError: inputs or targets that cannot be explained.
-        ModelError: the scores do not depend on the inputs.
+        InputError: nothing of the inputs can be explained.
+        ModelError: the scores do not depend on them.
     """
-    lookups = _Lookups()
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        shapes, stand_ins, others = put_stand_ins(
-            lookups.stand_in, lookups.stand_in_for_ids, model, inputs, arguments
-        )
-        with naming_inputs(model, shapes, lambda: bool(lookups.leaves)), lookups:
-            output = model(*stand_ins, **others)
-        if not lookups.leaves:
-            raise never_looked_up(shapes)
-        leaves = [leaf.root for leaf in lookups.leaves]
-        samples = lookups.samples
-        all_scores = [scores_of(goal, output, samples) for goal in goals]
-        if not all(scores.requires_grad for scores in all_scores):
-            raise ModelError(disconnected_message([]))
-        gradients = [
-            torch.autograd.grad(scores.sum(), leaves, retain_graph=True, allow_unused=True)
-            for scores in all_scores
-        ]
-        if any(all(g is None for g in found) for found in gradients):
-            raise ModelError(disconnected_message([]))
+    forward = Forward(Run(lambda site: None), PlainGradient())
     explanations = []
-    for goal, scores, found in zip(goals, all_scores, gradients, strict=True):
-        parts = added(
-            [
-                leaf.of_inputs(baseline.relevance(x, torch.zeros_like(x) if g is None else g))[0]
-                for leaf, x, g in zip(lookups.leaves, [x.detach() for x in leaves], found, strict=True)
-            ]
-        )
-        relevance = {name: parts[name] for name in shapes if name in parts}
-        ledger = Ledger(samples=samples)
-        ledger.seed = ledger.per_sample(scores)
-        ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance.values()]).sum(0)
-        ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
-        explanations.append(
-            Explanation(
-                relevance=next(iter(relevance.values())) if len(relevance) == 1 else relevance,
-                output=map_tensors(Tensor.detach, output),
-                target=as_told(goal, output),
-                score=scores.detach(),
-                preset=name,
-                rules=(),
-                ledger=ledger,
-                measure=measure_of(goal),
+    with forward.of(model, inputs, arguments):
+        leaves, samples = forward.inputs.leaves, forward.run.ledger.samples
+        for number, goal in enumerate(goals, 1):
+            scores = scores_of(goal, forward.output, samples)
+            found = forward.gradients(scores, retain=number < len(goals))
+            parts = leaves.by_gradient(baseline.relevance, found)
+            if parts is None:
+                raise ModelError(disconnected_message([]))
+            output, plain = forward.values((forward.output, scores))
+            relevance = {name: parts[name] for name in forward.shapes if name in parts}
+            ledger = Ledger(samples=samples)
+            ledger.seed = ledger.per_sample(plain)
+            ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance.values()]).sum(0)
+            ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
+            explanations.append(
+                Explanation(
+                    relevance=alone(relevance),
+                    output=output,
+                    target=as_told(goal, output),
+                    score=plain,
+                    preset=name,
+                    rules=(),
+                    ledger=ledger,
+                    measure=measure_of(goal),
+                )
             )
-        )
     return explanations

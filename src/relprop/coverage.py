@@ -1,16 +1,18 @@
 """Which rule each operation of a model gets, and what is not covered, without computing relevance."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from relprop.baselines import Baseline
+from relprop.calls.call import Call
+from relprop.engine.gaps import Gap
+from relprop.engine.interception import Observer
+from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.gaps import Gap
-from relprop.input_errors import naming_inputs
-from relprop.inputs import only_tokens, put_stand_ins, require_evaluation_mode
-from relprop.intercept import Interception, intercepting
+from relprop.forward import Forward
+from relprop.inputs import only_tokens, require_evaluation_mode
 from relprop.operations import FAMILIES, TABLE
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
@@ -111,26 +113,25 @@ def coverage(
     name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
-    crossings: list[Crossing] = []
+    run = Run(composite.choose, slots=composite.slots)
+    observer = _Crossings(run)
+    with Forward(run, TABLE, [observer]).of(model, inputs, arguments):
+        pass
+    return Coverage(tuple(observer.crossings), name)
 
-    def note(path: str, operation: str, how: str, gaps: list[Gap]) -> None:
-        crossings.extend(map(_not_covered, gaps))
-        if not gaps:
-            crossings.append(Crossing(path, operation, how or _family(operation)))
 
-    run = Interception(TABLE, composite.choose, slots=composite.slots, note=note)
-    with intercepting(run):
-        shapes, stand_ins, others = put_stand_ins(
-            run.inputs.stand_in, run.inputs.stand_in_for_ids, model, inputs, arguments
-        )
-        run.constants.note_data((stand_ins, others))
-        with naming_inputs(model, shapes, run.inputs.any):
-            model(*stand_ins, **others)
-    noted = {(c.path, c.operation) for c in crossings if not c.covered}
-    for gap in run.gaps.found:
-        if (gap.path, gap.operation) not in noted:  # found at the end of a module
-            crossings.append(_not_covered(gap))
-    return Coverage(tuple(crossings), name)
+class _Crossings(Observer):
+    """Notes how each call is crossed."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.crossings: list[Crossing] = []
+
+    def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
+        self.crossings.extend(map(_not_covered, gaps))
+        if not gaps and call.operation in TABLE:
+            how = self.run.remark or ", ".join(str(a.rule) for a in self.run.applied[applied:])
+            self.crossings.append(Crossing(self.run.modules.path, call.name, how or _family(call.operation)))
 
 
 def _shortened(number: re.Match[str]) -> str:

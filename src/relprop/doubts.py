@@ -6,20 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.active import unseen
-from relprop.callers import warn
-from relprop.calls import tensors_in
+from relprop.calls.nested import tensors_in
+from relprop.calls.user_line import warn
+from relprop.engine.parameters import ParameterRelevance
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.explanation import Explanation
-from relprop.intercept import Interception
-from relprop.parameters import ParameterRelevance
 from relprop.rules.composite import Composite
 from relprop.targets import Logit
 
 
-def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) -> None:
-    """Warn of a softmax at the end, and of explained scores that are negative."""
-    squashed = sorted({run.tag(t).gate for t in tensors_in(output)} & {"softmax", "log_softmax"})
+def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
+    """Warn of a softmax at the end of what a model returned, and of explained scores that are negative."""
+    gates = {t.tag.gate for t in tensors_in(output) if type(t) is Seen}
+    squashed = sorted(gates & {"softmax", "log_softmax"})
     if squashed:
         warn(
             f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
@@ -38,7 +39,6 @@ def warn_of_scores(run: Interception, goal: Any, output: Any, scores: Tensor) ->
         )
 
 
-@unseen
 def require_finite(model: Any, scores: Tensor) -> None:
     """Refuse to explain scores that are no numbers.
 
@@ -59,11 +59,10 @@ def require_finite(model: Any, scores: Tensor) -> None:
     raise ModelError(f"the explained score of sample {wrong[0]} is {float(scores.detach()[wrong[0]])}. {why}")
 
 
-def warn_of_books(run: Interception, explanation: Explanation) -> None:
+def warn_of_books(run: Run, explanation: Explanation) -> None:
     """Warn of books that do not close."""
     half = next(tensors_in(explanation.relevance)).dtype in (torch.float16, torch.bfloat16)
-    with torch._C.DisableTorchFunction():  # of a run around this one
-        gap = float(explanation.ledger.gap.max())
+    gap = float(explanation.ledger.gap.max())
     if not gap <= (0.2 if half else 0.05):
         accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
         why = (
@@ -77,7 +76,7 @@ def warn_of_books(run: Interception, explanation: Explanation) -> None:
         )
 
 
-def warn_of_places(composite: Composite, run: Interception) -> None:
+def warn_of_places(composite: Composite, run: Run) -> None:
     """Warn of places in the composite that do not exist."""
     paths = {a.path for a in run.applied}
     for place in composite.places_without_match(paths):
@@ -96,7 +95,7 @@ def warn_of_places(composite: Composite, run: Interception) -> None:
         )
 
 
-def warn_of_parameters(parameters: ParameterRelevance, run: Interception) -> None:
+def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:
     """Warn of weights that a glob matches and that are used, but not as they are."""
     names = parameters.changed({a.path for a in run.applied})
     if names:

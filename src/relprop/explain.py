@@ -1,4 +1,4 @@
-"""The method on one screen: intercept, run, seed, backward, result."""
+"""The method on one screen: run the model, take the score, go back, give the result."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from relprop.active import unseen
-from relprop.attach import retaining
 from relprop.baselines import Baseline, explain_by_gradient
-from relprop.calls import map_tensors
-from relprop.checkpointing import Blocks, checkpointing, chosen_blocks
+from relprop.calls.names import name_of
 from relprop.doubts import require_finite, warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
+from relprop.engine.attach import retaining
+from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
+from relprop.engine.inner_values import Condition, InnerValues, Start, outputs_of
+from relprop.engine.interception import Observer, intercepting
+from relprop.engine.parameters import ParameterRelevance
+from relprop.engine.run import Run
 from relprop.errors import InputError, RuleError
-from relprop.explanation import Explanation
-from relprop.inner import Condition, InnerValues, Start, outputs_of
-from relprop.input_errors import naming_inputs, never_looked_up
-from relprop.inputs import only_tokens, put_stand_ins, require_evaluation_mode, without_cache
-from relprop.intercept import Interception, intercepting
-from relprop.names import canonical_name
+from relprop.explanation import Explanation, alone
+from relprop.forward import Forward, GradientsOfSeen
+from relprop.inputs import only_tokens, require_evaluation_mode
 from relprop.operations import TABLE
-from relprop.parameters import ParameterRelevance
-from relprop.provenance import Applied
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
 from relprop.rules.composite import Composite
@@ -101,7 +99,7 @@ def explain(
         CoverageError: relevance meets operations that no entry of the table covers.
     """
     require_evaluation_mode(model)
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: compiled calls cannot be seen
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     goals = _goals(target, targets)
     if isinstance(composite, Baseline):
@@ -113,9 +111,14 @@ def explain(
     else:
         inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
         collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
-        run = _interception(composite, accept, per_operation, inner_values=inner, parameters=collected)
-        with checkpointing(run, chosen_blocks(model, checkpoint)):
-            explanations = _explained(run, composite, name, model, inputs, arguments, goals, progress)
+        run = _run(composite, accept, per_operation, parameters=collected)
+        forward = Forward(run, TABLE, [_AtModules(run, inner)])
+        blocks = chosen_blocks(model, checkpoint)
+        try:
+            with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
+                explanations = _explained(forward, inner, composite, name, goals, progress)
+        finally:
+            inner.release()
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
@@ -136,88 +139,68 @@ def _goals(target: TargetLike, targets: Sequence[TargetLike] | None) -> list[Tar
 
 
 def _explained(
-    run: Interception,
+    forward: Forward,
+    inner: InnerValues,
     composite: Composite,
     preset: str,
-    model: Callable[..., Any],
-    inputs: tuple[Any, ...],
-    arguments: dict[str, Any],
     goals: Sequence[Target],
     progress: Callable[[int, int], None] | None,
 ) -> list[Explanation]:
-    """One forward, and a backward for each target."""
-    inner, parameters = run.inner_values, run.parameters
-    assert inner is not None
-    assert parameters is not None
-    with intercepting(run):
-        shapes, stand_ins, stand_in_arguments = put_stand_ins(
-            run.inputs.stand_in, run.inputs.stand_in_for_ids, model, inputs, arguments
+    """A backward for each target."""
+    run = forward.run
+    inner.end_forward()
+    if run.parameters is not None:
+        run.parameters.end_forward()
+    applied = tuple(run.applied)  # kept here because checkpoints run parts of the model again
+    output = forward.values(forward.output)
+    explained, channels = (forward.output, []) if inner.start is None else inner.started()
+    explanations = []
+    for number, goal in enumerate(goals, 1):
+        last = number == len(goals)
+        run.begin()
+        inner.begin()
+        of_channel = inner.start is not None and isinstance(goal, OfClass)
+        values = outputs_of(explained, channels) if of_channel else explained
+        scores = scores_of(goal, values, run.ledger.samples)
+        plain = forward.values((values, scores))
+        with forward.interception.unseen():
+            require_finite(forward.model, plain[1])
+            warn_of_scores(goal, values, plain[1])
+        seed = torch.ones_like(plain[1]) if composite.start == "one" else None
+        with retaining(not last):
+            relevance = forward.propagate(scores, seed, retain=not last)
+        explanations.append(
+            Explanation(
+                relevance=alone({name: relevance[name] for name in forward.shapes if name in relevance}),
+                output=output,
+                target=as_told(goal, plain[0]),
+                score=plain[1],
+                preset=preset,
+                rules=applied,
+                ledger=run.ledger,
+                inner=inner.relevance(),
+                parameters={} if run.parameters is None else run.parameters.relevance,
+                measure=measure_of(goal),
+            )
         )
-        run.constants.note_data((stand_ins, stand_in_arguments))
-        with naming_inputs(model, shapes, run.inputs.any):
-            output = model(*stand_ins, **without_cache(model, len(inputs), stand_in_arguments))
-        if not run.inputs.any():
-            raise never_looked_up(shapes, cuts=run.gaps.cuts)
-        inner.end_forward()
-        parameters.end_forward()
-        forward = Forward(list(shapes), output, preset, tuple(run.applied))
-        explained, channels = (output, []) if inner.start is None else inner.started()
-        explanations = []
-        for number, goal in enumerate(goals, 1):
-            last = number == len(goals)
-            run.begin()
-            of_channel = inner.start is not None and isinstance(goal, OfClass)
-            values = outputs_of(explained, channels) if of_channel else explained
-            scores = scores_of(goal, values, run.ledger.samples)
-            require_finite(model, scores)
-            warn_of_scores(run, goal, values, scores)
-            seed = torch.ones_like(scores).detach() if composite.start == "one" else None
-            with retaining(not last):
-                relevance = run.relevance(scores, seed, retain=not last)
-            explanations.append(forward.explanation(relevance, goal, values, scores, run))
-            if progress is not None:
-                progress(number, len(goals))
+        if progress is not None:
+            progress(number, len(goals))
     return explanations
 
 
 @dataclass(frozen=True)
-class Forward:
-    """What the explanations of one forward share.
+class _AtModules(Observer):
+    """Lets inner values be kept, masked, or started from at the outputs of modules."""
 
-    Attributes:
-        names: of the inputs that may be explained, in order.
-        output: the model's.
-        preset: name of the rules.
-        applied: rules used; kept here because checkpoints run parts of the model again in the backward.
-    """
+    run: Run
+    inner: InnerValues
 
-    names: list[str]
-    output: Any
-    preset: str
-    applied: tuple[Applied, ...]
-
-    @unseen
-    def explanation(
-        self, relevance: Mapping[str, Tensor], goal: Any, values: Any, scores: Tensor, run: Interception
-    ) -> Explanation:
-        """Put together the explanation of one target."""
-        ordered = {name: relevance[name] for name in self.names if name in relevance}
-        return Explanation(
-            relevance=next(iter(ordered.values())) if len(ordered) == 1 else ordered,
-            output=map_tensors(Tensor.detach, self.output),
-            target=as_told(goal, values),
-            score=scores.detach(),
-            preset=self.preset,
-            rules=self.applied,
-            ledger=run.ledger,
-            inner={} if run.inner_values is None else run.inner_values.relevance(),
-            parameters={} if run.parameters is None else run.parameters.relevance,
-            measure=measure_of(goal),
-        )
+    def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
+        return self.inner.after_module(self.run, path, module, output) if torch.is_grad_enabled() else output
 
 
 @contextmanager
-def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Interception]:
+def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Run]:
     """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
 
     Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
@@ -231,21 +214,20 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
     name, composite = resolve(None, rules, bounds)
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
-    with intercepting(_interception(composite, accept, per_operation=False, any_leaf=True)) as run:
+    run = _run(composite, accept, per_operation=False)
+    run.slots = "none"
+    forward = Forward(run, TABLE, any_leaf=True)
+    with intercepting(forward.interception), GradientsOfSeen():
         yield run
     run.gaps.require_none()
 
 
-def _interception(
-    composite: Composite, accept: Accepted, per_operation: bool, any_leaf: bool = False, **collecting: Any
-) -> Interception:
-    return Interception(
-        TABLE,
+def _run(composite: Composite, accept: Accepted, per_operation: bool, **collecting: Any) -> Run:
+    return Run(
         composite.choose,
-        slots="none" if any_leaf else composite.slots,
+        slots=composite.slots,
         per_operation=per_operation,
-        accept=[a if isinstance(a, str) else canonical_name(a)[0] for a in _as_list(accept)],
-        any_leaf=any_leaf,
+        accept=[a if isinstance(a, str) else name_of(a) for a in _as_list(accept)],
         **collecting,
     )
 

@@ -2,100 +2,138 @@
 
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from relprop.active import unseen
-from relprop.attach import attach, unattached
+from relprop.calls.call import Call
+from relprop.calls.nested import map_tensors, values_of
+from relprop.engine.attach import attach
+from relprop.engine.known import Tag, all_nonnegative, empty_slot
+from relprop.engine.levels import aside
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs import KEEP_OUT
 from relprop.leaves import Leaf, Leaves
-from relprop.provenance import Tag, empty_slot
 from relprop.tokens import TokenIds
-
-if TYPE_CHECKING:
-    from relprop.intercept import Interception
 
 
 class ExplainedInputs:
-    """The inputs of a run.
+    """The inputs of a run: where relevance begins.
 
     Attributes:
         leaves: them as autograd sees them.
         ids: integer inputs, on their way to an embedding.
+        any_leaf: whether every leaf that requires a gradient and is no parameter is one.
     """
 
-    def __init__(self, run: "Interception") -> None:
+    def __init__(self, run: Run, *, any_leaf: bool = False) -> None:
         # Not to hold each other, so that a run, and all that it keeps, is free as soon as it ends.
-        self._run: Interception = weakref.proxy(run)
+        self._run: Run = weakref.proxy(run)
         self.leaves = Leaves()
         self.ids = TokenIds()
+        self.any_leaf = any_leaf
         self._is_over = False
 
-    @unseen
-    def stand_in(self, name: str, tensor: Tensor) -> Tensor:
+    # ---- what the model gets ----
+
+    def stand_in(self, name: str, tensor: Tensor) -> Seen:
         """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
-        with torch.no_grad():
-            value = tensor.detach().clone()
-        root = tensor.detach().requires_grad_()
-        return self._explained(root, value, len(tensor), name=name)
+        root = values_of(tensor).requires_grad_()
+        return self._explained(root, len(tensor), name=name)
 
-    @unseen
-    def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
+    def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
         """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
-        ids = tensor.detach().clone(memory_format=torch.contiguous_format)  # as its positions are
+        ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # as its positions are
         self.ids.add(name, ids)
-        return ids
+        return self._run.seen(ids, None)
 
-    def looked_up(self, name: str, args: Any, kwargs: dict[str, Any], value: Any) -> Tensor | None:
+    def other(self, value: Any) -> Any:
+        """Return what stands for an argument that is not explained: constants that belong to the samples."""
+
+        def stand_in(tensor: Tensor) -> Tensor:
+            if type(tensor) not in (Tensor, Seen):  # a parameter, or of a kind of its own
+                return tensor
+            return self._run.seen(values_of(tensor), None)
+
+        return map_tensors(stand_in, value)
+
+    # ---- where relevance begins ----
+
+    def follow(self, call: Call) -> Any:
+        """Run a call on constants, and know of its results what is known of its operands."""
+        result = self.ids.follow(call)
+        if self.ids.end_in(call, result):
+            self.ids.lose(result)
+            self._run.cut(
+                call.name, "makes other numbers of the integers, which are followed where they are moved only"
+            )
+        return result
+
+    def note_written(self, target: Seen, value: Seen) -> None:
+        """Note of integers what is written to them."""
+        self.ids.note_written(target, value)
+
+    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """What takes the place of a call's value, if it was an embedding of explained ids.
+
+        It may begin where the model wants gradients.
 
         Raises:
             InputError: there are other numbers of samples than in other inputs.
         """
-        ids = self.ids.looked_up(name, args, kwargs)
+        ids = self.ids.looked_up(call)
         if ids is None or not isinstance(value, Tensor) or not value.is_floating_point():
             return None
-        if self._is_over:  # in a part of the model that runs again; its values alone are wanted
-            again = unattached(value)
-            self._run.set_tag(again, Tag(nonnegative=bool((value >= 0).all())))
-            return again
-        root = value.detach().requires_grad_()
-        found = Leaf(root, None, positions=ids.positions.clone(), inputs=tuple(self.ids.inputs))
-        for each in found.looked_up():
-            samples = self._run.ledger.samples
-            if self.any() and each.shape[0] != samples:
-                raise InputError(
-                    f"{each.name!r} has {each.shape[0]} samples in its first dimension, and the other inputs "
-                    f"have {samples}. {KEEP_OUT}"
-                )
-            if not self.any():
-                self._run.ledger.samples = each.shape[0]
-        samples = self._run.ledger.samples if found.looked_up() else len(value)
-        return self._explained(
-            root, value.detach().clone(), samples, positions=found.positions, inputs=found.inputs
-        )
+        if not may_begin:
+            self._run.cut(call.name, "runs under torch.no_grad()")
+            return None
+        tag = Tag(nonnegative=all_nonnegative(value))
+        with torch.enable_grad():
+            root = value.detach().requires_grad_()
+            if self._is_over:  # in a part of the model that runs again; its values alone are wanted
+                return self._run.seen(_unattached(root), tag)
+            found = Leaf(root, None, positions=ids.clone(), inputs=tuple(self.ids.inputs))
+            for each in found.looked_up():
+                samples = self._run.ledger.samples
+                if self.any() and each.shape[0] != samples:
+                    raise InputError(
+                        f"{each.name!r} has {each.shape[0]} samples in its first dimension, and the other "
+                        f"inputs have {samples}. {KEEP_OUT}"
+                    )
+                if not self.any():
+                    self._run.ledger.samples = each.shape[0]
+            samples = self._run.ledger.samples if found.looked_up() else len(value)
+            step = found.step(samples)
+            return self._explained(root, samples, step, positions=found.positions, inputs=found.inputs)
 
-    def _explained(self, root: Tensor, value: Tensor, samples: int, **described: Any) -> Tensor:
-        (stand_in,) = attach([value], [root], lambda c: (c,))
-        slot = None if self._run.slots == "none" else empty_slot(value).requires_grad_()
+    def leaf(self, tensor: Tensor) -> Seen | None:
+        """What takes the place of a plain leaf, if relevance begins there."""
+        if isinstance(tensor, nn.Parameter):
+            return None
+        self._run.ledger.samples = tensor.shape[0] if tensor.dim() else 1
+        with aside():
+            return self._run.seen(tensor, Tag(nonnegative=all_nonnegative(tensor)))
+
+    def _explained(self, root: Tensor, samples: int, step: int | None = None, **described: Any) -> Seen:
+        slot = None if self._run.slots == "none" else empty_slot(root.detach()).requires_grad_()
         self.leaves.add(Leaf(root, slot, **described))
         self._run.ledger.samples = samples
-        self._run.set_tag(stand_in, Tag(nonnegative=bool((value >= 0).all()), slot=slot))
-        return stand_in
+        return self._run.seen(root, Tag(nonnegative=all_nonnegative(root.detach()), slot=slot, step=step))
 
     def any(self) -> bool:
         """Whether something is explained by now."""
         return len(self.leaves) > 0
 
+    # ---- what came to them ----
+
     def variables(self) -> tuple[Tensor, ...]:
         """What autograd computes gradients of. The forward is over then."""
         self._is_over = True
-        return self.leaves.variables
+        return (*self.leaves.variables, self._run.anchor)
 
-    @unseen
     def relevance(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> dict[str, Tensor]:
         """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
         relevance, others = self.leaves.relevance(found)
@@ -109,3 +147,8 @@ class ExplainedInputs:
         ledger.settle()
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance
+
+
+def _unattached(root: Tensor) -> Tensor:
+    """A value that requires a gradient and is no leaf."""
+    return attach([root.detach()], [root], lambda c: (c,))[0]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from relprop.calls.site import Applied
 from relprop.errors import InputError
 from relprop.ledger import Ledger
-from relprop.provenance import Applied
 
 if TYPE_CHECKING:
     from relprop.view.sheet import Plot
@@ -137,3 +137,8 @@ def _short(value: Any) -> str:
     # Classes are whole numbers, of any size.
     shown = [str(v) if isinstance(v, int) else f"{v:.4g}" for v in value.tolist()[:4]]
     return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"
+
+
+def alone(relevance: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """The relevance of a single input itself; that of several by name."""
+    return next(iter(relevance.values())) if len(relevance) == 1 else relevance

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from relprop.engine.gaps import Gap
 from relprop.errors import InputError, ModelError, RelpropError
-from relprop.gaps import Gap
 
 
 def never_looked_up(

@@ -4,10 +4,9 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.tokens import may_be_ids
@@ -17,22 +16,27 @@ KEEP_OUT = (
     "samples elsewhere can be reshaped there."
 )
 
-StandIn = Callable[[str, Tensor], Tensor]
-"""From an input's name and value to what the model gets in its place."""
+
+class StandIns(Protocol):
+    """What the model gets in the place of its arguments."""
+
+    def stand_in(self, name: str, tensor: Tensor) -> Tensor:
+        """Of a floating-point input."""
+
+    def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
+        """Of an integer input that may be looked up in an embedding."""
+
+    def other(self, value: Any) -> Any:
+        """Of an argument that is not explained."""
 
 
 def put_stand_ins(
-    stand_in: StandIn,
-    stand_in_for_ids: StandIn,
-    model: Callable[..., Any],
-    inputs: tuple[Any, ...],
-    arguments: dict[str, Any],
+    stand_ins: StandIns, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> tuple[dict[str, tuple[int, ...]], list[Any], dict[str, Any]]:
     """Put stand-ins in the place of the inputs to explain.
 
     Args:
-        stand_in: for floating-point inputs.
-        stand_in_for_ids: for integer inputs that may be looked up in an embedding.
+        stand_ins: makes them.
         model: the user's.
         inputs: its positional arguments.
         arguments: its keyword arguments.
@@ -43,39 +47,44 @@ def put_stand_ins(
     Raises:
         InputError: there is none to explain, or one that cannot be; or an argument is misspelt.
     """
-    with torch._C.DisableTorchFunction():  # these looks at the inputs are not the model's
-        forward = model.forward if isinstance(model, nn.Module) else model
-        try:
-            parameters = dict(inspect.signature(forward).parameters)
-        except (TypeError, ValueError):
-            parameters = {}
-        named = list(parameters)
-        _require_arguments_of(parameters, arguments)
-        given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
-        given += arguments.items()
-        floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
-        ids = {name: value for name, value in given if may_be_ids(name, value)}
-        ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
-        for name, value in ids.items():
-            _require_samples(name, value)
-        if not floats and not ids:
-            kinds = [f"{name}: {_kind(value)}" for name, value in given]
-            raise InputError(
-                "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
-                f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
-            )
-        samples = {name: value.shape[0] for name, value in floats.items()}
-        if len(set(samples.values())) > 1:
-            raise InputError(
-                f"the inputs have different numbers of samples in their first dimension: {samples}. "
-                + KEEP_OUT
-            )
-        _require_fitting_masks(dict(given))
-        shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
-    standing = {name: stand_in(name, value) for name, value in floats.items()}
-    standing |= {name: stand_in_for_ids(name, value) for name, value in ids.items()}
-    replaced = [(name, standing.get(name, value)) for name, value in given]
+    forward = model.forward if isinstance(model, nn.Module) else model
+    parameters = _parameters_of(forward)
+    named = list(parameters)
+    _require_arguments_of(parameters, arguments)
+    given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
+    given += arguments.items()
+    floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
+    ids = {name: value for name, value in given if may_be_ids(name, value)}
+    ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
+    for name, value in ids.items():
+        _require_samples(name, value)
+    if not floats and not ids:
+        kinds = [f"{name}: {_kind(value)}" for name, value in given]
+        raise InputError(
+            "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
+            f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
+        )
+    samples = {name: value.shape[0] for name, value in floats.items()}
+    if len(set(samples.values())) > 1:
+        raise InputError(
+            f"the inputs have different numbers of samples in their first dimension: {samples}. " + KEEP_OUT
+        )
+    _require_fitting_masks(dict(given))
+    shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
+    standing = {name: stand_ins.stand_in(name, value) for name, value in floats.items()}
+    standing |= {name: stand_ins.stand_in_for_ids(name, value) for name, value in ids.items()}
+    replaced = [
+        (name, standing[name] if name in standing else stand_ins.other(value)) for name, value in given
+    ]
     return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+
+
+def _parameters_of(forward: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """A function's parameters by name; none where it does not tell, as one that was traced."""
+    try:
+        return dict(inspect.signature(forward).parameters)
+    except (TypeError, ValueError):
+        return {}
 
 
 def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +94,8 @@ def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dic
     """
     if not isinstance(model, nn.Module) or "use_cache" in arguments:
         return arguments
-    names = list(inspect.signature(model.forward).parameters)
-    return arguments | {"use_cache": False} if "use_cache" in names[positional:] else arguments
+    names = _parameters_of(model.forward)
+    return arguments | {"use_cache": False} if "use_cache" in list(names)[positional:] else arguments
 
 
 def _require_fitting_masks(given: dict[str, Any]) -> None:
@@ -220,8 +229,15 @@ def require_evaluation_mode(model: Any) -> None:
         )
     if not isinstance(model, nn.Module):
         return
-    training = ["the model itself"] if model.training else []
-    training += [path for path, m in model.named_modules() if path and m.training and _depends_on_mode(m)]
+    if not any(m.training for m in model.modules() if hasattr(m, "training")):
+        return
+    training = ["the model itself"] if _trains(model) else []
+    graph = isinstance(model, fx.GraphModule)
+    training += [
+        path
+        for path, m in model.named_modules()
+        if path and _trains(m) and _depends_on_mode(m, in_graph=graph)
+    ]
     if training:
         more = f" and {len(training) - 1} more" if len(training) > 1 else ""
         raise ModelError(
@@ -230,9 +246,14 @@ def require_evaluation_mode(model: Any) -> None:
         )
 
 
-def _depends_on_mode(module: nn.Module) -> bool:
-    """Whether a module may do another thing in training; of torch's own, few do."""
-    own = not type(module).__module__.startswith("torch.nn.modules")
+def _trains(module: nn.Module) -> bool:
+    """Whether a module is in training mode; one that was frozen has none, an exported one cannot leave it."""
+    return getattr(module, "training", False) and not isinstance(module, fx.GraphModule)
+
+
+def _depends_on_mode(module: nn.Module, *, in_graph: bool) -> bool:
+    """Whether a module may do another thing in training; of torch's own, and of an exported one's, few do."""
+    own = not in_graph and not type(module).__module__.startswith("torch.nn.modules")
     return own or isinstance(
         module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
     )

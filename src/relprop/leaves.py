@@ -1,13 +1,12 @@
 """The explained inputs as autograd sees them: where coefficients and relevance on zeros arrive."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from relprop.crossing.samples import step_of
 from relprop.tokens import IdInput
 
 
@@ -57,6 +56,15 @@ class Leaf:
         }
         return of_inputs, None if bool(counts.all()) else rows.masked_fill(counts, 0)
 
+    def step(self, samples: int) -> int | None:
+        """How many elements of the root lie between one sample and the next; None where samples are first."""
+        inputs, positions = self.looked_up(), self.positions
+        if len(inputs) != 1 or positions is None or samples == 1 or bool((positions < 0).any()):
+            return None
+        (each,) = inputs
+        step = step_of((positions - each.first) // (_size(each) // samples), samples)
+        return None if step is None else step * self.root.shape[-1]
+
     def looked_up(self) -> list[IdInput]:
         """The integer inputs of which something is here."""
         positions = self.positions
@@ -69,23 +77,14 @@ class Leaf:
 
 
 class Leaves:
-    """Roots of the explained inputs, each with a slot or without, and an anchor.
-
-    Constants that relevance meets hang on the anchor, because autograd only visits what leads to a variable.
-    """
+    """Roots of the explained inputs, each with a slot or without."""
 
     def __init__(self) -> None:
         self._leaves: list[Leaf] = []
-        self._reaching: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        with torch.inference_mode(mode=False):
-            self.anchor = torch.zeros((), requires_grad=True)
 
     def add(self, leaf: Leaf) -> None:
         """Note an explained input."""
         self._leaves.append(leaf)
-
-    def __contains__(self, tensor: Tensor) -> bool:
-        return any(tensor is t for leaf in self._leaves for t in (leaf.root, leaf.slot))
 
     def __len__(self) -> int:
         return len(self._leaves)
@@ -93,28 +92,27 @@ class Leaves:
     @property
     def variables(self) -> tuple[Tensor, ...]:
         """What autograd computes gradients of."""
-        pairs = [t for leaf in self._leaves for t in (leaf.root, leaf.slot) if t is not None]
-        return (*pairs, self.anchor)
-
-    def reached_by(self, tensor: Tensor) -> bool:
-        """Whether one of the inputs is behind a tensor that no entry returned."""
-        if tensor not in self._reaching:
-            ours = {id(variable) for variable in self.variables}
-            pending, seen, found = [tensor.grad_fn], set(), False
-            while pending and not found:
-                node: Any = pending.pop()
-                if node is not None and node not in seen:
-                    seen.add(node)
-                    found = id(getattr(node, "variable", None)) in ours
-                    pending += [following for following, _ in node.next_functions]
-            self._reaching[tensor] = found
-        return bool(self._reaching[tensor])
+        return tuple(t for leaf in self._leaves for t in (leaf.root, leaf.slot) if t is not None)
 
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Relevance of each input by name, from the gradients found; and of rows of none of them."""
         parts = [leaf.relevance(found) for leaf in self._leaves]
         others = [elsewhere for _, elsewhere in parts if elsewhere is not None]
         return added([of_inputs for of_inputs, _ in parts]), others
+
+    def by_gradient(
+        self, relevance: Callable[[Tensor, Tensor], Tensor], found: Mapping[Tensor, Tensor | None]
+    ) -> dict[str, Tensor] | None:
+        """Relevance of each input by name, a function of input and gradient; None without any gradient."""
+        if all(found[leaf.root] is None for leaf in self._leaves):
+            return None
+        parts = []
+        for leaf in self._leaves:
+            x, gradient = leaf.root.detach(), found[leaf.root]
+            parts.append(
+                leaf.of_inputs(relevance(x, torch.zeros_like(x) if gradient is None else gradient))[0]
+            )
+        return added(parts)
 
 
 def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -46,15 +46,25 @@ class Ledger:
     absorbed: dict[str, Tensor] = field(default_factory=dict)
     operations: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
 
-    def add(self, sink: str, amount: Tensor, path: str, operation: str) -> None:
-        """Note that a sink absorbed `amount`, with samples first, in an operation of the module at `path`."""
-        amount = self.per_sample(amount)
+    def add(self, sink: str, amount: Tensor, path: str, operation: str, step: int | None = None) -> None:
+        """Note that a sink absorbed `amount` in an operation of the module at `path`.
+
+        Samples are first or, with a step, one such number of elements apart.
+        """
+        amount = self.per_sample(amount, step)
         _accumulate(self.absorbed, sink, amount)
         if self.per_operation:
             _accumulate(self.operations.setdefault((path, operation), {}), sink, amount)
 
-    def per_sample(self, amount: Tensor) -> Tensor:
-        """Sum over all but the samples, which are the first dimension, possibly merged with others."""
+    def per_sample(self, amount: Tensor, step: int | None = None) -> Tensor:
+        """Sum over all but the samples.
+
+        They are the first dimension, possibly merged with others, or one step of elements apart.
+        """
+        if step is not None and amount.numel() % (self.samples * step) == 0:
+            amount = amount.reshape(-1, self.samples, step).transpose(0, 1)
+        while self.samples > 1 and amount.dim() > 1 and amount.shape[0] == 1:
+            amount = amount[0]  # as (1, samples · channels, ...), which an instance norm is computed with
         if amount.dim() == 0 or amount.shape[0] % self.samples:
             self.mixed = True
             return (amount.detach().sum(dtype=_wide(amount)).double() / self.samples).expand(self.samples)

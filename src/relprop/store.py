@@ -19,11 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
 from relprop.explanation import Explanation
 from relprop.files import write_whole
 from relprop.ledger import Ledger
-from relprop.provenance import Applied
 from relprop.structured_targets import At
 from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from relprop.calls.nested import values_of
 from relprop.errors import InputError
 from relprop.targets import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
 
@@ -92,7 +93,7 @@ class At(_OfPart):
         target, part = as_target(self.target), self.part(output)
         if not isinstance(target, OfClass):
             return self
-        classes = tuple(target.classes(part.detach()).tolist())
+        classes = tuple(target.classes(values_of(part)).tolist())
         return At(self.position, classes if isinstance(target, Logit) else replace(target, index=classes))
 
     def part(self, output: Any) -> Tensor:
@@ -144,15 +145,13 @@ class Region:
                 f"target Region({self.index}) is out of range: the output has {output.shape[1]} classes, 0 "
                 f"to {output.shape[1] - 1}."
             )
-        with torch._C.DisableTorchFunction():  # where it counts is no part of what is propagated
-            counts = self._mask(output.detach())
+        counts = self._mask(values_of(output))  # where it counts is no part of what is propagated
         return (output[:, self.index] * counts).flatten(1).sum(1)
 
     def __repr__(self) -> str:
         if self.mask is None:
             return f"Region({self.index})"
-        with torch._C.DisableTorchFunction():
-            pixels = int(torch.count_nonzero(self.mask))
+        pixels = int(torch.count_nonzero(self.mask))
         return f"Region({self.index}, mask of {pixels} pixel{'s' * (pixels != 1)})"
 
     def _mask(self, scores: Tensor) -> Tensor:

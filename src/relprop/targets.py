@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from relprop.calls.nested import values_of
 from relprop.errors import InputError
 
 TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
@@ -45,7 +46,7 @@ class OfClass(ABC):
 
     def told(self, output: Any) -> Any:
         """What an explanation says of it: the class of each sample."""
-        return self.classes(logits_of(output).detach())
+        return self.classes(values_of(logits_of(output)))
 
     @abstractmethod
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
@@ -53,10 +54,9 @@ class OfClass(ABC):
 
     def __call__(self, output: Any) -> Tensor:
         output = logits_of(output)
-        with torch._C.DisableTorchFunction():  # what is chosen is no part of what is propagated
-            scores = _scores(output)
-            chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
-            weights = self.weights(scores, chosen)
+        scores = _scores(output)  # what is chosen is no part of what is propagated
+        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
+        weights = self.weights(scores, chosen)
         return _weighted(output, weights)
 
 
@@ -102,7 +102,7 @@ class Difference(OfClass):
     against: int | tuple[int, ...] | None = None
 
     def told(self, output: Any) -> "Difference":
-        return Difference(tuple(self.classes(logits_of(output).detach()).tolist()), self.against)
+        return Difference(tuple(self.classes(values_of(logits_of(output))).tolist()), self.against)
 
     measure: ClassVar[str] = "score difference"
 
@@ -156,7 +156,7 @@ class Weighted:
                 f"{tuple(output.shape)}; give weights of the output's shape, or of one sample's, "
                 f"{tuple(output.shape[1:])}."
             )
-        return _weighted(output, self.weights.to(output.detach()).expand(output.shape))
+        return _weighted(output, self.weights.to(values_of(output)).expand(output.shape))
 
     def __repr__(self) -> str:
         return f"Weighted(weights of shape {tuple(self.weights.shape)})"
@@ -274,14 +274,15 @@ def _scores(output: Any) -> Tensor:
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
             f"instance target={example}."
         )
-    scores: Tensor = output.detach()
-    return scores
+    return values_of(output)
 
 
 def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
     samples, classes = output.shape
     if index is None:
         return output.argmax(1)
+    if type(index) is int and 0 <= index < classes:
+        return torch.full((samples,), index, device=output.device)
     indices = torch.as_tensor(index, device=output.device)
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise InputError(f"target {index!r} is no class index; give an integer, or one for each sample.")
@@ -305,5 +306,7 @@ def _require_rivals(target: OfClass, scores: Tensor) -> None:
 
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:
     # A class that does not count may be masked with -inf.
-    counting = (output.masked_fill(weights == 0, 0) * weights).reshape(output.shape[0], -1)
-    return counting.sum(1)
+    counting = output.masked_fill(weights == 0, 0)
+    if bool(((weights != 0) & (weights != 1)).any()):
+        counting = counting * weights
+    return counting.reshape(output.shape[0], -1).sum(1)

@@ -7,7 +7,7 @@ that it belongs to. Positions and types of tokens, and masks, are not explained:
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from relprop.calls import map_leaves, tensors_in
+from relprop.calls.call import Call
+from relprop.calls.nested import map_leaves, tensors_in
+from relprop.engine.seen import Seen, inner_of
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that say where, of which kind or which, and not what."""
@@ -25,116 +27,63 @@ _FOLLOWED = frozenset(
     (
         *(
             "view",
+            "_unsafe_view",
+            "_reshape_alias",
             "reshape",
             "flatten",
             "unflatten",
-            "ravel",
             "squeeze",
             "unsqueeze",
+        ),
+        *(
             "expand",
-            "broadcast_to",
-        ),
-        *(
-            "permute",
-            "swapaxes",
-            "movedim",
-            "t",
-            "T",
-            "mT",
-            "flip",
-            "roll",
-            "view_as",
-            "reshape_as",
             "expand_as",
+            "broadcast_to",
+            "permute",
+            "transpose",
+            "t",
+            "numpy_T",
+            "movedim",
+            "swapaxes",
         ),
-        *(
-            "split",
-            "tensor_split",
-            "chunk",
-            "unbind",
-            "narrow",
-            "select",
-            "getitem",
-            "index_select",
-            "gather",
-        ),
-        *("repeat", "repeat_interleave", "tile", "clone", "contiguous", "detach", "cat", "stack", "pad"),
-        *("to", "long", "int", "type", "cpu", "cuda", "clamp", "masked_fill", "where"),
-        *("setitem", "copy", "fill", "zero"),
+        *("flip", "roll", "view_as", "reshape_as", "split", "split_with_sizes", "tensor_split", "chunk"),
+        *("unbind", "narrow", "select", "slice", "index", "index_select", "gather", "repeat", "alias"),
+        *("repeat_interleave", "tile", "clone", "contiguous", "detach", "cat", "stack", "pad"),
+        *("constant_pad_nd", "to", "_to_copy", "clamp", "clamp_min", "clamp_max", "masked_fill", "where"),
+        *("copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
     )
 )
 """Operations after which an id is an id still."""
 
-_VALUES: Mapping[str, tuple[int | str, ...]] = MappingProxyType(
+_VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
-        "cat": (0, "tensors"),
-        "stack": (0, "tensors"),
-        "where": (0, 1, 2, "input", "other"),  # as a function and as a method
-        "masked_fill": (0, 2, "value"),
-        "pad": (0, 3, "value"),
-        "setitem": (0, 2),
-        "copy": (0, 1, "src"),
-        "fill": (0, 1, "value"),
+        "where": (1, 2),
+        "masked_fill": (0, 2),
+        "constant_pad_nd": (0, 2),
+        "pad": (0, 3),
+        "copy": (0, 1),
+        "fill": (0, 1),
+        "index_put": (0, 2),
+        "slice_scatter": (0, 1),
+        "select_scatter": (0, 1),
     }
 )
-"""Which arguments are values, by position and name, where it is not the first alone; others say where."""
+"""Which arguments are values, where it is not the first alone; others say where."""
 
-_CONVERTING = frozenset(("to", "long", "int", "type", "cpu", "cuda", "clamp"))
+_CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 """Operations that leave every element where it is."""
 
 _LOOKING = frozenset(
     (
-        *(
-            "eq",
-            "ne",
-            "__eq__",
-            "__ne__",
-            "lt",
-            "gt",
-            "le",
-            "ge",
-            "equal",
-            "any",
-            "all",
-            "max",
-            "min",
-            "unique",
-        ),
-        *(
-            "embedding",
-            "isin",
-            "item",
-            "tolist",
-            "sum",
-            "argmax",
-            "is_inference",
-            "untyped_storage",
-            "data_ptr",
-        ),
-        *("new_zeros", "new_ones", "new_full", "new_empty", "is_nonzero", "__bool__", "__int__", "nonzero"),
+        *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
+        *("unique", "_unique2", "unique_dim", "embedding", "item", "_local_scalar_dense", "sum", "argmax"),
+        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "is_nonzero", "nonzero"),
+        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "sym_size", "is_same_size"),
     )
 )
 """Operations that look at ids, and leave them what they are."""
 
 _INTEGERS = (torch.int64, torch.int32)
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Which elements of integer inputs a tensor consists of.
-
-    Attributes:
-        positions: int64 of the tensor's shape: which element each is, counted through all inputs; -1 for what
-            is none, as the token that begins a decoder's input. It shares memory as the tensor does.
-        versions: of the tensor's memory and that of the positions, which change together.
-    """
-
-    positions: Tensor
-    versions: tuple[int, int]
-
-    def hold(self, tensor: Tensor) -> bool:
-        """Whether nothing was written to the tensor that was not followed."""
-        return tensor._version - self.versions[0] == self.positions._version - self.versions[1]
 
 
 @dataclass(frozen=True)
@@ -159,12 +108,16 @@ def may_be_ids(name: str, value: Any) -> bool:
 class TokenIds:
     """The integer inputs of a run, and what became of them.
 
+    Of each tensor that consists of ids it is known which elements of the inputs they are: int64 of the
+    tensor's shape, counted through all inputs; -1 for what is none, as what begins a decoder's input.
+
     Attributes:
         inputs: them, in order.
     """
 
     def __init__(self) -> None:
-        self._ids: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._positions: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._values: list[Tensor] = []
         self._count = 0
         self.inputs: list[IdInput] = []
@@ -173,103 +126,96 @@ class TokenIds:
         """Note an input."""
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
         positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
-        self._note(tensor, positions.reshape(tensor.shape))
+        self._positions[tensor] = positions.reshape(tensor.shape)
         self._values.append(tensor.flatten().clone())
         self._count += tensor.numel()
 
-    def find(self, tensor: Any) -> Ids | None:
-        """What is known of a tensor, if it consists of ids."""
-        if not self.inputs or not isinstance(tensor, Tensor):
+    def find(self, tensor: Any) -> Tensor | None:
+        """The positions of a tensor's elements, if it consists of ids."""
+        if type(tensor) is not Seen:
             return None
-        ids: Ids | None = self._ids.get(tensor)  # type: ignore[no-untyped-call]
-        return ids if ids is not None and ids.hold(tensor) else None
+        memory, inner = tensor.memory, tensor.recorded
+        if memory is not None and memory.positions is not None:
+            return memory.positions.as_strided(tensor.size(), tensor.stride(), tensor.offset)
+        positions: Tensor | None = self._positions.get(inner)  # type: ignore[no-untyped-call]
+        return positions
 
-    def looked_up(self, name: str, args: Any, kwargs: dict[str, Any]) -> Ids | None:
-        """The ids that a call looks up in the rows of a table, if it does nothing else."""
+    def looked_up(self, call: Call) -> Tensor | None:
+        """The positions of ids that a call looks up in the rows of a table, if it does nothing else."""
         if not self.inputs:
             return None
-        if name == "embedding":
-            indices = [t for t in tensors_in((args, kwargs)) if self.find(t) is not None]
-            index: Any = indices[0] if len(indices) == 1 else None
-        elif name == "getitem" and _is_table(args[0]):
-            index = args[1]
-        elif name == "index_select" and _is_table(args[0]) and len(args) == 3 and args[1] == 0:
-            index = args[2]
-        else:
-            return None
-        ids = self.find(index)
-        return None if ids is None else self._checked(index, ids)
+        index: Any = None
+        if call.operation == "embedding":
+            index = call.args[1]
+        elif call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
+            index = call.args[1][0]
+        elif call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
+            index = call.args[2]
+        positions = self.find(index)
+        return None if positions is None else self._checked(inner_of(index), positions)
 
-    def _checked(self, index: Tensor, ids: Ids) -> Ids:
-        """The ids, without those whose values are not the inputs' any more, as after writing out of sight."""
+    def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
+        """The positions, without those whose values are not the inputs' any more."""
         values = torch.cat([values.to(index) for values in self._values])
-        same = (ids.positions >= 0) & (values[ids.positions.clamp(min=0)] == index)
-        return Ids(torch.where(same, ids.positions, -1), ids.versions)
+        same = (positions >= 0) & (values[positions.clamp(min=0)] == index)
+        return torch.where(same, positions, -1)
 
-    def end_in(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether a call is about to make of ids what is none any more, and could have been meant to be."""
-        if not self.inputs or name in _FOLLOWED or name in _LOOKING or name.endswith("_like"):
+    def end_in(self, call: Call, result: Any) -> bool:
+        """Whether a call made of ids what is none any more, and could have been meant to be."""
+        if not self.inputs or call.operation in _LOOKING:
             return False
-        return any(self.find(t) is not None for t in tensors_in((args, kwargs)))
+        if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
+            return False
+        return any(self.find(t) is not None for t in tensors_in(call.args))
 
-    def follow(self, name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run a call, and know of its results what is known of its operands."""
-        if not self.inputs or name not in _FOLLOWED:
-            return function(*args, **kwargs)
-        values = _VALUES.get(name, (0, "input"))
-        known = [
-            ids
-            for place, value in [*enumerate(args), *kwargs.items()]
-            if place in values
-            for t in tensors_in(value)
-            if (ids := self.find(t)) is not None
-        ]
-        if not known:
-            return function(*args, **kwargs)
-        written = args[0] if name in ("setitem", "copy", "fill", "zero") else None
-        if written is not None:
-            self._begin_to_follow(written)
-            if name == "zero":
-                self._ids[written].positions.fill_(-1)
-                return function(*args, **kwargs)
-        if name in _CONVERTING:
-            result = function(*args, **kwargs)
-            if result is not args[0] and result.dtype in _INTEGERS:
-                self._note(result, known[0].positions.to(result.device, copy=True))
+    def follow(self, call: Call) -> Any:
+        """Run a call on constants, and know of its results what is known of its operands."""
+        result = call.on([inner_of(a) for a in call.args])
+        if not self.inputs or call.operation not in _FOLLOWED:
             return result
-        positions = self._moved(function, values, args, kwargs)
-        result = function(*args, **kwargs)
-        if written is None and positions is not None:
-            for tensor, of_tensor in zip(tensors_in(result), tensors_in(positions), strict=False):
-                if tensor.dtype in _INTEGERS and tensor.shape == of_tensor.shape:
-                    self._note(tensor, of_tensor)
+        values = _VALUES.get(call.operation, (0,))
+        given = [call.args[i] for i in values if i < len(call.args)]
+        known = [p for t in tensors_in(given) if (p := self.find(t)) is not None]
+        if not known:
+            return result
+        positions = known[0] if call.operation in _CONVERTING else self._moved(call, values)
+        for tensor, of_tensor in zip(tensors_in(result), tensors_in(positions), strict=False):
+            if tensor.dtype in _INTEGERS and tensor.shape == of_tensor.shape:
+                self._positions[tensor] = of_tensor
         return result
 
-    def _note(self, tensor: Tensor, positions: Tensor) -> None:
-        self._ids[tensor] = Ids(positions, (tensor._version, positions._version))
+    def lose(self, result: Any) -> None:
+        """Note that numbers were made of ids that are none, and that ids are none where they are written."""
+        for tensor in tensors_in(result):
+            self._lost[tensor] = True
 
-    def _begin_to_follow(self, target: Tensor) -> None:
-        """Give a tensor of other integers, which ids are about to be written to, positions: of no element."""
-        if self.find(target) is not None or target.dtype not in _INTEGERS:
+    def note_written(self, target: Any, value: Any) -> None:
+        """Note of a part of other integers, which is about to be overwritten, what is known of the value."""
+        if not self.inputs or target.dtype not in _INTEGERS:
             return
-        base = target if target._base is None else target._base
-        if self.find(base) is None:
-            none = torch.empty_strided(base.size(), base.stride(), dtype=torch.int64, device=base.device)
-            self._note(base, none.fill_(-1))
-        if base is not target:
-            whole = self.find(base)
-            assert whole is not None
-            offset = target.storage_offset() - base.storage_offset()
-            self._note(target, whole.positions.as_strided(target.size(), target.stride(), offset))
+        memory, written = target.memory, self.find(value)
+        if memory is None:
+            return
+        if inner_of(value) in self._lost:
+            memory.positions = None
+            self._positions.pop(memory.base, None)  # type: ignore[no-untyped-call]
+            return
+        if memory.positions is None:
+            base = memory.base
+            known: Tensor | None = self._positions.get(base)  # type: ignore[no-untyped-call]
+            if known is None and written is None:
+                return
+            memory.positions = torch.empty_strided(
+                base.size(), base.stride(), dtype=torch.int64, device=base.device
+            ).copy_(torch.full_like(base, -1, dtype=torch.int64) if known is None else known)
+        part = memory.positions.as_strided(target.size(), target.stride(), target.offset)
+        part.copy_(torch.full_like(part, -1) if written is None else written)
 
-    def _moved(
-        self, function: Callable[..., Any], values: tuple[int | str, ...], args: Any, kwargs: dict[str, Any]
-    ) -> Any:
+    def _moved(self, call: Call, values: tuple[int, ...]) -> Any:
         """What the call makes of positions; None where they cannot go the same way."""
-        places = [self._in_place_of(v) if i in values else v for i, v in enumerate(args)]
-        named = {key: self._in_place_of(v) if key in values else v for key, v in kwargs.items()}
+        places = [self._in_place_of(v) if i in values else inner_of(v) for i, v in enumerate(call.args)]
         try:
-            return function(*places, **named)
+            return call.on(places)
         except (RuntimeError, TypeError, IndexError):
             return None
 
@@ -278,12 +224,12 @@ class TokenIds:
 
     def _position(self, value: Any) -> Any:
         """Positions in the place of ids, and -1 in that of other integers, which stand for no element."""
-        if isinstance(value, Tensor) and value.dtype == torch.bool:
-            return value
         if isinstance(value, Tensor):
-            ids = self.find(value)
-            return torch.full_like(value, -1, dtype=torch.int64) if ids is None else ids.positions
-        return -1
+            positions, value = self.find(value), inner_of(value)
+            if positions is None and value.dtype == torch.bool:
+                return value
+            return torch.full_like(value, -1, dtype=torch.int64) if positions is None else positions
+        return value if value is None else -1
 
 
 def _is_table(value: Any) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor
 import relprop
 from relprop.cli.model_options import ModelName, Rules, Size, named_model
 from relprop.coverage import Coverage
+from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
-from relprop.gaps import what_helps
 from relprop.models import RANDOM, Model, errors_of
 from relprop.models.language import PREFIX, load_language_model
 from relprop.models.text_tokens import tokens_of

@@ -20,10 +20,12 @@ class LinearMap(ABC):
     Attributes:
         folds: whether what is done to each of its outputs can be folded into the weight.
         alike: whether all samples, or rows, have the same weights.
+        by_rows: whether each row, the last dimension, is mapped by itself.
     """
 
     folds: ClassVar[bool] = True
     alike: ClassVar[bool] = True
+    by_rows: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -92,6 +94,8 @@ class Dense(LinearMap):
 
     Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight.
     """
+
+    by_rows: ClassVar[bool] = True
 
     transposed: bool = False
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from relprop.callers import warn
+from relprop.calls.user_line import warn
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
 def summed(amount: Tensor) -> Tensor:
     """Sums over all but the first dimension: a ledger needs no more, and the memory is free again."""
     wide = torch.float32 if amount.dtype in (torch.float16, torch.bfloat16) else amount.dtype
-    return amount.flatten(1).sum(1, dtype=wide)
+    return amount.flatten(1).sum(1, dtype=wide) if amount.dim() > 1 else amount.to(wide)
 
 
 def tolerance(dtype: torch.dtype) -> float:

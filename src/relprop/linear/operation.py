@@ -136,11 +136,12 @@ class Incoming:
 
     c: Tensor | None
     direct: Tensor | None
-    z: Tensor
+    z: Tensor | None
 
     @property
     def relevance(self) -> Tensor:
         """R."""
+        assert self.z is not None
         R = torch.zeros_like(self.z) if self.c is None else self.c * self.z
         return R if self.direct is None else R + self.direct
 

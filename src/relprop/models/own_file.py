@@ -78,11 +78,6 @@ def _made(path: Path, name: str, model: str) -> nn.Module:
         made = _tried(factory, path, model)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{model} returned {type(made).__name__} and not a torch.nn.Module.")
-    if isinstance(made, torch.jit.ScriptModule):
-        raise ModelError(
-            f"{model} returned a {type(made).__name__}, a compiled program whose operations cannot be seen. "
-            "Return the module that it was scripted or traced from."
-        )
     return made
 
 

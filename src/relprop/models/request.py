@@ -74,7 +74,9 @@ def finished(
         weights: where they come from, if not from the user.
         digits: whether its pictures are single digits.
     """
-    module.eval().requires_grad_(False)
+    module.eval()
+    for parameter in module.parameters():  # scripted modules have no requires_grad_
+        parameter.requires_grad_(False)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     if bounds is not None:
         remember_bounds(module, bounds)

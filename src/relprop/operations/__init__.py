@@ -1,18 +1,19 @@
 """The operation table: how relevance crosses each operation, one line an operation, one file a family.
 
-An operation is in the table with a rule, or as exact under the plain gradient; anything else that touches
+An operation is in the table with a rule, or as exact under the plain gradient. Operations go by their name in
+aten. Composite ones that are not here are written out as their parts by torch. Anything else that touches
 relevance is an error that lists it.
 """
 
 from collections.abc import Mapping
 
-from relprop.intercept import Entry
+from relprop.calls.names import aten_names
+from relprop.engine.interception import Entry
 from relprop.operations import (
     arithmetic,
     attention,
     contractions,
     linear,
-    multi_head,
     normalisation,
     pointwise,
     pooling,
@@ -28,7 +29,7 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
     "pointwise": pointwise.TABLE,
     "sums, products with constants": arithmetic.TABLE,
     "products of activations, by a rule of their own": products.TABLE,
-    "attention, as the products in it": {**attention.TABLE, **multi_head.TABLE},
+    "attention, as the products in it": attention.TABLE,
     "normalisation": normalisation.TABLE,
     "softmax": softmax.TABLE,
     "pooling": pooling.TABLE,
@@ -38,15 +39,15 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
 }
 
 TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
-"""Entries by canonical name (`relprop.names.canonical_name`)."""
+"""Entries by the name of the operation in aten."""
 
 
 def register(name: str, entry: Entry) -> None:
     """Add an operation to the table, or replace its entry, for the whole process.
 
     Args:
-        name: canonical name, as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and
-            Tensor.cumsum_.
-        entry: how relevance crosses the operation, for instance `relprop.operations.exact.Exact()`.
+        name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_.
+        entry: how relevance crosses the operation, for instance `relprop.crossing.exact.Exact()`.
     """
-    TABLE[name] = entry
+    for each in aten_names(name):
+        TABLE[each] = entry

@@ -4,231 +4,212 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from relprop.attach import attach_with_slot, attach_with_slots
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
-from relprop.linear.numerics import divide, times
+from relprop.calls.call import Call
+from relprop.crossing.chains import attach_to_root, chained
+from relprop.crossing.exact import Exact
+from relprop.crossing.folding import affine, fold
+from relprop.crossing.ruled import Affine, linear_origin
+from relprop.engine.interception import Entry
+from relprop.engine.known import ACTIVATION, Origin, Tag, all_nonnegative, merge_tags
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
-from relprop.operations.chains import attach_to_root, chained, value_before
-from relprop.operations.exact import Exact
-from relprop.operations.folding import affine, fold
 from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
-from relprop.operations.ruled import Affine, LinearOrigin
-from relprop.provenance import Applied, Origin, merge_tags
 from relprop.rules.other import SumRule
 
 SUM = "sum"
 """Kind of sums of two branches, for composites."""
 
 
-def add(run: Interception, call: Call) -> Any:
+def add(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
     """Sum a + alpha·b. A relevant term keeps its own relevance; a constant absorbs its part, or is a bias."""
-    a, b, alpha = _terms(call)
-    if run.relevant(a) and run.relevant(b):
-        return _sum(run, call, a, b, keeps_sign=alpha >= 0)
-    if run.relevant(a):
-        return _with_constant(run, call, a, 1.0, b, alpha)
-    return _with_constant(run, call, b, alpha, a, 1.0)
+    return _sum(run, call, a, b, (1.0, alpha))
 
 
-def sub(run: Interception, call: Call) -> Any:
+def sub(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
     """Difference a - alpha·b."""
-    a, b, alpha = _terms(call)
-    if run.relevant(a) and run.relevant(b):
-        return _sum(run, call, a, b)
-    if run.relevant(a):
-        return _with_constant(run, call, a, 1.0, b, -alpha)
-    return _with_constant(run, call, b, -alpha, a, 1.0)
+    return _sum(run, call, a, b, (1.0, -alpha))
 
 
-def rsub(run: Interception, call: Call) -> Any:
+def rsub(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
     """Difference b - alpha·a, as written in `1 - x`."""
-    a, b, alpha = _terms(call)
-    if run.relevant(a) and run.relevant(b):
-        return _sum(run, call, a, b)
-    if run.relevant(a):
-        return _with_constant(run, call, a, -alpha, b, 1.0)
-    return _with_constant(run, call, b, 1.0, a, -alpha)
+    return _sum(run, call, a, b, (-alpha, 1.0))
 
 
-def mul(run: Interception, call: Call) -> Any:
+def mul(run: Run, call: Call, a: Any, b: Any) -> Any:
     """Product with a constant, or of activations."""
-    a, b = _factors(call)
-    if run.relevant(a) and run.relevant(b):
+    if is_relevant(a) and is_relevant(b):
         return product(run, call, a, b)
-    return _scaled(run, call, *((a, b) if run.relevant(a) else (b, a)))
+    return _scaled(run, call, *((a, b) if is_relevant(a) else (b, a)))
 
 
-def div(run: Interception, call: Call) -> Any:
+def div(run: Run, call: Call, a: Any, b: Any, rounding: str | None = None) -> Any:
     """Quotient by a constant, or by an activation, which counts as one."""
-    a, b = _factors(call)
-    if call.kwargs.get("rounding_mode") is not None:
+    if rounding is not None:
         run.gap("div", "rounding is not covered")
         return Exact(slot="pass")(run, call)
-    if run.relevant(b):
-        return quotient(run, call, a, b) if run.relevant(a) else reciprocal(run, call)
+    if is_relevant(b):
+        return quotient(run, call, a, b) if is_relevant(a) else reciprocal(run, call, b)
     return _scaled(run, call, a, b, invert=True)
 
 
-def neg(run: Interception, call: Call) -> Any:
+def neg(run: Run, call: Call, x: Seen) -> Any:
     """-x."""
-    return _scaled(run, call, call.target, -1.0)
+    return _scaled(run, call, x, -1.0)
 
 
-def _sum(run: Interception, call: Call, a: Tensor, b: Tensor, keeps_sign: bool = False) -> Any:
+def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
+    """Sum of two terms, each with its factor."""
+    if not is_relevant(a):
+        return _with_constant(run, call, b, factors[1], a, factors[0])
+    if not is_relevant(b):
+        return _with_constant(run, call, a, factors[0], b, factors[1])
     chain = None
-    if run.tag(a).pointwise is not None or run.tag(b).pointwise is not None:
-        chain = chained(run, call, [a, b], begin=True)
+    if a.tag.pointwise is not None or b.tag.pointwise is not None:
+        chain = chained(run, call, [a, b])
     # Branches have one shape; a mean that is subtracted, and so broadcast, is none.
     if chain is None and a.shape == b.shape:
-        rule = run.choose(run.site(call, SUM, max(run.tag(a).depth, run.tag(b).depth)))
+        rule = run.choose(run.site(call, SUM, max(a.tag.depth, b.tag.depth)))
         if rule is not None:
-            return _shared_sum(run, call, rule)
-    result = Exact(keeps_sign=keeps_sign)(run, call)
-    if chain is not None:
-        run.set_tag(result, replace(run.tag(result), pointwise=chain))
+            return _shared_sum(run, call, rule, (a, b), factors)
+    result: Seen = Exact(keeps_sign=min(factors) >= 0)(run, call)
+    result.tag.pointwise = chain
     return result
 
 
-def _shared_sum(run: Interception, call: Call, rule: SumRule) -> Tensor:
+def _shared_sum(
+    run: Run, call: Call, rule: SumRule, terms: tuple[Seen, Seen], factors: tuple[Any, Any]
+) -> Seen:
     """The sum of two branches by a rule of the composite."""
-    a, b, alpha = _terms(call)
-    terms = (a, b)
-    factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[call.name]
-    run.applied.append(Applied(run.modules.path, call.name, rule))
+    run.apply(call, rule)
     path, name, slots = run.modules.path, call.name, [run.slot(t) for t in terms]
-    value = call.value()
-    kept, kept_z = [run.keep(t) for t in terms], run.keep(value)
+    value = run.value(call)
+    kept = [run.keep(t.recorded) for t in terms]
+    has_slot = [slot is not None for slot in slots]
 
-    def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        R, x = Incoming(c, direct, kept_z.value).relevance, [k.value for k in kept]
+    def back(incoming: Incoming) -> list[Outgoing]:
+        R, x = incoming.relevance, [k.value for k in kept]
         summed = [(t * factor).expand(R.shape) for t, factor in zip(x, factors, strict=True)]
         amounts = [(R * part).sum_to_size(t.shape) for part, t in zip(rule.parts(*summed), x, strict=True)]
-        to_terms: list[Tensor | None] = []
-        to_slots: list[Tensor | None] = []
-        for t, amount, slot in zip(x, amounts, slots, strict=True):
-            if slot is None:
-                run.ledger.add("zero input", amount * (t == 0), path, name)
-            to_terms.append(divide(amount, t) if slot is None else None)
-            to_slots += [] if slot is None else [amount]
-        return (*to_terms, *to_slots)
+        return [
+            (None, amount) if has else (run.as_coefficient(amount, t, path, name), None)
+            for t, amount, has in zip(x, amounts, has_slot, strict=True)
+        ]
 
-    output, slot = attach_with_slots(value, terms, slots, backward)
-    tags = [run.tag(t) for t in terms]
+    tags = [t.tag for t in terms]
     nonnegative = all(tag.nonnegative for tag in tags) and min(factors) >= 0
-    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
-    return output
+    known = replace(merge_tags(tags, nonnegative=nonnegative), step=tags[0].step)
+    return run.cross(value, terms, back, known, kept=run.keep(value))
 
 
-def _scaled(run: Interception, call: Call, x: Tensor, factor: Any, *, invert: bool = False) -> Any:
+def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False) -> Any:
     """x·factor or, inverted, x/factor. Behind a linear operation, a factor for each output is part of it."""
     if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
         return Exact(slot="none")(run, call)
-    origin, gate = run.tag(x).origin, run.tag(x).gate
-    keeps_sign = isinstance(factor, (int, float)) and factor >= 0
-    scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device).detach()
-    chain = chained(run, call, [x]) if _broadcasts_to(scale, x) else None
-    linear = origin if isinstance(origin, LinearOrigin) and origin.intact else None
     # With one sample, what is made of its values has the shape of one number an output.
-    data = run.constants.is_data(factor)
+    data = type(factor) is Seen
+    linear, constant = linear_origin(x), _constant(factor, x)
+    chain = chained(run, call, [x]) if _broadcasts_to(constant, x) else None
     # A single number is folded only if something else comes after it: by itself it would take a linear
     # operation's output apart where it is used with and without, as in relu(z) - 0.1·relu(-z).
-    number = float(scale) if scale.dim() == 0 and not data else None
-    if linear is not None and number is None and not data:
-        output = fold(run, call, linear, scale=1 / scale if invert else scale)
-        if output is not None:
-            # A factor for each output is part of the linear operation, and of no pointwise function.
-            run.set_tag(output, replace(run.tag(output), pointwise=None if scale.dim() else chain))
-            return output
+    number = None if data else _number(constant)
     later: Origin | None = None
-    if linear is not None and number:
-        later = replace(linear, factor=linear.factor / number if invert else linear.factor * number)
-    elif linear is None and not data:
-        later = affine(run, _root(run, call, x), scale=1 / scale if invert else scale)
-    result = Exact(keeps_sign=keeps_sign, slot="pass")(run, call)
-    run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=later))
+    if not data:
+        scale = 1 / constant if invert and number != 0 else constant
+        if linear is not None and number is None:
+            output = fold(run, linear, lambda: run.value(call), scale=scale)
+            if output is not None:
+                # A factor for each output is part of the linear operation, and of no pointwise function.
+                output.tag.pointwise = None if constant.dim() else chain
+                return output
+        elif linear is not None and number:
+            times = linear.factor / number if invert else linear.factor * number
+            later = replace(linear, factor=times, kept_z=None)
+        elif linear is None and not (invert and number == 0):
+            later = affine(x, ("scale", scale))
+    result: Seen = Exact(keeps_sign=isinstance(factor, (int, float)) and factor >= 0, slot="pass")(run, call)
+    tag = result.tag
+    tag.pointwise, tag.gate, tag.origin = chain, x.tag.gate, later
+    if data and factor.compared is x.recorded:
+        tag.gate = ACTIVATION  # x·(x > 0)
     return result
 
 
-def _broadcasts_to(constant: Tensor, x: Tensor) -> bool:
+def _constant(value: Any, x: Tensor) -> Any:
+    """A constant as a number, or as a tensor of x's type."""
+    if isinstance(value, Tensor):
+        constant = value_of(value)
+        if constant.dtype != x.dtype or constant.device != x.device:
+            return constant.detach().to(x.device, x.dtype)
+        return constant.detach() if constant.requires_grad else constant
+    return float(value)
+
+
+def _number(constant: Any) -> float | None:
+    """A constant that is a single number without dimensions."""
+    if isinstance(constant, float):
+        return constant
+    return float(constant) if constant.dim() == 0 else None
+
+
+def _broadcasts_to(constant: Any, x: Tensor) -> bool:
     """Whether the result has the shape of x. torch.broadcast_shapes takes longer than the product may."""
+    if isinstance(constant, float):
+        return True
     pairs = zip(reversed(constant.shape), reversed(x.shape), strict=False)
     return constant.dim() <= x.dim() and all(one in (1, other) for one, other in pairs)
 
 
-def _root(run: Interception, call: Call, x: Tensor) -> Tensor:
-    """What an affine function of x is attached to: x, or what it was before it is overwritten.
-
-    That takes a copy, which is worth it for the normalisation of an input only.
-    """
-    tag = run.tag(x)
-    begins = tag.depth == 0 and not isinstance(tag.origin, Affine)
-    return value_before(run, x) if begins and call.inplace and x is call.target else x
-
-
 def _with_constant(
-    run: Interception, call: Call, x: Tensor, factor: float, constant: Any, constant_factor: float
+    run: Run, call: Call, x: Seen, factor: float, constant: Any, constant_factor: float
 ) -> Any:
     """Value factor·x + constant_factor·constant."""
-    data, sink = run.constants.is_data(constant), run.sink_of(call.own(constant))
-    constant = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach() * constant_factor
-    tag = run.tag(x)
-    origin = tag.origin if isinstance(tag.origin, LinearOrigin) and tag.origin.intact else None
+    data, sink, constant = type(constant) is Seen, run.sink_of(constant), _constant(constant, x)
+    constant = constant if constant_factor == 1 else constant * constant_factor
+    tag, linear = x.tag, linear_origin(x)
     # What has a dimension is a bias of outputs rather than part of a pointwise function.
-    single = constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and origin is None)
-    chain = chained(run, call, [x], begin=True) if single else None
-    if factor == 1 and origin is not None and not data:
-        output = fold(run, call, origin, shift=constant)
+    single = isinstance(constant, float) or (
+        constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and linear is None)
+    )
+    chain = chained(run, call, [x]) if single else None
+    if factor == 1 and linear is not None and not data:
+        shift = x.recorded.detach().new_tensor(constant) if isinstance(constant, float) else constant
+        output = fold(run, linear, lambda: run.value(call), shift=shift)
         if output is not None:
-            run.set_tag(output, replace(run.tag(output), pointwise=chain))
+            output.tag.pointwise = chain
             return output
     if chain is not None and tag.pointwise is not None:
         return attach_to_root(run, call, chain)
-    later = None
-    if origin is None and not data:
-        later = affine(run, _root(run, call, x), scale=constant.new_tensor(factor), shift=constant)
-    output = _shifted(run, call, x, factor, constant, sink)
-    run.set_tag(output, replace(run.tag(output), pointwise=chain, origin=later))
-    return output
+    later: Affine | None = None
+    if linear is None and not data:
+        scale: Any = () if factor == 1 else (("scale", float(factor)),)
+        later = affine(x, *scale, ("shift", constant))
+    return _shifted(run, call, x, factor, constant, sink, pointwise=chain, origin=later)
 
 
-def _shifted(run: Interception, call: Call, x: Tensor, factor: float, constant: Tensor, sink: str) -> Tensor:
+def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: str, **known: Any) -> Seen:
     """factor·x + constant: the constant absorbs its part, in a sink of the ledger."""
-    tag = run.tag(x)
-    path, name, shape, slot = run.modules.path, call.name, x.shape, run.slot(x)
-    value, kept = call.value(), run.keep_constant(constant)
+    tag, shape = x.tag, x.shape
+    path, name, number = run.modules.path, call.name, isinstance(constant, float)
+    kept = None if number else run.keep_constant(constant)
+    value = run.value(call)
+    step = tag.step if value.shape == shape else None
 
-    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
-        to_x = None
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct, to_x = incoming.c, incoming.direct, None
         if c is not None:
-            run.ledger.add(sink, times(c, kept.value), path, name)
+            run.ledger.add(sink, times(c, constant if kept is None else kept.value), path, name, step)
             to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
         # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
-        on_x = None if direct is None else direct.sum_to_size(shape)
-        return to_x, on_x
+        return [(to_x, None if direct is None else direct.sum_to_size(shape))]
 
-    nonnegative = tag.nonnegative and factor >= 0 and bool((constant >= 0).all())
-    output, out_slot = attach_with_slot(value, x, slot, backward)
-    run.set_tag(output, merge_tags([tag], nonnegative=nonnegative, slot=out_slot))
-    return output
-
-
-def _terms(call: Call) -> tuple[Any, Any, float]:
-    def arguments(input: Any, other: Any, alpha: float = 1.0) -> Any:
-        return input, other, alpha
-
-    rest = {key: value for key, value in call.kwargs.items() if key != "out"}
-    terms: tuple[Any, Any, float] = arguments(*call.args, **rest)
-    return terms
-
-
-def _factors(call: Call) -> tuple[Any, Any]:
-    values = [*call.args, *(call.kwargs[key] for key in ("input", "other") if key in call.kwargs)]
-    return values[0], values[1]
+    above = constant >= 0 if number else all_nonnegative(constant)
+    nonnegative = tag.nonnegative and factor >= 0 and above
+    return run.cross(value, [x], back, Tag(tag.depth, nonnegative, gate=tag.gate, step=step, **known))
 
 
 TABLE: Mapping[str, Entry] = {
@@ -237,6 +218,5 @@ TABLE: Mapping[str, Entry] = {
     "rsub": rsub,
     "mul": mul,
     "div": div,
-    "rdiv": reciprocal,
     "neg": neg,
 }

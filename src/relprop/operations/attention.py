@@ -1,4 +1,4 @@
-"""Attention: softmax(q kᵀ)·v as one operation, left fused, and what torch writes in one call around it.
+"""Attention: softmax(q kᵀ)·v as one operation, left fused.
 
 The products are bilinear, and the softmax has its Taylor expansion, so that the plain gradient of the fused
 kernel carries relevance through all of it: AttnLRP halves the relevance at both products, which is the
@@ -6,91 +6,178 @@ gradient by q and k times 1/4 and by v times 1/2 (Achtibat et al. 2024, prop. 3.
 are constants (CP-LRP, Ali et al. 2022) it is the gradient by v. No matrix of tokens by tokens is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.attach import attach
-from relprop.calls import Call, tensors_in
-from relprop.intercept import Entry, Interception
+from relprop.calls.call import Call
+from relprop.calls.nested import map_leaves, tensors_in
+from relprop.crossing.parts import of_value
+from relprop.engine.attach import attach
+from relprop.engine.interception import Entry
+from relprop.engine.known import Tag, all_nonnegative
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen, inner_of, is_relevant, value_of
 from relprop.operations.products import PRODUCT
-from relprop.provenance import Applied, Tag
 from relprop.rules.other import SignalTakesAll, Uniform
 
 
-def scaled_dot_product_attention(run: Interception, call: Call) -> Any:
+def scaled_dot_product_attention(
+    run: Run,
+    call: Call,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    dropout: float,
+    causal: bool,
+    *,
+    scale: float | None = None,
+    grouped: bool = False,
+) -> Any:
     """F.scaled_dot_product_attention: every mask, causal, scaled, grouped queries, whichever kernel runs."""
-
-    def arguments(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Any:
-        options = {"attn_mask": attn_mask, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
-        return query, key, value, dropout_p, options
-
-    query, key, value, dropout, options = arguments(*call.args, **call.kwargs)
     if dropout > 0:
         run.gap(call.name, f"dropout_p={dropout:g} drops weights at random; pass 0 in evaluation")
-    if run.relevant(options["attn_mask"]):
-        return _written_out(run, query, key, value, **options)
-    return fused(
-        run, call, query, key, value, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options)
+    if is_relevant(mask):
+        return _written_out(run, query, key, value, mask, causal, scale, grouped)
+    hidden = inner_of(mask)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(
+            q, k, v, hidden, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+
+    return fused(run, call, query, key, value, kernel)
+
+
+def whole(run: Run, call: Call, *_args: Any) -> Any:
+    """Attention as models call it."""
+    query, key, value, mask, dropout, causal = call.args[:6]
+    return scaled_dot_product_attention(
+        run,
+        call,
+        query,
+        key,
+        value,
+        mask,
+        dropout,
+        causal,
+        scale=call.argument("scale"),
+        grouped=call.argument("enable_gqa", False),
     )
 
 
-def flex_attention(run: Interception, call: Call) -> Any:
+def kernel(run: Run, call: Call, query: Any, key: Any, value: Any, *_args: Any) -> Any:
+    """One of torch's kernels, as decomposed programs call them: what they return first is the output."""
+    mask = call.argument("attn_mask", call.argument("attn_bias"))
+    output = scaled_dot_product_attention(
+        run,
+        call,
+        query,
+        key,
+        value,
+        mask,
+        call.argument("dropout_p", 0.0),
+        call.argument("is_causal", False),
+        scale=call.argument("scale"),
+        grouped=query.dim() == 4 and query.shape[1] != key.shape[1],
+    )
+    value, *rest = run.value(call)
+    output = of_value(run, value, output)
+    return (output, *(run.seen(t, None) if isinstance(t, Tensor) else t for t in rest))
+
+
+def multi_head(
+    run: Run,
+    call: Call,
+    query: Any,
+    key: Any,
+    value: Any,
+    size: int,
+    heads: int,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    mask: Any,
+    need_weights: bool,
+    average: bool,
+    kind: int | None,
+) -> Any:
+    """The kernel of nn.MultiheadAttention, which takes samples first, as what its module computes else."""
+    if kind not in (None, 0, 1):
+        run.gap(call.name, "a mask that was made of two is not covered")
+    turned = [run.perform(torch.transpose, t, 0, 1) for t in (query, key, value)]
+    output, weights = run.perform(
+        F.multi_head_attention_forward,
+        *turned,
+        size,
+        heads,
+        weight,
+        bias,
+        None,
+        None,
+        False,
+        0.0,
+        out_weight,
+        out_bias,
+        training=False,
+        key_padding_mask=mask if kind == 1 else None,
+        need_weights=need_weights,
+        attn_mask=mask if kind != 1 else None,
+        average_attn_weights=average,
+    )
+    return of_value(run, run.value(call)[0], run.perform(torch.transpose, output, 0, 1)), weights
+
+
+def flex_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *rest: Any) -> Any:
     """torch.nn.attention.flex_attention, as it calls its kernel. What changes the scores has its gradient."""
-
-    def arguments(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
-        return query, key, value, rest
-
-    query, key, value, rest = arguments(*call.args, **call.kwargs)
     captured = [cell.cell_contents for f in rest for cell in getattr(f, "__closure__", None) or ()]
-    if any(run.relevant(t) for t in tensors_in([*rest, *captured])):
-        run.gap(call.name, "a score_mod or mask_mod that depends on the input is not covered")
-    return fused(run, call, query, key, value, lambda q, k, v: call.function(q, k, v, *rest))
+    if any(is_relevant(t) for t in tensors_in([*rest, *captured])):
+        run.refuse(call.name, "a score_mod or mask_mod that depends on the input is not covered")
+    rest = tuple(map_leaves(inner_of, r) for r in rest)
+    others: list[Any] = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        output: Tensor
+        output, *beside = call.signature.operation(q, k, v, *rest)
+        others.extend(beside)
+        return output
+
+    output = fused(run, call, query, key, value, kernel)
+    return (output, *(run.seen(t, None) if isinstance(t, Tensor) else t for t in others))
 
 
-def fused(run: Interception, call: Call, query: Tensor, key: Tensor, value: Tensor, kernel: Any) -> Any:
+def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callable[..., Tensor]) -> Seen:
     """Attention by a kernel from (query, key, value) to the output.
 
     A factor that is no tensor of the way of relevance gets nothing, and the others share what comes.
     """
     operands = (query, key, value)
-    relevant = [run.relevant(t) for t in operands]
-    tags = [run.tag(t) for t, is_relevant in zip(operands, relevant, strict=True) if is_relevant]
-    depth = max(tag.depth for tag in tags)
+    relevant = [is_relevant(t) for t in operands]
+    depth = max(t.tag.depth for t, here in zip(operands, relevant, strict=True) if here)
     rule = run.choose(run.site(call, PRODUCT, depth))
     if not relevant[2]:
         rule = Uniform()  # the weights are all that depends on the input
     elif rule is None or not any(relevant[:2]):
         rule = SignalTakesAll()
-    run.applied.append(Applied(run.modules.path, call.name, rule))
+    run.apply(call, rule)
     if isinstance(rule, Uniform):
         output = kernel(*_sharing(run, call, operands, relevant))
     else:
-        output = kernel(query.detach(), key.detach(), value)
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    nonnegative = run.tag(value).nonnegative if relevant[2] else bool((value >= 0).all())
-    run.set_tag(result, Tag(depth, nonnegative))
-    return output
+        output = kernel(value_of(query), value_of(key), inner_of(value))
+    nonnegative = value.tag.nonnegative if relevant[2] else all_nonnegative(value_of(value))
+    return run.seen(output, Tag(depth, nonnegative))
 
 
-def _sharing(
-    run: Interception, call: Call, operands: tuple[Tensor, ...], relevant: list[bool]
-) -> tuple[Tensor, ...]:
+def _sharing(run: Run, call: Call, operands: tuple[Any, ...], relevant: list[bool]) -> tuple[Tensor, ...]:
     """What stands for query, key and value, so that the plain gradient shares as the decomposed rules do."""
     path, name = run.modules.path, call.name
-    kept = [run.keep(t) for t in operands]
+    values = [value_of(t).detach() for t in operands]
+    kept = [run.keep(t) for t in values]
     of_weights = 1 / (1 + relevant[2])
     part = of_weights / sum(relevant[:2])
 
@@ -102,46 +189,55 @@ def _sharing(
         ]
         # The output is linear in v: v·c sums to its relevance, of which the weights have their part.
         lost = 0 if books[2] is None else of_weights * books[2]
-        for amount, is_relevant in zip(books[:2], relevant, strict=False):
-            if amount is not None and is_relevant:
+        for amount, here in zip(books[:2], relevant, strict=False):
+            if amount is not None and here:
                 lost = lost - part * amount
         if isinstance(lost, Tensor):
             run.ledger.add("softmax", lost, path, name)
         parts = (part, part, 1 - of_weights)
         return tuple(
             None if c is None else c * p
-            for c, p, is_relevant in zip((on_query, on_key, on_value), parts, relevant, strict=True)
-            if is_relevant
+            for c, p, here in zip((on_query, on_key, on_value), parts, relevant, strict=True)
+            if here
         )
 
-    roots = [t for t, is_relevant in zip(operands, relevant, strict=True) if is_relevant]
-    return attach([t.detach() for t in operands], roots, backward)
+    roots = [t.recorded for t, here in zip(operands, relevant, strict=True) if here]
+    return attach(values, roots, backward)
 
 
 def _written_out(
-    run: Interception,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor,
-    is_causal: bool,
+    run: Run,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    causal: bool,
     scale: float | None,
-    enable_gqa: bool,
+    grouped: bool,
 ) -> Any:
     """Attention with a mask that depends on the input: a term of the scores, which gets its share."""
-    if enable_gqa:
+    if grouped:
         times = query.shape[-3] // key.shape[-3]
         key, value = (run.perform(torch.repeat_interleave, t, times, -3) for t in (key, value))
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = run.perform(torch.matmul, query, run.perform(torch.transpose, key, -2, -1))
-    scores = run.perform(torch.add, run.perform(torch.mul, scores, scale), attn_mask)
-    if is_causal:
+    scores = run.perform(torch.add, run.perform(torch.mul, scores, scale), mask)
+    if causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = run.perform(torch.masked_fill, scores, future, -torch.inf)
     return run.perform(torch.matmul, run.perform(torch.softmax, scores, -1), value)
 
 
 TABLE: Mapping[str, Entry] = {
-    "scaled_dot_product_attention": scaled_dot_product_attention,
+    "scaled_dot_product_attention": whole,
     "flex_attention": flex_attention,
+    "_native_multi_head_attention": multi_head,
+    **dict.fromkeys(
+        (
+            *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
+            *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+            *("_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable"),
+        ),
+        kernel,
+    ),
 }

@@ -1,34 +1,38 @@
 """Products of matrices and einsum: with a constant a linear operation, else a product of activations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import ascii_letters
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
+from relprop.calls.call import Call
+from relprop.crossing.exact import Exact
+from relprop.crossing.parts import with_own_value
+from relprop.crossing.ruled import plain, start
+from relprop.engine.interception import Entry
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen, is_relevant
 from relprop.linear.maps import Dense
 from relprop.linear.products import Contraction
-from relprop.operations.exact import Exact
+from relprop.operations.linear import as_held
 from relprop.operations.products import contracted
-from relprop.operations.ruled import plain, start
 
 
-def matmul(run: Interception, call: Call) -> Any:
+def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
     """Product of matrices, or of batches of them."""
-
-    def arguments(input: Tensor, other: Tensor | None = None, mat2: Tensor | None = None) -> Any:
-        return input, other if mat2 is None else mat2
-
-    a, b = arguments(*call.args, **call.kwargs)
-    if call.name.startswith("r"):  # as Python's operators have it
-        a, b = b, a
-    if _both(run, a, b):
-        return contracted(run, call, [a, b], torch.matmul)
-    if run.relevant(a) and b.dim() == 2:
-        return start(run, call, "dense", a, b, None, Dense(transposed=True))
+    if _both(a, b):
+        return contracted(run, call, [a, b])
+    if (
+        is_relevant(a)
+        and b.dim() > 2
+        and all(n == 1 or step == 0 for n, step in zip(b.shape[:-2], b.stride()[:-2], strict=True))
+    ):
+        b = b[(0,) * (b.dim() - 2)]  # one matrix for all
+    if is_relevant(a) and b.dim() == 2:
+        weight, map_ = as_held(b)
+        return start(run, call, "dense", a, weight, None, map_)
     batch = max(a.dim(), b.dim(), 2) - 2
     outer, inner = ascii_letters[:batch], "XYZ"
     letters_a = inner[1] if a.dim() == 1 else outer[batch + 2 - a.dim() :] + inner[:2]
@@ -37,51 +41,62 @@ def matmul(run: Interception, call: Call) -> Any:
     return _contract(run, call, [a, b], [letters_a, letters_b], letters_z)
 
 
-def _both(run: Interception, a: Tensor, b: Tensor) -> bool:
+def _both(*operands: Any) -> bool:
     """Whether a product is one of activations: both operands depend on the samples.
 
     Values of the samples that count as constants, as attention weights may, are no weights of a layer.
     """
-    return all(run.relevant(t) or run.constants.is_data(t) for t in (a, b))
+    return all(type(t) is Seen for t in operands)
 
 
-def baddbmm(run: Interception, call: Call) -> Any:
+def baddbmm(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
     """Sum beta·input + alpha·batch1 @ batch2, as its parts; attention scores are often written so."""
-
-    def arguments(input: Tensor, batch1: Tensor, batch2: Tensor, beta: float = 1, alpha: float = 1) -> Any:
-        return input, batch1, batch2, beta, alpha
-
-    x, one, other, beta, alpha = arguments(*call.args, **call.kwargs)
-    scores = run.perform(torch.mul, run.perform(torch.matmul, one, other), alpha)
-    if beta == 0:  # then whatever lies in the input, NaN included, does not count
-        return scores
-    return run.perform(torch.add, scores, x, alpha=beta)
+    scores = run.perform(torch.bmm, one, other)
+    scores = scores if alpha == 1 else run.perform(torch.mul, scores, alpha)
+    if beta != 0:  # else whatever lies in the input, NaN included, does not count
+        scores = run.perform(torch.add, scores, x, alpha=beta)
+    return with_own_value(run, call, scores)
 
 
-def einsum(run: Interception, call: Call) -> Any:
+def addbmm(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
+    """Sum beta·input + alpha·Σ batch1 @ batch2, as its parts."""
+    product = run.perform(torch.mul, run.perform(torch.sum, run.perform(torch.bmm, one, other), 0), alpha)
+    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
+
+
+def addr(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
+    """Sum beta·input + alpha·vector1 ⊗ vector2, as its parts."""
+    product = run.perform(torch.mul, run.perform(torch.outer, one, other), alpha)
+    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
+
+
+def addmv(run: Run, call: Call, x: Any, matrix: Any, vector: Any, beta: Any, alpha: Any) -> Any:
+    """Sum beta·input + alpha·matrix @ vector, as its parts."""
+    product = run.perform(torch.mul, run.perform(torch.mv, matrix, vector), alpha)
+    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
+
+
+def einsum(run: Run, call: Call, equation: str, operands: Sequence[Any], *_options: Any) -> Any:
     """torch.einsum of one relevant operand, alone or with one constant, or of several."""
-    equation, *operands = call.args
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = list(operands[0])
-    relevant = [t for t in operands if run.relevant(t)]
+    operands = list(operands)
     if len(operands) == 1:
         return Exact(keeps_sign=True, slot="share")(run, call)
-    if len(operands) > 2 and len(relevant) == len(operands):
-        return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
+    if len(operands) > 2 and all(is_relevant(t) for t in operands):
+        return contracted(run, call, operands)
     parts = _letters(equation, operands)
     if parts is not None and len(operands) > 2:
         return _one_after_the_other(run, operands, *parts)
     if parts is None:
         run.gap("einsum", f"{equation!r} takes a diagonal or broadcasts, which is not covered")
-        return plain(run, call, relevant)
+        return plain(run, call)
     if set("".join(parts[0])) == set(parts[1]):
         return _elementwise(run, operands, *parts)
-    if _both(run, *operands):
-        return contracted(run, call, operands, lambda *factors: torch.einsum(equation, *factors))
+    if _both(*operands):
+        return contracted(run, call, operands)
     return _contract(run, call, operands, *parts)
 
 
-def _one_after_the_other(run: Interception, operands: list[Tensor], letters: list[str], z: str) -> Any:
+def _one_after_the_other(run: Run, operands: list[Any], letters: list[str], z: str) -> Any:
     """An einsum of several operands as products of two, so that each of its constants has its rule."""
     (a, b, *operands), (of_a, of_b, *letters) = operands, letters
     wanted = "".join(letters) + z
@@ -92,7 +107,7 @@ def _one_after_the_other(run: Interception, operands: list[Tensor], letters: lis
     return run.perform(torch.einsum, f"{between},{letters[0]}->{z}", product, operands[0])
 
 
-def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], z: str) -> Any:
+def _elementwise(run: Run, operands: list[Any], letters: list[str], z: str) -> Any:
     """A product that sums nothing, as of a scale or a gate: what `*` makes of it."""
     aligned = []
     for t, part in zip(operands, letters, strict=True):
@@ -105,9 +120,9 @@ def _elementwise(run: Interception, operands: list[Tensor], letters: list[str], 
     return run.perform(torch.mul, *aligned)
 
 
-def _contract(run: Interception, call: Call, operands: list[Tensor], letters: list[str], z: str) -> Any:
+def _contract(run: Run, call: Call, operands: list[Any], letters: list[str], z: str) -> Any:
     """Contract a relevant operand with a constant, by a rule of the composite."""
-    which = 0 if run.relevant(operands[0]) else 1
+    which = 0 if is_relevant(operands[0]) else 1
     x, weight = operands[which], operands[1 - which]
     sizes = [dict(zip(part, t.shape, strict=True)) for t, part in zip(operands, letters, strict=True)]
     shared = [
@@ -132,7 +147,7 @@ def _contract(run: Interception, call: Call, operands: list[Tensor], letters: li
     return start(run, call, "dense", x, weight, None, map_)
 
 
-def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str] | None:
+def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[str], str] | None:
     """Letters of the operands' dimensions and of the result's, without dots; None for what is not covered."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
@@ -154,10 +169,10 @@ def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str] | N
 
 
 TABLE: Mapping[str, Entry] = {
-    "matmul": matmul,
-    "rmatmul": matmul,
-    "bmm": matmul,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), matmul),
     "baddbmm": baddbmm,
-    "mv": matmul,
+    "addmv": addmv,
+    "addbmm": addbmm,
+    "addr": addr,
     "einsum": einsum,
 }

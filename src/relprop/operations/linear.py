@@ -1,111 +1,108 @@
 """Linear operations: where the rules of a composite apply."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
+from relprop.calls.call import Call
+from relprop.crossing.parts import with_own_value
+from relprop.crossing.ruled import ZeroPadding, plain, start
+from relprop.engine.interception import Entry
+from relprop.engine.known import Watch
+from relprop.engine.run import Run
+from relprop.engine.seen import is_relevant
 from relprop.linear.maps import Convolution, Dense
 from relprop.linear.products import Grouped
-from relprop.operations.ruled import ZeroPadding, plain, start
-from relprop.provenance import Watch
-
-Numbers = int | tuple[int, ...]
 
 
-def linear(run: Interception, call: Call) -> Any:
-    """F.linear(x, weight, bias)."""
-
-    def arguments(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-        return input, weight, bias
-
-    x, weight, bias = arguments(*call.args, **call.kwargs)
+def linear(run: Run, call: Call, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """x @ weightᵀ + bias."""
     return start(run, call, "dense", x, weight, bias, Dense())
 
 
-def addmm(run: Interception, call: Call) -> Any:
-    """Sum bias + x @ weight with a constant matrix."""
-
-    def arguments(input: Tensor, mat1: Tensor, mat2: Tensor, beta: float = 1, alpha: float = 1) -> Any:
-        return input, mat1, mat2, beta, alpha
-
-    bias, x, weight, beta, alpha = arguments(*call.args, **call.kwargs)
-    if (beta, alpha) != (1, 1) or bias.dim() != 1 or run.relevant(bias):
-        run.gap("addmm", "only a constant bias of shape (out,) and alpha = beta = 1 are covered")
-        return plain(run, call, [t for t in (bias, x, weight) if run.relevant(t)])
-    return start(run, call, "dense", x, weight, bias, Dense(transposed=True))
+def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha: Any) -> Any:
+    """beta·bias + alpha·x @ weight: a layer, or written out as its parts."""
+    a_layer = bias.dim() == 1 and beta == 1 and alpha == 1
+    if a_layer and is_relevant(x) and not is_relevant(weight) and not is_relevant(bias):
+        weight, map_ = as_held(weight)
+        return start(run, call, "dense", x, weight, bias, map_)
+    product = run.perform(torch.mm, x, weight)
+    product = product if alpha == 1 else run.perform(torch.mul, product, alpha)
+    return with_own_value(run, call, run.perform(torch.add, product, bias, alpha=beta))
 
 
-def grouped_mm(run: Interception, call: Call) -> Any:
+def as_held(weight: Any) -> tuple[Any, Dense]:
+    """A matrix (in, out) as the model holds it, which may be its transpose, and how that one is applied."""
+    base = weight._base
+    same = base is not None and base.dim() == 2 and base.storage_offset() == weight.storage_offset()
+    if same and base.shape == weight.shape and base.stride() == weight.stride():
+        return base, Dense(transposed=True)
+    if same and base.shape == weight.shape[::-1] and base.stride() == weight.stride()[::-1]:
+        return base, Dense()
+    return weight, Dense(transposed=True)
+
+
+def grouped_mm(run: Run, call: Call, x: Any, weight: Any, ends: Any, bias: Any, _dtype: Any) -> Any:
     """F.grouped_mm(x, weight, offs=...): rows of x times the matrix of their group, as of experts."""
-
-    def arguments(
-        mat_a: Tensor,
-        mat_b: Tensor,
-        offs: Tensor | None = None,
-        bias: Tensor | None = None,
-        out_dtype: Any = None,
-    ) -> Any:
-        return mat_a, mat_b, offs, bias
-
-    x, weight, ends, bias = arguments(*call.args, **call.kwargs)
     if x.dim() != 2 or weight.dim() != 3 or ends is None or bias is not None:
         run.gap(call.name, "only rows (rows, in) times weights (groups, in, out) without bias are covered")
-        return plain(run, call, [t for t in (x, weight, bias) if run.relevant(t)])
+        return plain(run, call)
     return start(run, call, "dense", x, weight, None, Grouped(tuple(ends.tolist())))
 
 
-def convolution(dimensions: int) -> Entry:
-    """conv1d, conv2d, conv3d."""
+def convolution(
+    run: Run,
+    call: Call,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    *_options: Any,
+) -> Any:
+    """Convolution of any dimension, transposed or not."""
+    dimensions = weight.dim() - 2
+    before = x.tag.origin if is_relevant(x) else None
+    root = None
+    if isinstance(before, ZeroPadding) and not transposed and len(before.pads) <= 2 * dimensions:
+        root = replace(before, watches=tuple(_of_padded(watch, before.pads) for watch in before.watches))
+    map_ = Convolution(
+        stride=_tuple(stride, dimensions),
+        padding=_tuple(padding, dimensions),
+        dilation=_tuple(dilation, dimensions),
+        transposed=transposed,
+        output_padding=_tuple(output_padding, dimensions),
+        groups=groups,
+        kernel=tuple(weight.shape[2:]),
+        pads=() if root is None else root.pads,
+    )
+    return start(run, call, "convolution", x, weight, bias, map_, root=root)
 
-    def arguments(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Numbers = 1,
-        padding: Numbers | str = 0,
-        dilation: Numbers = 1,
-        groups: int = 1,
-    ) -> Any:
-        return input, weight, bias, stride, padding, dilation, groups
 
-    def entry(run: Interception, call: Call) -> Any:
-        x, weight, bias, stride, padding, dilation, groups = arguments(*call.args, **call.kwargs)
-        kernel, dilation = tuple(weight.shape[2:]), _tuple(dilation, dimensions)
-        pads: tuple[int, ...] = ()
-        if padding == "same":
-            totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-            padding = tuple(total // 2 for total in totals)
-            if any(total % 2 for total in totals):
-                # torch pads one more at the end; F.pad counts dimensions from the last.
-                pads = tuple(pad for total in reversed(totals) for pad in (0, total % 2))
-        padding = 0 if padding == "valid" else padding
-        before = run.tag(x).origin
-        watches: tuple[Watch, ...] = ()
-        if (
-            isinstance(before, ZeroPadding)
-            and before.intact
-            and len(before.pads) <= 2 * dimensions
-            and not pads
-        ):
-            x, pads = before.x, before.pads
-            watches = tuple(_of_padded(watch, pads) for watch in before.watches)
-        map_ = Convolution(
-            stride=_tuple(stride, dimensions),
-            padding=_tuple(padding, dimensions),
-            dilation=dilation,
-            transposed=False,
-            output_padding=(0,) * dimensions,
-            groups=groups,
-            kernel=kernel,
-            pads=pads,
-        )
-        return start(run, call, "convolution", x, weight, bias, map_, watches)
-
-    return entry
+def simple_convolution(
+    run: Run,
+    call: Call,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Any,
+    dilation: Sequence[int],
+    groups: int,
+) -> Any:
+    """Convolution as models call it, unless its padding is a word, or its input a single sample."""
+    if isinstance(padding, str) or x.dim() != weight.dim():
+        return NotImplemented
+    none = (0,) * (weight.dim() - 2)
+    return convolution(run, call, x, weight, bias, stride, padding, dilation, False, none, groups)
 
 
 def _of_padded(watch: Watch, pads: tuple[int, ...]) -> Watch:
@@ -120,49 +117,15 @@ def _of_padded(watch: Watch, pads: tuple[int, ...]) -> Watch:
     return watches
 
 
-def transposed_convolution(dimensions: int) -> Entry:
-    """conv_transpose1d, conv_transpose2d, conv_transpose3d."""
-
-    def arguments(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Numbers = 1,
-        padding: Numbers = 0,
-        output_padding: Numbers = 0,
-        groups: int = 1,
-        dilation: Numbers = 1,
-    ) -> Any:
-        return input, weight, bias, stride, padding, output_padding, groups, dilation
-
-    def entry(run: Interception, call: Call) -> Any:
-        x, weight, bias, stride, padding, output_padding, groups, dilation = arguments(
-            *call.args, **call.kwargs
-        )
-        map_ = Convolution(
-            stride=_tuple(stride, dimensions),
-            padding=_tuple(padding, dimensions),
-            dilation=_tuple(dilation, dimensions),
-            transposed=True,
-            output_padding=_tuple(output_padding, dimensions),
-            groups=groups,
-            kernel=tuple(weight.shape[2:]),
-        )
-        return start(run, call, "convolution", x, weight, bias, map_)
-
-    return entry
-
-
-def _tuple(value: Numbers, dimensions: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dimensions if len(values) == 1 else values
+def _tuple(values: Sequence[int], dimensions: int) -> tuple[int, ...]:
+    return tuple(values) * dimensions if len(values) == 1 else tuple(values)
 
 
 TABLE: Mapping[str, Entry] = {
     "linear": linear,
     "addmm": addmm,
     "_grouped_mm": grouped_mm,
-    "grouped_mm": grouped_mm,
-    **{f"conv{n}d": convolution(n) for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": transposed_convolution(n) for n in (1, 2, 3)},
+    "convolution": convolution,
+    "_convolution": convolution,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), simple_convolution),
 }

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite, pi, sqrt
+from math import isfinite, log, pi, sqrt
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
-from relprop.operations.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
-from relprop.operations.exact import Exact, as_function
-from relprop.provenance import ACTIVATION, STATISTIC, merge_tags
+from relprop.calls.call import Call
+from relprop.crossing.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
+from relprop.crossing.exact import Exact, as_function
+from relprop.crossing.ruled import linear_origin
+from relprop.engine.interception import Entry
+from relprop.engine.known import ACTIVATION, STATISTIC, Tag, merge_tags
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen, is_relevant, value_of
 
 
 @dataclass(frozen=True)
@@ -27,36 +31,33 @@ class Secant:
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
         gate: whether the function's usual office is to weigh other values: "always"; "activation", as one;
-            or "shifted", where it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6.
+            "shifted", where it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6; or "bounded",
+            which is that there and an activation elsewhere, as ReLU6.
         quotient: from the call to x ↦ f(x)/x, for functions with f(0) = 0 of which it is a plain one.
     """
 
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
-    gate: Literal["never", "activation", "shifted", "always"] = "never"
+    gate: Literal["never", "activation", "shifted", "bounded", "always"] = "never"
     quotient: Callable[[Call], Callable[[Tensor], Tensor]] | None = None
 
-    def __call__(self, run: Interception, call: Call) -> Any:
-        x = call.target
-        tag = run.tag(x)
+    def __call__(self, run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+        tag = x.tag
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
-        at_zero = value_at_zero(call, x)
-        chain = chained(run, call, [x], begin=at_zero != 0)
+        chain = chained(run, call, [x])
+        gates = {"always": call.operation, "activation": ACTIVATION, "bounded": ACTIVATION}
+        gate = gates.get(self.gate, "")
+        if chain is not None and tag.pointwise is not None:
+            clamps = self.gate in ("shifted", "bounded")
+            return attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=clamps, gate=gate)
+        known = Tag(tag.depth, nonnegative, pointwise=chain, gate=gate or gate_of(chain), step=tag.step)
         function = as_function(run, call)
-        if chain is not None and (tag.pointwise is not None or call.inplace):
-            output = attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=self.gate == "shifted")
-        else:
-            quotient = None if self.quotient is None else self.quotient(call)
-            output, slot = attach_secant(
-                run, call, x, lambda x: function([x]), at_zero, self.slope, quotient=quotient
-            )
-            merged = merge_tags([tag], nonnegative=nonnegative, slot=slot)
-            run.set_tag(output, replace(merged, pointwise=chain, gate=gate_of(chain)))
-        if self.gate in ("always", "activation"):
-            gate = call.name if self.gate == "always" else ACTIVATION
-            run.set_tag(output, replace(run.tag(output), gate=gate))
-        return output
+        quotient = None if self.quotient is None else self.quotient(call)
+        at_zero = value_at_zero(call, x)
+        return attach_secant(
+            run, call, x, lambda x: function([x]), at_zero, self.slope, known, quotient=quotient
+        )
 
 
 @dataclass(frozen=True)
@@ -66,74 +67,81 @@ class Homogeneous:
     Attributes:
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
-        copies: whether f(x) is x, of which what a later operation may attach to is known as well.
     """
 
     nonnegative: bool = False
     keeps_sign: bool = True
-    copies: bool = False
 
-    def __call__(self, run: Interception, call: Call) -> Any:
-        x = call.target
-        before, version = run.tag(x), x._version
-        chain = chained(run, call, [x])
+    def __call__(self, run: Run, call: Call, x: Any, *_options: Any) -> Any:
+        chain = chained(run, call, [x]) if is_relevant(x) and not x.is_complex() else None
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
-        # What returns its operand itself, as dropout does in evaluation, tells nothing new of it.
-        if result is not x or x._version != version:
-            origin = before.origin if self.copies else None
-            gate = before.gate or gate_of(chain)
-            run.set_tag(result, replace(run.tag(result), pointwise=chain, gate=gate, origin=origin))
-        return result
+        if chain is None or type(result) is not Seen:
+            return result
+        gate = x.tag.gate or gate_of(chain)
+        return run.seen(result.recorded, replace(result.tag, pointwise=chain, gate=gate))
 
 
-def clamp(run: Interception, call: Call) -> Any:
+def relu(run: Run, call: Call, x: Seen) -> Any:
+    """ReLU. Behind a linear operation max(0, z), which autograd keeps, does in the place of z."""
+    result = _nonnegative(run, call, x)
+    origin = linear_origin(x)
+    if origin is not None and origin.kept_z is not None:
+        origin.kept_z.clip(result.recorded)
+    return result
+
+
+def copied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """What gives the values themselves, as clone does: all that is known of them still holds."""
+    inner = x.recorded
+    as_told = call.argument("memory_format") in (None, torch.preserve_format)
+    if not inner.is_contiguous() and not as_told:
+        inner = run.native(call)
+    if x.memory is not None:
+        x.memory.is_read = True
+    return run.seen(inner, x.tag)
+
+
+def dropout(run: Run, call: Call, x: Seen, p: float, train: bool) -> Any:
+    """Dropout, which does nothing in evaluation."""
+    if train and p > 0:
+        run.gap(call.name, f"p={p:g} drops values at random; call model.eval(), or pass training=False")
+        return Exact(keeps_sign=True, slot="none")(run, call)
+    return copied(run, call, x)
+
+
+def native_dropout(run: Run, call: Call, x: Seen, p: float, train: bool | None) -> Any:
+    """Dropout by its kernel, which returns as well what was not dropped."""
+    kept = torch.ones(x.shape, dtype=torch.bool, device=x.device)
+    return dropout(run, call, x, p, bool(train)), run.seen(kept, None)
+
+
+def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
     """Clamp between two numbers, either of which may be missing."""
-
-    def arguments(input: Tensor, min: Any = None, max: Any = None) -> Any:
-        return min, max
-
-    low, high = (
-        float(bound)
-        if isinstance(bound, Tensor) and bound.numel() == 1 and not run.relevant(bound)
-        else bound
-        for bound in arguments(*call.args, **call.kwargs)
-    )
+    low, high = (_number(bound) for bound in (low, high))
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        run.gap("clamp", "bounds that are tensors are not covered")
+        run.gap(call.name, "bounds that are tensors are not covered")
         return Exact(slot="pass")(run, call)
-    return _between(-torch.inf if low is None else low, torch.inf if high is None else high)(run, call)
+    return _between(-torch.inf if low is None else low, torch.inf if high is None else high)(run, call, x)
 
 
-def clamp_min(run: Interception, call: Call) -> Any:
+def _number(bound: Any) -> Any:
+    single = isinstance(bound, Tensor) and bound.numel() == 1 and not is_relevant(bound)
+    return float(value_of(bound)) if single else bound
+
+
+def clamp_min(run: Run, call: Call, x: Any, low: Any) -> Any:
     """torch.clamp_min."""
-
-    def arguments(input: Tensor, min: Any) -> Any:
-        return input, min
-
-    x, low = arguments(*call.args, **call.kwargs)
-    return clamp(run, replace(call, name="clamp", args=(x, low), kwargs={}))
+    return clamp(run, call, x, low)
 
 
-def clamp_max(run: Interception, call: Call) -> Any:
+def clamp_max(run: Run, call: Call, x: Any, high: Any) -> Any:
     """torch.clamp_max."""
-
-    def arguments(input: Tensor, max: Any) -> Any:
-        return input, max
-
-    x, high = arguments(*call.args, **call.kwargs)
-    if isinstance(high, Tensor) and high.numel() > 1:
-        run.gap("clamp_max", "bounds that are tensors are not covered")
-        return Exact(slot="pass")(run, call)
-    return _between(-torch.inf, float(high))(run, replace(call, args=(x, high), kwargs={}))
+    return clamp(run, call, x, None, high)
 
 
-def hardtanh(run: Interception, call: Call) -> Any:
-    """F.hardtanh, and so ReLU6 the module: clamp under another signature."""
-
-    def arguments(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-        return min_val, max_val
-
-    return _between(*arguments(*call.args, **call.kwargs))(run, call)
+def hardtanh(run: Run, call: Call, x: Seen, low: float, high: float) -> Any:
+    """F.hardtanh, and so ReLU6: clamp under another signature."""
+    return _between(low, high)(run, call, x)
 
 
 def _between(low: float, high: float) -> Secant:
@@ -141,67 +149,56 @@ def _between(low: float, high: float) -> Secant:
         slope=1.0 if low < 0 < high else 0.0,
         nonnegative=low >= 0,
         keeps_sign=high >= 0,
-        gate="activation"
-        if (low, high) == (0, torch.inf)
-        else "shifted"
-        if isfinite(high - low)
-        else "never",
+        gate=("bounded" if low == 0 else "shifted") if isfinite(high - low) else _half_bounded(low, high),
     )
 
 
-def threshold(run: Interception, call: Call) -> Any:
+def _half_bounded(low: float, high: float) -> Literal["activation", "never"]:
+    return "activation" if (low, high) == (0, torch.inf) else "never"
+
+
+def threshold(run: Run, call: Call, x: Seen, _threshold: float, value: float) -> Any:
     """F.threshold: x where x > threshold, else a value."""
-
-    def arguments(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Any:
-        return value
-
-    if arguments(*call.args, **call.kwargs) == 0:
-        return Homogeneous()(run, call)
+    if value == 0:
+        return Homogeneous()(run, call, x)
     run.gap("threshold", "a value other than 0 is not covered")
     return Exact(slot="pass")(run, call)
 
 
-def power(run: Interception, call: Call) -> Any:
+def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0) -> Any:
+    """ELU, and so SELU; its derivative at zero is that from the left, as torch has it."""
+    return Secant(slope=float(alpha * scale * rate))(run, call, x)
+
+
+def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
     """x to a constant power: 0, or 1 and more, or one between, whose slope at zero is infinite."""
-
-    def arguments(input: Any, exponent: Any = None, other: Any = None) -> Any:
-        return input, other if exponent is None else exponent
-
-    x, exponent = arguments(*call.args, **call.kwargs)
-    if (
-        not run.relevant(x)
-        or (isinstance(exponent, Tensor) and exponent.numel() > 1)
-        or run.relevant(exponent)
-    ):
+    several = isinstance(exponent, Tensor) and exponent.numel() > 1
+    if not is_relevant(x) or several or is_relevant(exponent):
         run.gap("pow", "only an exponent that is one constant number is covered")
         return Exact(slot="pass")(run, call)
-    exponent = float(exponent)
+    exponent = float(value_of(exponent))
     if exponent < 0:
-        return reciprocal(run, call)
+        return reciprocal(run, call, x)
     slope = 1.0 if exponent == 1 else 0.0  # between 0 and 1: relevance of x = 0 is 0 whatever the slope
-    return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call)
+    return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
 
 
-def reciprocal(run: Interception, call: Call) -> Any:
+def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """1/x, 1/√x: scales of other values, made of their statistics. They get no relevance.
 
     Where it ends a chain with an exponential in it, as in 1/(1 + exp(-x)), it is a pointwise function.
     """
-    x = call.target
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
-        output = attach_to_root(run, call, chain)
-        run.set_tag(output, replace(run.tag(output), gate="sigmoid"))
-        return output
-    tag = run.tag(x)
-    output, slot = run.sink(STATISTIC, call.value(), call.name)
-    run.set_tag(output, replace(merge_tags([tag], slot=slot), gate=STATISTIC, pointwise=chain))
-    return output
+        return attach_to_root(run, call, chain, gate="sigmoid")
+    tag = merge_tags([x.tag])
+    return run.sink(
+        STATISTIC, run.value(call), call.name, replace(tag, gate=STATISTIC, pointwise=chain, step=x.tag.step)
+    )
 
 
-def logarithm(run: Interception, call: Call) -> Any:
+def logarithm(run: Run, call: Call, x: Seen) -> Any:
     """The end of a chain that is positive at 0, as log(1 + exp(x)) is."""
-    x = call.target
     chain = chained(run, call, [x])
     if chain is None or "exp" not in chain.names:
         run.gap(call.name, "log(0) is infinite; only chains such as log(1 + exp(x)) are covered")
@@ -209,13 +206,14 @@ def logarithm(run: Interception, call: Call) -> Any:
     return attach_to_root(run, call, chain)
 
 
+def log_sigmoid(run: Run, _call: Call, x: Seen) -> Any:
+    """The kernel of F.logsigmoid, which returns what its gradient would use as well."""
+    return run.perform(F.logsigmoid, x), run.seen(x.recorded.detach().new_empty(0), None)
+
+
 def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
     """GELU(x)/x: the normal distribution, or what approximates it."""
-
-    def arguments(input: Tensor, approximate: str = "none") -> str:
-        return approximate
-
-    if arguments(*call.args, **call.kwargs) == "none":
+    if call.argument("approximate") == "none":
         return lambda x: torch.erf(x / sqrt(2)).add_(1).div_(2)
     return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)
 
@@ -225,56 +223,55 @@ _nonnegative = Homogeneous(nonnegative=True)
 
 TABLE: Mapping[str, Entry] = {
     # homogeneous
-    "relu": _nonnegative,
+    "relu": relu,
     "abs": _nonnegative,
-    "absolute": _nonnegative,
-    "leaky_relu": _passing,
-    "prelu": _passing,
-    "rrelu": _passing,
+    **dict.fromkeys(("leaky_relu", "_prelu_kernel", "rrelu_with_noise", "nan_to_num"), _passing),
     "threshold": threshold,
-    "nan_to_num": _passing,
-    "dropout": _passing,
-    "dropout1d": _passing,
-    "dropout2d": _passing,
-    "dropout3d": _passing,
-    "alpha_dropout": _passing,
-    "feature_alpha_dropout": _passing,
-    "feature_dropout": _passing,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), dropout),
+    "native_dropout": native_dropout,
+    "clone": copied,
     # saturating
-    "relu6": Secant(slope=0.0, nonnegative=True, gate="shifted"),
     "hardtanh": hardtanh,
     "clamp": clamp,
     "clamp_min": clamp_min,
     "clamp_max": clamp_max,
     "hardshrink": Secant(slope=0.0),
     "softshrink": Secant(slope=0.0),
-    "tanhshrink": Secant(slope=0.0),
-    # smooth; the number is the derivative at zero, from the left where the sides differ, as torch has it
+    # smooth; the number is the derivative at zero
     "gelu": Secant(slope=0.5, quotient=_gelu_over_x),
     "silu": Secant(slope=0.5, quotient=lambda _: torch.sigmoid),
     "mish": Secant(slope=0.6),
     "hardswish": Secant(slope=0.5),
-    "elu": Secant(slope=1.0),
-    "selu": Secant(slope=1.7580993408473766),
+    "elu": elu,
     "celu": Secant(slope=1.0),
+    "selu": Secant(slope=1.7580993408473766),
     "tanh": Secant(slope=1.0),
-    "softsign": Secant(slope=1.0),
     "sigmoid": Secant(slope=0.25, nonnegative=True, gate="always"),
     "hardsigmoid": Secant(slope=1 / 6, nonnegative=True, gate="always"),
     "softplus": Secant(slope=0.5, nonnegative=True),
     "log_sigmoid": Secant(slope=0.5, keeps_sign=False),
+    "log_sigmoid_forward": log_sigmoid,
     "exp": Secant(slope=1.0, nonnegative=True),
     "expm1": Secant(slope=1.0),
     "log1p": Secant(slope=1.0),
-    "log": logarithm,
+    **dict.fromkeys(("log", "log2", "log10"), logarithm),
+    "exp2": Secant(slope=log(2), nonnegative=True),
     "sin": Secant(slope=1.0, keeps_sign=False),
     "cos": Secant(slope=0.0, keeps_sign=False),
+    "tan": Secant(slope=1.0, keeps_sign=False),
+    "asin": Secant(slope=1.0),
+    "acos": Secant(slope=-1.0, nonnegative=True),
     "atan": Secant(slope=1.0),
+    "sinh": Secant(slope=1.0),
+    "cosh": Secant(slope=0.0, nonnegative=True),
+    "asinh": Secant(slope=1.0),
+    "atanh": Secant(slope=1.0),
+    "sinc": Secant(slope=0.0, keeps_sign=False),
+    "erfinv": Secant(slope=sqrt(pi) / 2),
     "erf": Secant(slope=2 / sqrt(pi)),
     "erfc": Secant(slope=-2 / sqrt(pi), nonnegative=True),
     # powers
     "pow": power,
-    "square": Secant(slope=0.0, nonnegative=True),
     "sqrt": Secant(slope=0.0, nonnegative=True),
     "rsqrt": reciprocal,
     "reciprocal": reciprocal,

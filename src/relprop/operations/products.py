@@ -6,110 +6,121 @@ gated feed-forward layers. The signal takes all. Factors of which neither is a g
 may decide otherwise. A statistic, such as 1/√variance, is a constant whatever it decides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attach import attach, attach_with_slot
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
-from relprop.operations.chains import attach_to_root, chained
-from relprop.operations.exact import Exact
-from relprop.provenance import ACTIVATION, STATISTIC, Applied, empty_slot, merge_tags
+from relprop.calls.call import Call
+from relprop.crossing.chains import attach_to_root, chained
+from relprop.crossing.exact import Exact
+from relprop.crossing.parts import with_own_value
+from relprop.engine.interception import Entry
+from relprop.engine.known import ACTIVATION, STATISTIC, Tag, all_nonnegative, merge_tags
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.linear.operation import Incoming
 from relprop.rules.other import SignalTakesAll, Uniform
 
 PRODUCT = "product"
 """Kind of these sites, for composites."""
 
 
-def product(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
+def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     """a·b of relevant factors, element by element."""
-    chain = chained(run, call, [a, b], begin=True)
+    chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
-    tags = run.tag(a), run.tag(b)
-    factors = weighed(run, call, [a, b], _gate(run, a, b))
-    output, slots = torch.mul(*factors), [run.slot(t) for t in factors if run.relevant(t)]
-    slot = None
-    if slots and all(slot is not None for slot in slots):
-        shapes = [t.shape for t in factors if run.relevant(t)]
-        (slot,) = attach(
-            [empty_slot(output)],
-            [slot for slot in slots if slot is not None],
-            lambda direct: tuple(direct.sum_to_size(shape) for shape in shapes),
-        )
-    nonnegative = all(tag.nonnegative for tag in tags)
-    run.set_tag(output, merge_tags(tags, nonnegative=nonnegative, slot=slot))
-    return output
+    tags = a.tag, b.tag
+    gate = shared_by(run, call, [a, b], _gate(a, b))
+    value = run.value(call)
+    signals = [(t, other) for t, other in ((a, b), (b, a)) if t is not gate]
+    part, kept = 1 / len(signals), [run.keep(other.recorded) for _, other in signals]
+    shapes = [t.shape for t, _ in signals]
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        if part != 1:
+            c, direct = None if c is None else c * part, None if direct is None else direct * part
+        return [
+            (
+                None if c is None else (c * k.value.conj()).sum_to_size(shape),
+                None if direct is None else direct.sum_to_size(shape),
+            )
+            for k, shape in zip(kept, shapes, strict=True)
+        ]
+
+    known = merge_tags(tags, nonnegative=all(tag.nonnegative for tag in tags))
+    steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
+    known = replace(known, step=next((step for step in steps if step is not None), None))
+    return run.cross(value, [t for t, _ in signals], back, known)
 
 
-def contracted(
-    run: Interception, call: Call, operands: Sequence[Tensor], multiply: Callable[..., Any]
-) -> Any:
+def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
     """A product of relevant factors that is summed over, as of matrices. A gate is known by its tag.
 
     Args:
         run: the run.
         call: of the product.
         operands: the factors; some may be constants.
-        multiply: from the factors to the product.
     """
-    relevant = [t for t in operands if run.relevant(t)]
-    gate = _gate_by_tag(run, *relevant) if len(relevant) == 2 else None
-    tags = [run.tag(t) for t in relevant]
-    factors = iter(weighed(run, call, relevant, gate))
-    output = multiply(*(next(factors) if run.relevant(t) else t for t in operands))
-    run.set_tag(output, replace(merge_tags(tags, nonnegative=_nonnegative(run, operands)), gate=""))
-    return output
+    relevant = [t for t in operands if is_relevant(t)]
+    gate = _gate_by_tag(*relevant) if len(relevant) == 2 else None
+    gate = shared_by(run, call, relevant, gate)
+    args = call.args if gate is None else _replaced(call.args, gate, value_of(gate))
+    product = run.native(call, args)
+    nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
+    tag = Tag(max(t.tag.depth for t in relevant), nonnegative)
+    if gate is not None or len(relevant) == 1:
+        return run.seen(product, tag)
+    return in_parts(run, product, 1 / len(relevant), tag)
 
 
-def weighed(run: Interception, call: Call, factors: Sequence[Tensor], gate: Tensor | None) -> list[Tensor]:
-    """What stands for the factors of a product, so that its plain gradient is as the rule says.
+def in_parts(run: Run, product: Tensor, part: float, tag: Tag) -> Seen:
+    """A product of which each factor gets this part of what its gradient gives it."""
 
-    A gate of which the signal takes all is a constant; n factors that share alike get 1/n of the coefficient.
-    """
+    def back(incoming: Incoming) -> list[Outgoing]:
+        return [(None if incoming.c is None else incoming.c * part, None)]
+
+    return run.cross(product.detach(), [run.seen(product, Tag())], back, tag, slot=False)
+
+
+def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
+    return [
+        [new if b is old else b for b in a] if isinstance(a, (list, tuple)) else new if a is old else a
+        for a in args
+    ]
+
+
+def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) -> Seen | None:
+    """Decide who gets relevance of a product: the factor that gets none, or None where all share alike."""
     if len(factors) == 1:
-        return list(factors)
-    rule = run.choose(run.site(call, PRODUCT, max(run.tag(t).depth for t in factors)))
-    statistic = gate is not None and run.tag(gate).gate == STATISTIC
+        return None
+    rule = run.choose(run.site(call, PRODUCT, max(t.tag.depth for t in factors)))
+    statistic = gate is not None and gate.tag.gate == STATISTIC
     if gate is None:
         rule = Uniform()
     elif rule is None or statistic:
         rule = SignalTakesAll()
-    run.applied.append(Applied(run.modules.path, call.name, rule))
-    if isinstance(rule, Uniform):
-        return [part_of(run, t, 1 / len(factors)) for t in factors]
-    return [t.detach() if t is gate else t for t in factors]
+    run.apply(call, rule)
+    return None if isinstance(rule, Uniform) else gate
 
 
-def part_of(run: Interception, tensor: Tensor, part: float) -> Tensor:
-    """The tensor, with this part of the relevance that comes to it."""
-    tag, slot = run.tag(tensor), run.slot(tensor)
-
-    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if arrived is None else arrived * part for arrived in (c, direct))
-
-    output, slot = attach_with_slot(tensor.detach(), tensor, slot, backward)
-    run.set_tag(output, replace(tag, slot=slot, origin=None, pointwise=None))
-    return output
-
-
-def quotient(run: Interception, call: Call, a: Tensor, b: Tensor) -> Any:
+def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     """a/b with a relevant denominator, which is a statistic as a rule, and counts as a constant."""
-    chain = chained(run, call, [a, b], begin=True)
+    chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
-    run.applied.append(Applied(run.modules.path, call.name, SignalTakesAll()))
-    return Exact(slot="pass")(run, Call(call.name, torch.div, (a, b.detach()), {}, False))
+    run.apply(call, SignalTakesAll())
+    return Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
 
 
-def _gate(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
+def _gate(a: Seen, b: Seen) -> Seen | None:
     """Which of two factors weighs the other one; None if neither does, or both do."""
-    if ACTIVATION not in (run.tag(a).gate, run.tag(b).gate) or a.numel() == b.numel():
-        gate = _gate_by_tag(run, a, b)
+    if ACTIVATION not in (a.tag.gate, b.tag.gate) or a.numel() == b.numel():
+        gate = _gate_by_tag(a, b)
         if gate is not None:
             return gate
     if a.numel() != b.numel():
@@ -117,9 +128,9 @@ def _gate(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
     return None
 
 
-def _gate_by_tag(run: Interception, a: Tensor, b: Tensor) -> Tensor | None:
+def _gate_by_tag(a: Seen, b: Seen) -> Seen | None:
     """Which of two factors weighs the other one, by what made them."""
-    weights = [_GATES.get(run.tag(t).gate, 2) for t in (a, b)]
+    weights = [_GATES.get(t.tag.gate, 2) for t in (a, b)]
     if weights[0] == weights[1]:
         return None
     return a if weights[0] > weights[1] else b
@@ -129,59 +140,95 @@ _GATES = {"": 0, ACTIVATION: 1, STATISTIC: 3}
 """How much the gates weigh; the others lie between."""
 
 
-def _nonnegative(run: Interception, operands: Sequence[Tensor]) -> bool:
-    return all(run.tag(t).nonnegative if run.relevant(t) else bool((t >= 0).all()) for t in operands)
-
-
-def solve_triangular(run: Interception, call: Call) -> Any:
+def solve_triangular(run: Run, call: Call, A: Any, B: Any, *_options: Any) -> Any:
     """torch.linalg.solve_triangular(A, B): linear in B, which takes all; A is a constant, as denominators."""
-
-    def arguments(A: Tensor, B: Tensor, **options: Any) -> Any:
-        return A, B, options
-
-    A, B, options = arguments(*call.args, **call.kwargs)
-    if not run.relevant(B):
+    if not is_relevant(B):
         run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
         return Exact(slot="none")(run, call)
-    if run.relevant(A):
-        run.applied.append(Applied(run.modules.path, call.name, SignalTakesAll()))
-    solved = Call(call.name, torch.linalg.solve_triangular, (A.detach(), B), options, False)
+    if is_relevant(A):
+        run.apply(call, SignalTakesAll())
+    solved = Call(call.signature, [value_of(A), *call.args[1:]])
     return Exact(slot="none")(run, solved)
 
 
-def addcmul(run: Interception, call: Call) -> Any:
+def addcmul(run: Run, call: Call, x: Any, a: Any, b: Any, value: Any) -> Any:
     """Sum input + value·a·b, as its parts."""
-    return _added(run, call, torch.mul)
+    term = run.perform(torch.mul, a, b)
+    return with_own_value(run, call, run.perform(torch.add, x, term, alpha=value))
 
 
-def addcdiv(run: Interception, call: Call) -> Any:
+def addcdiv(run: Run, call: Call, x: Any, a: Any, b: Any, value: Any) -> Any:
     """Sum input + value·a/b, as its parts."""
-    return _added(run, call, torch.div)
+    term = run.perform(torch.div, a, b)
+    return with_own_value(run, call, run.perform(torch.add, x, term, alpha=value))
 
 
-def _added(run: Interception, call: Call, combine: Any) -> Any:
-    def arguments(input: Tensor, tensor1: Tensor, tensor2: Tensor, value: float = 1.0) -> Any:
-        return input, tensor1, tensor2, value
+def lerp(run: Run, call: Call, x: Any, end: Any, weight: Any) -> Any:
+    """Sum (1 - weight)·x + weight·end, as its parts."""
+    start = run.perform(
+        torch.mul, x, run.perform(torch.rsub, weight, 1) if isinstance(weight, Tensor) else 1 - weight
+    )
+    return with_own_value(run, call, run.perform(torch.add, start, run.perform(torch.mul, end, weight)))
 
-    x, a, b, value = arguments(*call.args, **call.kwargs)
-    term = run.perform(combine, a, b)
-    return run.perform(torch.add, x, term, alpha=value)
+
+def hypot(run: Run, call: Call, a: Any, b: Any) -> Any:
+    """√(a² + b²), a norm: torch's own gradient is not a number where both are zero."""
+    sides = [t if is_relevant(t) else run.source(t, call.name) for t in (a, b)]
+    both = run.perform(torch.stack, run.perform(torch.broadcast_tensors, *sides), -1)
+    return with_own_value(run, call, run.perform(torch.linalg.vector_norm, both, 2, -1))
 
 
-def glu(run: Interception, call: Call) -> Any:
+def distance(run: Run, call: Call, x: Any, other: Any, p: float = 2.0, *_options: Any) -> Any:
+    """torch.dist: the norm of a difference, as its parts."""
+    difference = run.perform(torch.sub, x, other)
+    return with_own_value(run, call, run.perform(torch.linalg.vector_norm, difference, p))
+
+
+def distances(run: Run, call: Call, x: Any, other: Any, p: float, *_options: Any) -> Any:
+    """torch.cdist: the norms of all differences of rows, as its parts."""
+    x, other = run.perform(torch.unsqueeze, x, -2), run.perform(torch.unsqueeze, other, -3)
+    difference = run.perform(torch.sub, x, other)
+    return with_own_value(run, call, run.perform(torch.linalg.vector_norm, difference, p, -1))
+
+
+def pairs(run: Run, call: Call, x: Seen, p: float) -> Any:
+    """F.pdist: the norms of the differences of all pairs of rows, as its parts."""
+    first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
+    rows = [run.perform(torch.index_select, x, 0, index) for index in (first, second)]
+    difference = run.perform(torch.sub, *rows)
+    return with_own_value(run, call, run.perform(torch.linalg.vector_norm, difference, p, -1))
+
+
+def cross(run: Run, call: Call, x: Any, other: Any, dim: int) -> Any:
+    """torch.linalg.cross, as its parts."""
+    rolled = [[run.perform(torch.roll, t, n, dim) for t in (x, other)] for n in (-1, -2)]
+    (x1, other1), (x2, other2) = rolled
+    one, two = run.perform(torch.mul, x1, other2), run.perform(torch.mul, x2, other1)
+    return with_own_value(run, call, run.perform(torch.sub, one, two))
+
+
+def ldexp(run: Run, call: Call, x: Any, exponent: Any) -> Any:
+    """x·2^exponent, as its parts."""
+    return with_own_value(run, call, run.perform(torch.mul, x, run.perform(torch.exp2, exponent)))
+
+
+def glu(run: Run, call: Call, x: Seen, dim: int) -> Any:
     """F.glu: one half of a dimension weighed by the sigmoid of the other one, as its parts."""
-
-    def arguments(input: Tensor, dim: int = -1) -> Any:
-        return input, dim
-
-    x, dim = arguments(*call.args, **call.kwargs)
     signal, gate = run.perform(torch.chunk, x, 2, dim)
-    return run.perform(torch.mul, signal, run.perform(torch.sigmoid, gate))
+    return with_own_value(run, call, run.perform(torch.mul, signal, run.perform(torch.sigmoid, gate)))
 
 
 TABLE: Mapping[str, Entry] = {
     "glu": glu,
+    "ldexp": ldexp,
     "linalg_solve_triangular": solve_triangular,
+    "_linalg_solve_ex": solve_triangular,
+    "lerp": lerp,
+    "hypot": hypot,
+    "dist": distance,
+    "_cdist_forward": distances,
+    "_pdist_forward": pairs,
+    "linalg_cross": cross,
     "addcmul": addcmul,
     "addcdiv": addcdiv,
 }

@@ -1,46 +1,36 @@
 """Resizing and sampling of images: linear in the image, with weights that positions alone decide."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact
+from relprop.calls.call import Call
+from relprop.crossing.exact import Exact
+from relprop.engine.interception import Entry
+from relprop.engine.run import Run
+from relprop.engine.seen import is_relevant, value_of
 from relprop.operations.reshaping import with_zeros
 
 _shared = Exact(keeps_sign=True, slot="share")
+_of_any_sign = Exact(slot="share")  # bicubic weights may be negative
 
 
-def interpolate(run: Interception, call: Call) -> Any:
-    """F.interpolate in every mode; bicubic weights may be negative."""
-    cubic = "bicubic" in (*(a for a in call.args if isinstance(a, str)), call.kwargs.get("mode"))
-    return Exact(keeps_sign=not cubic, slot="share")(run, call)
-
-
-def grid_sample(run: Interception, call: Call) -> Any:
+def grid_sample(run: Run, call: Call, x: Any, grid: Any, mode: int, *rest: Any) -> Any:
     """F.grid_sample. A grid that depends on the input says where to look, and gets no relevance."""
-
-    def arguments(input: Tensor, grid: Tensor, *rest: Any, **options: Any) -> Any:
-        return input, grid, rest, options
-
-    x, grid, rest, options = arguments(*call.args, **call.kwargs)
-    mode = rest[0] if rest else options.get("mode", "bilinear")
-    if not run.relevant(x):
+    if not is_relevant(x):
         run.gap("grid_sample", "only the grid depends on the input, and it gets no relevance")
         return Exact()(run, call)
-    sampled = replace(call, args=(x, grid.detach(), *rest), kwargs=options)
-    return with_zeros(run, sampled, Exact(keeps_sign=mode != "bicubic", slot="share"))
+    sampled = Call(call.signature, [x, value_of(grid), mode, *rest])
+    return with_zeros(run, sampled, entry=Exact(keeps_sign=mode != _BICUBIC, slot="share"))
 
+
+_BICUBIC = 2
 
 TABLE: Mapping[str, Entry] = {
-    "interpolate": interpolate,
-    "upsample": interpolate,
-    "upsample_nearest": _shared,
-    "upsample_bilinear": _shared,
-    "grid_sample": grid_sample,
-    "affine_grid": Exact(),
-    "fold": _shared,
+    **{f"upsample_{kind}": _shared for kind in ("linear1d", "bilinear2d", "trilinear3d")},
+    **{f"{kind}{n}d": _shared for kind in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)},
+    "_upsample_bilinear2d_aa": _shared,
+    **dict.fromkeys(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), _of_any_sign),
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sample),
+    "affine_grid_generator": Exact(),
+    "col2im": _shared,
 }

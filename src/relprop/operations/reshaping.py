@@ -1,183 +1,241 @@
 """Operations that rearrange elements: exact, and they do with relevance what they do with values."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.attach import attach_with_slot
-from relprop.calls import Call, tensors_in
-from relprop.intercept import Entry, Interception
+from relprop.calls.call import Call
+from relprop.crossing.chains import chained
+from relprop.crossing.exact import Exact, as_function, relevant_in
+from relprop.crossing.folding import moved
+from relprop.crossing.ruled import ZeroPadding, linear_origin
+from relprop.crossing.samples import step_beside
+from relprop.engine.interception import Entry
+from relprop.engine.known import ACTIVATION, Tag, all_nonnegative, empty_slot
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
-from relprop.operations.exact import Exact, as_function
-from relprop.operations.folding import moved
-from relprop.operations.pointwise import Homogeneous
-from relprop.operations.ruled import LinearOrigin, ZeroPadding
-from relprop.provenance import empty_slot
+from relprop.linear.operation import Incoming
+
+_BY_SHAPE = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"))
 
 _rearranged = Exact(keeps_sign=True, slot="same")
-_copied = Homogeneous(copies=True)
 
 
-def rearranged(run: Interception, call: Call) -> Any:
+def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     """What moves elements: shapes, orders, parts. Of a linear operation's output it may be the whole."""
-    return _moving(run, call, _rearranged)
-
-
-def copied(run: Interception, call: Call) -> Any:
-    """clone, contiguous and the like."""
-    return _moving(run, call, _copied)
-
-
-def _moving(run: Interception, call: Call, entry: Entry) -> Any:
-    x = call.args[0] if call.args else None
-    origin = run.tag(x).origin if isinstance(x, Tensor) and not call.inplace else None
-    if not (isinstance(x, Tensor) and isinstance(origin, LinearOrigin) and origin.intact):
-        return entry(run, call)
-    move, result = as_function(run, call), entry(run, call)
-    if isinstance(result, Tensor) and result is not x and result.numel() == x.numel():
-        run.set_tag(result, replace(run.tag(result), origin=moved(origin, x, move)))
+    result = _rearranged(run, call)
+    origin = linear_origin(x)
+    if origin is not None and type(result) is Seen and result.relevant and result.numel() == x.numel():
+        if x.memory is not None:
+            x.memory.is_read = True
+        shape = result.shape
+        # The memory of what stands for the output may lie otherwise than the output's.
+        by_shape = call.operation in _BY_SHAPE
+        move = (lambda operands: operands[0].reshape(shape)) if by_shape else as_function(run, call)
+        later = moved(origin, x.recorded, move)
+        result.tag.origin = later
     return result
 
 
-def as_other(run: Interception, call: Call) -> Any:
-    """view_as and its like, where the other tensor only says a shape or a type."""
-    others = [v.detach() if isinstance(v, Tensor) else v for v in call.args[1:]]
-    kwargs = {key: v.detach() if isinstance(v, Tensor) else v for key, v in call.kwargs.items()}
-    return _rearranged(run, replace(call, args=(call.args[0], *others), kwargs=kwargs))
+def channel_shuffle(run: Run, call: Call, x: Seen, groups: int) -> Any:
+    """The kernel of F.channel_shuffle, of which torch has no derivative."""
+    return run.perform(torch.channel_shuffle, x, groups)
 
 
-def join(run: Interception, call: Call) -> Any:
+def detach(run: Run, call: Call, x: Seen) -> Any:
+    """The value alone, which is a constant."""
+    run.cut(call.name, "cuts the way of relevance")
+    return run.seen(x.recorded.detach(), None)
+
+
+def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     """cat, stack and their like. What lands on a constant among the parts is absorbed."""
-    tensors, *rest = call.args or (call.kwargs["tensors"],)
-    dtype = next(t.dtype for t in tensors if run.relevant(t))
-    joined = [t if run.relevant(t) else run.source(call.own(t), call.name, dtype) for t in tensors]
-    kwargs = {key: value for key, value in call.kwargs.items() if key != "tensors"}
-    return Exact(keeps_sign=True, slot="same")(run, replace(call, args=(joined, *rest), kwargs=kwargs))
+    x = next(t for t in tensors if is_relevant(t))
+    joined = [
+        t if is_relevant(t) else run.source(t, call.name, x.dtype, step_beside(run, x, t)) for t in tensors
+    ]
+    return Exact(keeps_sign=True, slot="same")(run, Call(call.signature, [joined, *rest]))
 
 
-def pad(run: Interception, call: Call) -> Any:
+def pad(run: Run, call: Call, x: Seen, pads: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
     """F.pad in every mode. Relevance that lands on a constant border is absorbed."""
-
-    def arguments(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-        return input, tuple(pad), mode, value or 0.0
-
-    x, pads, mode, value = arguments(*call.args, **call.kwargs)
-    result = Exact(keeps_sign=value >= 0, slot="same")(run, call)
+    value, pads = value or 0.0, tuple(pads)
+    result: Seen = Exact(keeps_sign=value >= 0, slot="same")(run, call)
     if mode != "constant":
         return result
-    if value != 0 or run.tag(result).slot is not None:
-        border = F.pad(empty_slot(x.detach()), pads, value=1.0) != 0
+    if value != 0 or result.tag.slot is not None:
+        border = F.pad(empty_slot(x.recorded.detach()), pads, value=1.0) != 0
         result = absorbing(run, result, border, value, "pad")
     if value == 0:
-        padding = ZeroPadding(x=x, version=x._version, pads=pads)
-        run.set_tag(result, replace(run.tag(result), origin=padding))
+        result.tag.origin = ZeroPadding(recorded=x.recorded, tag=x.tag, pads=pads)
     return result
 
 
-def masked_fill(run: Interception, call: Call) -> Any:
+def constant_pad(run: Run, call: Call, x: Seen, pads: Sequence[int], value: Any = None) -> Any:
+    """The kernel of F.pad with a constant."""
+    return pad(run, call, x, pads, "constant", value)
+
+
+def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
     """masked_fill with a number. Relevance that lands on it is absorbed."""
-
-    def arguments(input: Tensor, mask: Tensor, value: Any) -> Any:
-        return mask, value
-
-    mask, value = arguments(*call.args, **call.kwargs)
-    if run.relevant(value):
+    if is_relevant(value):
         run.gap("masked_fill", "the value depends on the input")
         return Exact(slot="share")(run, call)
-    result = Exact(keeps_sign=float(value) >= 0, slot="same")(run, call)
-    return absorbing(run, result, mask.expand(result.shape), float(value), "masked_fill")
-
-
-def where(run: Interception, call: Call) -> Any:
-    """torch.where and Tensor.where. What lands on a constant is absorbed."""
-
-    def arguments(condition: Tensor, input: Any, other: Any) -> Any:
-        return condition, input, other
-
-    def method(input: Any, condition: Tensor, other: Any) -> Any:
-        return condition, input, other
-
-    first = call.args[0] if call.args else call.kwargs["condition"]
-    is_function = isinstance(first, Tensor) and first.dtype == torch.bool
-    condition, a, b = (arguments if is_function else method)(*call.args, **call.kwargs)
-    chosen = replace(call, function=torch.where, args=(condition, a, b), kwargs={}, inplace=False)
-    keeps_sign = all(run.relevant(v) or bool((torch.as_tensor(v) >= 0).all()) for v in (a, b))
-    result = Exact(keeps_sign=keeps_sign, slot="same")(run, chosen)
-    for constant, mask in ((a, condition), (b, ~condition)):
-        if not run.relevant(constant):
-            result = absorbing(run, result, mask.expand(result.shape), None, "where")
+    number = float(value_of(value))
+    result = Exact(keeps_sign=number >= 0, slot="same")(run, call)
+    result = absorbing(run, result, value_of(mask).expand(result.shape), number, "masked_fill")
+    if number == 0 and compared_with_zero(mask, x):
+        result.tag.gate = ACTIVATION  # a ReLU
     return result
 
 
-def with_zeros(run: Interception, call: Call, entry: Exact = _rearranged) -> Any:
+def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
+    """torch.where. What lands on a constant is absorbed."""
+    mask = value_of(condition)
+    keeps_sign = all(is_relevant(v) or all_nonnegative(torch.as_tensor(value_of(v))) for v in (a, b))
+    result = Exact(keeps_sign=keeps_sign, slot="same")(run, call)
+    relevant = [t for t in (a, b) if is_relevant(t)]
+    chain = chained(run, call, relevant) if all(t.shape == result.shape for t in relevant) else None
+    for constant, chosen in ((a, mask), (b, ~mask)):
+        if not is_relevant(constant):
+            result = absorbing(run, result, chosen.expand(result.shape), None, "where")
+    result.tag.pointwise = chain
+    other = b if is_relevant(a) else a
+    if len(relevant) == 1 and _is_zero(other) and compared_with_zero(condition, relevant[0]):
+        result.tag.gate = ACTIVATION  # a ReLU
+    return result
+
+
+def compared_with_zero(mask: Any, x: Seen) -> bool:
+    """Whether a mask says where x is above, or below, zero."""
+    return type(mask) is Seen and mask.compared is x.recorded
+
+
+def _is_zero(constant: Any) -> bool:
+    value = value_of(constant)
+    return value == 0 if isinstance(value, (int, float)) else value.numel() == 1 and float(value) == 0
+
+
+def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
+    """A comparison, which is a constant."""
+    mask = run.seen(run.value(call), None)
+    if is_relevant(x) and isinstance(other, (int, float)) and other == 0:
+        mask.compared = x.recorded
+    return mask
+
+
+def with_zeros(run: Run, call: Call, *_args: Any, entry: Exact = _rearranged) -> Any:
     """Rearrangement that fills places with zeros; relevance itself that lands there is absorbed."""
-    operands = [t for t in tensors_in((call.args, call.kwargs)) if run.relevant(t)]
-    function = as_function(run, call)
-    result = entry(run, call)
-    if run.tag(result).slot is None:
+    operands = relevant_in(call.args)
+    function: Callable[..., Tensor] = as_function(run, call)
+    result: Seen = entry(run, call)
+    if result.tag.slot is None:
         return result
     with torch.no_grad():
-        filled = function([torch.ones_like(t) for t in operands]) == 0
+        filled = function([torch.ones_like(t.recorded) for t in operands]) == 0
     return absorbing(run, result, filled, 0.0, call.name)
 
 
-def absorbing(run: Interception, result: Tensor, mask: Tensor, value: float | None, operation: str) -> Tensor:
+def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operation: str) -> Seen:
     """Report what relevance lands where `mask` is true, on a constant value (None: the result's own)."""
-    path, tag, kept = run.modules.path, run.tag(result), run.keep(mask)
-    kept_value = run.keep(result)
+    path, tag, kept = run.modules.path, result.tag, run.keep_constant(mask)
+    kept_value = run.keep(result.recorded) if value is None else None
 
-    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
-        on_constant = None
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct, on_constant = incoming.c, incoming.direct, None
         if c is not None and value != 0:
-            on_constant = times(c, kept_value.value if value is None else value)
+            on_constant = times(c, value if kept_value is None else kept_value.value)  # type: ignore[arg-type]
         for amount in (on_constant, direct):
             if amount is not None:
-                run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation)
-        return c, direct
+                run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation, tag.step)
+        return [(c, direct)]
 
-    output, slot = attach_with_slot(result.detach().clone(), result, tag.slot, backward)
-    run.set_tag(output, replace(tag, slot=slot))
-    return output
+    # Of its own memory: as an output of an autograd function, what a later call returns is no view of it.
+    return run.cross(
+        result.recorded.detach(),
+        [result],
+        back,
+        Tag(tag.depth, tag.nonnegative, gate=tag.gate, step=tag.step),
+    )
 
 
-_COMPLEX = ("view_as_complex", "view_as_real", "real", "imag", "complex", "conj", "resolve_conj")
+def complex_of(run: Run, call: Call, real: Any, imaginary: Any) -> Any:
+    """torch.complex. A constant part absorbs what comes to it."""
+    parts = [t if is_relevant(t) else run.source(t, call.name) for t in (real, imaginary)]
+    return Exact(slot="none")(run, Call(call.signature, parts))
 
-_FOURIER = (
-    *("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft"),
-    *("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"),
+
+_COMPLEX = ("view_as_complex", "view_as_real", "_conj", "_conj_physical", "conj_physical")
+
+_MOVING = (
+    # shape
+    *("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"),
+    *("squeeze", "unsqueeze", "expand", "alias"),
+    # order
+    *(
+        "permute",
+        "transpose",
+        "swapaxes",
+        "movedim",
+        "t",
+        "flip",
+        "roll",
+        "rot90",
+        "channel_shuffle",
+    ),
+    *("pixel_shuffle", "pixel_unshuffle"),
+    # parts and copies
+    *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"),
+    *("unbind", "slice", "narrow", "select"),
+    *("diagonal", "repeat", "gather", "index_select", "index", "_unsafe_index"),
+    *("masked_select", "take", "embedding", "narrow_copy"),
+    # type and device
+    "_to_copy",
+)
+
+_COPIES = (
+    "unfold",
+    "lift_fresh",
+    "view_as_real",
+    "view",
+    "squeeze",
+    "unsqueeze",
+    "expand",
+    "permute",
+    "transpose",
+    "t",
+    "slice",
+    "select",
+    "alias",
 )
 
 TABLE: Mapping[str, Entry] = {
-    **dict.fromkeys(
-        (
-            # shape
-            *("view", "reshape", "flatten", "unflatten", "ravel"),
-            *("squeeze", "unsqueeze", "expand", "broadcast_to"),
-            # order
-            *("permute", "swapaxes", "movedim", "t", "T", "mT", "flip", "roll", "rot90", "fliplr", "flipud"),
-            *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
-            # parts and copies
-            *("split", "tensor_split", "chunk", "unsafe_chunk", "unsafe_split", "unbind"),
-            *("narrow", "select", "getitem", "diagonal", "repeat", "repeat_interleave", "tile"),
-            *("gather", "index_select", "take_along_dim"),
-            # type and device
-            *("to", "type", "float", "double", "half", "bfloat16", "cpu", "cuda"),
-        ),
-        rearranged,
-    ),
-    **dict.fromkeys(("view_as", "reshape_as", "expand_as", "type_as"), as_other),
-    **dict.fromkeys(("clone", "contiguous", "positive"), copied),
+    **dict.fromkeys(_MOVING, rearranged),
+    # what export writes for views
+    **{f"{name}_copy": rearranged for name in (*_COPIES, "split", "split_with_sizes", "unbind", "diagonal")},
+    "detach": detach,
+    "native_channel_shuffle": channel_shuffle,
     # Their coefficients are what autograd's gradients are, by real and imaginary part.
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),
-    **dict.fromkeys(_FOURIER, Exact(slot="none")),
+    "complex": complex_of,
+    **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), Exact(slot="none")),
     "as_strided": Exact(keeps_sign=True),
-    **dict.fromkeys(("cat", "stack", "hstack", "vstack"), join),
-    **dict.fromkeys(("unfold", "tril", "triu", "max_unpool1d", "max_unpool2d", "max_unpool3d"), with_zeros),
+    **dict.fromkeys(("cat", "stack"), join),
+    **dict.fromkeys(
+        ("unfold", "im2col", "tril", "triu", "diag_embed", "max_unpool2d", "max_unpool3d"), with_zeros
+    ),
     "where": where,
+    **dict.fromkeys(("gt", "ge", "lt", "le"), compared),
     "pad": pad,
+    "constant_pad_nd": constant_pad,
+    **{
+        f"{kind}_pad{n}d": Exact(keeps_sign=True, slot="same")
+        for kind in ("reflection", "replication")
+        for n in (1, 2, 3)
+    },
     "masked_fill": masked_fill,
 }

@@ -4,34 +4,30 @@ R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance; what is missing is
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from relprop.attach import attach_with_slot
-from relprop.calls import Call
-from relprop.intercept import Entry, Interception
+from relprop.calls.call import Call
+from relprop.crossing.exact import as_function
+from relprop.engine.interception import Entry
+from relprop.engine.known import Tag
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen
 from relprop.linear.numerics import times
-from relprop.operations.exact import as_function
-from relprop.provenance import merge_tags
+from relprop.linear.operation import Incoming
 
 
-def softmax(run: Interception, call: Call) -> Any:
-    """softmax, softmin, log_softmax over a dimension."""
-
-    def arguments(input: Tensor, dim: int = -1, *_rest: Any, **_options: Any) -> int:
-        return dim
-
-    x, dim = call.target, arguments(*call.args, **call.kwargs)
+def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
+    """softmax and log_softmax over a dimension."""
     name, path, function = call.name, run.modules.path, as_function(run, call)
-    value, kept_x = call.value(), run.keep(x)
-    kept_y = run.keep(value)
+    value, kept_x = run.value(call), run.keep(x.recorded)
+    kept_y, step = run.keep(value), x.tag.step
 
-    def backward(c: Tensor | None, direct: Tensor | None) -> tuple[Tensor | None, ...]:
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
         if c is None:
-            return None, direct
+            return [(None, direct)]
         with torch.enable_grad():
             leaf = kept_x.value.clone().requires_grad_()
             output = function([leaf])
@@ -43,13 +39,12 @@ def softmax(run: Interception, call: Call) -> Any:
         shifted = kept_x.value - largest
         # Rows that are hidden as a whole are NaN, which the model replaces afterwards.
         carried = (shifted * c_in).masked_fill_((c_in == 0) | kept_y.value.isnan(), 0)
-        run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name)
-        return c_in, direct
+        run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name, step)
+        return [(c_in, direct)]
 
-    output, slot = attach_with_slot(value, x, run.slot(x), backward)
-    tag = merge_tags([run.tag(x)], nonnegative=name != "log_softmax", slot=slot)
-    run.set_tag(output, replace(tag, gate=name))
-    return output
+    return run.cross(value, [x], back, Tag(x.tag.depth, name != "log_softmax", gate=name, step=step))
 
 
-TABLE: Mapping[str, Entry] = {"softmax": softmax, "softmin": softmax, "log_softmax": softmax}
+TABLE: Mapping[str, Entry] = dict.fromkeys(
+    ("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax"), softmax
+)

@@ -1,97 +1,125 @@
 """Writing to parts of a tensor: each element has the relevance of what was written there last.
 
-What lands on a constant that was written, or on the constant that was written to, is absorbed.
+What lands on a constant that was written, or on the constant that was written to, is absorbed. What a model
+writes in place arrives as the operation that returns the whole.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.calls import Call, tensors_in
-from relprop.intercept import Entry, Interception
-from relprop.operations.exact import Exact
+from relprop.calls.call import Call
+from relprop.calls.nested import tensors_in
+from relprop.crossing.exact import Exact
+from relprop.engine.interception import Entry
+from relprop.engine.known import all_nonnegative
+from relprop.engine.run import Run
+from relprop.engine.seen import is_relevant, value_of
 from relprop.operations.reshaping import absorbing
 
 
 @dataclass(frozen=True)
 class Written:
-    """An operation that overwrites part of its first argument.
+    """An operation that overwrites part of its first argument with another one, at this position."""
 
-    Attributes:
-        value: which argument is written: its position, and its name as a keyword; None for zeros.
-    """
+    value: int
 
-    value: int | None
-    keyword: str = "value"
-
-    def __call__(self, run: Interception, call: Call) -> Any:
-        target, value = call.target, self._value(call)
-        constant = not run.relevant(value)
-        others = [t for t in tensors_in((call.args[1:], call.kwargs)) if run.relevant(t) and t is not value]
-        if others:
+    def __call__(self, run: Run, call: Call, target: Any, *rest: Any) -> Any:
+        value = call.args[self.value]
+        constant = not is_relevant(value)
+        if any(is_relevant(t) for t in tensors_in(rest) if t is not value):
             run.gap(call.name, "an index that depends on the input is not covered")
-        base = target if run.relevant(target) else run.source(target, call.name)
-        # Out of place: the copy into the target is left to the run.
-        args = (base, *call.args[1:])
-        write = _on_a_copy(call.function if call.inplace else None, call.function)
-        keeps_sign = not constant or bool((torch.as_tensor(0.0 if value is None else value) >= 0).all())
+        base = target if is_relevant(target) else run.source(target, call.name)
+        keeps_sign = not constant or all_nonnegative(torch.as_tensor(value_of(value)))
         rearranged = Exact(keeps_sign=keeps_sign, slot="same")
-        result = rearranged(run, Call(call.name, write, args, call.kwargs, False))
-        return absorbing(run, result, self._mask(call, write), None, call.name) if constant else result
+        result = rearranged(run, Call(call.signature, [base, *rest]))
+        return absorbing(run, result, self._mask(run, call), None, call.name) if constant else result
 
-    def _value(self, call: Call) -> Any:
-        if self.value is None:
-            return None
-        return call.args[self.value] if len(call.args) > self.value else call.kwargs[self.keyword]
-
-    def _mask(self, call: Call, write: Callable[..., Tensor]) -> Tensor:
+    def _mask(self, run: Run, call: Call) -> Tensor:
         """Where the call writes."""
 
         def filled(number: float) -> Tensor:
-            value = self._value(call)
-            new = torch.full_like(value, number) if isinstance(value, Tensor) else number
-            zeros = torch.zeros_like(call.target)
-            if self.value is None:
-                return zeros if number else torch.ones_like(zeros)
-            if len(call.args) > self.value:
-                args = [*call.args]
-                args[self.value] = new
-                return write(zeros, *args[1:], **call.kwargs)
-            return write(zeros, *call.args[1:], **{**call.kwargs, self.keyword: new})
+            value = value_of(call.args[self.value])
+            args = [torch.zeros_like(value_of(call.args[0])), *call.args[1:]]
+            args[self.value] = torch.full_like(value, number) if isinstance(value, Tensor) else number
+            written: Tensor = run.value(call, args)
+            return written
 
-        with torch.no_grad():
-            return filled(1.0) != filled(0.0)
+        return filled(1.0) != filled(0.0)
 
 
-def _on_a_copy(inplace: Callable[..., Any] | None, function: Callable[..., Any]) -> Callable[..., Tensor]:
-    """The function, which may work in place, out of place."""
+def index_put(
+    run: Run, call: Call, target: Any, indices: Any, values: Any, accumulate: bool, *rest: Any
+) -> Any:
+    """Assignment to elements, or a sum with what is there."""
+    if not accumulate:
+        return Written(2)(run, call, target, indices, values, accumulate, *rest)
+    terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
+    return _added(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
 
-    def run(target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if inplace is None:
-            result: Tensor = function(target, *args, **kwargs)
-            return result
-        copy = target.clone()
-        inplace(copy, *args, **kwargs)
-        return copy
 
-    return run
+def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> Any:
+    """What is copied over the whole of another tensor, in its type and shape."""
+    if not is_relevant(source):
+        value = value_of(torch.as_tensor(source))
+        return run.source(value.to(target.dtype).expand(target.shape), call.name)
+    if source.shape == target.shape and source.dtype == target.dtype and source.device == target.device:
+        if source.memory is not None:
+            source.memory.is_read = True
+        return run.seen(source.recorded, source.tag)
+    moved = source
+    if source.dtype != target.dtype or source.device != target.device:
+        moved = run.perform(torch.Tensor.to, moved, target.device, target.dtype)
+    return moved if moved.shape == target.shape else run.perform(torch.Tensor.expand, moved, target.shape)
+
+
+def fill(run: Run, call: Call, target: Tensor, value: Any = 0) -> Any:
+    """One number everywhere."""
+    if is_relevant(value):
+        return run.perform(torch.Tensor.expand, value, target.shape)
+    return run.source(torch.full_like(value_of(target), float(value_of(value))), call.name)
 
 
 _added = Exact(slot="share")
 
+
+def scatter(run: Run, call: Call, *args: Any) -> Any:
+    """scatter with values or a number, written over what is there."""
+    if call.argument("reduce") is not None:
+        run.refuse(call.name, "torch has no gradient of it with reduce=...; take scatter_reduce")
+        return run.seen(run.value(call), None)
+    return Written(3)(run, call, *args)
+
+
+def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
+    """index_add, scatter_add and scatter_reduce: constants among the terms absorb what comes to them."""
+    if call.argument("reduce") == "prod":
+        run.gap(call.name, "reduce='prod' is not covered")
+    args: list[Any] = [target, *rest]
+    index, source = (call.argument(name) for name in ("index", "src"))
+    if source is not None and source.shape != index.shape:  # what is beyond the index is not used
+        args[3] = run.perform(torch.Tensor.__getitem__, source, tuple(slice(n) for n in index.shape))
+    floats = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.is_floating_point()]
+    terms = [
+        run.source(a, call.name) if i in floats and not is_relevant(a) else a for i, a in enumerate(args)
+    ]
+    return _added(run, replace(call, args=list(terms)))
+
+
 TABLE: Mapping[str, Entry] = {
-    "setitem": Written(2),
-    "copy": Written(1, "src"),
-    "fill": Written(1),
-    "zero": Written(None),
-    "index_put": Written(2, "values"),
-    "index_copy": Written(3, "source"),
+    "copy": copy,
+    "fill": fill,
+    "zero": fill,
+    **dict.fromkeys(("index_put", "_unsafe_index_put"), index_put),
+    "index_copy": Written(3),
     "index_fill": Written(3),
-    "scatter": Written(3, "src"),
-    "masked_scatter": Written(2, "source"),
-    "index_add": _added,
-    "scatter_add": _added,
+    "scatter": scatter,
+    "masked_scatter": Written(2),
+    **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), Written(1)),
+    "index_add": added,
+    "scatter_add": added,
+    **dict.fromkeys(("scatter_reduce", "index_reduce"), added),
 }

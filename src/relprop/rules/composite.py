@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from relprop.calls.names import name_of
+from relprop.calls.site import Site, Slots
 from relprop.errors import RuleError
-from relprop.names import canonical_name
-from relprop.provenance import Site, Slots
 from relprop.rules.bounds import Bound
 from relprop.rules.first_layer import ZBox
 from relprop.rules.other import NonlinearRule
@@ -115,7 +115,7 @@ def _matches(where: Where, site: Site) -> bool:
     if isinstance(where, type):
         return _FUNCTIONAL.get(where) == site.operation or any(isinstance(m, where) for m in site.modules)
     if _is_torch_function(where):
-        return canonical_name(where)[0] == site.operation
+        return name_of(where) == site.operation
     return bool(where(site))
 
 
@@ -201,7 +201,7 @@ class Composite:
         """Names of operations, from files or as torch functions, that are none of `operations`."""
         parts = [part for where, _ in self.entries for part in _parts(where)]
         named = [
-            part.operation if isinstance(part, Named) else canonical_name(part)[0]
+            part.operation if isinstance(part, Named) else name_of(part)
             for part in parts
             if not isinstance(part, (str, type, tuple))
             and (isinstance(part, Named) or _is_torch_function(part))

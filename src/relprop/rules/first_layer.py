@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relprop.callers import warn
+from relprop.calls.user_line import warn
 from relprop.errors import RuleError
 from relprop.linear import weights
 from relprop.linear.numerics import divide, leftover, tolerance

@@ -1,43 +1,38 @@
-"""What is known of a tensor on the way of relevance, and of the place where an operation stands."""
+"""What is known of a tensor on the way of relevance, and what a later call may attach to."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Watch = Callable[[Tensor | None, Tensor | None, Tensor], tuple[Tensor | None, Tensor | None]]
 """Sees relevance arrive at a value, as coefficient and slot's gradient, and returns what goes on of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class Origin:
     """An operation, remembered with its result, so that a later one can attach to its operand instead.
 
     Attributes:
-        x: the operand.
-        version: of the operand's memory when the operation ran.
+        recorded: the operand, as autograd sees it.
+        tag: what is known of the operand.
         watches: of values that are passed by when a later operation attaches to the operand; the last value's
             first.
     """
 
-    x: Tensor
-    version: int
+    recorded: Tensor
+    tag: "Tag"
     watches: tuple[Watch, ...] = ()
 
-    @property
-    def intact(self) -> bool:
-        """Whether the operand still has the value that the operation saw."""
-        return self.x._version == self.version
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class Pointwise(Origin):
     """A tensor that is a function of an earlier one, element by element, however many calls it took.
 
     Attributes:
-        x: the root: the tensor that the chain of calls began with.
+        recorded: the root: the tensor that the chain of calls began with.
         function: from values of the root to those of the tensor.
         names: of the operations among the calls.
         gates_itself: whether the root was multiplied with a function of it, as in `x * sigmoid(x)`.
@@ -47,10 +42,6 @@ class Pointwise(Origin):
     names: frozenset[str] = frozenset()
     gates_itself: bool = False
 
-    def same_root(self, other: "Pointwise") -> bool:
-        """Whether both are functions of one value."""
-        return self.x is other.x and self.version == other.version
-
 
 STATISTIC = "statistic"
 """The gate of what is made of values to normalise them, such as 1/√variance."""
@@ -59,7 +50,7 @@ ACTIVATION = "activation"
 """The gate of what an activation function made, such as SiLU in gated feed-forward layers."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Tag:
     """What is known of a tensor on the way of relevance.
 
@@ -74,6 +65,8 @@ class Tag:
         gate: name of the operation that made it a gate, which weighs other values: "sigmoid", "softmax";
             `STATISTIC`, what normalises others and gets no relevance of them; `ACTIVATION`, which is a gate
             against what is none of these; empty for signals.
+        step: how many elements, in logical order, lie between one sample and the next; None where the first
+            dimension is that of the samples, possibly merged with others.
     """
 
     depth: int = 0
@@ -82,52 +75,12 @@ class Tag:
     origin: Origin | None = None
     pointwise: Pointwise | None = None
     gate: str = ""
+    step: int | None = None
 
 
-Slots = Literal["none", "inputs", "all"]
-"""No slots, slots up to the first linear operations, or slots everywhere."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where an operation stands in the model; what a composite chooses by.
-
-    Attributes:
-        path: of the innermost running module, within the explained model.
-        modules: the running modules, outermost first.
-        operation: canonical name, such as "conv2d".
-        kind: family of the operation: "dense" or "convolution", which need a rule; "normalisation",
-            "product", "max-pool", "sum", which have one.
-        depth: how many linear operations lie between the explained inputs and this one.
-    """
-
-    path: str
-    modules: tuple[nn.Module, ...]
-    operation: str
-    kind: str
-    depth: int
-
-    @property
-    def first(self) -> bool:
-        """Whether no linear operation lies between the explained inputs and this one."""
-        return self.depth == 0
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A rule that was used: where, and for which operation."""
-
-    path: str
-    operation: str
-    rule: Any
-
-    def __str__(self) -> str:
-        return f"{self.path or '(root)'}: {self.operation}: {self.rule}"
-
-
-def nonnegative(constant: Tensor) -> bool:
-    """Whether a constant is non-negative; complex numbers are not."""
-    return not constant.is_complex() and bool((constant >= 0).all())
+def all_nonnegative(constant: Tensor) -> bool:
+    """Whether a constant is non-negative everywhere: no complex number is, nor what has no values."""
+    return not (constant.is_complex() or isinstance(constant, FakeTensor)) and bool((constant >= 0).all())
 
 
 def empty_slot(tensor: Tensor) -> Tensor:
@@ -137,5 +90,8 @@ def empty_slot(tensor: Tensor) -> Tensor:
 
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False, slot: Tensor | None = None) -> Tag:
     """What holds of a result of operands with these tags."""
-    gate = tags[0].gate if all(tag.gate for tag in tags) else ""
-    return Tag(depth=max(tag.depth for tag in tags), nonnegative=nonnegative, slot=slot, gate=gate)
+    first = tags[0]
+    if len(tags) == 1:
+        return Tag(first.depth, nonnegative, slot, None, None, first.gate)
+    gate = first.gate if all([tag.gate for tag in tags]) else ""
+    return Tag(max([tag.depth for tag in tags]), nonnegative, slot, None, None, gate)

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
 @dataclass
 class ModulePaths:
-    """The stack of running modules, outermost first."""
+    """The stack of running modules, outermost first: each with its path, and whether it wants gradients."""
 
-    frames: list[tuple[nn.Module, str]] = field(default_factory=list)
+    frames: list[tuple[nn.Module, str, bool]] = field(default_factory=list)
     _names: dict[nn.Module, str] = field(default_factory=dict)
     _children: dict[nn.Module, dict[nn.Module, str]] = field(default_factory=dict)
 
@@ -29,29 +30,34 @@ class ModulePaths:
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The running modules, outermost first."""
-        return tuple(module for module, _ in self.frames)
+        return tuple(module for module, _, _ in self.frames)
 
     def enter(self, module: nn.Module) -> None:
         """Note that `module` begins its forward."""
         if not self.frames:
-            self._names = {m: name for name, m in reversed(list(module.named_modules()))}
-        self.frames.append((module, self._path_of(module)))
+            self._names = {}
+        self.frames.append((module, self._path_of(module), torch.is_grad_enabled()))
 
     def runs(self, module: nn.Module) -> bool:
         """Whether `module` is among the running ones."""
-        return any(frame is module for frame, _ in self.frames)
+        return any(frame is module for frame, _, _ in self.frames)
+
+    def wants_gradients(self, inner: int) -> bool:
+        """Whether the module that runs, but for this many within it, was called with gradients enabled."""
+        outer = self.frames[: len(self.frames) - inner]
+        return not outer or outer[-1][2]
 
     def leave(self, module: nn.Module) -> None:
         """Note that `module` ended its forward, or left it by an exception."""
         while self.frames:
-            left, _ = self.frames.pop()
+            left, _, _ = self.frames.pop()
             if left is module:
                 break
 
     def _path_of(self, module: nn.Module) -> str:
         if not self.frames:
             return ""
-        parent, prefix = self.frames[-1]
+        parent, prefix, _ = self.frames[-1]
         # A shared module has several names; the right one is that by which its parent called it.
         if parent not in self._children:
             self._children[parent] = {
@@ -62,6 +68,8 @@ class ModulePaths:
             return prefix
         if name is not None:
             return f"{prefix}.{name}" if prefix else name
+        if not self._names:
+            self._names = {m: name for name, m in reversed(list(self.frames[0][0].named_modules()))}
         return self._names.get(module, f"{prefix}.{type(module).__name__}".lstrip("."))
 
 

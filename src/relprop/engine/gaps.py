@@ -1,11 +1,7 @@
 """Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import nn
 
 from relprop.errors import CoverageError
 
@@ -29,12 +25,14 @@ class Gaps:
 
     Attributes:
         found: each gap once, in order.
+        noted: each gap as often as it was found.
         cuts: the first few places where the way ends without being a gap.
     """
 
     def __init__(self, accept: Collection[str] = ()) -> None:
         self._accept = frozenset(accept)
-        self._met: list[Gap] = []  # as often as they were met
+        self.noted: list[Gap] = []
+        self._met: set[Gap] = set()
         self.found: list[Gap] = []
         self.cuts: list[Gap] = []
 
@@ -42,7 +40,7 @@ class Gaps:
         """Note a gap, unless its operation is accepted; whether it is one."""
         if gap.acceptable and gap.operation in self._accept:
             return False
-        self._met.append(gap)
+        self.noted.append(gap)
         if gap not in self.found:
             self.found.append(gap)
         return True
@@ -52,41 +50,50 @@ class Gaps:
         if len(self.cuts) < 5:
             self.cuts.append(place)
 
-    @contextmanager
-    def watched(self) -> Iterator[list[Gap]]:
-        """Give a list of the gaps that are met while the context is open, filled at its end."""
-        before = len(self._met)
-        met: list[Gap] = []
-        try:
-            yield met
-        finally:
-            met += self._met[before:]
+    def find(self, gap: Gap) -> None:
+        """Note a gap that counts wherever relevance goes."""
+        self.add(gap)
+        self._met.add(gap)
 
-    def clear(self) -> None:
-        """Forget the gaps."""
-        self.found.clear()
-        self._met.clear()
+    def meet(self, gaps: Collection[Gap]) -> None:
+        """Note that relevance came to these gaps."""
+        self._met.update(gaps)
 
     def require_none(self) -> None:
-        """Refuse to go on with gaps.
+        """Refuse relevance that went through gaps.
 
         Raises:
             CoverageError: there are some; it names all.
         """
-        if self.found:
-            raise CoverageError(coverage_message(self.found))
+        met = [gap for gap in self.found if gap in self._met]
+        if met:
+            raise CoverageError(coverage_message(met))
 
 
-REASONS = {
+_REASONS = {
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
     "backward": "the model computes gradients of its own, which would be relevance coefficients here",
-    **dict.fromkeys(
-        ("cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy_with_logits"),
-        "a loss is no score to explain: call the model without labels",
-    ),
     "data": "writing to .data is out of relprop's sight",
+    "data_ptr": "what reads memory by itself, such as a kernel of another library, is out of relprop's sight",
+    "set_": "a tensor that takes another one's memory is out of relprop's sight; copy the values instead",
 }
 """Better advice than that there is no entry."""
+
+
+def reason_of(operation: str) -> str:
+    """Why an operation without an entry is not covered."""
+    reason = _REASONS.get(operation, Gap.reason)
+    if "_loss" in operation or operation in ("kl_div", "binary_cross_entropy_with_logits"):
+        reason = "a loss is no score to explain: call the model without labels"
+    if any(word in operation.lower() for word in _ATTENTION):
+        reason += (
+            "; for attention by a kernel of another library take torch's: load the model with "
+            "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
+        )
+    return reason
+
+
+_ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
 def coverage_message(gaps: Sequence[Gap]) -> str:
@@ -118,41 +125,3 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
         + (f" The way is cut here:{places}\nRemove" if places else " Look for")
         + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
     )
-
-
-_ATTENTION = ("attn", "attention", "flash", "xformers")
-
-
-def unseen_reason(made_by: str, reason: str) -> str:
-    """Why a tensor that relprop did not see being made is a gap, by the name of its autograd function.
-
-    With what helps, where it is known what that is: a kernel of attention, a checkpoint.
-    """
-    if any(word in made_by.lower() for word in _ATTENTION):
-        reason += (
-            "; for attention by a kernel of another library take torch's: load the model with "
-            "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
-        )
-    if made_by.startswith("CheckpointFunction"):
-        reason += (
-            "; torch.utils.checkpoint hides what it computes with use_reentrant=True: take "
-            "use_reentrant=False, or leave it out and give explain(..., checkpoint=...)"
-        )
-    return reason
-
-
-UNSEEN = (
-    "made an input of {} out of relprop's sight, perhaps by a custom autograd function; write it in torch "
-    "operations"
-)
-"""Why a tensor that nothing is known of is a gap."""
-
-
-def out_of_sight(module: nn.Module) -> str:
-    """Say that a module did what relprop cannot see, and what to do."""
-    hint = (
-        "explain the module that was scripted or traced"
-        if isinstance(module, torch.jit.ScriptModule)
-        else "write what it does in torch operations"
-    )
-    return f"relprop cannot see inside {type(module).__name__}; {hint}"

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.keeping import a_step
-from relprop.provenance import empty_slot
+from relprop.engine.keep import StepOfBackward
+from relprop.engine.levels import aside
 
-Backward = Callable[..., tuple[Tensor | None, ...]]
+Backward = Callable[..., Sequence[Tensor | None]]
 """From the coefficients of the values (None where nothing arrives) to those of the roots."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """What `Attach` needs, out of autograd's sight: the values are fresh tensors to it, and not copied."""
 
@@ -44,7 +44,7 @@ class Attach(torch.autograd.Function):
         backward = step.backward
         if not _retained.count:
             step.backward = None  # frees the kept values, as autograd does
-        with torch._C.DisableTorchFunction(), a_step():  # a rule's own calls are not the model's
+        with aside(), StepOfBackward():  # a rule's own calls are not the model's
             return (None, *backward(*coefficients))
 
 
@@ -82,35 +82,3 @@ def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
     owned = tuple(value.detach() if value._is_view() else value for value in values)
     result: tuple[Tensor, ...] = Attach.apply(Step(owned, backward), *roots)  # type: ignore[no-untyped-call]
     return result
-
-
-def unattached(value: Tensor) -> Tensor:
-    """A copy of a value that requires a gradient and, being no leaf, may be overwritten by the model."""
-    with torch.enable_grad():
-        return attach([value.detach().clone()], [value.detach().requires_grad_()], lambda c: (c,))[0]
-
-
-def attach_with_slots(
-    value: Tensor, roots: Sequence[Tensor], slots: Sequence[Tensor | None], backward: Backward
-) -> tuple[Tensor, Tensor | None]:
-    """Return `value` as a function of several roots and, if all of them have slots, the value's own slot.
-
-    `backward` takes what arrives at the value and at its slot to the roots, then to the slots that there are.
-    """
-    present = [slot for slot in slots if slot is not None]
-    values = [value, empty_slot(value)] if len(present) == len(roots) else [value]
-    output, *slot = attach(values, [*roots, *present], backward)
-    return output, slot[0] if slot else None
-
-
-def attach_with_slot(
-    value: Tensor, root: Tensor, slot: Tensor | None, backward: Backward
-) -> tuple[Tensor, Tensor | None]:
-    """Return `value` as a function of `root`, and beside it, if the root has a slot, the value's own slot.
-
-    `backward` takes what arrives at the value and at its slot to root and slot.
-    """
-    if slot is None:
-        return attach([value], [root], lambda c: backward(c, None)[:1])[0], None
-    output, out_slot = attach([value, empty_slot(value)], [root, slot], backward)
-    return output, out_slot

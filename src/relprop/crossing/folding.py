@@ -6,52 +6,49 @@ linear operation that follows to take in.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from relprop.attach import attach_with_slot
-from relprop.calls import Call
-from relprop.intercept import Interception
-from relprop.operations.ruled import Affine, LinearOrigin, attach_rule, modified
+from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, modified
+from relprop.engine.known import Tag
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen
+from relprop.linear.operation import Incoming
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class Moved(LinearOrigin):
     """A linear operation whose output's elements have been rearranged since, all of them, as by a transpose.
 
     Attributes:
         z: the output.
-        z_version: of its memory when it was rearranged.
+        factor_of_z: a number that z was multiplied by already.
         move: what was done to it.
     """
 
     z: Tensor
-    z_version: int
+    factor_of_z: float
     move: Callable[[Sequence[Tensor]], Any]
-
-    @property
-    def intact(self) -> bool:
-        return super().intact and self.z._version == self.z_version
 
 
 def fold(
-    run: Interception,
-    call: Call,
+    run: Run,
     origin: LinearOrigin,
+    value: Callable[[], Tensor],
     *,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
-) -> Tensor | None:
-    """Let scale·z + shift of a linear operation's output z be part of the operation.
+) -> Seen | None:
+    """Let scale·z + shift of a linear operation's output z, which `value` computes, be part of the operation.
 
     Returns None where the constants are no part of it: where they differ between positions or samples.
     """
     if not origin.map.folds:
         return None
     if isinstance(origin, Moved):
-        return _fold_moved(run, call, origin, scale, shift)
+        return _fold_moved(run, origin, value, scale, shift)
     if origin.factor != 1:
         scale = origin.weight.new_tensor(origin.factor) if scale is None else scale * origin.factor
     per_output = []
@@ -61,10 +58,10 @@ def fold(
             return None
         per_output.append(values)
     scale, shift = per_output
-    value = call.value()
-    if value.dim() != origin.x.dim():
+    computed = value()
+    if computed.dim() != origin.recorded.dim():
         return None  # a constant of more dimensions adds one to the result
-    weight, bias, map_ = origin.kept_weight.or_value(origin.weight), origin.bias, origin.map
+    weight, bias, map_ = origin.kept_weight.own, origin.bias, origin.map
     if scale is not None:
         weight = modified(weight, "scaled output", scale, lambda w, k: map_.scale_outputs(w, k))
         if bias is not None:
@@ -76,18 +73,22 @@ def fold(
         origin,
         weight=weight,
         kept_weight=run.keep_constant(weight),
-        kept_bias=None if bias is None else run.keep_constant(bias),
+        kept_bias=None if bias is None else run.keep_constant(bias.detach()),
         factor=1.0,
     )
-    return attach_rule(run, folded, value)
+    return attach_rule(run, folded, computed)
 
 
 def moved(origin: LinearOrigin, z: Tensor, move: Callable[[Sequence[Tensor]], Any]) -> Moved:
     """A linear operation with its output z rearranged, after what has been done to it before."""
-    known = {field.name: getattr(origin, field.name) for field in fields(LinearOrigin)}
+    known = {name: getattr(origin, name) for name in _OF_LINEAR}
+    factor = origin.factor
     if isinstance(origin, Moved):
-        z, move = origin.z, _after(move, origin.move)
-    return Moved(**known, z=z, z_version=z._version, move=move)
+        z, factor, move = origin.z, origin.factor_of_z, _after(move, origin.move)
+    return Moved(**known, z=z, factor_of_z=factor, move=move)
+
+
+_OF_LINEAR = tuple(field.name for field in fields(LinearOrigin) if field.name != "kept_z")
 
 
 def _after(second: Callable[..., Any], first: Callable[..., Any]) -> Callable[[Sequence[Tensor]], Any]:
@@ -95,8 +96,8 @@ def _after(second: Callable[..., Any], first: Callable[..., Any]) -> Callable[[S
 
 
 def _fold_moved(
-    run: Interception, call: Call, origin: Moved, scale: Tensor | None, shift: Tensor | None
-) -> Tensor | None:
+    run: Run, origin: Moved, value: Callable[[], Tensor], scale: Tensor | None, shift: Tensor | None
+) -> Seen | None:
     """Fold what is done to rearranged outputs, if it is one number for each output."""
     map_, z = origin.map, origin.z
     outputs = torch.arange(map_.outputs(origin.weight), device=z.device)
@@ -107,30 +108,42 @@ def _fold_moved(
         if constant is not None and values is None:
             return None
         per_output.append(values)
-    value = z.detach() * origin.factor
-    value = value if per_output[0] is None else value * map_.align_bias(per_output[0])
-    value = value if per_output[1] is None else value + map_.align_bias(per_output[1])
-    linear = LinearOrigin(**{field.name: getattr(origin, field.name) for field in fields(LinearOrigin)})
     aligned = [None if values is None else map_.align_bias(values) for values in per_output]
-    in_place = Call(call.name, lambda: value, (), {}, False)
-    folded = fold(run, in_place, linear, scale=aligned[0], shift=aligned[1])
+    before = z.detach() * (origin.factor / origin.factor_of_z)
+    before = before if aligned[0] is None else before * aligned[0]
+    before = before if aligned[1] is None else before + aligned[1]
+    linear = LinearOrigin(**{name: getattr(origin, name) for name in _OF_LINEAR}, kept_z=origin.kept_z)
+    folded = fold(run, linear, lambda: before, scale=aligned[0], shift=aligned[1])
     if folded is None:
         return None
-    tag = run.tag(folded)
+    tag = folded.tag
     slot = None if tag.slot is None else origin.move([tag.slot])
+    later = None if tag.origin is None else moved(tag.origin, folded.recorded, origin.move)  # type: ignore[arg-type]
+    place = _Place(origin.move([folded.recorded]), replace(tag, slot=slot))
     # The model's own value, which may differ in the last digit.
-    output, slot = attach_with_slot(call.value(), origin.move([folded]), slot, lambda *arriving: arriving)
-    later = tag.origin
-    if isinstance(later, LinearOrigin):
-        later = moved(later, folded, origin.move)
-    run.set_tag(output, replace(tag, slot=slot, origin=later))
-    return output
+    return run.cross(value(), [place], _unchanged, Tag(tag.depth, tag.nonnegative, origin=later))
+
+
+def _unchanged(incoming: Incoming) -> list[tuple[Tensor | None, Tensor | None]]:
+    return [(incoming.c, incoming.direct)]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An operand that the model does not have."""
+
+    recorded: Tensor
+    tag: Tag
 
 
 def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | None:
     """A constant as one value for each output, (out,); `where` says to which output an element belongs."""
-    shape = torch.broadcast_shapes(constant.shape, where.shape)  # type: ignore[no-untyped-call]
-    if shape != where.shape or not bool(constant.isfinite().all()):
+    shape, dimensions = where.shape, constant.dim()
+    if dimensions > where.dim() or any(
+        n not in (1, of) for n, of in zip(constant.shape, shape[where.dim() - dimensions :], strict=True)
+    ):
+        return None
+    if not bool(constant.isfinite().all()):
         return None
     constant = constant.detach().reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
     # First where it has values of its own: most constants that are not one for each output fail there.
@@ -145,41 +158,46 @@ def _values_by_output(full: Tensor, where: Tensor, outputs: int) -> Tensor | Non
     return values if torch.equal(values[where], full) else None
 
 
-def affine(
-    run: Interception, x: Tensor, *, scale: Tensor | None = None, shift: Tensor | None = None
-) -> Affine | None:
-    """What scale·x + shift is of x, or of what x itself is an affine function of.
+def affine(x: Seen, *steps: tuple[Literal["scale", "shift"], Tensor | float]) -> Affine | None:
+    """What x, multiplied by and added constants, is of x, or of what x itself is an affine function of.
 
     Returns None where the constants are not one number a channel, dimension 1.
     """
     if x.dim() < 2:
         return None
-    before = run.tag(x).origin
-    if not (isinstance(before, Affine) and before.intact):
-        one = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
-        before = Affine(x=x, version=x._version, scale=one, shift=torch.zeros_like(one))
-    for constant, is_scale in ((scale, True), (shift, False)):
-        values = None if constant is None else _per_channel(constant, x)
-        if constant is not None and values is None:
+    channels = x.shape[1]
+    for _, constant in steps:
+        if isinstance(constant, Tensor) and not _per_channel(constant, x):
             return None
-        if values is not None and is_scale:
-            before = replace(before, scale=before.scale * values, shift=before.shift * values)
-        elif values is not None:
-            before = replace(before, shift=before.shift + values)
-    return before
+    tag = x.tag
+    before = tag.origin
+    if isinstance(before, Affine):
+        return Affine(
+            recorded=before.recorded,
+            tag=before.tag,
+            watches=before.watches,
+            channels=channels,
+            steps=(*before.steps, *steps),
+        )
+    return Affine(recorded=x.recorded, tag=tag, channels=channels, steps=steps)
 
 
-def _per_channel(constant: Tensor, x: Tensor) -> Tensor | None:
-    """A constant as one number for each channel of x, (C,); None if it is nothing of the kind."""
-    aligned = (1,) * (x.dim() - constant.dim()) + tuple(constant.shape)
-    others = aligned[:1] + aligned[2:]
-    if constant.dim() > x.dim() or set(others) - {1} or aligned[1] not in (1, x.shape[1]):
-        return None
-    return constant.detach().reshape(-1).expand(x.shape[1])
+def _per_channel(constant: Tensor, x: Tensor) -> bool:
+    """Whether a constant has one number for each channel of x, or one for all."""
+    shape, dimensions = constant.shape, x.dim()
+    if len(shape) > dimensions:
+        return False
+    aligned = (1,) * (dimensions - len(shape)) + tuple(shape)
+    return not set(aligned[:1] + aligned[2:]) - {1} and aligned[1] in (1, x.shape[1])
 
 
 def _per_output(origin: LinearOrigin, constant: Tensor) -> Tensor | None:
     """A constant as one value per output of a linear operation, (out,); None if it is nothing of the kind."""
+    if constant.dim() == origin.recorded.dim() and len(constant) == len(origin.recorded) > 1:
+        # As for a single sample, where a bias that was repeated for each of them looks like one.
+        if not torch.equal(constant, constant[:1].expand(constant.shape)):
+            return None
+        constant = constant[:1]
     out = origin.map.outputs(origin.weight)
     flat = constant.reshape(-1).expand(out) if constant.numel() == 1 else constant.reshape(-1)
     if flat.shape != (out,) or not bool(flat.isfinite().all()):

@@ -1,6 +1,7 @@
 """The user's line that led into relprop: errors name it, and warnings are shown there."""
 
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,12 @@ def user_line() -> str:
     while frame is not None and _is_ours(frame):
         frame = frame.f_back
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def line_of(error: BaseException) -> str:
+    """File and line outside torch and relprop where an error came from."""
+    places = [f for f, _ in traceback.walk_tb(error.__traceback__) if not _is_ours(f)]
+    return f"{places[-1].f_code.co_filename}:{places[-1].f_lineno}" if places else "an unknown place"
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from relprop.attach import attach_with_slot
-from relprop.calls import map_tensors, tensors_in
+from relprop.calls.nested import map_tensors, tensors_in
+from relprop.engine.known import Origin, Watch, empty_slot
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen, inner_of, is_relevant
 from relprop.errors import InputError
-from relprop.intercept import Interception
 from relprop.linear.operation import Incoming
-from relprop.provenance import Origin, Watch, empty_slot
 
 T = TypeVar("T", bound=Origin)
 
@@ -76,7 +76,7 @@ class InnerValues:
     _outputs: list[tuple[Any, list[int]]] = field(default_factory=list)
     _forward_is_over: bool = False
 
-    def after_module(self, run: Interception, path: str, output: Any) -> Any:
+    def after_module(self, run: Run, path: str, module: nn.Module, output: Any) -> Any:
         """Return what takes the place of a module's output."""
         self._paths[path] = None
         recorded = any(fnmatchcase(path, glob) for glob in self.record)
@@ -84,7 +84,8 @@ class InnerValues:
         if recorded or conditions:
             call = _Call(self._forward_is_over)
             output = map_tensors(
-                lambda t: self._attach(run, path, t, conditions, call) if run.relevant(t) else t, output
+                lambda t: self._attach(run, path, module, t, conditions, call) if is_relevant(t) else t,
+                output,
             )
             if conditions and not call.values:
                 raise InputError(
@@ -95,41 +96,39 @@ class InnerValues:
                 self._calls.setdefault(path, []).append(call)
         if path == self._start_path and not self._forward_is_over:
             # A copy, because the model may overwrite its own.
-            module = run.modules.modules[-1]
             dimensions = [channel_dimension(module, t) for t in tensors_in(output)]
-            copied = map_tensors(lambda t: _copy(run, t) if run.relevant(t) else t, output)
+            copied = map_tensors(lambda t: _copy(run, t) if is_relevant(t) else t, output)
             self._outputs.append((copied, dimensions))
         return output
 
     def _attach(
-        self, run: Interception, path: str, tensor: Tensor, conditions: list[str], call: "_Call"
+        self, run: Run, path: str, module: nn.Module, seen: Seen, conditions: list[str], call: "_Call"
     ) -> Tensor:
-        channels = channel_dimension(run.modules.modules[-1], tensor)
-        masks = [_mask(key, self.conditions[key], tensor, channels) for key in conditions]
-        kept, tag = run.keep(tensor), run.tag(tensor)
-        value = _Value(empty_slot(tensor))
-        call.values.append(value)
+        value = inner_of(seen).detach()
+        channels = channel_dimension(module, value)
+        masks = [_mask(key, self.conditions[key], value, channels) for key in conditions]
+        kept, tag = run.keep(value), seen.tag
+        noted = _Value(empty_slot(value))
+        call.values.append(noted)
 
         def watch(c: Tensor | None, direct: Tensor | None, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
             for make in masks:
                 R = Incoming(c, direct, z).relevance
                 mask = make(R)
-                run.ledger.add("condition", R * (1 - mask), path, "condition")
+                run.ledger.add("condition", R * (1 - mask), path, "condition", tag.step)
                 c = None if c is None else c * mask
                 direct = None if direct is None else direct * mask
             R = Incoming(c, direct, z).relevance
-            value.relevance = R if value.relevance is None else value.relevance + R
+            noted.relevance = R if noted.relevance is None else noted.relevance + R
             return c, direct
 
-        output, slot = attach_with_slot(
-            tensor.detach(),  # the same memory, so that writing to one of them writes to both
-            tensor,
-            run.slot(tensor),
-            lambda c, direct: watch(c, direct, kept.value),
-        )
+        def back(incoming: Incoming) -> list[Outgoing]:
+            return [watch(incoming.c, incoming.direct, kept.value)]
+
         # A later operation that attaches to what lies before this value watches in its place.
         origin, pointwise = _watched(tag.origin, watch), _watched(tag.pointwise, watch)
-        run.set_tag(output, replace(tag, slot=slot, origin=origin, pointwise=pointwise))
+        output = run.cross(value, [seen], back, replace(tag, origin=origin, pointwise=pointwise))
+        output.replaces(seen)
         return output
 
     def started(self) -> tuple[Any, list[int]]:
@@ -196,12 +195,8 @@ def _watched(origin: T | None, watch: Watch) -> T | None:
     return None if origin is None else replace(origin, watches=(watch, *origin.watches))
 
 
-def _copy(run: Interception, tensor: Tensor) -> Tensor:
-    output, slot = attach_with_slot(
-        tensor.detach().clone(), tensor, run.slot(tensor), lambda c, direct: (c, direct)
-    )
-    run.set_tag(output, replace(run.tag(tensor), slot=slot, origin=None, pointwise=None))
-    return output
+def _copy(run: Run, seen: Seen) -> Tensor:
+    return run.seen(seen.recorded, replace(seen.tag, origin=None, pointwise=None))
 
 
 def _arrived(value: _Value) -> Tensor:

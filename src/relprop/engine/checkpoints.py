@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attach import unattached
-from relprop.calls import map_tensors, tensors_in
+from relprop.calls.nested import map_tensors, tensors_in
+from relprop.engine.interception import Interception
+from relprop.engine.keep import Kept, Place, saved_value
+from relprop.engine.known import Tag
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen
 from relprop.errors import InputError, ModelError, did_you_mean
-from relprop.intercept import Interception
-from relprop.keeping import Kept, Place
-from relprop.provenance import Tag
 
 Blocks = str | nn.Module | Iterable[str | nn.Module]
 """Modules by path or glob, such as "model.layers.*"; or modules, a ModuleList for those in it."""
@@ -34,6 +35,8 @@ def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
     """
     if not isinstance(blocks, (str, nn.Module, Iterable)):
         raise InputError(f"checkpoint={blocks!r}: give paths of modules, such as 'layers.*', or modules.")
+    if blocks == ():
+        return []
     given = [blocks] if isinstance(blocks, (str, nn.Module)) else list(blocks)
     paths = {path: m for path, m in model.named_modules() if path} if isinstance(model, nn.Module) else {}
     chosen: list[nn.Module] = []
@@ -65,7 +68,7 @@ class Block:
     """One call of a module whose values are let go.
 
     Attributes:
-        run: whose.
+        checkpoints: of the run.
         module: which.
         arguments: positional and keyword arguments of the call; `operands` stand for the tensors in them.
         frames: the modules that it ran in.
@@ -73,11 +76,11 @@ class Block:
         versions: of its parameters and buffers.
     """
 
-    run: Interception
+    checkpoints: "Checkpoints"
     module: nn.Module
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     operands: list["_Operand"]
-    frames: list[tuple[nn.Module, str]]
+    frames: list[tuple[nn.Module, str, bool]]
     autocasts: list["_Autocast"]
     versions: dict[str, int]
     _places: list[weakref.ref[Place]] = field(default_factory=list)
@@ -92,7 +95,7 @@ class Block:
     def keep(self, kept: Kept) -> Kept:
         """Take a kept value, and return what stands for it."""
         top = torch._C._autograd._top_saved_tensors_default_hooks(False)
-        if top is None or top[0] != self.run.keep:
+        if top is None or top[0] != self.checkpoints.run.keep_saved:
             raise ModelError(
                 f"{type(self.module).__name__}, a module of checkpoint=..., has parts that "
                 "torch.utils.checkpoint, or other hooks on saved tensors, take care of already. Leave it out "
@@ -129,10 +132,8 @@ class Block:
         self._values.clear()
 
     def _compute_again(self) -> None:
-        run = self.run
-        if run.computed_again is not None:
-            run.computed_again.forget()
-        run.computed_again = self
+        run = self.checkpoints.run
+        self.checkpoints.begin_again(self)
         changed = [name for name, t in _own_tensors(self.module) if t._version != self.versions.get(name)]
         if changed:
             raise ModelError(
@@ -144,7 +145,7 @@ class Block:
         frames, block = run.modules.frames, run.block
         run.modules.frames, run.block, self._position = list(self.frames), self, 0
         try:
-            with run.entered(), torch.enable_grad(), ExitStack() as stack:
+            with self.checkpoints.entered(), ExitStack() as stack:
                 for autocast in self.autocasts:
                     stack.enter_context(autocast.again())
                 self.module(*args, **kwargs)
@@ -179,53 +180,95 @@ class _Autocast:
 class _Operand:
     """A tensor that a module was called with, as it was."""
 
-    tensor: Tensor
-    kept: Kept
+    recorded: Tensor
     tag: Tag | None
 
     @staticmethod
-    def of(run: Interception, tensor: Tensor) -> "_Operand":
-        return _Operand(tensor, run.keep_constant(tensor), run.tag(tensor) if run.relevant(tensor) else None)
+    def of(tensor: Tensor) -> "_Operand":
+        if type(tensor) is not Seen:
+            return _Operand(tensor, None)
+        if tensor.memory is not None:
+            tensor.memory.is_read = True
+        return _Operand(tensor.recorded, tensor.tag if tensor.relevant else _CONSTANT)
 
-    def restored(self, run: Interception) -> Tensor:
-        """The tensor itself or, where it was overwritten since, another one that is what it was."""
-        value = self.kept.or_value(self.tensor)
-        if value is not self.tensor and self.tag is not None:
-            value = unattached(value)
-            run.set_tag(value, self.tag)
-        return value
+    def restored(self, run: Run) -> Tensor:
+        """The tensor itself, or an envelope around what it was."""
+        if self.tag is None:
+            return self.recorded
+        return run.seen(self.recorded, None if self.tag is _CONSTANT else self.tag)
 
 
-@contextmanager
-def checkpointing(run: Interception, modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let go of what these modules compute while the context is open. Of nested ones the outermost counts."""
+_CONSTANT = Tag()
 
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if run.block is None and run.is_active():
-            operands = [_Operand.of(run, t) for t in tensors_in((args, kwargs))]
-            run.block = Block(
-                run,
-                module,
-                (args, kwargs),
-                operands,
-                run.modules.frames[:-1],
-                [_Autocast.now(device) for device in {"cpu", *(o.tensor.device.type for o in operands)}],
-                {name: t._version for name, t in _own_tensors(module)},
-            )
 
-    def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
-        if run.block is not None and run.block.module is module and run.is_active() and not run.block.again:
-            run.block = None
+class Checkpoints:
+    """What a run lets go of, and computes again.
 
-    handles = []
-    for module in modules:
-        handles += [
-            module.register_forward_pre_hook(enter, with_kwargs=True),
-            module.register_forward_hook(leave, always_call=True),
-        ]
-    try:
-        yield
-    finally:
-        run.block = run.computed_again = None
-        for handle in handles:
-            handle.remove()
+    Attributes:
+        run: whose.
+    """
+
+    def __init__(self, interception: Interception) -> None:
+        self.run = interception.run
+        self._interception = interception
+        self._computed_again: Block | None = None
+
+    def begin_again(self, block: Block) -> None:
+        """Let go of what another block computed again."""
+        if self._computed_again is not None:
+            self._computed_again.forget()
+        self._computed_again = block
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Let a module run again within a backward, which may be in another thread."""
+        with (
+            torch.enable_grad(),
+            self._interception.entered(),
+            torch.autograd.graph.saved_tensors_hooks(self.run.keep_saved, saved_value),
+        ):
+            yield
+
+    @contextmanager
+    def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """Let go of what these modules compute, of nested ones the outermost, while the context is open."""
+        run, modules = self.run, list(modules)
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if run.block is None and self._interception.is_active():
+                operands = [_Operand.of(t) for t in tensors_in((args, kwargs))]
+                run.block = Block(
+                    self,
+                    module,
+                    (args, kwargs),
+                    operands,
+                    run.modules.frames[:-1],
+                    [
+                        _Autocast.now(device)
+                        for device in {"cpu", *(o.recorded.device.type for o in operands)}
+                    ],
+                    {name: t._version for name, t in _own_tensors(module)},
+                )
+
+        def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
+            block = run.block
+            if (
+                block is not None
+                and block.module is module
+                and self._interception.is_active()
+                and not block.again
+            ):
+                run.block = None
+
+        handles = []
+        for module in modules:
+            handles += [
+                module.register_forward_pre_hook(enter, with_kwargs=True),
+                module.register_forward_hook(leave, always_call=True),
+            ]
+        try:
+            yield
+        finally:
+            run.block = self._computed_again = None
+            for handle in handles:
+                handle.remove()

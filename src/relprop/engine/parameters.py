@@ -60,7 +60,7 @@ class ParameterRelevance:
     """
 
     def __init__(self, model: Any, names: Collection[str]) -> None:
-        parameters = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
+        parameters = dict(model.named_parameters()) if names and isinstance(model, nn.Module) else {}
         self.relevance: dict[str, Tensor] = {}
         self._names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._matching: dict[str, list[str]] = {}

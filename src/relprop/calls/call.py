@@ -1,0 +1,151 @@
+"""One call of an aten operation: its arguments bound by the operation's schema, run, and run again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator, OpOverload
+
+from relprop.calls.names import documented_name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Signature:
+    """What the schema of an operation says.
+
+    Attributes:
+        operation: what is called; of an operation that works in place the one that does the same out of
+            place.
+        name: of the operation, the same for all its overloads, in place or not: "add". An operation of
+            another library goes by its full name.
+        positional: how many arguments are given by position.
+        defaults: of all arguments.
+        keywords: where an argument stands.
+        writes: whether it overwrites its first argument.
+        is_functional: whether `operation` leaves that one as it is.
+        moves_view: whether it only changes the shape of its first argument, as `unsqueeze_`.
+        writes_others: whether it overwrites another one, such as `out`.
+        without_out: what returns the result that this one writes to an argument `out`.
+        views: whether its results may share memory with the first argument.
+        composite: whether torch can write it out as other operations.
+    """
+
+    operation: Any
+    name: str
+    positional: int
+    defaults: tuple[Any, ...]
+    keywords: Mapping[str, int]
+    writes: bool
+    is_functional: bool
+    moves_view: bool
+    writes_others: bool
+    without_out: Any
+    views: bool
+    composite: bool
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The arguments in the order of the schema, with those that were left out."""
+        bound = [*args, *self.defaults[len(args) :]]
+        for name, value in kwargs.items():
+            bound[self.keywords[name]] = value
+        return bound
+
+    def call(self, args: Sequence[Any]) -> Any:
+        """Run the operation on arguments in the order of the schema."""
+        count = self.positional
+        if count == len(args) or not self.keywords:
+            return self.operation(*args)
+        named = {name: args[i] for name, i in self.keywords.items() if i >= count}
+        return self.operation(*args[:count], **named)
+
+
+def signature(operation: Any) -> Signature:
+    """The signature of an operation."""
+    known = _known.get(id(operation))  # hashing an operation takes longer
+    if known is None or known[0] is not operation:
+        known = _known[id(operation)] = operation, _signature(operation)
+    return known[1]
+
+
+_known: dict[int, tuple[Any, Signature]] = {}
+
+
+def _signature(operation: Any) -> Signature:
+    if isinstance(operation, HigherOrderOperator):  # such as flex attention, which has no schema
+        return Signature(
+            operation, str(operation._name), 0, (), {}, False, True, False, False, None, False, False
+        )
+    schema = operation._schema
+    space, _, name = str(schema.name).partition("::")
+    arguments = schema.arguments
+    written = [a.alias_info is not None and a.alias_info.is_write for a in arguments]
+    writes = bool(written) and written[0] and name.endswith("_")
+    functional = operation
+    if writes:
+        name = name.removesuffix("_")
+        packet = getattr(getattr(torch.ops, space), name, None)
+        functional = _out_of_place(packet, operation) or operation
+    return Signature(
+        operation=functional,
+        name=name if space == "aten" else f"{space}::{name}",
+        positional=sum(not a.kwarg_only for a in arguments),
+        defaults=tuple(a.default_value if a.has_default_value() else None for a in arguments),
+        keywords={a.name: i for i, a in enumerate(arguments)},
+        writes=writes,
+        is_functional=not writes or functional is not operation,
+        moves_view=writes and torch.Tag.inplace_view in operation.tags,
+        writes_others=any(written[int(writes) :]),
+        without_out=_without_out(operation) if arguments and arguments[-1].name == "out" else None,
+        views=any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns),
+        composite=space != "prim" and operation._can_decompose(),
+    )
+
+
+def _out_of_place(packet: Any, operation: OpOverload) -> Any:
+    """The overload of an operation that takes what one in place takes: pow.Tensor_Scalar for pow_.Scalar."""
+    wanted = [(a.name, str(a.type)) for a in operation._schema.arguments]
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet else []
+    for overload in overloads:
+        if [(a.name, str(a.type)) for a in overload._schema.arguments] == wanted:
+            return overload
+    return getattr(packet, operation._overloadname, None)
+
+
+def _without_out(operation: OpOverload) -> Any:
+    names = [a.name for a in operation._schema.arguments[:-1]]
+    packet: Any = operation._overloadpacket
+    overloads = (getattr(packet, name) for name in packet.overloads())
+    return next((o for o in overloads if [a.name for a in o._schema.arguments] == names), None)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of an operation.
+
+    Attributes:
+        signature: of the operation.
+        args: the arguments in the order of the schema.
+    """
+
+    signature: Signature
+    args: list[Any]
+
+    @property
+    def operation(self) -> str:
+        """Name of the operation in aten, the same for all overloads."""
+        return self.signature.name
+
+    @property
+    def name(self) -> str:
+        """Name of the operation in torch's documentation."""
+        return documented_name(self.signature.name, self.args)
+
+    def argument(self, name: str, default: Any = None) -> Any:
+        """An argument by its name in the schema; overloads of an operation differ in which they have."""
+        place = self.signature.keywords.get(name)
+        return default if place is None else self.args[place]
+
+    def on(self, args: Sequence[Any]) -> Any:
+        """Run the operation on other arguments."""
+        return self.signature.call(args)

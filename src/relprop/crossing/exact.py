@@ -1,0 +1,185 @@
+"""Operations that are exact under the plain gradient; how relevance on zeros crosses them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from relprop.calls.call import Call
+from relprop.calls.nested import map_leaves, map_tensors, tensors_in
+from relprop.crossing.samples import step_after
+from relprop.engine.attach import attach
+from relprop.engine.keep import KeptConstant
+from relprop.engine.known import Tag, empty_slot, merge_tags
+from relprop.engine.run import Run, with_slot_of
+from relprop.engine.seen import Seen, value_of
+from relprop.linear.numerics import divide
+
+
+def relevant_in(args: Sequence[Any]) -> list[Seen]:
+    """The tensors among arguments that depend on the explained inputs, in order."""
+    found: list[Seen] = []
+    for a in args:
+        if type(a) is Seen:
+            if a.relevant:
+                found.append(a)
+        elif isinstance(a, (list, tuple)):
+            found += [b for b in a if type(b) is Seen and b.relevant]
+    return found
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A linear or homogeneous operation (of degree one): the plain gradient carries coefficients through it.
+
+    Attributes:
+        keeps_sign: whether the result of non-negative operands is non-negative.
+        nonnegative: whether the result is non-negative whatever the operands are.
+        slot: how relevance itself crosses it. "same": the operation rearranges elements, and does the same
+            with slots; "pass": elementwise; "share": each operand gets relevance in proportion to what it
+            contributed. "none": as a coefficient; what lands on zeros is in the ledger.
+    """
+
+    keeps_sign: bool = False
+    nonnegative: bool = False
+    slot: Literal["same", "pass", "share", "none"] = "share"
+
+    def __call__(self, run: Run, call: Call, *_args: Any) -> Any:
+        operands = relevant_in(call.args)
+        tags = [t.tag for t in operands]
+        result = run.native(call)
+        if (
+            isinstance(result, Tensor)
+            and result.requires_grad
+            and (run.slots == "none" or self.slot == "none")
+        ):
+            return run.seen(result, self._tag(run, call, operands, tags, result))
+        outputs = list(tensors_in(result))
+        tag = self._tag(run, call, operands, tags, outputs[0])
+        slots: list[Tensor | None] = [None] * len(outputs)
+        if run.slots != "none" and self.slot != "none":
+            slots = self._slots(run, call, operands, outputs)
+        following = iter(slots)
+
+        def seen(output: Tensor) -> Tensor:
+            slot = next(following)
+            return run.seen(output, with_slot_of(tag, slot) if output.requires_grad else None)
+
+        return map_tensors(seen, result)
+
+    def _tag(self, run: Run, call: Call, operands: list[Seen], tags: list[Tag], output: Tensor) -> Tag:
+        keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
+        tag = merge_tags(tags, nonnegative=keeps)
+        tag.step = step_after(run, call, operands, output, self.slot)
+        return tag
+
+    def _slots(
+        self, run: Run, call: Call, operands: list[Seen], outputs: list[Tensor]
+    ) -> list[Tensor | None]:
+        slots = [run.slot(t) for t in operands]
+        present = [slot is not None for slot in slots]
+        carried = [t for t in outputs if t.requires_grad]
+        if not any(present):
+            return [None] * len(outputs)
+        if self.slot == "pass" and outputs[0].shape == operands[0].shape:
+            return slots[:1]
+        function = as_function(run, call)
+        if self.slot == "same":
+            filled = [
+                empty_slot(t.recorded) if slot is None else slot
+                for t, slot in zip(operands, slots, strict=True)
+            ]
+            if call.operation in _VIEWS:  # for which the slot's memory may lie otherwise than the tensor's
+                return [filled[0].reshape(outputs[0].shape)]
+            results = list(tensors_in(function(filled)))
+            return [t if t.requires_grad else None for t in results]
+        kept = [run.keep(t.recorded) for t in operands]
+
+        def backward(*relevance: Tensor | None) -> tuple[Tensor, ...]:
+            shared = share(function, [k.value for k in kept], relevance)
+            return tuple(R for R, here in zip(shared, present, strict=True) if here)
+
+        roots = [slot for slot in slots if slot is not None]
+        made = iter(attach([empty_slot(t) for t in carried], roots, backward))
+        return [next(made) if t.requires_grad else None for t in outputs]
+
+
+_VIEWS = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"))
+
+
+def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
+    """The call as a function of its relevant operands, in the order of the arguments."""
+
+    # It must not hold the operands themselves, which hold the graph; constants may be overwritten later.
+    def held(value: Any) -> Any:
+        if type(value) is Seen:
+            return _PLACE if value.relevant else value_of(value)
+        return run.keep_constant(value) if isinstance(value, Tensor) else value
+
+    template, signature = (
+        [map_leaves(held, a) if type(a) in (list, tuple) else held(a) for a in call.args],
+        call.signature,
+    )
+
+    def run_with(operands: Sequence[Tensor]) -> Any:
+        remaining = iter(operands)
+
+        def filled(value: Any) -> Any:
+            if value is _PLACE:
+                return next(remaining)
+            return value.value if type(value) is KeptConstant else value
+
+        return signature.call(map_leaves(filled, template))
+
+    return run_with
+
+
+_PLACE = object()
+"""Stands where a relevant operand was among a call's arguments."""
+
+
+def share(
+    function: Callable[[Sequence[Tensor]], Any], operands: list[Tensor], relevance: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Relevance of the operands of a homogeneous function, in proportion to what they contributed.
+
+    R_i = x_i ∂y/∂x_i · R/y; where y is zero, in equal parts to the zeros that y is connected to.
+    """
+
+    def gradients(at: list[Tensor], weigh: Callable[[int, Tensor], Tensor | None]) -> list[Tensor]:
+        """Gradients of the outputs, each weighed, at given operands."""
+        with torch.enable_grad():
+            leaves = [x.clone().requires_grad_() for x in at]
+            # Clones, because the function may work in place.
+            outputs = [t for t in tensors_in(function([x.clone() for x in leaves])) if t.requires_grad]
+        weighed = [(y, weigh(i, y.detach())) for i, y in enumerate(outputs)]
+        pairs = [(y, weight) for y, weight in weighed if weight is not None]
+        return list(torch.autograd.grad([y for y, _ in pairs], leaves, [weight for _, weight in pairs]))
+
+    def share_by(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor]:
+        def weigh(i: int, y: Tensor) -> Tensor | None:
+            R = relevance[i]
+            return None if R is None else divide(R, y)
+
+        return [x * c for x, c in zip(at, gradients(at, weigh), strict=True)]
+
+    def without_share(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor | None]:
+        values = [t for t in tensors_in(function([x.clone() for x in at])) if t.is_floating_point()]
+        return [None if R is None else R * (y == 0) for R, y in zip(relevance, values, strict=True)]
+
+    shared, rest = share_by(operands, relevance), without_share(operands, relevance)
+    if not any(bool(R.any()) for R in rest if R is not None):
+        return shared
+    # First to the zeros, of which one wins a maximum of zero; where there are none, terms cancelled to zero.
+    signs = [g.sign() for g in gradients(operands, lambda i, y: torch.ones_like(y))]
+    zeros = [(x == 0) * sign for x, sign in zip(operands, signs, strict=True)]
+    # A minimum of zero is won by what is negative.
+    # Where all are zero a norm has no gradient, nor a deviation where all are equal.
+    ones = [torch.ones_like(x) for x in operands]
+    ramps = [x.flatten().cumsum(0).view_as(x) for x in ones]
+    for stand_ins in (zeros, signs, [-x for x in zeros], [-x for x in signs], ones, ramps):
+        shared = [R + more for R, more in zip(shared, share_by(stand_ins, rest), strict=True)]
+        rest = without_share(stand_ins, rest)
+    return shared

@@ -1,0 +1,333 @@
+"""A linear operation gets the backward of its rule, and takes in what was done to its operand.
+
+Re-rooting: an operation leaves an `Origin` with its result, so that a later one can attach to its operand.
+Zeros padded around the input of a linear operation are its own padding, a batch norm before it is part of it;
+what is done to its output is folded into it by `folding`. The values are those of the model; nothing runs
+twice.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from relprop.calls.call import Call
+from relprop.calls.nested import map_tensors
+from relprop.crossing.exact import relevant_in
+from relprop.engine.keep import Kept, KeptConstant
+from relprop.engine.known import Origin, Tag, Watch, empty_slot, merge_tags
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.linear import weights
+from relprop.linear.maps import LinearMap
+from relprop.linear.operation import Incoming, LinearOperation
+from relprop.rules.rule import Rule
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class LinearOrigin(Origin):
+    """A linear operation and the rule for it, for what is done to its output to be folded into it.
+
+    Attributes:
+        weight: with what is folded into it.
+        own_weight: as the model holds it.
+        input_watches: of an operand that was passed by.
+        factor: a number that the output has been multiplied by since.
+        kept_z: the output as the backward needs it, for a ReLU to clip.
+    """
+
+    weight: Tensor
+    kept_weight: KeptConstant
+    kept_bias: KeptConstant | None
+    map: LinearMap
+    rule: Rule
+    path: str
+    operation: str
+    own_weight: Tensor
+    input_watches: tuple[Watch, ...] = ()
+    factor: float = 1.0
+    kept_z: Kept | None = None
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, (out,) or of the output's shape."""
+        return None if self.kept_bias is None else self.kept_bias.own
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class ZeroPadding(Origin):
+    """Zeros put around an operand, for a convolution to take as its own padding: zeros are no inputs."""
+
+    pads: tuple[int, ...]
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Affine(Origin):
+    """scale·x + shift with one number of each a channel, for a linear operation behind it to take in.
+
+    A batch norm, or the normalisation of pixels within a model, in one call or several.
+
+    Attributes:
+        channels: how many there are, in dimension 1.
+        steps: what is done one after the other: multiplied by, or added, a constant of one number or one for
+            each channel, shaped as in the model.
+    """
+
+    channels: int
+    steps: tuple[tuple[Literal["scale", "shift"], Tensor | float], ...]
+
+    def resolved(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, (channels,)."""
+        scale = torch.ones(self.channels, dtype=self.recorded.dtype, device=self.recorded.device)
+        shift = torch.zeros_like(scale)
+        for kind, constant in self.steps:
+            values = constant if isinstance(constant, float) else constant.detach().reshape(-1)
+            if kind == "scale":
+                scale, shift = scale * values, shift * values
+            else:
+                shift = shift + values
+        return scale, shift
+
+
+def start(
+    run: Run,
+    call: Call,
+    kind: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    map_: LinearMap,
+    *,
+    root: Origin | None = None,
+) -> Any:
+    """Let the composite choose a rule for a linear operation, and give its output the rule's backward.
+
+    Args:
+        run: the run.
+        call: the operation.
+        kind: what a composite knows it as.
+        x: the operand.
+        weight: the weight.
+        bias: the bias, or None.
+        map_: how the weight is applied.
+        root: what the operation takes for its operand instead, as before a padding.
+    """
+    problem, acceptable, rule, site = "", True, None, None
+    if not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
+        problem = (
+            "the weight depends on the input, or stands first; only input times constant weight is covered"
+        )
+    elif x.is_complex() or weight.is_complex():
+        problem = (
+            "complex numbers get no rule; accept the plain gradient, which is LRP-0 where there is no bias"
+        )
+    elif kind == "dense" and not map_.fits(weight):
+        problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
+    elif x.dim() < 2 or (kind == "convolution" and x.dim() != weight.dim()):
+        problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
+    else:
+        site = run.site(call, kind, x.tag.depth)
+        rule, acceptable = run.choose(site), False
+        problem = "no entry of the composite matches; end it with ('*', Epsilon()) or the like"
+    if rule is None or site is None:
+        run.gap(call.name, problem, acceptable)
+        return plain(run, call)
+    run.apply(call, rule)
+    weight, bias = value_or_own(run, weight), value_or_own(run, bias)
+    if run.parameters is not None:
+        run.parameters.meet(weight)
+    value: Tensor = run.value(call)
+    operand, own_weight, input_watches = root or x, weight, () if root is None else root.watches
+    before = operand.tag.origin
+    if isinstance(before, Affine) and map_.channels(weight, operand.recorded.shape) == before.channels:
+        scale, shift = before.resolved()
+        bias = _with_shift(map_, weight, bias, shift, operand.recorded)
+        weight = modified(weight, "scaled input", scale, lambda w, k: map_.scale_inputs(w, k))
+        operand, input_watches = before, (*input_watches, *before.watches)
+    origin = LinearOrigin(
+        recorded=operand.recorded,
+        tag=operand.tag,
+        weight=weight,
+        kept_weight=run.keep_constant(weight),
+        kept_bias=None if bias is None else run.keep_constant(bias),
+        map=map_,
+        rule=rule,
+        path=site.path,
+        operation=site.operation,
+        own_weight=own_weight,
+        input_watches=input_watches,
+    )
+    return attach_rule(run, origin, value)
+
+
+def value_or_own(run: Run, constant: Any) -> Any:
+    """A constant as a plain tensor: the model's own as it holds it, so that caches know it."""
+    if constant is None or type(constant) is Seen:
+        return value_of(constant)
+    return run.of_parameters.before_cast(constant)
+
+
+def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 1) -> Seen:
+    """Give a linear operation's value the backward of its rule.
+
+    Args:
+        run: the run.
+        origin: the operation.
+        value: its output.
+        counts: how many linear operations it adds to those that lie before the output.
+    """
+    tag, rule = origin.tag, origin.rule
+    slot = run.slot(origin)
+    # The closure must hold neither `origin` nor `tag`, which hold tensors with their graphs.
+    nonnegative = tag.nonnegative
+    map_, weight, kept_w, kept_b = origin.map, origin.weight, origin.kept_weight, origin.kept_bias
+    path, operation, own_weight = origin.path, origin.operation, origin.own_weight
+    watches, input_watches = origin.watches, origin.input_watches
+    scaled = weight is not own_weight
+    del weight
+    has_slot = slot is not None
+    with_slot = run.slots == "all" or (has_slot and not counts)
+    # Relevance itself may come to outputs that a ReLU sets to zero, and some rules look at all outputs.
+    clippable = not with_slot and not getattr(rule, "looks_everywhere", True)
+    wanted = run.parameters is not None and run.parameters.wants(own_weight)
+    needs_values = bool(
+        getattr(rule, "needs_values", True) or with_slot or has_slot or watches or input_watches or wanted
+    )
+    # Shapes alone take no memory.
+    kept_x = run.keep(origin.recorded) if needs_values else Kept(empty_slot(origin.recorded))
+    kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
+    arranged = _Arrangement.of(run, map_, origin.recorded, tag.step)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        w = kept_w.own
+        # All of it in the weight's type: under autocast inputs and outputs have other ones.
+        x, z = arranged(kept_x.value.to(w.dtype)), arranged(kept_z.value.to(w.dtype))
+        c = None if incoming.c is None else arranged(incoming.c.to(w.dtype))
+        direct = None if incoming.direct is None else arranged(incoming.direct.to(w.dtype))
+        b = None if kept_b is None else kept_b.value.to(w.dtype)
+        # Outputs that a ReLU set to zero are missed where another way brings relevance to them, and rounded
+        # outputs would turn differences with them into contributions.
+        lacking = kept_z.clipped and c is not None and bool(((z == 0) & (c != 0)).any())
+        try:
+            exact = z
+            if needs_values and (kept_z.value.dtype != w.dtype or lacking):
+                exact = map_.apply(x, w.detach())
+                exact = exact if b is None else exact + map_.align_bias(b)
+            z = exact if lacking else z
+            for watch in watches:
+                c, direct = arranged.watched(watch, c, direct, z)
+            op = LinearOperation(map_, x, exact, w, b, nonnegative, scaled)
+            arriving = Incoming(c, direct, z)
+            if wanted and run.parameters is not None:
+                propagated = run.parameters.through(op, rule, arriving, own_weight)
+            else:
+                propagated = rule(op, arriving)
+        except Exception as error:
+            error.add_note(f"The rule was for {operation} in module {path or '(root)'!r}.")
+            raise
+        for sink, amount in propagated.absorbed.items():
+            run.ledger.add(sink, amount, path, operation)
+        on_x, direct = propagated.coefficient, propagated.direct
+        for watch in input_watches:
+            on_x, direct = arranged.watched(watch, on_x, direct, x)
+        if direct is not None and not has_slot:
+            # Without a slot, relevance on zeros has no place to go.
+            as_coefficient = run.as_coefficient(direct, x, path, operation)
+            on_x, direct = as_coefficient if on_x is None else on_x + as_coefficient, None
+        return [(arranged.back(on_x), arranged.back(direct))]
+
+    step = tag.step if tag.step is None else tag.step // origin.recorded.shape[-1] * value.shape[-1]
+    origin.kept_z = kept_z
+    known = Tag(tag.depth + counts, origin=origin, step=step)
+    return run.cross(value, [origin], back, known, slot=with_slot)
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Rows of a dense operation by samples, however the model has them.
+
+    Attributes:
+        rows: shape of the rows as the model has them.
+        samples: how many there are.
+        step: how many rows lie between one sample and the next, or None where rows stay as they are.
+    """
+
+    rows: tuple[int, ...]
+    samples: int
+    step: int | None
+
+    @staticmethod
+    def of(run: Run, map_: LinearMap, x: Tensor, step: int | None) -> "_Arrangement":
+        rows, samples = tuple(x.shape[:-1]), run.ledger.samples
+        count = torch.Size(rows).numel()
+        if not map_.by_rows or samples == 1 or count % samples:
+            return _Arrangement(rows, samples, None)
+        if step is None and (rows[0] == samples or rows[0] % samples):
+            return _Arrangement(rows, samples, None)
+        apart = count // samples if step is None else step // x.shape[-1]
+        return _Arrangement(rows, samples, apart if apart and count % (samples * apart) == 0 else None)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Samples first, then the rows of each."""
+        if self.step is None:
+            return t
+        grouped = t.reshape(-1, self.samples, self.step, t.shape[-1]).transpose(0, 1)
+        return grouped.reshape(self.samples, -1, t.shape[-1])
+
+    def back(self, t: Tensor | None) -> Tensor | None:
+        """As the model has them."""
+        if self.step is None or t is None:
+            return t
+        grouped = t.reshape(self.samples, -1, self.step, t.shape[-1]).transpose(0, 1)
+        return grouped.reshape(*self.rows, t.shape[-1])
+
+    def watched(
+        self, watch: Watch, c: Tensor | None, direct: Tensor | None, value: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What a watch lets go on, which knows the value as the model has it."""
+        if self.step is None:
+            return watch(c, direct, value)
+        as_in_model = self.back(value)
+        assert as_in_model is not None
+        c, direct = watch(self.back(c), self.back(direct), as_in_model)
+        return None if c is None else self(c), None if direct is None else self(direct)
+
+
+def plain(run: Run, call: Call) -> Any:
+    """Go on with the plain gradient, behind a gap."""
+    tag = merge_tags([t.tag for t in relevant_in(call.args)])
+    return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), run.native(call))
+
+
+@dataclass(frozen=True, eq=False)
+class _SameValues:
+    """A key that is equal to another one with the same values."""
+
+    tensor: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameValues) and torch.equal(self.tensor, other.tensor)
+
+    def __hash__(self) -> int:
+        return hash(self.tensor.shape)
+
+
+def modified(weight: Tensor, purpose: str, factor: Tensor, make: Any) -> Tensor:
+    """Return a weight with a factor folded in, from the cache where both are still the same."""
+    return weights.modified(weight, purpose, lambda w: make(w, factor), _SameValues(factor))
+
+
+def _with_shift(map_: LinearMap, weight: Tensor, bias: Tensor | None, shift: Tensor, x: Tensor) -> Tensor:
+    """The bias that stands for a shift of the input; beside padded zeros it differs by position."""
+    constant = map_.align_input(shift, x.shape)
+    through = map_.apply(constant.to(weight.dtype), weight.detach())
+    return through if bias is None else through + map_.align_bias(bias.detach())
+
+
+def linear_origin(value: Any) -> LinearOrigin | None:
+    """The linear operation whose output a tensor is, if it is one."""
+    if type(value) is not Seen or not value.relevant:
+        return None
+    origin = value.tag.origin
+    return origin if isinstance(origin, LinearOrigin) else None

@@ -1,0 +1,91 @@
+"""Where the samples of a tensor are, for the ledger, in models that put another dimension first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
+
+from relprop.calls.call import Call
+from relprop.calls.nested import map_leaves, tensors_in
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen, value_of
+
+_REORDERING = frozenset(("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT", "adjoint"))
+"""Operations that may put another dimension first."""
+
+
+def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, slot: str) -> int | None:
+    """How far samples lie apart in a result; None where they are first, or where it is not known."""
+    if run.ledger.samples == 1:
+        return None
+    x = operands[0]
+    if all([t.tag.step is None for t in operands]):
+        if call.operation not in _REORDERING or _keeps_first(call, x):
+            return None
+    elif slot != "same":
+        same = [t for t in operands if t.tag.step is not None and t.shape == output.shape]
+        return same[0].tag.step if same else None
+    if len(operands) > 1 or isinstance(call.args[0], (list, tuple)):
+        known = next(t for t in operands if t.tag.step is not None)
+        return step_beside(run, known, output)
+    return _found(run, call, x, output)
+
+
+def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
+    """How far samples lie apart in a tensor of the same dimensions as one of which it is known."""
+    step, rest = x.tag.step, 1
+    if step is None or x.dim() != other.dim():
+        return None
+    for dimension in reversed(range(x.dim())):
+        if rest == step and x.shape[dimension] == other.shape[dimension] == run.ledger.samples:
+            return torch.Size(other.shape[dimension + 1 :]).numel()
+        rest *= x.shape[dimension]
+    return None
+
+
+def _keeps_first(call: Call, x: Tensor) -> bool:
+    if call.operation == "permute":
+        return bool(call.args[1][0] in (0, -x.dim()))
+    if call.operation in ("transpose", "swapaxes", "movedim"):
+        return all(isinstance(d, int) and d % max(1, x.dim()) != 0 for d in call.args[1:3])
+    return False
+
+
+def _found(run: Run, call: Call, x: Seen, output: Tensor) -> int | None:
+    """Do to the numbers of samples what the call does to values."""
+    samples = run.ledger.samples
+    with no_dispatch():
+        numbers = _numbers(x, x.tag.step, samples)
+        if numbers is None:
+            return None
+
+        def placed(value: Any) -> Any:
+            return numbers if value is x else value_of(value)
+
+        moved = next(tensors_in(call.on([map_leaves(placed, a) for a in call.args])))
+        return step_of(moved, samples)
+
+
+def _numbers(x: Seen, step: int | None, samples: int) -> Tensor | None:
+    """To which sample each element belongs."""
+    count = x.numel()
+    step = count // samples if step is None else step
+    if step == 0 or count % (samples * step):
+        return None
+    return (torch.arange(count, device=x.device) // step % samples).reshape(x.shape)
+
+
+def step_of(numbers: Tensor, samples: int) -> int | None:
+    """How far samples lie apart, from the number of each element's sample."""
+    flat = numbers.reshape(-1)
+    changes = (flat != flat[:1]).nonzero()
+    if len(changes) == 0:
+        return None
+    step = int(changes[0])
+    if step * samples == len(flat) or not torch.equal(
+        flat, torch.arange(len(flat), device=flat.device) // step % samples
+    ):
+        return None
+    return step

@@ -1,0 +1,53 @@
+"""Which constants are parameters of the model, or were made of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from relprop.calls.nested import tensors_in
+
+
+class OfParameters:
+    """Plain tensors of a run that are made of parameters, as the embedding of positions is.
+
+    They are the model's own, so that nothing is written on them.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._casts: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def has(self, value: Any) -> bool:
+        """Whether a constant is a parameter or was made of one."""
+        if not isinstance(value, Tensor):
+            return False
+        if _is_parameter(value) or getattr(value, "of_parameters", False):
+            return True
+        base = value if value._base is None else value._base
+        return _is_parameter(base) or (len(self._known) > 0 and (value in self._known or base in self._known))
+
+    def note_cast(self, tensor: Any, result: Any) -> None:
+        """Note that a constant was cast to another type, as autocast does with weights."""
+        if isinstance(tensor, Tensor) and result is not tensor:
+            self._casts[result] = tensor
+
+    def before_cast(self, constant: Tensor) -> Tensor:
+        """A constant in the type that the model holds it in."""
+        if not len(self._casts):
+            return constant
+        original: Tensor = self._casts.get(constant, constant)  # type: ignore[no-untyped-call]
+        return original
+
+    def note_made(self, operands: Sequence[Any], result: Any) -> None:
+        """Note of the result of a call what holds of its operands."""
+        if any(self.has(operand) for operand in tensors_in(operands)):
+            for tensor in tensors_in(result):
+                if tensor.is_floating_point():
+                    self._known[tensor] = True
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    # Asking the class of parameters takes longer than most calls.
+    return type(tensor) is not Tensor and isinstance(tensor, nn.Parameter)

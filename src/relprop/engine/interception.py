@@ -1,0 +1,469 @@
+"""What sees every call of a model: names it, hands it to its entry, and puts what comes back into envelopes.
+
+The model runs below autograd, so that calls on seen tensors arrive as aten operations, composite ones as
+themselves. An operation that has an entry is crossed by it. A composite one without is written out by torch
+as its parts. Any other is a gap. What works in place is run out of place; its result becomes the target's.
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+    _pop_mode_temporarily,
+)
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from relprop.calls.call import Call, signature
+from relprop.calls.nested import map_tensors, tensors_in
+from relprop.engine.active import active_runs, uncompiled
+from relprop.engine.attach import attach
+from relprop.engine.gaps import Gap, reason_of
+from relprop.engine.keep import saved_value
+from relprop.engine.known import Tag, merge_tags
+from relprop.engine.levels import aside, here, seeing
+from relprop.engine.modules import follow_modules
+from relprop.engine.run import Run
+from relprop.engine.seen import Memory, Seen, copy_of, inner_of, run_of, value_of
+
+Entry = Callable[..., Any]
+"""How relevance crosses an operation: from the run, the call and its arguments to the call's result.
+
+`NotImplemented` where a composite operation is to be written out as its parts after all.
+"""
+
+
+class Beginnings(Protocol):
+    """Where relevance may begin: at tensors that no earlier call made."""
+
+    any_leaf: bool
+    """Whether it begins at every leaf that requires a gradient and is no parameter."""
+
+    def follow(self, call: Call) -> Any:
+        """Run a call on constants, and know of its results what is known of its operands."""
+
+    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
+        """What takes the place of a call's value, if relevance begins there."""
+
+    def note_written(self, target: Seen, value: Seen) -> None:
+        """Note that a value is about to be written to a tensor."""
+
+    def leaf(self, tensor: Tensor) -> Seen | None:
+        """What takes the place of a plain tensor, if relevance begins there."""
+
+
+class Observer:
+    """What looks on while the model runs."""
+
+    def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
+        """Return what takes the place of a module's output."""
+        return output
+
+    def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
+        """Look at a call that was crossed: how many rules there were before, and which gaps it has."""
+
+
+class Interception:
+    """Sees the calls of a run.
+
+    Args:
+        run: what entries may use.
+        table: entries by the name of the operation in aten.
+        beginnings: where relevance may begin.
+        observers: what looks on.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        table: Mapping[str, Entry],
+        beginnings: Beginnings,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.run = run
+        self.table = table
+        self.beginnings = beginnings
+        self._at_modules = [o for o in observers if type(o).after_module is not Observer.after_module]
+        self._at_calls = [o for o in observers if type(o).after_call is not Observer.after_call]
+        self.mode = _Mode(weakref.proxy(self))
+        # Plain tensors that seen ones were written to, by their memory.
+        self._written: dict[int, tuple[Tensor, Seen]] = {}
+        self._stand_ins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        run.interception = weakref.proxy(self)
+
+    # ---- calls ----
+
+    def plain(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a call on constants of the model."""
+        s = signature(operation)
+        if s.writes or s.writes_others:
+            for tensor in tensors_in((args, kwargs)):
+                self.run.constants.before_write(tensor)
+        result = operation(*args, **kwargs)
+        known = self.run.of_parameters
+        if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
+            known.note_made(args, result)
+        if s.name == "to":
+            known.note_cast(args[0], result)
+        return result
+
+    def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Cross a call."""
+        s = signature(operation)
+        call = Call(s, s.bind(args, kwargs))
+        seen = self._envelopes(call.args)
+        if not seen:
+            return self.plain(operation, args, kwargs)
+        if s.without_out is not None:
+            with self.mode:
+                out = kwargs.pop("out")
+                return out.copy_(s.without_out(*args, **kwargs))
+        if s.writes:
+            self._open_target(call)
+        if not any([t.relevant for t in seen]):
+            result = self._constant(call)
+        elif not self._wants_gradients():
+            result = self._cut(call)
+        else:
+            entry = self.table.get(s.name)
+            result = NotImplemented
+            if entry is not None or not s.composite:
+                with aside():
+                    if torch.is_grad_enabled():
+                        result = self._crossed(call, entry)
+                    else:
+                        with torch.enable_grad():
+                            result = self._crossed(call, entry)
+            if result is NotImplemented:
+                with self.mode:
+                    return operation.decompose(*args, **kwargs)
+        if s.writes or s.views:
+            return self._written_to(operation, args, kwargs, call, result)
+        for t in seen:
+            if t.memory is not None:
+                t.memory.is_read = True
+        return result
+
+    def _envelopes(self, args: list[Any]) -> list[Seen]:
+        """The seen tensors among arguments, also those that stand for plain ones that were written to."""
+        seen: list[Seen] = []
+        looks_at_plain, run = self.looks_at_plain, self.run
+        for i, a in enumerate(args):
+            kind = type(a)
+            if kind is Seen:
+                if a.run is not run:  # kept by the model since another run
+                    args[i] = a = self._stand_in(a)
+                seen.append(a)
+            elif kind is list or kind is tuple:
+                if a and (looks_at_plain or any([type(b) is Seen for b in a])):
+                    args[i] = inside = [self._stand_in(b) for b in a]
+                    seen += [b for b in inside if type(b) is Seen]
+            elif looks_at_plain and isinstance(a, Tensor):
+                args[i] = a = self._stand_in(a)
+                if type(a) is Seen:
+                    seen.append(a)
+        return seen
+
+    def _stand_in(self, value: Any) -> Any:
+        """What stands for a plain tensor that was written to."""
+        if type(value) is Seen:
+            return value if value.run is self.run else self.run.seen(value_of(value), None)
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            return value
+        if self.beginnings.any_leaf and value.requires_grad and value.is_leaf:
+            begun = self.beginnings.leaf(value)
+            return value if begun is None else begun
+        known = self._written.get(_storage(value)) if self._written else None
+        return value if known is None else self._view(value, *known)
+
+    def _view(self, plain: Tensor, base: Tensor, written: Seen) -> Seen:
+        """The one tensor that stands for a plain one, a part of what was written to."""
+        known: Seen | None = self._stand_ins.get(plain)  # type: ignore[no-untyped-call]
+        if known is not None:
+            return known
+        memory = written.memory
+        assert memory is not None
+        offset = memory.base.storage_offset() + plain.storage_offset() - base.storage_offset()
+        with aside(), torch.enable_grad():
+            part = memory.base.as_strided(plain.size(), plain.stride(), offset)
+            view = self.run.seen(part, Tag(memory.depth) if part.requires_grad else None)
+        view.views(written)
+        self._stand_ins[plain] = view
+        return view
+
+    def _crossed(self, call: Call, entry: Entry | None) -> Any:
+        """Run a call's entry, and mark what comes of a gap."""
+        run, gaps = self.run, self.run.gaps
+        applied, noted = len(run.applied), len(gaps.noted)
+        run.remark = ""
+        result = self._without_entry(call) if entry is None else entry(run, call, *call.args)
+        if result is NotImplemented:
+            return result
+        found = gaps.noted[noted:]
+        for observer in self._at_calls:
+            observer.after_call(call, applied, found)
+        return self._marked(result, found) if found else result
+
+    def _without_entry(self, call: Call) -> Any:
+        run = self.run
+        try:
+            result = run.native(call)
+        except RuntimeError:  # which has no gradient at all
+            result = run.value(call)
+            run.refuse(call.name, reason_of(call.name), acceptable=True)
+        if call.operation == "_local_scalar_dense":
+            run.cut("item", "takes a number out of torch, which cuts the way of relevance")
+        if any(t.requires_grad for t in tensors_in(result)):
+            run.gap(call.name, reason_of(call.name))
+        elif "::" in call.operation and any(t.is_floating_point() for t in tensors_in(result)):
+            run.refuse(call.name, "an operation of another library that tells no gradient", acceptable=True)
+        tag = merge_tags([t.tag for t in tensors_in(call.args) if type(t) is Seen and t.relevant])
+        return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), result)
+
+    def _marked(self, result: Any, gaps: list[Gap]) -> Any:
+        """Results of a gap, which counts once relevance comes there."""
+
+        def mark(t: Tensor) -> Tensor:
+            if type(t) is not Seen or not t.relevant:
+                return t
+
+            def backward(c: Tensor | None) -> tuple[Tensor | None]:
+                self.run.gaps.meet(gaps)
+                return (c,)
+
+            (inner,) = attach([t.recorded.detach()], [t.recorded], backward)
+            return self.run.seen(inner, merge_tags([t.tag]))
+
+        return map_tensors(mark, result)
+
+    def _constant(self, call: Call) -> Any:
+        """Run a call on what does not depend on the inputs; or on integers, where relevance may begin."""
+        may_begin = self._wants_gradients()
+        with torch.inference_mode(mode=False), torch.no_grad(), aside():
+            result = self.beginnings.follow(call)
+            begun = self.beginnings.looked_up(call, result, may_begin)
+            if begun is not None:
+                return begun
+            of_parameters = any(map(self.run.of_parameters.has, tensors_in(call.args)))
+
+            def seen(t: Tensor) -> Tensor:
+                made = self.run.seen(t, None)
+                made.of_parameters = of_parameters
+                return made
+
+            return map_tensors(seen, result)
+
+    def _cut(self, call: Call) -> Any:
+        """Run a call of which the model wants no gradient."""
+        with torch.inference_mode(mode=False), torch.no_grad(), aside():
+            result = call.on([value_of(a) if type(a) is Seen else inner_of(a) for a in call.args])
+            if any(t.is_floating_point() for t in tensors_in(result)):
+                self.run.cut(call.name, "runs under torch.no_grad()")
+            return map_tensors(lambda t: self.run.seen(t, None), result)
+
+    # ---- writing ----
+
+    def _open_target(self, call: Call) -> None:
+        """Let what a call overwrites be a seen tensor from now on, if it is a plain one."""
+        s, target = call.signature, call.args[0]
+        if s.name == "set":  # two names would have to become one
+            self.run.refuse("set_", reason_of("set_"))
+            self.run.gaps.require_none()
+        if type(target) is Seen:
+            if not s.is_functional:
+                with aside(), torch.enable_grad():
+                    call.args[0] = self.run.seen(target.recorded.clone(), target._tag)
+            return
+        if target.requires_grad:
+            self.run.refuse(
+                call.name, "it writes to a parameter, or to what was computed of one before the run"
+            )
+            return
+        with aside(), torch.no_grad():
+            base = _whole(target)
+            self.run.constants.before_write(base)
+            written = self.run.seen(copy_of(base.detach()), None)
+        written.memory, written.offset = Memory(written.recorded), 0
+        self._written[_storage(base)] = base, written
+        call.args[0] = self._view(target, base, written)
+
+    def _written_to(
+        self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], call: Call, result: Any
+    ) -> Any:
+        """What the model gets of a call that writes, or whose result shares memory with its operand."""
+        s, target = call.signature, args[0] if type(args[0]) is Seen else call.args[0]
+        if s.writes and not s.moves_view:
+            for t in tensors_in(call.args):
+                looked_at = t is not call.args[0] or call.operation not in _OVERWRITING
+                if type(t) is Seen and t.memory is not None and looked_at:
+                    t.memory.is_read = True
+            if type(target) is Seen:
+                with aside(), torch.enable_grad():
+                    value = self._fitting(result, target)
+                    self.beginnings.note_written(target, value)
+                    target.become(value)
+            return args[0]
+        if type(target) is Seen:
+            for t in tensors_in(result):
+                if type(t) is Seen and t is not target and (t._recorded._is_view() or s.name == "detach"):
+                    t.views(target)
+        if s.moves_view:
+            with no_dispatch():  # the envelope's own shape
+                operation(*args, **kwargs)
+            target.reshape_to(result)
+            return args[0]
+        return result
+
+    def _fitting(self, result: Any, target: Seen) -> Seen:
+        """A result in the type and shape of what it overwrites."""
+        value: Seen = result if type(result) is Seen else self.run.seen(inner_of(result), None)
+        inner = value.recorded
+        if inner.dtype == target.dtype and inner.shape == target.shape and inner.device == target.device:
+            return value
+        inner = inner.to(target.device, target.dtype).expand(target.shape)
+        return self.run.seen(inner, value._tag)
+
+    def _wants_gradients(self) -> bool:
+        """Whether the model wants gradients of a call.
+
+        In the forward of a custom autograd function they are off, which means nothing; they were on before
+        as far as the module that called it tells.
+        """
+        if torch.is_grad_enabled():
+            return True
+        frame, modules = sys._getframe(2), 0
+        while frame is not None:
+            if frame.f_code is _APPLY:
+                return self.run.modules.wants_gradients(modules)
+            modules += frame.f_code is _MODULE
+            frame = frame.f_back  # type: ignore[assignment]
+        return False
+
+    # ---- modules ----
+
+    def after_module(self, module: nn.Module, output: Any) -> Any:
+        """Let observers look at a module's output."""
+        for observer in self._at_modules:
+            output = observer.after_module(self.run.modules.path, module, output)
+        return output
+
+    def is_active(self) -> bool:
+        """Whether the calls that are made in this thread are this run's."""
+        return bool(active_runs.stack) and active_runs.stack[-1] is self
+
+    @property
+    def looks_at_plain(self) -> bool:
+        """Whether plain tensors may stand for others."""
+        return bool(self._written) or self.beginnings.any_leaf
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """See the model's calls, also from within a backward, which may be in another thread."""
+        active_runs.stack.append(self)
+        traced, here.traced = (
+            here.traced,
+            any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack()),
+        )
+        try:
+            with seeing(), self.mode:
+                yield
+        finally:
+            here.traced = traced
+            active_runs.stack.pop()
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Compute aside from the run, between the model's calls."""
+        with _pop_mode_temporarily(), aside():
+            yield
+
+    def write_back(self) -> None:
+        """Let the model's tensors have what it wrote to them."""
+        with torch.no_grad(), aside():
+            for base, written in self._written.values():
+                base.copy_(written.memory.base.detach())  # type: ignore[union-attr]
+
+
+_OVERWRITING = frozenset(("copy", "fill", "zero"))
+"""Operations that do not look at what they overwrite."""
+
+
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees calls that no seen tensor takes part in: to plain tensors that were written to, or are leaves."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the compiler is off already (`uncompiled`), and importing it takes seconds
+
+    def __enter__(self) -> "_Mode":
+        # The stack is each thread's own; the flags beside it, which torch sets as well, are one for all.
+        torch._C._push_on_torch_dispatch_stack(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        torch._C._pop_torch_dispatch_stack(None)
+
+    def __init__(self, interception: Interception) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._interception = interception
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        interception = self._interception
+        if Seen in types or type(func) is not OpOverload:
+            run = run_of(args)
+            if run is None and kwargs:
+                run = run_of(kwargs.values())
+            if run is None or run is interception.run or run.is_over:
+                return interception.see(func, args, kwargs or {})
+            return run.interception.see(func, args, kwargs or {})  # of a run around this one, or within
+        if interception.looks_at_plain:
+            return interception.see(func, args, kwargs or {})
+        return interception.plain(func, args, kwargs or {})
+
+
+@contextmanager
+def intercepting(interception: Interception) -> Iterator[Interception]:
+    """Intercept torch calls in this thread while the context is open."""
+    with (
+        follow_modules(interception.run.modules, interception.is_active, interception.after_module),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        uncompiled(),
+        # Programs of torch.jit run as they were written, without derivatives of their own.
+        torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
+        # What autograd saves of the model's own tensors is copied before the model overwrites them.
+        torch.autograd.graph.saved_tensors_hooks(interception.run.keep_saved, saved_value),
+        interception.entered(),
+    ):
+        try:
+            yield interception
+        finally:
+            interception.run.is_over = True
+    interception.write_back()
+
+
+_APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_MODULE = nn.Module._call_impl.__code__
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """What a plain tensor is a part of: what it is a view of, or all that lies in its memory."""
+    if tensor._base is not None:
+        return tensor._base
+    count = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor if tensor.numel() == count else tensor.as_strided((count,), (1,), 0)
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number

@@ -1,0 +1,173 @@
+"""Values that a backward pass needs.
+
+What a model computes is never overwritten (see `relprop.engine.seen`), so that a value is kept by reference.
+Constants are the model's own, such as weights that it streams through one buffer: they are copied before they
+are overwritten.
+"""
+
+import threading
+import weakref
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from relprop.errors import ModelError
+
+
+class Kept:
+    """A value as it was when it was kept, detached.
+
+    If a linear layer is followed by a ReLU, relu(z) is kept instead of z: autograd stores it anyway, and
+    negative outputs receive no relevance. Such values are marked `clippable`.
+
+    Attributes:
+        value: the value.
+        clippable: whether max(0, value) would do.
+        clipped: whether it is that by now.
+    """
+
+    __slots__ = ("__weakref__", "clippable", "clipped", "value")
+
+    value: Tensor
+    clipped: bool
+
+    def __init__(self, tensor: Tensor, *, clippable: bool = False) -> None:
+        self.value = tensor.detach()
+        self.clippable = clippable
+        self.clipped = False
+
+    def clip(self, y: Tensor) -> None:
+        """Take y = max(0, value) in the place of the value, if y will do."""
+        if self.clippable and not self.clipped:
+            self.value, self.clipped = y.detach(), True
+
+
+class KeptConstant(Kept):
+    """A constant as it was when it was kept. Shares memory with the model's own until that is overwritten."""
+
+    __slots__ = ("_original", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor)
+        self._original = self.value if tensor.requires_grad and tensor.grad_fn is not None else tensor
+        self._version = _version(tensor)
+
+    @property
+    def own(self) -> Tensor:
+        """The model's own tensor as long as it has its value, so that caches know it; else the value.
+
+        Raises:
+            ModelError: it was overwritten by an operation that the run did not see.
+        """
+        if _version(self._original) == self._version:
+            return self._original
+        raise ModelError(
+            f"a constant of shape {tuple(self.value.shape)} that relevance propagation needs was overwritten "
+            "while the model did not run. Overwrite it after the explanation."
+        )
+
+    def shares_memory(self, tensor: Tensor) -> bool:
+        """Whether writing to a tensor would change the value."""
+        return _storage(self._original) == _storage(tensor)
+
+    def copy(self) -> None:
+        """Take a copy of the value, because its memory is about to be overwritten."""
+        self._original = self.value = self.value.clone()
+        self._version = _version(self.value)
+
+
+class Constants:
+    """The constants that are kept, to be copied when the model overwrites them."""
+
+    def __init__(self) -> None:
+        self._kept: list[weakref.ref[KeptConstant]] = []
+
+    def keep(self, tensor: Tensor) -> KeptConstant:
+        """Keep the present value of a constant, or of what autograd saves."""
+        kept = KeptConstant(tensor)
+        self._kept.append(weakref.ref(kept))
+        return kept
+
+    def before_write(self, tensor: Tensor) -> None:
+        """Copy every kept constant that shares memory with a tensor, which is about to be overwritten."""
+        if tensor.layout != torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return
+        for reference in self._kept:
+            kept = reference()
+            if kept is not None and kept.shares_memory(tensor):
+                kept.copy()
+
+
+class Dropped(Protocol):
+    """Where values are that were let go, to be computed again."""
+
+    def take(self, number: int) -> Kept:
+        """Give back the value of a place, once in a backward."""
+
+
+class Place(Kept):
+    """Stands for a kept value that was let go. It is asked for where it is needed, and let go after that."""
+
+    __slots__ = ("_found", "_number", "_owner")
+
+    def __init__(self, owner: Dropped, number: int) -> None:
+        self.clippable = False
+        self._owner, self._number = owner, number
+        self._found: Kept | None = None
+
+    @property
+    def value(self) -> Tensor:  # type: ignore[override]
+        return self._there().value
+
+    @property
+    def clipped(self) -> bool:  # type: ignore[override]
+        return self._there().clipped
+
+    def _there(self) -> Kept:
+        if self._found is None:
+            self._found = self._owner.take(self._number)
+            _asked_for.places.append(self)
+        return self._found
+
+
+class _AskedFor(threading.local):
+    """The places that the present step of a backward has asked for."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+
+
+_asked_for = _AskedFor()
+
+
+class StepOfBackward:
+    """One step of a backward: what it asked for is let go at its end."""
+
+    __slots__ = ("_outer",)
+
+    def __enter__(self) -> None:
+        self._outer, _asked_for.places = _asked_for.places, []
+
+    def __exit__(self, *_error: object) -> None:
+        for place in _asked_for.places:
+            place._found = None
+        _asked_for.places = self._outer
+
+
+def saved_value(kept: Kept | Tensor) -> Tensor:
+    """The value of what autograd saved."""
+    if isinstance(kept, Tensor):
+        return kept
+    with StepOfBackward():
+        return kept.value
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors made in inference mode count no versions; they cannot be part of an autograd graph either.
+    return 0 if tensor.is_inference() else tensor._version

@@ -1,0 +1,60 @@
+"""At which level of torch's dispatcher calls are made: seen by a run, or aside from it.
+
+A model runs below autograd (`seeing`): composite operations arrive as themselves, nothing of parameters is
+recorded, and the caller's grad mode is only looked at. What the engine, a rule or a target's bookkeeping
+computes is made where every program computes (`aside`): by autograd, unseen, without autocast.
+"""
+
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+_Keys = Any
+
+
+def _fresh_keys() -> tuple[_Keys, _Keys]:
+    """What a thread that has not done anything includes and excludes."""
+    found: list[_Keys] = []
+
+    def look() -> None:
+        found.extend((torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    include, exclude = found
+    return include, exclude
+
+
+_INCLUDED, _EXCLUDED = _fresh_keys()
+_WITH_MODES = _INCLUDED | torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
+_WITH_MODES = _WITH_MODES | torch._C.DispatchKeySet(torch._C.DispatchKey.PythonTLSSnapshot)
+
+_guard: Any = torch._C._ForceDispatchKeyGuard
+
+
+class _Here(threading.local):
+    """Whether modes around the runs of a thread, such as that of a trace, see what is computed."""
+
+    def __init__(self) -> None:
+        self.traced = False
+
+
+here = _Here()
+
+
+def aside() -> AbstractContextManager[None]:
+    """Compute unseen, recorded by autograd where gradients are enabled.
+
+    Modes around the run, such as that of a trace, still see it.
+    """
+    context: AbstractContextManager[None] = _guard(_WITH_MODES if here.traced else _INCLUDED, _EXCLUDED)
+    return context
+
+
+def seeing() -> AbstractContextManager[None]:
+    """Compute below autograd, where calls arrive as they were made."""
+    context: AbstractContextManager[None] = torch._C._AutoDispatchBelowAutograd()
+    return context

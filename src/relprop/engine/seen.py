@@ -1,0 +1,394 @@
+"""The tensor that a model computes with while it is explained, an envelope around the one of autograd."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from relprop.calls.nested import map_leaves
+from relprop.calls.user_line import user_line
+from relprop.engine.gaps import Gap, coverage_message, reason_of
+from relprop.engine.known import Tag
+from relprop.engine.levels import aside
+from relprop.errors import CoverageError
+
+if TYPE_CHECKING:
+    from relprop.engine.run import Run
+
+_make: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
+
+
+class Memory:
+    """What several seen tensors share: an earlier tensor that the others are views of.
+
+    What is written to one of them is written to a copy of all, so that no value that something else keeps is
+    ever overwritten; one copy does for writes between which nobody looks.
+
+    Attributes:
+        base: the present value of all, as autograd sees it.
+        positions: of a base of integers (see `relprop.tokens`), or None.
+        writes: where in the base it was written to, one after the other.
+        replaced: values that stand for parts of the base, and take their place before it is written to.
+        is_read: whether somebody may have kept what is here.
+        depth: how many linear operations lie before what is here.
+    """
+
+    __slots__ = ("base", "depth", "is_read", "positions", "replaced", "writes")
+
+    def __init__(self, base: Tensor) -> None:
+        self.base = base
+        self.positions: Tensor | None = None
+        self.writes: list[_Box | None] = []
+        self.replaced: list[tuple[int, Tensor]] = []
+        self.is_read = True
+        self.depth = 0
+
+    def part(self, seen: "Seen") -> Tensor:
+        """What one of the tensors is of the present value."""
+        return self.base.as_strided(seen.size(), seen.stride(), self.base.storage_offset() + seen.offset)
+
+    def write(self, seen: "Seen", value: Tensor) -> Tensor:
+        """Write a value over one of the tensors, and return it as part of all."""
+        if self.is_read:
+            self.base, self.is_read = copy_of(self.base), False
+        for offset, by in self.replaced:
+            at = self.base.storage_offset() + offset
+            self.base.as_strided(by.size(), by.stride(), at).copy_(by)
+        self.replaced = []
+        part = self.part(seen)
+        part.copy_(value)
+        self.writes.append(self.box(seen))
+        return part
+
+    @property
+    def version(self) -> int:
+        """How often it was written to."""
+        return len(self.writes)
+
+    def box(self, seen: "Seen") -> "_Box | None":
+        """Which part of the base a tensor is, by the base's strides; None if it is no box of it."""
+        strides = sorted((s for s in self.base.stride() if s), reverse=True)
+        sizes = {s: n for s, n in zip(seen.stride(), seen.size(), strict=True) if n > 1}
+        if not sizes.keys() <= set(strides):
+            return None
+        box, rest = {}, seen.offset
+        for stride in strides:
+            first, rest = divmod(rest, stride)
+            box[stride] = (first, first + sizes.get(stride, 1))
+        return box
+
+    def changed(self, seen: "Seen", since: int) -> bool:
+        """Whether a tensor was written to, by this name or another."""
+        own = self.box(seen)
+        return any(_overlap(own, written) for written in self.writes[since:])
+
+
+_Box = dict[int, tuple[int, int]]
+"""From strides to the first and the last place, exclusively."""
+
+
+def _overlap(one: _Box | None, other: _Box | None) -> bool:
+    if one is None or other is None:
+        return True
+    return all(low < other[s][1] and other[s][0] < high for s, (low, high) in one.items())
+
+
+def copy_of(base: Tensor) -> Tensor:
+    """A copy that lies in memory as the original does."""
+    copy = base.clone()
+    if copy.stride() != base.stride() and 0 not in base.stride():
+        copy = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device=base.device).copy_(
+            base
+        )
+    return copy
+
+
+class Seen(Tensor):
+    """A tensor made of the samples. Calls on it are the run's to cross.
+
+    Attributes:
+        run: whose.
+        memory: what it shares with others, or None.
+        compared: what was compared with zero, of a mask that was made so.
+        of_parameters: whether it is a constant that was made of parameters.
+        offset: of its first element from that of the memory's base.
+        _at: which version of the memory is in the envelope.
+    """
+
+    run: "Run"
+    memory: Memory | None = None
+    offset: int = 0
+    of_parameters: bool = False
+    compared: Tensor | None = None
+    _recorded: Tensor
+    _tag: Tag | None
+    _at: int = 0
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def of(inner: Tensor, tag: Tag | None, run: "Run") -> "Seen":
+        """Put a tensor into an envelope; without a tag it is a constant."""
+        seen: Seen = _make(
+            Seen, inner.shape, inner.stride(), 0, None, inner.dtype, torch.strided, inner.device
+        )
+        seen._recorded = inner
+        seen._tag = tag
+        seen.run = run
+        return seen
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Hand a call to the run that the first of its tensors belongs to."""
+        run = run_of(args) or run_of((kwargs or {}).values())
+        if run is None or run.is_over:
+            with aside():
+                return func(*map_leaves(value_of, list(args)), **map_leaves(value_of, kwargs or {}))
+        return run.interception.see(func, args, kwargs or {})
+
+    # ---- what the engine sees ----
+
+    @property
+    def recorded(self) -> Tensor:
+        """The tensor as autograd sees it."""
+        if self.memory is not None and self.memory.version != self._at:
+            self._refresh(self.memory)
+        return self._recorded
+
+    @property
+    def tag(self) -> Tag:
+        """What is known of a tensor on the way of relevance."""
+        if self.memory is not None and self.memory.version != self._at:
+            self._refresh(self.memory)
+        return self._tag or _NOTHING
+
+    @property
+    def relevant(self) -> bool:
+        """Whether it depends on the explained inputs; it is a constant otherwise."""
+        return self._tag is not None if self.memory is None else self.recorded.requires_grad
+
+    def _refresh(self, memory: Memory) -> None:
+        """Take what was written to the memory by another name."""
+        since = self._at
+        with aside(), torch.enable_grad():
+            self._recorded, self._at = memory.part(self), memory.version
+        if self._tag is not None and not memory.changed(self, since):
+            return
+        # Only where it came from still holds.
+        depth = memory.depth if self._tag is None else max(memory.depth, self._tag.depth)
+        self._tag = Tag(depth) if self._recorded.requires_grad else None
+
+    def views(self, base: "Seen") -> None:
+        """Note that it shares memory with another tensor."""
+        if base.memory is None:
+            base.memory, base.offset, base._at = Memory(base._recorded), 0, 0
+            base.memory.depth = base.tag.depth
+        memory = base.memory
+        self.memory, self._at = memory, memory.version
+        self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
+
+    def replaces(self, other: "Seen") -> None:
+        """Share memory with another tensor of the same value, which this one stands for from now on."""
+        self.views(other)
+        assert self.memory is not None
+        self.memory.replaced.append((self.offset, self._recorded))
+
+    def become(self, value: "Seen") -> None:
+        """Take the value of another one, which was written to this one."""
+        inner, tag = value.recorded, value._tag
+        memory = self.memory
+        if memory is None:
+            if inner.stride() != self.stride() and 0 not in self.stride():  # the envelope tells the strides
+                inner = torch.empty_strided(
+                    inner.size(), self.stride(), dtype=inner.dtype, device=inner.device
+                ).copy_(inner)
+            self._recorded, self._tag = inner, tag
+            return
+        if inner.requires_grad and not memory.base.requires_grad:
+            # What is not written to is a constant, and absorbs what comes to it.
+            memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
+        elif memory.base.requires_grad and not inner.requires_grad:
+            inner = self.run.source(inner, "copy").recorded
+        memory.depth = max(memory.depth, value.tag.depth)
+        self._recorded = memory.write(self, inner)
+        self._at = memory.version
+        self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()
+
+    def reshape_to(self, view: "Seen") -> None:
+        """Be a view of itself from now on, as the envelope is."""
+        self._recorded, self._tag = view._recorded, view._tag
+        if view.memory is not None:
+            self.memory, self.offset, self._at = view.memory, view.offset, view._at
+
+    # ---- what a model may ask beside aten's operations ----
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether it depends on the explained inputs."""
+        return self.relevant
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        """Nothing: what is explained is not the model's to say."""
+
+    @property
+    def grad_fn(self) -> Any:  # type: ignore[override]
+        """None, but for a module that hangs its hooks on gradients there: they are not called."""
+        asks = sys._getframe(1).f_globals.get("__name__")
+        return _NO_HOOKS if asks == "torch.utils.hooks" and self.relevant else None
+
+    @property
+    def data(self) -> Tensor:
+        """The same off the way of relevance."""
+        if self.relevant:
+            self.run.cut("data", "cuts the way of relevance")
+        with aside():
+            seen = self.run.seen(self.recorded.detach(), None)
+        seen.views(self)
+        return seen
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        """Take other values: not in relprop's sight."""
+        self.run.refuse("data", reason_of("data"))
+        with aside():
+            self._recorded = self.recorded + (value_of(value) - self.recorded).detach()
+
+    def values_alone(self) -> Tensor:
+        """The values as a plain tensor (see `relprop.calls.nested.values_of`)."""
+        with aside():
+            return self.recorded.detach()
+
+    def detach_(self) -> "Seen":
+        """Leave the way of relevance."""
+        self.run.cut("detach_", "cuts the way of relevance")
+        self._recorded, self._tag = self.recorded.detach(), None
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Seen":
+        """Itself: what is explained is not the model's to say."""
+        return self
+
+    def backward(self, *_arguments: Any, **_options: Any) -> None:
+        """Refused: the model's own gradients would be coefficients of relevance.
+
+        Raises:
+            CoverageError: always.
+        """
+        raise CoverageError(
+            coverage_message([Gap("", "backward", user_line(), reason_of("backward"), False)])
+        )
+
+    def numpy(self, **options: Any) -> Any:
+        """The values, off the way of relevance."""
+        return self._looked_at("numpy").numpy(**options)
+
+    def __array__(self, *args: Any) -> Any:
+        """The values, off the way of relevance."""
+        return self._looked_at("numpy").__array__(*args)  # type: ignore[no-untyped-call]
+
+    def tolist(self) -> Any:
+        """The values, off the way of relevance."""
+        return self._looked_at("tolist").tolist()
+
+    def data_ptr(self) -> int:
+        """Where the values are, for a kernel that computes what nobody sees."""
+        if self.relevant and not self.run.is_over:
+            self.run.refuse("data_ptr", reason_of("data_ptr"), acceptable=True)
+        return self._looked_at("data_ptr").data_ptr()
+
+    def untyped_storage(self) -> Any:
+        """The memory of the values."""
+        return self._looked_at("untyped_storage").untyped_storage()
+
+    def __repr__(self, **_options: Any) -> str:  # type: ignore[override]
+        return repr(value_of(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(value_of(self), spec)
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        copy: Tensor = value_of(self).clone()
+        return copy
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return value_of(self).__reduce_ex__(protocol)
+
+    def _looked_at(self, by: str) -> Tensor:
+        if self.relevant and not self.run.is_over:
+            self.run.cut(by, "takes values out of torch, which cuts the way of relevance")
+        with aside():
+            return self.recorded.detach()
+
+
+_NOTHING = Tag()
+
+
+class _NoHooks:
+    """A node of the graph as modules with full backward hooks look for it."""
+
+    def name(self) -> str:
+        """Name of the node behind the inputs and outputs of such a module."""
+        return "BackwardHookFunctionBackward"
+
+    def register_hook(self, _hook: Any) -> "_NoHooks":
+        """Take a hook that is not called."""
+        return self
+
+    register_prehook = register_hook
+
+    def remove(self) -> None:
+        """Take the hook away again."""
+
+
+_NO_HOOKS = _NoHooks()
+
+
+def run_of(value: Iterable[Any]) -> "Run | None":
+    """The run that the first seen tensor in nested lists belongs to."""
+    for v in value:
+        kind = type(v)
+        if kind is Seen:
+            return v.run  # type: ignore[no-any-return]
+        if (kind is list or kind is tuple) and (run := run_of(v)) is not None:
+            return run
+    return None
+
+
+def is_relevant(value: Any) -> TypeGuard[Seen]:
+    """Whether a value is a tensor that depends on the explained inputs."""
+    return type(value) is Seen and value.relevant
+
+
+def value_of(value: Any) -> Any:
+    """A tensor's value, as a plain tensor; anything else is itself."""
+    if type(value) is Seen:
+        with aside():
+            return value.recorded.detach()
+    return value
+
+
+def within(value: Any) -> Any:
+    """What is in an envelope; anything else is itself."""
+    kind = type(value)
+    if kind is Seen:
+        return value.recorded
+    return [within(v) for v in value] if kind is list or kind is tuple else value
+
+
+def inner_of(value: Any) -> Any:
+    """What autograd sees of a value: of an envelope what is in it, of a parameter the constant that it is."""
+    kind = type(value)
+    if kind is Seen:
+        return value.recorded
+    if kind is list or kind is tuple:
+        return [inner_of(v) for v in value]
+    if isinstance(value, Tensor):
+        if value.is_inference():  # which autograd cannot save
+            return value.detach().clone()
+        return value.detach() if value.requires_grad else value
+    return value
