@@ -376,6 +376,25 @@ def test_books_are_each_samples_wherever_the_model_has_the_samples(order: tuple[
             torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), Flat()], ids=str)
+def test_books_of_recurrent_modules_are_each_samples(kind: Any, rule: Any) -> None:
+    recurrent = kind(4, 5, num_layers=2, bidirectional=True).double().eval()
+
+    def model(x: Tensor) -> Tensor:
+        states: Tensor = recurrent(x.transpose(0, 1))[0]
+        return torch.stack([states[0], states[-1] * 2]).sum(0)
+
+    x = torch.randn(3, 6, 4, dtype=torch.float64)
+    together = relprop.explain(model, x, target=1, rules=rule)
+    assert not together.ledger.mixed
+    for i in range(len(x)):
+        alone = relprop.explain(model, x[i : i + 1], target=1, rules=rule)
+        torch.testing.assert_close(together.relevance[i : i + 1], alone.relevance)
+        for sink, amount in alone.ledger.absorbed.items():
+            torch.testing.assert_close(together.ledger.absorbed[sink][i : i + 1], amount)
+
+
 def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:
     model = modules()
     e = relprop.explain(lambda x: {"logits": model(x), "more": (x, 3)}, x, target=lambda y: y["logits"][:, 0])

@@ -12,8 +12,13 @@ from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, value_of
 
-_REORDERING = frozenset(("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT", "adjoint"))
+_REORDERING = frozenset(
+    ("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT", "adjoint", "unsqueeze")
+)
 """Operations that may put another dimension first."""
+
+_BROADCASTING = frozenset(("add", "sub", "rsub", "mul", "div", "where", "expand"))
+"""Operations that may put new dimensions first, where an operand has more than the one that is followed."""
 
 
 def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, slot: str) -> int | None:
@@ -21,7 +26,12 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
     if run.ledger.samples == 1:
         return None
     x = operands[0]
+    if call.operation == "stack":
+        return step_beside(run, x, output) if call.args[1] in (0, -output.dim()) else None
     if all([t.tag.step is None for t in operands]):
+        if call.operation in _BROADCASTING:
+            widest = max(operands, key=Tensor.dim)
+            return step_beside(run, widest, output) if output.dim() > widest.dim() else None
         if call.operation not in _REORDERING or _keeps_first(call, x):
             return None
     elif slot != "same":
@@ -34,13 +44,14 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
 
 
 def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
-    """How far samples lie apart in a tensor of the same dimensions as one of which it is known."""
-    step, rest = x.tag.step, 1
-    if step is None or x.dim() != other.dim():
+    """How far samples lie apart in a tensor of a known one's dimensions, or of more in front of them."""
+    samples, more, rest = run.ledger.samples, other.dim() - x.dim(), 1
+    step = x.shape[1:].numel() if x.tag.step is None else x.tag.step
+    if more < 0 or (more == 0 and x.tag.step is None):
         return None
     for dimension in reversed(range(x.dim())):
-        if rest == step and x.shape[dimension] == other.shape[dimension] == run.ledger.samples:
-            return torch.Size(other.shape[dimension + 1 :]).numel()
+        if rest == step and x.shape[dimension] == other.shape[dimension + more] == samples:
+            return other.shape[dimension + more + 1 :].numel() if dimension + more else None
         rest *= x.shape[dimension]
     return None
 
@@ -48,6 +59,8 @@ def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
 def _keeps_first(call: Call, x: Tensor) -> bool:
     if call.operation == "permute":
         return bool(call.args[1][0] in (0, -x.dim()))
+    if call.operation == "unsqueeze":
+        return call.args[1] not in (0, -1 - x.dim())
     if call.operation in ("transpose", "swapaxes", "movedim"):
         return all(isinstance(d, int) and d % max(1, x.dim()) != 0 for d in call.args[1:3])
     return False
@@ -84,8 +97,7 @@ def step_of(numbers: Tensor, samples: int) -> int | None:
     if len(changes) == 0:
         return None
     step = int(changes[0])
-    if step * samples == len(flat) or not torch.equal(
-        flat, torch.arange(len(flat), device=flat.device) // step % samples
-    ):
+    first = step * samples == len(flat) and len(numbers) % samples == 0
+    if first or not torch.equal(flat, torch.arange(len(flat), device=flat.device) // step % samples):
         return None
     return step

@@ -11,6 +11,7 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import Affine, linear_origin
+from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
 from relprop.engine.known import ACTIVATION, Origin, Tag, all_nonnegative, merge_tags
 from relprop.engine.run import Outgoing, Run
@@ -197,7 +198,7 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
     path, name, number = run.modules.path, call.name, isinstance(constant, float)
     kept = None if number else run.keep_constant(constant)
     value = run.value(call)
-    step = tag.step if value.shape == shape else None
+    step = tag.step if value.shape == shape else step_beside(run, x, value)
 
     def back(incoming: Incoming) -> list[Outgoing]:
         c, direct, to_x = incoming.c, incoming.direct, None
