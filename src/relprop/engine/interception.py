@@ -26,6 +26,7 @@ from relprop.calls.call import Call, signature
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
+from relprop.engine.constants import picks
 from relprop.engine.gaps import Gap, reason_of
 from relprop.engine.keep import saved_value
 from relprop.engine.known import Tag, merge_tags
@@ -253,10 +254,11 @@ class Interception:
             if begun is not None:
                 return begun
             of_parameters = any(map(self.run.of_parameters.has, tensors_in(call.args)))
+            picked = picks(call)
 
             def seen(t: Tensor) -> Tensor:
                 made = self.run.seen(t, None)
-                made.of_parameters = of_parameters
+                made.of_parameters, made.picked = of_parameters, picked
                 return made
 
             return map_tensors(seen, result)

@@ -113,6 +113,8 @@ class Seen(Tensor):
         memory: what it shares with others, or None.
         compared: what was compared with zero, of a mask that was made so.
         of_parameters: whether it is a constant that was made of parameters.
+        picked: whether its values are those of the model's own constants, put where the samples say, as the
+            weights of the experts that they go to.
         offset: of its first element from that of the memory's base.
         _at: which version of the memory is in the envelope.
     """
@@ -121,6 +123,7 @@ class Seen(Tensor):
     memory: Memory | None = None
     offset: int = 0
     of_parameters: bool = False
+    picked: bool = False
     compared: Tensor | None = None
     _recorded: Tensor
     _tag: Tag | None

@@ -13,7 +13,7 @@ from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen, is_relevant
+from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.maps import Dense
 from relprop.linear.products import Contraction
 from relprop.operations.linear import as_held
@@ -44,9 +44,10 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
 def _both(*operands: Any) -> bool:
     """Whether a product is one of activations: both operands depend on the samples.
 
-    Values of the samples that count as constants, as attention weights may, are no weights of a layer.
+    Values of the samples that count as constants, as attention weights may, are no weights of a layer; weights
+    that the samples only pick, as those of experts, are.
     """
-    return all(type(t) is Seen for t in operands)
+    return all([type(t) is Seen and not t.picked for t in operands])
 
 
 def baddbmm(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
@@ -123,7 +124,7 @@ def _elementwise(run: Run, operands: list[Any], letters: list[str], z: str) -> A
 def _contract(run: Run, call: Call, operands: list[Any], letters: list[str], z: str) -> Any:
     """Contract a relevant operand with a constant, by a rule of the composite."""
     which = 0 if is_relevant(operands[0]) else 1
-    x, weight = operands[which], operands[1 - which]
+    x, weight = operands[which], value_of(operands[1 - which])
     sizes = [dict(zip(part, t.shape, strict=True)) for t, part in zip(operands, letters, strict=True)]
     shared = [
         letter for letter in letters[0] if letter in letters[1] and sizes[0][letter] != sizes[1][letter]
