@@ -12,18 +12,8 @@ from relprop.calls.nested import tensors_in
 _PICKING = frozenset(
     (
         *("index", "_unsafe_index", "index_select", "gather", "embedding", "select", "slice", "narrow"),
-        *(
-            "view",
-            "reshape",
-            "flatten",
-            "unflatten",
-            "squeeze",
-            "unsqueeze",
-            "expand",
-            "permute",
-            "transpose",
-        ),
-        *("t", "unbind", "split", "chunk", "clone", "contiguous", "to", "_to_copy"),
+        *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "permute"),
+        *("t", "transpose", "unbind", "split", "chunk", "clone", "contiguous", "to", "_to_copy"),
     )
 )
 """Operations whose values are those of their first operand, in other places."""

@@ -24,6 +24,7 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
     """Product of matrices, or of batches of them."""
     if _both(a, b):
         return contracted(run, call, [a, b])
+    a, b = (t if is_relevant(t) else value_of(t) for t in (a, b))
     if (
         is_relevant(a)
         and b.dim() > 2
@@ -44,8 +45,8 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
 def _both(*operands: Any) -> bool:
     """Whether a product is one of activations: both operands depend on the samples.
 
-    Values of the samples that count as constants, as attention weights may, are no weights of a layer; weights
-    that the samples only pick, as those of experts, are.
+    Values of the samples that count as constants, as attention weights may, are no weights of a layer. Weights
+    that the samples only pick are, as those of experts.
     """
     return all([type(t) is Seen and not t.picked for t in operands])
 
