@@ -474,3 +474,21 @@ def test_weights_of_the_best_experts_over_their_sum(before: str, rules: Any) -> 
     e = assert_same(model, constant, x, experts, rules=rules)
     half = 0.5 if rules == "attnlrp" else 1.0
     close(e.relevance["experts"].flatten(1).sum(1), half * e.score)
+
+
+@pytest.mark.parametrize("rule", LINEAR_RULES, ids=str)
+@pytest.mark.parametrize("picked", [lambda w, ids: w[ids], lambda w, ids: w.index_select(0, ids)])
+def test_weights_that_samples_pick_are_weights(picked: Any, rule: Any) -> None:
+    weights = nn.Parameter(torch.randn(3, 5, 4, dtype=torch.float64))
+
+    def together(x: Tensor) -> Tensor:
+        ids = x[:, :3].argmax(1)
+        return torch.bmm(picked(weights, ids), x.unsqueeze(-1)).squeeze(-1)
+
+    def one_by_one(x: Tensor) -> Tensor:
+        return torch.cat([F.linear(row[None], weights[int(row[:3].argmax())]) for row in x])
+
+    x = torch.rand(6, 4, dtype=torch.float64)
+    found, expected = (relprop.explain(m, x, target=2, rules=rule) for m in (together, one_by_one))
+    torch.testing.assert_close(found.relevance, expected.relevance)
+    assert [applied.rule for applied in found.rules] == [rule]

@@ -45,8 +45,8 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
 def _both(*operands: Any) -> bool:
     """Whether a product is one of activations: both operands depend on the samples.
 
-    Values of the samples that count as constants, as attention weights may, are no weights of a layer. Weights
-    that the samples only pick are, as those of experts.
+    Values of the samples that count as constants, as attention weights may, are no weights of a layer. What
+    samples only pick is one, as the weights of experts.
     """
     return all([type(t) is Seen and not t.picked for t in operands])
 
