@@ -76,7 +76,7 @@ def documented_name(name: str, args: Sequence[Any] = ()) -> str:
         name: in aten, the same for all overloads.
         args: in the order of the schema, as far as the name depends on them.
     """
-    if name in ("convolution", "_convolution", "convolution_overrideable", "_convolution_mode"):
+    if name in _CONVOLUTIONS:
         dimensions = args[1].dim() - 2
         transposed = name != "_convolution_mode" and args[6]
         return f"conv_transpose{dimensions}d" if transposed else f"conv{dimensions}d"
@@ -90,8 +90,8 @@ def aten_names(documented: str) -> list[str]:
 
 _ALIASES = MappingProxyType(
     {
-        **dict.fromkeys(("subtract",), "sub"),
-        **dict.fromkeys(("multiply",), "mul"),
+        "subtract": "sub",
+        "multiply": "mul",
         **dict.fromkeys(("divide", "true_divide", "truediv"), "div"),
         "negative": "neg",
         "absolute": "abs",
@@ -102,7 +102,6 @@ _ALIASES = MappingProxyType(
         "swapaxes": "transpose",
         "swapdims": "transpose",
         "moveaxis": "movedim",
-        **dict.fromkeys(("slice", "index"), "getitem"),
     }
 )
 """Functions that are spellings of another one."""
@@ -138,4 +137,4 @@ _OPERATORS = MappingProxyType(
     | {"truediv": "div", "div": "div", "setitem": "copy"}
 )
 
-_CONVOLUTIONS = frozenset(("convolution", "_convolution"))
+_CONVOLUTIONS = frozenset(("convolution", "_convolution", "convolution_overrideable", "_convolution_mode"))

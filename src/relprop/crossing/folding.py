@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, modified
+from relprop.crossing.parts import unchanged
+from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, linear_origin, modified
 from relprop.engine.known import Tag
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
-from relprop.linear.operation import Incoming
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -112,20 +112,17 @@ def _fold_moved(
     before = z.detach() * (origin.factor / origin.factor_of_z)
     before = before if aligned[0] is None else before * aligned[0]
     before = before if aligned[1] is None else before + aligned[1]
-    linear = LinearOrigin(**{name: getattr(origin, name) for name in _OF_LINEAR}, kept_z=origin.kept_z)
+    linear = LinearOrigin(**{name: getattr(origin, name) for name in _OF_LINEAR})
     folded = fold(run, linear, lambda: before, scale=aligned[0], shift=aligned[1])
     if folded is None:
         return None
     tag = folded.tag
     slot = None if tag.slot is None else origin.move([tag.slot])
-    later = None if tag.origin is None else moved(tag.origin, folded.recorded, origin.move)  # type: ignore[arg-type]
+    before_move = linear_origin(folded)
+    later = None if before_move is None else moved(before_move, folded.recorded, origin.move)
     place = _Place(origin.move([folded.recorded]), replace(tag, slot=slot))
     # The model's own value, which may differ in the last digit.
-    return run.cross(value(), [place], _unchanged, Tag(tag.depth, tag.nonnegative, origin=later))
-
-
-def _unchanged(incoming: Incoming) -> list[tuple[Tensor | None, Tensor | None]]:
-    return [(incoming.c, incoming.direct)]
+    return run.cross(value(), [place], unchanged, Tag(tag.depth, tag.nonnegative, origin=later))
 
 
 @dataclass(frozen=True)

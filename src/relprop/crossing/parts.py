@@ -15,8 +15,9 @@ def with_own_value(run: Run, call: Call, parts: Any) -> Any:
 
 def of_value(run: Run, value: Any, parts: Any) -> Any:
     """What the parts give, with this value."""
-    return run.cross(value, [parts], _unchanged, parts.tag) if type(parts) is Seen else parts
+    return run.cross(value, [parts], unchanged, parts.tag) if type(parts) is Seen else parts
 
 
-def _unchanged(incoming: Incoming) -> list[Outgoing]:
+def unchanged(incoming: Incoming) -> list[Outgoing]:
+    """The backward of what only takes another value's place."""
     return [(incoming.c, incoming.direct)]

@@ -13,7 +13,10 @@ from relprop.engine.run import Run
 from relprop.engine.seen import Seen, value_of
 
 _REORDERING = frozenset(
-    ("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT", "adjoint", "unsqueeze")
+    (
+        *("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze"),
+        *("permute_copy", "transpose_copy", "t_copy", "unsqueeze_copy"),
+    )
 )
 """Operations that may put another dimension first."""
 
@@ -57,11 +60,12 @@ def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
 
 
 def _keeps_first(call: Call, x: Tensor) -> bool:
-    if call.operation == "permute":
+    operation = call.operation.removesuffix("_copy")
+    if operation == "permute":
         return bool(call.args[1][0] in (0, -x.dim()))
-    if call.operation == "unsqueeze":
+    if operation == "unsqueeze":
         return call.args[1] not in (0, -1 - x.dim())
-    if call.operation in ("transpose", "swapaxes", "movedim"):
+    if operation in ("transpose", "swapaxes", "movedim"):
         return all(isinstance(d, int) and d % max(1, x.dim()) != 0 for d in call.args[1:3])
     return False
 

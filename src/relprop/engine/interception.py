@@ -28,7 +28,7 @@ from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
 from relprop.engine.gaps import Gap, reason_of
-from relprop.engine.keep import saved_value
+from relprop.engine.keep import memory_of, saved_value
 from relprop.engine.known import Tag, merge_tags
 from relprop.engine.levels import aside, here, seeing
 from relprop.engine.modules import follow_modules
@@ -182,7 +182,7 @@ class Interception:
         if self.beginnings.any_leaf and value.requires_grad and value.is_leaf:
             begun = self.beginnings.leaf(value)
             return value if begun is None else begun
-        known = self._written.get(_storage(value)) if self._written else None
+        known = self._written.get(memory_of(value)) if self._written else None
         return value if known is None else self._view(value, *known)
 
     def _view(self, plain: Tensor, base: Tensor, written: Seen) -> Seen:
@@ -294,7 +294,7 @@ class Interception:
             self.run.constants.before_write(base)
             written = self.run.seen(copy_of(base.detach()), None)
         written.memory, written.offset = Memory(written.recorded), 0
-        self._written[_storage(base)] = base, written
+        self._written[memory_of(base)] = base, written
         call.args[0] = self._view(target, base, written)
 
     def _written_to(
@@ -464,8 +464,3 @@ def _whole(tensor: Tensor) -> Tensor:
         return tensor._base
     count = tensor.untyped_storage().nbytes() // tensor.element_size()
     return tensor if tensor.numel() == count else tensor.as_strided((count,), (1,), 0)
-
-
-def _storage(tensor: Tensor) -> int:
-    number: int = tensor.untyped_storage()._cdata
-    return number

@@ -69,7 +69,7 @@ class KeptConstant(Kept):
 
     def shares_memory(self, tensor: Tensor) -> bool:
         """Whether writing to a tensor would change the value."""
-        return _storage(self._original) == _storage(tensor)
+        return memory_of(self._original) == memory_of(tensor)
 
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
@@ -163,7 +163,8 @@ def saved_value(kept: Kept | Tensor) -> Tensor:
         return kept.value
 
 
-def _storage(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """Number of the memory that a tensor lies in."""
     number: int = tensor.untyped_storage()._cdata
     return number
 

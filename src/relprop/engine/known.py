@@ -88,10 +88,10 @@ def empty_slot(tensor: Tensor) -> Tensor:
     return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
 
-def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False, slot: Tensor | None = None) -> Tag:
+def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """What holds of a result of operands with these tags."""
     first = tags[0]
     if len(tags) == 1:
-        return Tag(first.depth, nonnegative, slot, None, None, first.gate)
+        return Tag(first.depth, nonnegative, gate=first.gate)
     gate = first.gate if all([tag.gate for tag in tags]) else ""
-    return Tag(max([tag.depth for tag in tags]), nonnegative, slot, None, None, gate)
+    return Tag(max([tag.depth for tag in tags]), nonnegative, gate=gate)

@@ -128,8 +128,8 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
                 output.tag.pointwise = None if constant.dim() else chain
                 return output
         elif linear is not None and number:
-            times = linear.factor / number if invert else linear.factor * number
-            later = replace(linear, factor=times, kept_z=None)
+            whole = linear.factor / number if invert else linear.factor * number
+            later = replace(linear, factor=whole, kept_z=None)
         elif linear is None and not (invert and number == 0):
             later = affine(x, ("scale", scale))
     result: Seen = Exact(keeps_sign=isinstance(factor, (int, float)) and factor >= 0, slot="pass")(run, call)
