@@ -73,6 +73,7 @@ class Gaps:
 _REASONS = {
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
     "backward": "the model computes gradients of its own, which would be relevance coefficients here",
+    "apply_": "what Python makes of numbers is out of relprop's sight",
     "data": "writing to .data is out of relprop's sight",
     "data_ptr": "what reads memory by itself, such as a kernel of another library, is out of relprop's sight",
     "set_": "a tensor that takes another one's memory is out of relprop's sight; copy the values instead",

@@ -127,6 +127,9 @@ class Interception:
             with self.mode:
                 out = kwargs.pop("out")
                 return out.copy_(s.without_out(*args, **kwargs))
+        if s.name in _ASKING_FOR_SHAPES:  # not made of the samples' values
+            with torch.inference_mode(mode=False), torch.no_grad(), aside():
+                return call.on([value_of(a) for a in call.args])
         if s.writes:
             self._open_target(call)
         if not any([t.relevant for t in seen]):
@@ -161,19 +164,19 @@ class Interception:
             kind = type(a)
             if kind is Seen:
                 if a.run is not run:  # kept by the model since another run
-                    args[i] = a = self._stand_in(a)
+                    args[i] = a = self.stand_in(a)
                 seen.append(a)
             elif kind is list or kind is tuple:
                 if a and (looks_at_plain or any([type(b) is Seen for b in a])):
-                    args[i] = inside = [self._stand_in(b) for b in a]
+                    args[i] = inside = [self.stand_in(b) for b in a]
                     seen += [b for b in inside if type(b) is Seen]
             elif looks_at_plain and isinstance(a, Tensor):
-                args[i] = a = self._stand_in(a)
+                args[i] = a = self.stand_in(a)
                 if type(a) is Seen:
                     seen.append(a)
         return seen
 
-    def _stand_in(self, value: Any) -> Any:
+    def stand_in(self, value: Any) -> Any:
         """What stands for a plain tensor that was written to."""
         if type(value) is Seen:
             return value if value.run is self.run else self.run.seen(value_of(value), None)
@@ -276,6 +279,9 @@ class Interception:
     def _open_target(self, call: Call) -> None:
         """Let what a call overwrites be a seen tensor from now on, if it is a plain one."""
         s, target = call.signature, call.args[0]
+        if not isinstance(target, Tensor):  # several at once
+            self.run.refuse(call.name, "it overwrites several tensors at once; write to one after the other")
+            self.run.gaps.require_none()
         if s.name == "set":  # two names would have to become one
             self.run.refuse("set_", reason_of("set_"))
             self.run.gaps.require_none()
@@ -310,6 +316,8 @@ class Interception:
             if type(target) is Seen:
                 with aside(), torch.enable_grad():
                     value = self._fitting(result, target)
+                    if target.detached and not value.relevant and target.memory.base.requires_grad:  # type: ignore[union-attr]
+                        self.run.refuse("data", reason_of("data"))
                     self.beginnings.note_written(target, value)
                     target.become(value)
             return args[0]
@@ -317,6 +325,7 @@ class Interception:
             for t in tensors_in(result):
                 if type(t) is Seen and t is not target and (t._recorded._is_view() or s.name == "detach"):
                     t.views(target)
+                    t.detached = t.detached or (s.name == "detach" and target.relevant)
         if s.moves_view:
             with no_dispatch():  # the envelope's own shape
                 operation(*args, **kwargs)
@@ -453,6 +462,14 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
             interception.run.is_over = True
     interception.write_back()
 
+
+_ASKING_FOR_SHAPES = frozenset(
+    (
+        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+    )
+)
+"""Operations that make a tensor of another one's shape and type alone."""
 
 _APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__

@@ -115,6 +115,7 @@ class Seen(Tensor):
         of_parameters: whether it is a constant that was made of parameters.
         picked: whether its values are those of the model's own constants, put where the samples say, as the
             weights of the experts that they go to.
+        detached: whether it is off the way of relevance in the memory of what is on it.
         offset: of its first element from that of the memory's base.
         _at: which version of the memory is in the envelope.
     """
@@ -124,6 +125,7 @@ class Seen(Tensor):
     offset: int = 0
     of_parameters: bool = False
     picked: bool = False
+    detached: bool = False
     compared: Tensor | None = None
     _recorded: Tensor
     _tag: Tag | None
@@ -148,9 +150,8 @@ class Seen(Tensor):
     ) -> Any:
         """Hand a call to the run that the first of its tensors belongs to."""
         run = run_of(args) or run_of((kwargs or {}).values())
-        if run is None or run.is_over:
-            with aside():
-                return func(*map_leaves(value_of, list(args)), **map_leaves(value_of, kwargs or {}))
+        if run is None or run.is_over:  # kept by the model: a tensor like others
+            return func(*map_leaves(value_of, list(args)), **map_leaves(value_of, kwargs or {}))
         return run.interception.see(func, args, kwargs or {})
 
     # ---- what the engine sees ----
@@ -191,7 +192,7 @@ class Seen(Tensor):
             base.memory, base.offset, base._at = Memory(base._recorded), 0, 0
             base.memory.depth = base.tag.depth
         memory = base.memory
-        self.memory, self._at = memory, memory.version
+        self.memory, self._at, self.detached = memory, memory.version, base.detached
         self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
 
     def replaces(self, other: "Seen") -> None:
@@ -239,6 +240,14 @@ class Seen(Tensor):
         """Nothing: what is explained is not the model's to say."""
 
     @property
+    def is_leaf(self) -> bool:  # type: ignore[override]
+        """Whether it does not depend on the explained inputs."""
+        return not self.relevant
+
+    def retain_grad(self) -> None:
+        """Nothing: there are coefficients here, and no gradients."""
+
+    @property
     def grad_fn(self) -> Any:  # type: ignore[override]
         """None, but for a module that hangs its hooks on gradients there: they are not called."""
         asks = sys._getframe(1).f_globals.get("__name__")
@@ -252,6 +261,7 @@ class Seen(Tensor):
         with aside():
             seen = self.run.seen(self.recorded.detach(), None)
         seen.views(self)
+        seen.detached = True
         return seen
 
     @data.setter
@@ -289,6 +299,25 @@ class Seen(Tensor):
     def numpy(self, **options: Any) -> Any:
         """The values, off the way of relevance."""
         return self._looked_at("numpy").numpy(**options)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The values, off the way of relevance."""
+        return self._looked_at("__dlpack__").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Where the values are."""
+        with aside():
+            return self.recorded.detach().__dlpack_device__()
+
+    def apply_(self, _function: Any) -> Tensor:
+        """Refused: what Python makes of numbers is out of relprop's sight.
+
+        Raises:
+            CoverageError: always.
+        """
+        self.run.refuse("apply_", reason_of("apply_"))
+        self.run.gaps.require_none()
+        return self
 
     def __array__(self, *args: Any) -> Any:
         """The values, off the way of relevance."""
