@@ -395,6 +395,77 @@ def test_books_of_recurrent_modules_are_each_samples(kind: Any, rule: Any) -> No
             torch.testing.assert_close(together.ledger.absorbed[sink][i : i + 1], amount)
 
 
+class Lazy(nn.Module):
+    """Makes a buffer in its first call and keeps it."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.first, self.second, self.make = nn.Linear(6, 8), nn.Linear(8, 5), make
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        if self.kept is None:
+            self.kept = self.make(h)
+        return self.second((h + self.kept[:1, :].expand(len(x), -1)).relu())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda h: torch.ones_like(h) * 0.3, lambda h: h.detach() * 2, lambda h: h * 2]
+)
+def test_what_a_model_keeps_of_a_run_is_a_tensor_like_others(make: Any) -> None:
+    model, x = Lazy(make).double().eval(), torch.randn(4, 6, dtype=torch.float64)
+    e = relprop.explain(model, x, target=0)
+    torch.testing.assert_close(model(x), e.output)
+    torch.testing.assert_close(copy.deepcopy(model)(x), e.output)
+    assert model.kept is not None
+    kept = model.kept
+    for view in (kept.t(), kept.view(-1), kept[:, 1:], kept.unsqueeze(0), *kept.unbind(1), *kept.split(2)):
+        assert float(view.sum()) == pytest.approx(float(view.clone().sum()))
+    kept[0, 0] = 7
+    assert float(kept[0, 0]) == 7
+    again = relprop.explain(model, x, target=0)
+    torch.testing.assert_close(model(x), again.output)
+
+
+def test_a_constant_of_a_shape_alone_is_a_bias_whoever_made_it() -> None:
+    model, x = Lazy(lambda h: torch.ones_like(h[:1]) * 0.3).double().eval(), torch.randn(4, 6).double()
+    first = relprop.explain(model, x, target=0, rules=ZPlus()).relevance
+    model.kept = None
+    model(x)
+    torch.testing.assert_close(relprop.explain(model, x, target=0, rules=ZPlus()).relevance, first)
+
+
+def test_what_tensors_say_of_themselves_is_true() -> None:
+    linear, x = nn.Linear(6, 8).double().eval(), torch.randn(4, 6, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        h = linear(x)
+        h.retain_grad()
+        assert torch.is_tensor(h)
+        assert isinstance(h, Tensor)
+        assert torch.equal(torch.from_dlpack(h.detach()), torch.as_tensor(h.detach().numpy()))
+        return h * 2 if h.requires_grad and not h.is_leaf else h
+
+    e = relprop.explain(model, x, target=0)
+    torch.testing.assert_close(e.output, 2 * linear(x), check_stride=False)
+
+
+def test_an_output_that_is_a_buffer_of_the_model_keeps_its_values(x: Tensor) -> None:
+    class Accumulating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("sum", torch.zeros(4, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sum.copy_(x * 2)  # type: ignore[operator, no-any-return]
+
+    model, x = Accumulating().eval(), torch.randn(4, 6)
+    e = relprop.explain(model, x, target=0)
+    relprop.explain(model, x * 3, target=0)
+    assert torch.equal(e.output, x * 2)
+
+
 def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:
     model = modules()
     e = relprop.explain(lambda x: {"logits": model(x), "more": (x, 3)}, x, target=lambda y: y["logits"][:, 0])

@@ -211,9 +211,35 @@ def _writes_to_a_parameter(x: Tensor) -> Tensor:
     return x + weight
 
 
+def _writes_to_data(x: Tensor) -> Tensor:
+    h = x * 2
+    h.data.clamp_(0)
+    return h
+
+
+def _writes_to_a_part_that_is_detached(x: Tensor) -> Tensor:
+    h = x * 2
+    h.detach()[:, :2].mul_(2)
+    return h
+
+
+def _writes_by_python(x: Tensor) -> Tensor:
+    return x + x.detach().clone().apply_(lambda value: value + 1)  # type: ignore[no-any-return]
+
+
+def _writes_to_several(x: Tensor) -> Tensor:
+    sums = [torch.zeros_like(x)]
+    torch._foreach_add_(sums, [x])
+    return sums[0]
+
+
 @pytest.mark.parametrize(
     ("model", "message", "acceptable"),
     [
+        (_writes_to_data, "data in module .*: writing to .data is out of relprop's sight", False),
+        (_writes_to_a_part_that_is_detached, "data in module .*: writing to .data", False),
+        (_writes_by_python, "apply_ in module .*: what Python makes of numbers", False),
+        (_writes_to_several, "_foreach_add in module .*several tensors at once", False),
         (_reads_memory, "data_ptr in module .*: what reads memory by itself", True),
         (_takes_memory, "set_ in module .*takes another one's memory.*copy the values instead", False),
         (_takes_memory_of_a_constant, "set_ in module .*takes another one's memory", False),
