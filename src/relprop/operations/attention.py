@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.names import aten_names
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.crossing.parts import of_value
 from relprop.engine.attach import attach
@@ -25,68 +26,29 @@ from relprop.operations.products import PRODUCT
 from relprop.rules.other import SignalTakesAll, Uniform
 
 
-def scaled_dot_product_attention(
-    run: Run,
-    call: Call,
-    query: Any,
-    key: Any,
-    value: Any,
-    mask: Any,
-    dropout: float,
-    causal: bool,
-    *,
-    scale: float | None = None,
-    grouped: bool = False,
-) -> Any:
+def scaled_dot_product_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *_args: Any) -> Any:
     """F.scaled_dot_product_attention: every mask, causal, scaled, grouped queries, whichever kernel runs."""
+    mask, scale = call.argument("attn_mask", call.argument("attn_bias")), call.argument("scale")
+    dropout, causal = call.argument("dropout_p", 0.0), call.argument("is_causal", False)
+    grouped = call.argument("enable_gqa", query.dim() == 4 and query.shape[1] != key.shape[1])
     if dropout > 0:
         run.gap(call.name, f"dropout_p={dropout:g} drops weights at random; pass 0 in evaluation")
     if is_relevant(mask):
         return _written_out(run, query, key, value, mask, causal, scale, grouped)
     hidden = inner_of(mask)
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(
             q, k, v, hidden, is_causal=causal, scale=scale, enable_gqa=grouped
         )
 
-    return fused(run, call, query, key, value, kernel)
+    return fused(run, call, query, key, value, attend)
 
 
-def whole(run: Run, call: Call, *_args: Any) -> Any:
-    """Attention as models call it."""
-    query, key, value, mask, dropout, causal = call.args[:6]
-    return scaled_dot_product_attention(
-        run,
-        call,
-        query,
-        key,
-        value,
-        mask,
-        dropout,
-        causal,
-        scale=call.argument("scale"),
-        grouped=call.argument("enable_gqa", False),
-    )
-
-
-def kernel(run: Run, call: Call, query: Any, key: Any, value: Any, *_args: Any) -> Any:
+def kernel(run: Run, call: Call, *args: Any) -> Any:
     """One of torch's kernels, as decomposed programs call them: what they return first is the output."""
-    mask = call.argument("attn_mask", call.argument("attn_bias"))
-    output = scaled_dot_product_attention(
-        run,
-        call,
-        query,
-        key,
-        value,
-        mask,
-        call.argument("dropout_p", 0.0),
-        call.argument("is_causal", False),
-        scale=call.argument("scale"),
-        grouped=query.dim() == 4 and query.shape[1] != key.shape[1],
-    )
     value, *rest = run.value(call)
-    output = of_value(run, value, output)
+    output = of_value(run, value, scaled_dot_product_attention(run, call, *args))
     return (output, *(run.seen(t, None) if isinstance(t, Tensor) else t for t in rest))
 
 
@@ -141,13 +103,13 @@ def flex_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *rest
     rest = tuple(map_leaves(inner_of, r) for r in rest)
     others: list[Any] = []
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         output: Tensor
         output, *beside = call.signature.operation(q, k, v, *rest)
         others.extend(beside)
         return output
 
-    output = fused(run, call, query, key, value, kernel)
+    output = fused(run, call, query, key, value, attend)
     return (output, *(run.seen(t, None) if isinstance(t, Tensor) else t for t in others))
 
 
@@ -229,15 +191,8 @@ def _written_out(
 
 
 TABLE: Mapping[str, Entry] = {
-    "scaled_dot_product_attention": whole,
+    **dict.fromkeys(aten_names("scaled_dot_product_attention"), kernel),
+    "scaled_dot_product_attention": scaled_dot_product_attention,
     "flex_attention": flex_attention,
     "_native_multi_head_attention": multi_head,
-    **dict.fromkeys(
-        (
-            *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
-            *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
-            *("_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable"),
-        ),
-        kernel,
-    ),
 }

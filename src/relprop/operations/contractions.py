@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.exact import Exact
-from relprop.crossing.parts import with_own_value
+from relprop.crossing.parts import plus
 from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
 from relprop.engine.run import Run
@@ -49,33 +49,6 @@ def _both(*operands: Any) -> bool:
     samples only pick is one, as the weights of experts.
     """
     return all([type(t) is Seen and not t.picked for t in operands])
-
-
-def baddbmm(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
-    """Sum beta·input + alpha·batch1 @ batch2, as its parts; attention scores are often written so."""
-    scores = run.perform(torch.bmm, one, other)
-    scores = scores if alpha == 1 else run.perform(torch.mul, scores, alpha)
-    if beta != 0:  # else whatever lies in the input, NaN included, does not count
-        scores = run.perform(torch.add, scores, x, alpha=beta)
-    return with_own_value(run, call, scores)
-
-
-def addbmm(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
-    """Sum beta·input + alpha·Σ batch1 @ batch2, as its parts."""
-    product = run.perform(torch.mul, run.perform(torch.sum, run.perform(torch.bmm, one, other), 0), alpha)
-    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
-
-
-def addr(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
-    """Sum beta·input + alpha·vector1 ⊗ vector2, as its parts."""
-    product = run.perform(torch.mul, run.perform(torch.outer, one, other), alpha)
-    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
-
-
-def addmv(run: Run, call: Call, x: Any, matrix: Any, vector: Any, beta: Any, alpha: Any) -> Any:
-    """Sum beta·input + alpha·matrix @ vector, as its parts."""
-    product = run.perform(torch.mul, run.perform(torch.mv, matrix, vector), alpha)
-    return with_own_value(run, call, run.perform(torch.add, product, x, alpha=beta))
 
 
 def einsum(run: Run, call: Call, equation: str, operands: Sequence[Any], *_options: Any) -> Any:
@@ -172,9 +145,9 @@ def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[str], str]
 
 TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), matmul),
-    "baddbmm": baddbmm,
-    "addmv": addmv,
-    "addbmm": addbmm,
-    "addr": addr,
+    "baddbmm": plus(torch.bmm),  # attention scores are often written so
+    "addmv": plus(torch.mv),
+    "addbmm": plus(lambda one, other: torch.bmm(one, other).sum(0)),
+    "addr": plus(torch.outer),
     "einsum": einsum,
 }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.crossing.parts import with_own_value
+from relprop.crossing.parts import plus
 from relprop.crossing.ruled import ZeroPadding, plain, start
 from relprop.engine.interception import Entry
 from relprop.engine.known import Watch
@@ -30,9 +30,7 @@ def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha
     if a_layer and is_relevant(x) and not is_relevant(weight) and not is_relevant(bias):
         weight, map_ = as_held(weight)
         return start(run, call, "dense", x, weight, bias, map_)
-    product = run.perform(torch.mm, x, weight)
-    product = product if alpha == 1 else run.perform(torch.mul, product, alpha)
-    return with_own_value(run, call, run.perform(torch.add, product, bias, alpha=beta))
+    return plus(torch.mm)(run, call, bias, x, weight, beta, alpha)
 
 
 def as_held(weight: Any) -> tuple[Any, Dense]:

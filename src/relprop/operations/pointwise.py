@@ -18,6 +18,9 @@ from relprop.engine.known import ACTIVATION, STATISTIC, Tag, merge_tags
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 
+Gate = Literal["never", "activation", "shifted", "bounded", "always"]
+"""Whether a function's usual office is to weigh other values."""
+
 
 @dataclass(frozen=True)
 class Secant:
@@ -39,7 +42,7 @@ class Secant:
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
-    gate: Literal["never", "activation", "shifted", "bounded", "always"] = "never"
+    gate: Gate = "never"
     quotient: Callable[[Call], Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, run: Run, call: Call, x: Seen, *_options: Any) -> Any:
@@ -116,7 +119,7 @@ def native_dropout(run: Run, call: Call, x: Seen, p: float, train: bool | None) 
 
 
 def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
-    """Clamp between two numbers, either of which may be missing."""
+    """clamp, and so ReLU6, between two numbers, either of which may be missing."""
     low, high = (_number(bound) for bound in (low, high))
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         run.gap(call.name, "bounds that are tensors are not covered")
@@ -129,32 +132,16 @@ def _number(bound: Any) -> Any:
     return float(value_of(bound)) if single else bound
 
 
-def clamp_min(run: Run, call: Call, x: Any, low: Any) -> Any:
-    """torch.clamp_min."""
-    return clamp(run, call, x, low)
-
-
 def clamp_max(run: Run, call: Call, x: Any, high: Any) -> Any:
     """torch.clamp_max."""
     return clamp(run, call, x, None, high)
 
 
-def hardtanh(run: Run, call: Call, x: Seen, low: float, high: float) -> Any:
-    """F.hardtanh, and so ReLU6: clamp under another signature."""
-    return _between(low, high)(run, call, x)
-
-
 def _between(low: float, high: float) -> Secant:
-    return Secant(
-        slope=1.0 if low < 0 < high else 0.0,
-        nonnegative=low >= 0,
-        keeps_sign=high >= 0,
-        gate=("bounded" if low == 0 else "shifted") if isfinite(high - low) else _half_bounded(low, high),
-    )
-
-
-def _half_bounded(low: float, high: float) -> Literal["activation", "never"]:
-    return "activation" if (low, high) == (0, torch.inf) else "never"
+    gate: Gate = "activation" if (low, high) == (0, torch.inf) else "never"
+    if isfinite(high - low):
+        gate = "bounded" if low == 0 else "shifted"
+    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0, gate=gate)
 
 
 def threshold(run: Run, call: Call, x: Seen, _threshold: float, value: float) -> Any:
@@ -222,7 +209,7 @@ _passing = Homogeneous()
 _nonnegative = Homogeneous(nonnegative=True)
 
 TABLE: Mapping[str, Entry] = {
-    # homogeneous
+    # homogeneous, or nothing in evaluation
     "relu": relu,
     "abs": _nonnegative,
     **dict.fromkeys(("leaky_relu", "_prelu_kernel", "rrelu_with_noise", "nan_to_num"), _passing),
@@ -231,9 +218,7 @@ TABLE: Mapping[str, Entry] = {
     "native_dropout": native_dropout,
     "clone": copied,
     # saturating
-    "hardtanh": hardtanh,
-    "clamp": clamp,
-    "clamp_min": clamp_min,
+    **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), clamp),
     "clamp_max": clamp_max,
     "hardshrink": Secant(slope=0.0),
     "softshrink": Secant(slope=0.0),
