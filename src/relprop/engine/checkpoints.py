@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.interception import Interception
-from relprop.engine.keep import Kept, Place, saved_value
+from relprop.engine.keep import Kept, KeptConstant, Place, saved_value
 from relprop.engine.known import Tag
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
@@ -178,27 +178,35 @@ class _Autocast:
 
 @dataclass(frozen=True)
 class _Operand:
-    """A tensor that a module was called with, as it was."""
+    """A tensor that a module was called with, as it was.
 
-    recorded: Tensor
-    tag: Tag | None
+    Attributes:
+        value: what was in its envelope, or the plain tensor.
+        tag: what was known of it.
+        relevant: whether it depends on the explained inputs.
+    """
+
+    value: Tensor | KeptConstant
+    tag: Tag
+    relevant: bool
 
     @staticmethod
-    def of(tensor: Tensor) -> "_Operand":
+    def of(run: Run, tensor: Tensor) -> "_Operand":
         if type(tensor) is not Seen:
-            return _Operand(tensor, None)
+            return _Operand(run.keep_constant(tensor), Tag(), False)
         if tensor.memory is not None:
             tensor.memory.is_read = True
-        return _Operand(tensor.recorded, tensor.tag if tensor.relevant else _CONSTANT)
+        return _Operand(tensor.recorded, tensor.tag, tensor.relevant)
+
+    @property
+    def device(self) -> str:
+        return (self.value.value if isinstance(self.value, KeptConstant) else self.value).device.type
 
     def restored(self, run: Run) -> Tensor:
         """The tensor itself, or an envelope around what it was."""
-        if self.tag is None:
-            return self.recorded
-        return run.seen(self.recorded, None if self.tag is _CONSTANT else self.tag)
-
-
-_CONSTANT = Tag()
+        if isinstance(self.value, KeptConstant):
+            return self.value.own
+        return run.seen(self.value, self.tag if self.relevant else None)
 
 
 class Checkpoints:
@@ -236,17 +244,14 @@ class Checkpoints:
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if run.block is None and self._interception.is_active():
-                operands = [_Operand.of(t) for t in tensors_in((args, kwargs))]
+                operands = [_Operand.of(run, t) for t in tensors_in((args, kwargs))]
                 run.block = Block(
                     self,
                     module,
                     (args, kwargs),
                     operands,
                     run.modules.frames[:-1],
-                    [
-                        _Autocast.now(device)
-                        for device in {"cpu", *(o.recorded.device.type for o in operands)}
-                    ],
+                    [_Autocast.now(device) for device in {"cpu", *(o.device for o in operands)}],
                     {name: t._version for name, t in _own_tensors(module)},
                 )
 
