@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 DOUBLE = {"dtype": torch.float64}
@@ -139,3 +140,30 @@ class Unused(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.unused(x)
         return self.used(x)
+
+
+class Experts(nn.Module):
+    """A mixture of experts for tokens, by a loop or by groups of rows."""
+
+    def __init__(self, *, grouped: bool) -> None:
+        super().__init__()
+        self.router = nn.Linear(8, 4, bias=False)
+        self.up, self.down = (nn.Parameter(torch.randn(4, i, o) / i**0.5) for i, o in ((8, 16), (16, 8)))
+        self.grouped = grouped
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, 8)
+        weights, chosen = self.router(rows).softmax(-1).topk(2, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        if self.grouped:
+            order = chosen.flatten().argsort(stable=True)
+            ends = chosen.flatten().bincount(minlength=4).cumsum(0).int()
+            h = F.silu(F.grouped_mm(rows[order // 2], self.up, offs=ends))
+            z = F.grouped_mm(h, self.down, offs=ends) * weights.flatten()[order, None]
+            return torch.zeros_like(rows).index_add(0, order // 2, z).view_as(x)
+        total = torch.zeros_like(rows)
+        for expert in range(4):
+            row, place = torch.where(chosen == expert)
+            z = F.silu(rows[row] @ self.up[expert]) @ self.down[expert] * weights[row, place, None]
+            total.index_add_(0, row, z)
+        return total.view_as(x)

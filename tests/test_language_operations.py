@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from networks import DOUBLE, close
+from networks import DOUBLE, Experts, close
 from relprop import AlphaBeta, CoverageError, Epsilon, Flat, Gamma, SignalTakesAll, Uniform, WSquare, ZPlus
 
 N, T, D = 2, 4, 6
@@ -201,39 +201,16 @@ def test_a_group_that_is_only_a_part_is_a_gap() -> None:
         relprop.explain(lambda x: F.grouped_mm(x, w), x, target=lambda z: z.sum((1, 2)), rules="attnlrp")
 
 
-class Experts(nn.Module):
-    """A mixture of experts for tokens, by a loop or by groups of rows."""
-
-    def __init__(self, *, grouped: bool) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.router = nn.Linear(8, 4, bias=False)
-        self.up, self.down = (nn.Parameter(torch.randn(4, i, o) / i**0.5) for i, o in ((8, 16), (16, 8)))
-        self.grouped = grouped
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, 8)
-        weights, chosen = self.router(rows).softmax(-1).topk(2, -1)
-        weights = weights / weights.sum(-1, keepdim=True)
-        if self.grouped:
-            order = chosen.flatten().argsort(stable=True)
-            ends = chosen.flatten().bincount(minlength=4).cumsum(0).int()
-            h = F.silu(F.grouped_mm(rows[order // 2], self.up, offs=ends))
-            z = F.grouped_mm(h, self.down, offs=ends) * weights.flatten()[order, None]
-            return torch.zeros_like(rows).index_add(0, order // 2, z).view_as(x)
-        total = torch.zeros_like(rows)
-        for expert in range(4):
-            row, place = torch.where(chosen == expert)
-            z = F.silu(rows[row] @ self.up[expert]) @ self.down[expert] * weights[row, place, None]
-            total.index_add_(0, row, z)
-        return total.view_as(x)
+def experts(*, grouped: bool) -> Experts:
+    torch.manual_seed(5)
+    return Experts(grouped=grouped).eval()
 
 
 @each_rule
 def test_experts_by_groups_are_as_one_by_one(rules: Any) -> None:
     x = draw(N, 6, 8).float()
-    (R,), e = explained(Experts(grouped=True).eval(), x, rules=rules)
-    (expected,), _ = explained(Experts(grouped=False).eval(), x, rules=rules)
+    (R,), e = explained(experts(grouped=True), x, rules=rules)
+    (expected,), _ = explained(experts(grouped=False), x, rules=rules)
     torch.testing.assert_close(R, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert e.ledger.total.sum().item() == pytest.approx(e.score.sum().item(), abs=1e-4)
 

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,8 +42,7 @@ class ExplainedInputs:
 
     def stand_in(self, name: str, tensor: Tensor) -> Seen:
         """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
-        root = values_of(tensor).requires_grad_()
-        return self._explained(root, len(tensor), name=name)
+        return self._explained(Leaf(values_of(tensor).requires_grad_(), name=name), len(tensor))
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
         """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
@@ -95,8 +95,9 @@ class ExplainedInputs:
             root = value.detach().requires_grad_()
             if self._is_over:  # in a part of the model that runs again; its values alone are wanted
                 return self._run.seen(_unattached(root), tag)
-            found = Leaf(root, None, positions=ids.clone(), inputs=tuple(self.ids.inputs))
-            for each in found.looked_up():
+            found = Leaf(root, positions=ids.clone(), inputs=tuple(self.ids.inputs))
+            looked_up = found.looked_up()
+            for each in looked_up:
                 samples = self._run.ledger.samples
                 if self.any() and each.shape[0] != samples:
                     raise InputError(
@@ -105,9 +106,8 @@ class ExplainedInputs:
                     )
                 if not self.any():
                     self._run.ledger.samples = each.shape[0]
-            samples = self._run.ledger.samples if found.looked_up() else len(value)
-            step = found.step(samples)
-            return self._explained(root, samples, step, positions=found.positions, inputs=found.inputs)
+            samples = self._run.ledger.samples if looked_up else len(value)
+            return self._explained(found, samples, found.step(samples))
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """What takes the place of a plain leaf, if relevance begins there."""
@@ -117,9 +117,10 @@ class ExplainedInputs:
         with aside():
             return self._run.seen(tensor, Tag(nonnegative=all_nonnegative(tensor)))
 
-    def _explained(self, root: Tensor, samples: int, step: int | None = None, **described: Any) -> Seen:
+    def _explained(self, leaf: Leaf, samples: int, step: int | None = None) -> Seen:
+        root = leaf.root
         slot = None if self._run.slots == "none" else empty_slot(root.detach()).requires_grad_()
-        self.leaves.add(Leaf(root, slot, **described))
+        self.leaves.add(replace(leaf, slot=slot))
         self._run.ledger.samples = samples
         return self._run.seen(root, Tag(nonnegative=all_nonnegative(root.detach()), slot=slot, step=step))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from relprop.crossing.samples import step_of
+from relprop.linear.numerics import wide
 from relprop.tokens import IdInput
 
 
@@ -24,7 +25,7 @@ class Leaf:
     """
 
     root: Tensor
-    slot: Tensor | None
+    slot: Tensor | None = None
     name: str = ""
     positions: Tensor | None = None
     inputs: Sequence[IdInput] = ()
@@ -35,7 +36,7 @@ class Leaf:
         It is x·c + what the slot got, for integers in single precision at least.
         """
         c, direct = found[self.root], None if self.slot is None else found[self.slot]
-        root = self.root if self.positions is None else self.root.to(_wide(self.root.dtype))
+        root = self.root if self.positions is None else self.root.to(wide(self.root.dtype))
         R = torch.zeros_like(root) if c is None else root * c
         return self.of_inputs((R if direct is None else R + direct).detach())
 
@@ -127,7 +128,3 @@ def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def _size(each: IdInput) -> int:
     return torch.Size(each.shape).numel()
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -18,34 +18,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call
 from relprop.calls.nested import map_leaves, tensors_in
-from relprop.engine.seen import Seen, inner_of
+from relprop.engine.seen import Seen, inner_of, laid_out
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that say where, of which kind or which, and not what."""
 
 _FOLLOWED = frozenset(
     (
-        *(
-            "view",
-            "_unsafe_view",
-            "_reshape_alias",
-            "reshape",
-            "flatten",
-            "unflatten",
-            "squeeze",
-            "unsqueeze",
-        ),
-        *(
-            "expand",
-            "expand_as",
-            "broadcast_to",
-            "permute",
-            "transpose",
-            "t",
-            "numpy_T",
-            "movedim",
-            "swapaxes",
-        ),
+        *("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"),
+        *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "permute", "transpose", "t"),
+        *("numpy_T", "movedim", "swapaxes"),
         *("flip", "roll", "view_as", "reshape_as", "split", "split_with_sizes", "tensor_split", "chunk"),
         *("unbind", "narrow", "select", "slice", "index", "index_select", "gather", "repeat", "alias"),
         *("repeat_interleave", "tile", "clone", "contiguous", "detach", "cat", "stack", "pad"),
@@ -76,9 +58,8 @@ _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 _LOOKING = frozenset(
     (
         *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
-        *("unique", "_unique2", "unique_dim", "embedding", "item", "_local_scalar_dense", "sum", "argmax"),
-        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "is_nonzero", "nonzero"),
-        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "sym_size", "is_same_size"),
+        *("_unique2", "unique_dim", "embedding", "item", "_local_scalar_dense", "sum", "argmax"),
+        *("is_nonzero", "nonzero", "sym_size", "is_same_size"),
     )
 )
 """Operations that look at ids, and leave them what they are."""
@@ -205,9 +186,8 @@ class TokenIds:
             known: Tensor | None = self._positions.get(base)  # type: ignore[no-untyped-call]
             if known is None and written is None:
                 return
-            memory.positions = torch.empty_strided(
-                base.size(), base.stride(), dtype=torch.int64, device=base.device
-            ).copy_(torch.full_like(base, -1, dtype=torch.int64) if known is None else known)
+            known = torch.full_like(base, -1, dtype=torch.int64) if known is None else known
+            memory.positions = laid_out(known, base.stride())
         part = memory.positions.as_strided(target.size(), target.stride(), target.offset)
         part.copy_(torch.full_like(part, -1) if written is None else written)
 

@@ -11,7 +11,7 @@ _DOCUMENTED = MappingProxyType(
         **dict.fromkeys(("mv", "dot"), "matmul"),
         **dict.fromkeys(
             (
-                *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index"),
+                *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"),
                 *("_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
                 *("_batch_norm_with_update", "_batch_norm_no_update"),
             ),

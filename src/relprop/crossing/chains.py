@@ -96,7 +96,7 @@ def attach_to_root(
         clamps: whether the last call makes a gate of what is not 0 at 0.
         gate: what else the result is as a factor of others.
     """
-    at_zero, slope = _expanded_at_zero(chain, dtype=chain.recorded.dtype)
+    at_zero, slope = _expanded_at_zero(chain)
     shifted = isinstance(at_zero, Tensor) or at_zero != 0
     gate = call.operation if clamps and shifted else gate or gate_of(chain)
     tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, gate=gate, step=chain.tag.step)
@@ -160,13 +160,13 @@ def value_at_zero(call: Call, x: Tensor) -> float:
         return float(call.on([zero, *call.args[1:]]))
 
 
-def _expanded_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
+def _expanded_at_zero(chain: Pointwise) -> tuple[Tensor | float, Tensor | float]:
     """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
     # What is saved here is no part of the model's forward, which a checkpoint counts.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
         x = chain.recorded
         for shape in ((1,), (1, *x.shape[1:]), tuple(x.shape)):
-            zero = torch.zeros(shape, dtype=dtype, device=x.device, requires_grad=True)
+            zero = torch.zeros(shape, dtype=x.dtype, device=x.device, requires_grad=True)
             try:
                 y = chain.function(zero)
             except RuntimeError:  # a constant in the chain does not broadcast with this shape
@@ -178,5 +178,5 @@ def _expanded_at_zero(chain: Pointwise, dtype: torch.dtype) -> tuple[Tensor | fl
     if y.numel() == 1:
         value = float(y.detach())
         # A difference of f(0) from zero by rounding is none.
-        return (0.0 if abs(value) < 4 * torch.finfo(dtype).eps else value), float(slope)
+        return (0.0 if abs(value) < 4 * torch.finfo(x.dtype).eps else value), float(slope)
     return y.detach(), slope

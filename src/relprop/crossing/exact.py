@@ -91,7 +91,7 @@ class Exact:
                 empty_slot(t.recorded) if slot is None else slot
                 for t, slot in zip(operands, slots, strict=True)
             ]
-            if call.operation in _VIEWS:  # for which the slot's memory may lie otherwise than the tensor's
+            if call.operation in BY_SHAPE:
                 return [filled[0].reshape(outputs[0].shape)]
             results = list(tensors_in(function(filled)))
             return [t if t.requires_grad else None for t in results]
@@ -106,7 +106,8 @@ class Exact:
         return [next(made) if t.requires_grad else None for t in outputs]
 
 
-_VIEWS = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"))
+BY_SHAPE = ("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten")
+"""Views that a shape decides: the memory of what stands for a tensor may lie otherwise than the tensor's."""
 
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:

@@ -63,7 +63,7 @@ def fold(
         return None  # a constant of more dimensions adds one to the result
     weight, bias, map_ = origin.kept_weight.own, origin.bias, origin.map
     if scale is not None:
-        weight = modified(weight, "scaled output", scale, lambda w, k: map_.scale_outputs(w, k))
+        weight = modified(weight, "scaled output", scale, map_.scale_outputs)
         if bias is not None:
             bias = map_.align_bias(bias) * map_.align_bias(scale)
     if shift is not None:

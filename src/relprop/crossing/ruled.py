@@ -143,7 +143,7 @@ def start(
     if isinstance(before, Affine) and map_.channels(weight, operand.recorded.shape) == before.channels:
         scale, shift = before.resolved()
         bias = _with_shift(map_, weight, bias, shift, operand.recorded)
-        weight = modified(weight, "scaled input", scale, lambda w, k: map_.scale_inputs(w, k))
+        weight = modified(weight, "scaled input", scale, map_.scale_inputs)
         operand, input_watches = before, (*input_watches, *before.watches)
     origin = LinearOrigin(
         recorded=operand.recorded,
@@ -181,11 +181,10 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
     slot = run.slot(origin)
     # The closure must hold neither `origin` nor `tag`, which hold tensors with their graphs.
     nonnegative = tag.nonnegative
-    map_, weight, kept_w, kept_b = origin.map, origin.weight, origin.kept_weight, origin.kept_bias
+    map_, kept_w, kept_b = origin.map, origin.kept_weight, origin.kept_bias
     path, operation, own_weight = origin.path, origin.operation, origin.own_weight
     watches, input_watches = origin.watches, origin.input_watches
-    scaled = weight is not own_weight
-    del weight
+    scaled = origin.weight is not own_weight
     has_slot = slot is not None
     with_slot = run.slots == "all" or (has_slot and not counts)
     # Relevance itself may come to outputs that a ReLU sets to zero, and some rules look at all outputs.

@@ -43,7 +43,7 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
     if len(operands) > 1 or isinstance(call.args[0], (list, tuple)):
         known = next(t for t in operands if t.tag.step is not None)
         return step_beside(run, known, output)
-    return _found(run, call, x, output)
+    return _found(run, call, x)
 
 
 def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
@@ -70,11 +70,11 @@ def _keeps_first(call: Call, x: Tensor) -> bool:
     return False
 
 
-def _found(run: Run, call: Call, x: Seen, output: Tensor) -> int | None:
+def _found(run: Run, call: Call, x: Seen) -> int | None:
     """Do to the numbers of samples what the call does to values."""
     samples = run.ledger.samples
     with no_dispatch():
-        numbers = _numbers(x, x.tag.step, samples)
+        numbers = _numbers(x, samples)
         if numbers is None:
             return None
 
@@ -85,10 +85,10 @@ def _found(run: Run, call: Call, x: Seen, output: Tensor) -> int | None:
         return step_of(moved, samples)
 
 
-def _numbers(x: Seen, step: int | None, samples: int) -> Tensor | None:
+def _numbers(x: Seen, samples: int) -> Tensor | None:
     """To which sample each element belongs."""
     count = x.numel()
-    step = count // samples if step is None else step
+    step = count // samples if x.tag.step is None else x.tag.step
     if step == 0 or count % (samples * step):
         return None
     return (torch.arange(count, device=x.device) // step % samples).reshape(x.shape)

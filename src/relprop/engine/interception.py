@@ -379,10 +379,8 @@ class Interception:
     def entered(self) -> Iterator[None]:
         """See the model's calls, also from within a backward, which may be in another thread."""
         active_runs.stack.append(self)
-        traced, here.traced = (
-            here.traced,
-            any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack()),
-        )
+        traced = here.traced
+        here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
         try:
             with seeing(), self.mode:
                 yield
@@ -408,7 +406,7 @@ _OVERWRITING = frozenset(("copy", "fill", "zero"))
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees calls that no seen tensor takes part in: to plain tensors that were written to, or are leaves."""
+    """Sees the calls of a thread: those on seen tensors, and those on plain ones alone."""
 
     supports_higher_order_operators = True
 
@@ -429,22 +427,18 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._interception = interception
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        interception = self._interception
-        if Seen in types or type(func) is not OpOverload:
-            run = run_of(args)
-            if run is None and kwargs:
-                run = run_of(kwargs.values())
-            if run is None or run is interception.run or run.is_over:
-                return interception.see(func, args, kwargs or {})
-            return run.interception.see(func, args, kwargs or {})  # of a run around this one, or within
-        if interception.looks_at_plain:
-            return interception.see(func, args, kwargs or {})
-        return interception.plain(func, args, kwargs or {})
+        kwargs, interception = kwargs or {}, self._interception
+        if Seen not in types and type(func) is OpOverload and not interception.looks_at_plain:
+            return interception.plain(func, args, kwargs)
+        run = run_of(args) or run_of(kwargs.values())
+        if run is not None and not run.is_over:
+            interception = run.interception  # of a run around this one, or within
+        return interception.see(func, args, kwargs)
 
 
 @contextmanager
 def intercepting(interception: Interception) -> Iterator[Interception]:
-    """Intercept torch calls in this thread while the context is open."""
+    """See the calls of this thread while the context is open."""
     with (
         follow_modules(interception.run.modules, interception.is_active, interception.after_module),
         torch.inference_mode(mode=False),

@@ -1,7 +1,7 @@
 """The tensor that a model computes with while it is explained, an envelope around the one of autograd."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -98,11 +98,13 @@ def _overlap(one: _Box | None, other: _Box | None) -> bool:
 def copy_of(base: Tensor) -> Tensor:
     """A copy that lies in memory as the original does."""
     copy = base.clone()
-    if copy.stride() != base.stride() and 0 not in base.stride():
-        copy = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device=base.device).copy_(
-            base
-        )
-    return copy
+    same = copy.stride() == base.stride() or 0 in base.stride()
+    return copy if same else laid_out(base, base.stride())
+
+
+def laid_out(value: Tensor, strides: Sequence[int]) -> Tensor:
+    """A copy with these strides."""
+    return torch.empty_strided(value.size(), strides, dtype=value.dtype, device=value.device).copy_(value)
 
 
 class Seen(Tensor):
@@ -117,7 +119,6 @@ class Seen(Tensor):
             weights of the experts that they go to.
         detached: whether it is off the way of relevance in the memory of what is on it.
         offset: of its first element from that of the memory's base.
-        _at: which version of the memory is in the envelope.
     """
 
     run: "Run"
@@ -129,7 +130,7 @@ class Seen(Tensor):
     compared: Tensor | None = None
     _recorded: Tensor
     _tag: Tag | None
-    _at: int = 0
+    _at: int = 0  # which version of the memory is in the envelope
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -207,9 +208,7 @@ class Seen(Tensor):
         memory = self.memory
         if memory is None:
             if inner.stride() != self.stride() and 0 not in self.stride():  # the envelope tells the strides
-                inner = torch.empty_strided(
-                    inner.size(), self.stride(), dtype=inner.dtype, device=inner.device
-                ).copy_(inner)
+                inner = laid_out(inner, self.stride())
             self._recorded, self._tag = inner, tag
             return
         if inner.requires_grad and not memory.base.requires_grad:
@@ -258,8 +257,7 @@ class Seen(Tensor):
         """The same off the way of relevance."""
         if self.relevant:
             self.run.cut("data", "cuts the way of relevance")
-        with aside():
-            seen = self.run.seen(self.recorded.detach(), None)
+        seen = self.run.seen(self.values_alone(), None)
         seen.views(self)
         seen.detached = True
         return seen
@@ -306,8 +304,7 @@ class Seen(Tensor):
 
     def __dlpack_device__(self) -> Any:
         """Where the values are."""
-        with aside():
-            return self.recorded.detach().__dlpack_device__()
+        return self.values_alone().__dlpack_device__()
 
     def apply_(self, _function: Any) -> Tensor:
         """Refused: what Python makes of numbers is out of relprop's sight.
@@ -353,8 +350,7 @@ class Seen(Tensor):
     def _looked_at(self, by: str) -> Tensor:
         if self.relevant and not self.run.is_over:
             self.run.cut(by, "takes values out of torch, which cuts the way of relevance")
-        with aside():
-            return self.recorded.detach()
+        return self.values_alone()
 
 
 _NOTHING = Tag()
@@ -398,10 +394,7 @@ def is_relevant(value: Any) -> TypeGuard[Seen]:
 
 def value_of(value: Any) -> Any:
     """A tensor's value, as a plain tensor; anything else is itself."""
-    if type(value) is Seen:
-        with aside():
-            return value.recorded.detach()
-    return value
+    return value.values_alone() if type(value) is Seen else value
 
 
 def within(value: Any) -> Any:

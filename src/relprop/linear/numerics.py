@@ -29,8 +29,13 @@ def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
 
 def summed(amount: Tensor) -> Tensor:
     """Sums over all but the first dimension: a ledger needs no more, and the memory is free again."""
-    wide = torch.float32 if amount.dtype in (torch.float16, torch.bfloat16) else amount.dtype
-    return amount.flatten(1).sum(1, dtype=wide) if amount.dim() > 1 else amount.to(wide)
+    dtype = wide(amount.dtype)
+    return amount.flatten(1).sum(1, dtype=dtype) if amount.dim() > 1 else amount.to(dtype)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Single precision in the place of half."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.names import aten_names
 from relprop.calls.nested import map_tensors
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import fold
@@ -203,16 +204,9 @@ def _standardised(
 
 
 TABLE: Mapping[str, Entry] = {
-    **dict.fromkeys(
-        (
-            *("batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"),
-            *("_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
-            *("_batch_norm_with_update", "_batch_norm_no_update"),
-        ),
-        batch_norm,
-    ),
-    **dict.fromkeys(("layer_norm", "native_layer_norm"), layer_norm),
-    **dict.fromkeys(("rms_norm", "_fused_rms_norm"), rms_norm),
+    **dict.fromkeys(aten_names("batch_norm"), batch_norm),
+    **dict.fromkeys(aten_names("layer_norm"), layer_norm),
+    **dict.fromkeys(aten_names("rms_norm"), rms_norm),
     "group_norm": group_norm,
     "native_group_norm": native_group_norm,
     "instance_norm": instance_norm,

@@ -80,8 +80,8 @@ class Homogeneous:
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
         if chain is None or type(result) is not Seen:
             return result
-        gate = x.tag.gate or gate_of(chain)
-        return run.seen(result.recorded, replace(result.tag, pointwise=chain, gate=gate))
+        result.tag.pointwise, result.tag.gate = chain, x.tag.gate or gate_of(chain)
+        return result
 
 
 def relu(run: Run, call: Call, x: Seen) -> Any:
@@ -99,8 +99,6 @@ def copied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     as_told = call.argument("memory_format") in (None, torch.preserve_format)
     if not inner.is_contiguous() and not as_told:
         inner = run.native(call)
-    if x.memory is not None:
-        x.memory.is_read = True
     return run.seen(inner, x.tag)
 
 

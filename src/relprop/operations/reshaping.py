@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.chains import chained
-from relprop.crossing.exact import Exact, as_function, relevant_in
+from relprop.crossing.exact import BY_SHAPE, Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
 from relprop.crossing.ruled import ZeroPadding, linear_origin
 from relprop.crossing.samples import step_beside
@@ -19,8 +19,6 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
-
-_BY_SHAPE = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"))
 
 _rearranged = Exact(keeps_sign=True, slot="same")
 
@@ -33,11 +31,9 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
         if x.memory is not None:
             x.memory.is_read = True
         shape = result.shape
-        # The memory of what stands for the output may lie otherwise than the output's.
-        by_shape = call.operation in _BY_SHAPE
+        by_shape = call.operation in BY_SHAPE
         move = (lambda operands: operands[0].reshape(shape)) if by_shape else as_function(run, call)
-        later = moved(origin, x.recorded, move)
-        result.tag.origin = later
+        result.tag.origin = moved(origin, x.recorded, move)
     return result
 
 
@@ -58,7 +54,7 @@ def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     joined = [
         t if is_relevant(t) else run.source(t, call.name, x.dtype, step_beside(run, x, t)) for t in tensors
     ]
-    return Exact(keeps_sign=True, slot="same")(run, Call(call.signature, [joined, *rest]))
+    return _rearranged(run, Call(call.signature, [joined, *rest]))
 
 
 def pad(run: Run, call: Call, x: Seen, pads: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
@@ -173,21 +169,11 @@ _COMPLEX = ("view_as_complex", "view_as_real", "_conj", "_conj_physical", "conj_
 
 _MOVING = (
     # shape
-    *("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"),
+    *BY_SHAPE,
     *("squeeze", "unsqueeze", "expand", "alias"),
     # order
-    *(
-        "permute",
-        "transpose",
-        "swapaxes",
-        "movedim",
-        "t",
-        "flip",
-        "roll",
-        "rot90",
-        "channel_shuffle",
-    ),
-    *("pixel_shuffle", "pixel_unshuffle"),
+    *("permute", "transpose", "swapaxes", "movedim", "t", "flip", "roll", "rot90"),
+    *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
     # parts and copies
     *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"),
     *("unbind", "slice", "narrow", "select"),
@@ -197,26 +183,15 @@ _MOVING = (
     "_to_copy",
 )
 
-_COPIES = (
-    "unfold",
-    "lift_fresh",
-    "view_as_real",
-    "view",
-    "squeeze",
-    "unsqueeze",
-    "expand",
-    "permute",
-    "transpose",
-    "t",
-    "slice",
-    "select",
-    "alias",
+_COPIED = (
+    *("unfold", "lift_fresh", "view_as_real", "view", "squeeze", "unsqueeze", "expand", "permute"),
+    *("transpose", "t", "slice", "select", "alias", "split", "split_with_sizes", "unbind", "diagonal"),
 )
 
 TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(_MOVING, rearranged),
     # what export writes for views
-    **{f"{name}_copy": rearranged for name in (*_COPIES, "split", "split_with_sizes", "unbind", "diagonal")},
+    **{f"{name}_copy": rearranged for name in _COPIED},
     "detach": detach,
     "native_channel_shuffle": channel_shuffle,
     # Their coefficients are what autograd's gradients are, by real and imaginary part.

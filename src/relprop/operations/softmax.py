@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from relprop.calls.call import Call
+from relprop.calls.names import aten_names
 from relprop.crossing.exact import as_function
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag
@@ -45,6 +46,4 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
     return run.cross(value, [x], back, Tag(x.tag.depth, name != "log_softmax", gate=name, step=step))
 
 
-TABLE: Mapping[str, Entry] = dict.fromkeys(
-    ("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax"), softmax
-)
+TABLE: Mapping[str, Entry] = dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax)

@@ -5,7 +5,7 @@ writes in place arrives as the operation that returns the whole.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from relprop.engine.known import all_nonnegative
 from relprop.engine.run import Run
 from relprop.engine.seen import is_relevant, value_of
 from relprop.operations.reshaping import absorbing
+
+_shared = Exact()
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def index_put(
     if not accumulate:
         return Written(2)(run, call, target, indices, values, accumulate, *rest)
     terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
-    return _added(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
+    return _shared(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
 
 
 def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> Any:
@@ -67,8 +69,6 @@ def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> A
         value = value_of(torch.as_tensor(source))
         return run.source(value.to(target.dtype).expand(target.shape), call.name)
     if source.shape == target.shape and source.dtype == target.dtype and source.device == target.device:
-        if source.memory is not None:
-            source.memory.is_read = True
         return run.seen(source.recorded, source.tag)
     moved = source
     if source.dtype != target.dtype or source.device != target.device:
@@ -81,9 +81,6 @@ def fill(run: Run, call: Call, target: Tensor, value: Any = 0) -> Any:
     if is_relevant(value):
         return run.perform(torch.Tensor.expand, value, target.shape)
     return run.source(torch.full_like(value_of(target), float(value_of(value))), call.name)
-
-
-_added = Exact(slot="share")
 
 
 def scatter(run: Run, call: Call, *args: Any) -> Any:
@@ -106,7 +103,7 @@ def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
     terms = [
         run.source(a, call.name) if i in floats and not is_relevant(a) else a for i, a in enumerate(args)
     ]
-    return _added(run, replace(call, args=list(terms)))
+    return _shared(run, Call(call.signature, terms))
 
 
 TABLE: Mapping[str, Entry] = {
@@ -119,7 +116,5 @@ TABLE: Mapping[str, Entry] = {
     "scatter": scatter,
     "masked_scatter": Written(2),
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), Written(1)),
-    "index_add": added,
-    "scatter_add": added,
-    **dict.fromkeys(("scatter_reduce", "index_reduce"), added),
+    **dict.fromkeys(("index_add", "scatter_add", "scatter_reduce", "index_reduce"), added),
 }
