@@ -1,5 +1,6 @@
 """Floating point operations of linear algebra, counted call by call."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,18 @@ class FlopCount(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
+
+
+class Calls(TorchDispatchMode):
+    """Counts the calls of each operation of aten inside the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.of[function._opname] += 1
+        return function(*args, **(kwargs or {}))
 
 
 def flops(function: Callable[[], Any]) -> int:

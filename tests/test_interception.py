@@ -428,6 +428,18 @@ def test_what_a_model_keeps_of_a_run_is_a_tensor_like_others(make: Any) -> None:
     torch.testing.assert_close(model(x), again.output)
 
 
+def test_a_cast_to_what_a_tensor_is_already_is_the_tensor_itself() -> None:
+    same = []
+
+    def model(x: Tensor) -> Tensor:
+        same.extend([x.to(x.dtype) is x, x.to("cpu") is x, x.to(x) is x, x.to(x.dtype, copy=True) is not x])
+        same.append(x.to(torch.float32).dtype == torch.float32)
+        return x * 2
+
+    relprop.explain(model, torch.rand(1, 3, dtype=torch.float64), target=1, rules=Epsilon())
+    assert same == [True] * 5
+
+
 def test_a_constant_of_a_shape_alone_is_a_bias_whoever_made_it() -> None:
     model, x = Lazy(lambda h: torch.ones_like(h[:1]) * 0.3).double().eval(), torch.randn(4, 6).double()
     first = relprop.explain(model, x, target=0, rules=ZPlus()).relevance

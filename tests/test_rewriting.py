@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from counting import Calls
 from networks import DOUBLE
 from relprop import (
     PRESETS,
@@ -251,6 +252,24 @@ def test_a_factor_whose_relevance_is_shared_crosses_with_slots() -> None:
     x = torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(lambda x: head(one(x).relu() * other(x).relu()), x, target=1, rules=Flat())
     assert e.ledger.gap.max() < 1e-12
+
+
+def test_each_call_of_a_chain_is_made_once_however_often_its_result_is_used() -> None:
+    def calls_of(steps: int) -> int:
+        def model(x: Tensor) -> Tensor:
+            for _ in range(steps):
+                x = x + 0.1 * (x - x**3)
+            return x
+
+        x = torch.rand(1, 3, **DOUBLE)
+        with Calls() as calls:
+            e = relprop.explain(model, x, target=1, rules=Epsilon())
+        torch.testing.assert_close(e.relevance[0, 1], model(x)[0, 1])
+        return calls.of["pow"]
+
+    # For each cube on the way the calls before it are made again, and no call twice for it: a square of their
+    # number, where it would be the 20th power of three.
+    assert 10 < calls_of(10) < calls_of(20) < 4.5 * calls_of(10)
 
 
 # ---- where chains end ----

@@ -110,9 +110,10 @@ def explain(
         explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
     else:
         inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
-        collected = ParameterRelevance(model, _as_list(parameters, "parameters"))
+        wanted = _as_list(parameters, "parameters")
+        collected = ParameterRelevance(model, wanted) if wanted else None
         run = _run(composite, accept, per_operation, parameters=collected)
-        forward = Forward(run, TABLE, [_AtModules(run, inner)])
+        forward = Forward(run, TABLE, [_AtModules(run, inner)] if record or conditions or start else [])
         blocks = chosen_blocks(model, checkpoint)
         try:
             with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
@@ -122,7 +123,8 @@ def explain(
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
-        warn_of_parameters(collected, run)
+        if collected is not None:
+            warn_of_parameters(collected, run)
     return explanations[0] if targets is None else explanations
 
 

@@ -4,7 +4,9 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from types import FunctionType, MethodType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
@@ -81,10 +83,22 @@ def put_stand_ins(
 
 def _parameters_of(forward: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """A function's parameters by name; none where it does not tell, as one that was traced."""
+    if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
+        return _read_parameters_of(forward)
+    known = _methods.get(forward.__func__)  # reading them takes longer than a small model
+    if known is None:
+        known = _methods[forward.__func__] = _read_parameters_of(forward)
+    return known
+
+
+def _read_parameters_of(forward: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(forward).parameters)
     except (TypeError, ValueError):
         return {}
+
+
+_methods: WeakKeyDictionary[FunctionType, dict[str, inspect.Parameter]] = WeakKeyDictionary()
 
 
 def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -124,14 +138,15 @@ def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: d
 
     A model that takes any keyword would let it pass in silence; there it has to be very near.
     """
-    if not parameters:
+    unknown = arguments.keys() - parameters.keys()
+    if not parameters or not unknown:
         return
     from relprop.explain import explain  # which begins here
 
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     ours = [name for name, p in inspect.signature(explain).parameters.items() if p.kind is p.KEYWORD_ONLY]
     of_model = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    for name in arguments.keys() - parameters.keys():
+    for name in unknown:
         known = [*ours, *of_model] if takes_any else ours
         if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
             continue
@@ -229,7 +244,7 @@ def require_evaluation_mode(model: Any) -> None:
         )
     if not isinstance(model, nn.Module):
         return
-    if not any(m.training for m in model.modules() if hasattr(m, "training")):
+    if not _any_trains(model):
         return
     training = ["the model itself"] if _trains(model) else []
     graph = isinstance(model, fx.GraphModule)
@@ -244,6 +259,19 @@ def require_evaluation_mode(model: Any) -> None:
             f"the model is in training mode ({training[0]}{more}), where dropout and batch statistics "
             "change its output: call model.eval() before explaining."
         )
+
+
+def _any_trains(model: nn.Module) -> bool:
+    """Whether a module or one within it says that it is in training mode. Naming them takes far longer."""
+    met, waiting = {model}, [model]
+    while waiting:
+        module = waiting.pop()
+        if getattr(module, "training", False):
+            return True
+        inner = [m for m in module._modules.values() if m is not None and m not in met]
+        met.update(inner)
+        waiting += inner
+    return False
 
 
 def _trains(module: nn.Module) -> bool:

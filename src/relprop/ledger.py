@@ -61,6 +61,8 @@ class Ledger:
 
         They are the first dimension, possibly merged with others, or one step of elements apart.
         """
+        if amount.dim() == 1 and step is None and len(amount) == self.samples:
+            return amount.detach().double()
         if step is not None and amount.numel() % (self.samples * step) == 0:
             amount = amount.reshape(-1, self.samples, step).transpose(0, 1)
         while self.samples > 1 and amount.dim() > 1 and amount.shape[0] == 1:
@@ -83,8 +85,10 @@ class Ledger:
 
     def find_mixture(self, rounding: float) -> None:
         """Say that the samples were mixed where they do not close, up to rounding, but the batch does."""
+        if self.mixed or self.samples == 1:
+            return
         alone = float(self.gap.max())
-        if not self.mixed and alone > rounding:
+        if alone > rounding:
             self.mixed = True
             self.mixed = float(self.gap.max()) < alone / 100
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
 
-from relprop.calls.names import documented_name
+from relprop.calls.names import CONVOLUTIONS, documented_name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,6 +29,8 @@ class Signature:
         without_out: what returns the result that this one writes to an argument `out`.
         views: whether its results may share memory with the first argument.
         composite: whether torch can write it out as other operations.
+        tracked: whether torch keeps account of what it does: of views, and of what is overwritten.
+        documented: the name in torch's documentation; empty where it depends on the arguments.
     """
 
     operation: Any
@@ -43,6 +45,8 @@ class Signature:
     without_out: Any
     views: bool
     composite: bool
+    tracked: bool
+    documented: str
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The arguments in the order of the schema, with those that were left out."""
@@ -73,22 +77,25 @@ _known: dict[int, tuple[Any, Signature]] = {}
 
 def _signature(operation: Any) -> Signature:
     if isinstance(operation, HigherOrderOperator):  # such as flex attention, which has no schema
+        name = str(operation._name)
         return Signature(
-            operation, str(operation._name), 0, (), {}, False, True, False, False, None, False, False
+            operation, name, 0, (), {}, False, True, False, False, None, False, False, False, name
         )
     schema = operation._schema
     space, _, name = str(schema.name).partition("::")
     arguments = schema.arguments
     written = [a.alias_info is not None and a.alias_info.is_write for a in arguments]
     writes = bool(written) and written[0] and name.endswith("_")
+    views = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
     functional = operation
     if writes:
         name = name.removesuffix("_")
         packet = getattr(getattr(torch.ops, space), name, None)
         functional = _out_of_place(packet, operation) or operation
+    name = name if space == "aten" else f"{space}::{name}"
     return Signature(
         operation=functional,
-        name=name if space == "aten" else f"{space}::{name}",
+        name=name,
         positional=sum(not a.kwarg_only for a in arguments),
         defaults=tuple(a.default_value if a.has_default_value() else None for a in arguments),
         keywords={a.name: i for i, a in enumerate(arguments)},
@@ -97,8 +104,10 @@ def _signature(operation: Any) -> Signature:
         moves_view=writes and torch.Tag.inplace_view in operation.tags,
         writes_others=any(written[int(writes) :]),
         without_out=_without_out(operation) if arguments and arguments[-1].name == "out" else None,
-        views=any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns),
+        views=views,
         composite=space != "prim" and operation._can_decompose(),
+        tracked=views or any(written),
+        documented="" if name in CONVOLUTIONS else documented_name(name),
     )
 
 
@@ -139,7 +148,7 @@ class Call:
     @property
     def name(self) -> str:
         """Name of the operation in torch's documentation."""
-        return documented_name(self.signature.name, self.args)
+        return self.signature.documented or documented_name(self.signature.name, self.args)
 
     def argument(self, name: str, default: Any = None) -> Any:
         """An argument by its name in the schema; overloads of an operation differ in which they have."""

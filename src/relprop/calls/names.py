@@ -76,7 +76,7 @@ def documented_name(name: str, args: Sequence[Any] = ()) -> str:
         name: in aten, the same for all overloads.
         args: in the order of the schema, as far as the name depends on them.
     """
-    if name in _CONVOLUTIONS:
+    if name in CONVOLUTIONS:
         dimensions = args[1].dim() - 2
         transposed = name != "_convolution_mode" and args[6]
         return f"conv_transpose{dimensions}d" if transposed else f"conv{dimensions}d"
@@ -129,7 +129,7 @@ def name_of(function: Any) -> str:
                 name = name[1:]
         name = _OPERATORS.get(name, name)
     name = name.removesuffix("_").removeprefix("special_")
-    return documented_name(_ALIASES.get(name, name)) if name not in _CONVOLUTIONS else name
+    return documented_name(_ALIASES.get(name, name)) if name not in CONVOLUTIONS else name
 
 
 _OPERATORS = MappingProxyType(
@@ -137,4 +137,5 @@ _OPERATORS = MappingProxyType(
     | {"truediv": "div", "div": "div", "setitem": "copy"}
 )
 
-_CONVOLUTIONS = frozenset(("convolution", "_convolution", "convolution_overrideable", "_convolution_mode"))
+CONVOLUTIONS = frozenset(("convolution", "_convolution", "convolution_overrideable", "_convolution_mode"))
+"""Operations whose name in the documentation depends on their arguments."""

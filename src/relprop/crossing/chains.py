@@ -6,13 +6,14 @@ product of two relevant factors for one, is replaced by the secant from the root
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.exact import as_function
-from relprop.engine.known import ACTIVATION, Pointwise, Tag
+from relprop.engine.known import ACTIVATION, Composed, Pointwise, Tag, Watch
 from relprop.engine.run import Operand, Outgoing, Run
 from relprop.engine.seen import Seen
 from relprop.linear.operation import Incoming
@@ -20,36 +21,23 @@ from relprop.linear.operation import Incoming
 
 def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     """What the result of a pointwise call is as a function of one root; None if its operands have several."""
-    if len(operands) == 1:
-        (x,) = operands
-        before = x.tag.pointwise
-        function = as_function(run, call)
-        if before is None:
-            names = _single(call.operation)
-            return Pointwise(recorded=x.recorded, tag=x.tag, function=lambda x: function([x]), names=names)
-        of_root = before.function
-        return Pointwise(
-            recorded=before.recorded,
-            tag=before.tag,
-            watches=before.watches,
-            function=lambda x: function([of_root(x)]),
-            names=before.names | {call.operation},
-            gates_itself=before.gates_itself,
-        )
-    chains = [t.tag.pointwise or _identity(t) for t in operands]
-    first = chains[0]
-    if any([chain.recorded is not first.recorded for chain in chains]):
+    chains = [t.tag.pointwise for t in operands]
+    roots = [t if chain is None else chain for t, chain in zip(operands, chains, strict=True)]
+    first = roots[0]
+    if len(roots) > 1 and any([root.recorded is not first.recorded for root in roots]):
         return None
-    function, inner = as_function(run, call), [chain.function for chain in chains]
+    watches: tuple[Watch, ...] = ()
+    names, gates = _single(call.operation), call.operation in ("mul", "div") and len(chains) == 2
+    for chain in chains:
+        if chain is not None:
+            watches, names, gates = watches + chain.watches, names | chain.names, gates or chain.gates_itself
     return Pointwise(
         recorded=first.recorded,
         tag=first.tag,
-        # Once each, where the operands have them in common.
-        watches=tuple(dict.fromkeys(watch for chain in chains for watch in chain.watches)),
-        function=lambda x: function([f(x) for f in inner]),
-        names=frozenset({call.operation}).union(*(chain.names for chain in chains)),
-        gates_itself=any(chain.gates_itself for chain in chains)
-        or (call.operation in ("mul", "div") and len(chains) == 2),
+        watches=tuple(dict.fromkeys(watches)),  # once each, where the operands have them in common
+        function=Composed(as_function(run, call), tuple([None if c is None else c.function for c in chains])),
+        names=names,
+        gates_itself=gates,
     )
 
 
@@ -79,10 +67,6 @@ def gate_of(chain: Pointwise | None) -> str:
     return ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else ""
 
 
-def _identity(x: Seen) -> Pointwise:
-    return Pointwise(recorded=x.recorded, tag=x.tag, function=lambda x: x)
-
-
 def attach_to_root(
     run: Run, call: Call, chain: Pointwise, *, nonnegative: bool = False, clamps: bool = False, gate: str = ""
 ) -> Seen:
@@ -96,11 +80,13 @@ def attach_to_root(
         clamps: whether the last call makes a gate of what is not 0 at 0.
         gate: what else the result is as a factor of others.
     """
-    at_zero, slope = _expanded_at_zero(chain)
-    shifted = isinstance(at_zero, Tensor) or at_zero != 0
-    gate = call.operation if clamps and shifted else gate or gate_of(chain)
+    function, like = chain.function, _Like(chain.recorded.shape, chain.recorded.dtype, chain.recorded.device)
+    if clamps:
+        at_zero, _ = _expanded_at_zero(function, like)
+        clamps = isinstance(at_zero, Tensor) or at_zero != 0
+    gate = call.operation if clamps else gate or gate_of(chain)
     tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, gate=gate, step=chain.tag.step)
-    return attach_secant(run, call, chain, chain.function, at_zero, slope, tag)
+    return attach_secant(run, call, chain, function, lambda: _expanded_at_zero(function, like), tag)
 
 
 def attach_secant(
@@ -108,8 +94,7 @@ def attach_secant(
     call: Call,
     operand: Operand,
     function: Callable[[Tensor], Tensor],
-    at_zero: Tensor | float,
-    slope: Tensor | float,
+    at_zero: Callable[[], tuple[Tensor | float, Tensor | float]],
     tag: Tag,
     quotient: Callable[[Tensor], Tensor] | None = None,
 ) -> Seen:
@@ -122,14 +107,12 @@ def attach_secant(
         call: that makes the value.
         operand: x, or the root of a chain.
         function: f.
-        at_zero: f(0), which absorbs its part.
-        slope: f'(0).
+        at_zero: gives f(0), which absorbs its part, and f'(0).
         tag: what is known of the value.
         quotient: f(x)/x, where it is known; without it, f(x) is computed again and divided.
     """
     name, path, step = call.name, run.modules.path, tag.step
     value, kept_x = run.value(call), run.keep(operand.recorded)
-    passes = not isinstance(at_zero, Tensor) and at_zero == 0
     watches = operand.watches if isinstance(operand, Pointwise) else ()
 
     def back(incoming: Incoming) -> list[Outgoing]:
@@ -142,10 +125,12 @@ def attach_secant(
             c, direct = watch(c, direct, y)
         if c is None:
             return [(None, direct)]
+        offset, slope = at_zero()
+        passes = not isinstance(offset, Tensor) and offset == 0
         if not passes:
-            y = y - at_zero
+            y = y - offset
             # At an infinite x, as where scores are hidden, f has no part that x could carry.
-            run.ledger.add("pointwise", c * torch.where(x.isinf(), y + at_zero, at_zero), path, name, step)
+            run.ledger.add("pointwise", c * torch.where(x.isinf(), y + offset, offset), path, name, step)
         # Where f(0) is not 0, the difference cancels long before the quotient does.
         tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
         return [((c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype), direct)]
@@ -153,30 +138,55 @@ def attach_secant(
     return run.cross(value, [operand], back, tag, slot=None if watches else "same")
 
 
-def value_at_zero(call: Call, x: Tensor) -> float:
-    """f(0) of a pointwise call on x."""
-    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
+def value_at_zero(function: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> float:
+    """f(0) of a pointwise function."""
     with torch.no_grad():
-        return float(call.on([zero, *call.args[1:]]))
+        return float(function(torch.zeros(1, dtype=dtype, device=device)))
 
 
-def _expanded_at_zero(chain: Pointwise) -> tuple[Tensor | float, Tensor | float]:
+class _Like(NamedTuple):
+    """What tensors of zeros are like."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _expanded_at_zero(function: Composed, like: _Like) -> tuple[Tensor | float, Tensor | float]:
     """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
     # What is saved here is no part of the model's forward, which a checkpoint counts.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
-        x = chain.recorded
-        for shape in ((1,), (1, *x.shape[1:]), tuple(x.shape)):
-            zero = torch.zeros(shape, dtype=x.dtype, device=x.device, requires_grad=True)
-            try:
-                y = chain.function(zero)
-            except RuntimeError:  # a constant in the chain does not broadcast with this shape
-                continue
-            if y.shape == zero.shape:
-                break
-        slope = torch.autograd.grad(y.sum(), zero)[0] if y.requires_grad else torch.zeros_like(zero)
+        if function.at_zero is None:
+            for call in function.calls()[0]:
+                if call.at_zero is None:
+                    call.at_zero = _last_at_zero(call, like)
+    assert function.at_zero is not None
+    y, slope = function.at_zero
     slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
     if y.numel() == 1:
-        value = float(y.detach())
+        value = float(y)
         # A difference of f(0) from zero by rounding is none.
-        return (0.0 if abs(value) < 4 * torch.finfo(x.dtype).eps else value), float(slope)
-    return y.detach(), slope
+        return (0.0 if abs(value) < 4 * torch.finfo(like.dtype).eps else value), float(slope)
+    return y, slope
+
+
+def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
+    """Value and slope after a call of a chain, from those before it."""
+    _, dtype, device = like
+    root = torch.zeros(1, dtype=dtype, device=device), torch.ones(1, dtype=dtype, device=device)
+    before = [root if o is None else o.at_zero for o in call.operands]
+    known = [b for b in before if b is not None]
+    for shape in (torch.Size([1]), torch.Size([1, *like.shape[1:]]), like.shape):
+        try:
+            expanded = [(y.expand(shape), slope) for y, slope in known]
+            leaves = [y.clone().requires_grad_() for y, _ in expanded]
+            value = call.last(leaves)
+        except RuntimeError:  # a constant in the call, or before it, does not broadcast with this shape
+            continue
+        if value.shape == shape:
+            break
+    if not value.requires_grad:
+        return value, torch.zeros_like(value)
+    slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    parts = [own * slope for own, (_, slope) in zip(slopes, known, strict=True) if own is not None]
+    return value.detach(), torch.stack(parts).sum(0)

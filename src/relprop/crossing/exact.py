@@ -1,6 +1,6 @@
 """Operations that are exact under the plain gradient; how relevance on zeros crosses them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.calls.nested import map_leaves, map_tensors, tensors_in
+from relprop.calls.nested import map_tensors, tensors_in
 from relprop.crossing.samples import step_after
 from relprop.engine.attach import attach
 from relprop.engine.keep import KeptConstant
@@ -48,16 +48,11 @@ class Exact:
 
     def __call__(self, run: Run, call: Call, *_args: Any) -> Any:
         operands = relevant_in(call.args)
-        tags = [t.tag for t in operands]
         result = run.native(call)
-        if (
-            isinstance(result, Tensor)
-            and result.requires_grad
-            and (run.slots == "none" or self.slot == "none")
-        ):
-            return run.seen(result, self._tag(run, call, operands, tags, result))
+        if isinstance(result, Tensor) and result.requires_grad and "none" in (run.slots, self.slot):
+            return run.seen(result, self._tag(run, call, operands, result))
         outputs = list(tensors_in(result))
-        tag = self._tag(run, call, operands, tags, outputs[0])
+        tag = self._tag(run, call, operands, outputs[0])
         slots: list[Tensor | None] = [None] * len(outputs)
         if run.slots != "none" and self.slot != "none":
             slots = self._slots(run, call, operands, outputs)
@@ -69,10 +64,12 @@ class Exact:
 
         return map_tensors(seen, result)
 
-    def _tag(self, run: Run, call: Call, operands: list[Seen], tags: list[Tag], output: Tensor) -> Tag:
+    def _tag(self, run: Run, call: Call, operands: list[Seen], output: Tensor) -> Tag:
+        tags = [t.tag for t in operands]
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
-        tag.step = step_after(run, call, operands, output, self.slot)
+        if run.ledger.samples > 1:
+            tag.step = step_after(run, call, operands, output, self.slot)
         return tag
 
     def _slots(
@@ -112,33 +109,36 @@ BY_SHAPE = ("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unf
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
     """The call as a function of its relevant operands, in the order of the arguments."""
-
-    # It must not hold the operands themselves, which hold the graph; constants may be overwritten later.
-    def held(value: Any) -> Any:
-        if type(value) is Seen:
-            return _PLACE if value.relevant else value_of(value)
-        return run.keep_constant(value) if isinstance(value, Tensor) else value
-
-    template, signature = (
-        [map_leaves(held, a) if type(a) in (list, tuple) else held(a) for a in call.args],
-        call.signature,
-    )
+    template, signature = [_held(run, a) for a in call.args], call.signature
 
     def run_with(operands: Sequence[Tensor]) -> Any:
         remaining = iter(operands)
-
-        def filled(value: Any) -> Any:
-            if value is _PLACE:
-                return next(remaining)
-            return value.value if type(value) is KeptConstant else value
-
-        return signature.call(map_leaves(filled, template))
+        return signature.call([_filled(a, remaining) for a in template])
 
     return run_with
 
 
 _PLACE = object()
 """Stands where a relevant operand was among a call's arguments."""
+
+
+def _held(run: Run, value: Any) -> Any:
+    """An argument without operands, which hold the graph; constants may be overwritten later."""
+    kind = type(value)
+    if kind is Seen:
+        return _PLACE if value.relevant else value_of(value)
+    if kind is list or kind is tuple:
+        return [_held(run, v) for v in value]
+    return run.keep_constant(value) if isinstance(value, Tensor) else value
+
+
+def _filled(value: Any, operands: Iterator[Tensor]) -> Any:
+    kind = type(value)
+    if value is _PLACE:
+        return next(operands)
+    if kind is list:
+        return [_filled(v, operands) for v in value]
+    return value.value if kind is KeptConstant else value
 
 
 def share(

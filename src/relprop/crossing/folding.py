@@ -181,11 +181,11 @@ def affine(x: Seen, *steps: tuple[Literal["scale", "shift"], Tensor | float]) ->
 
 def _per_channel(constant: Tensor, x: Tensor) -> bool:
     """Whether a constant has one number for each channel of x, or one for all."""
-    shape, dimensions = constant.shape, x.dim()
-    if len(shape) > dimensions:
+    shape, missing = constant.shape, x.dim() - constant.dim()
+    if missing < 0:
         return False
-    aligned = (1,) * (dimensions - len(shape)) + tuple(shape)
-    return not set(aligned[:1] + aligned[2:]) - {1} and aligned[1] in (1, x.shape[1])
+    values = shape[1 - missing] if missing < 2 <= x.dim() else 1
+    return constant.numel() == values and values in (1, x.shape[1])
 
 
 def _per_output(origin: LinearOrigin, constant: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ what is done to its output is folded into it by `folding`. The values are those 
 twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -200,10 +201,13 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
 
     def back(incoming: Incoming) -> list[Outgoing]:
         w = kept_w.own
+
         # All of it in the weight's type: under autocast inputs and outputs have other ones.
-        x, z = arranged(kept_x.value.to(w.dtype)), arranged(kept_z.value.to(w.dtype))
-        c = None if incoming.c is None else arranged(incoming.c.to(w.dtype))
-        direct = None if incoming.direct is None else arranged(incoming.direct.to(w.dtype))
+        def prepared(t: Tensor) -> Tensor:
+            return arranged(t if t.dtype == w.dtype else t.to(w.dtype))
+
+        x, z = prepared(kept_x.value), prepared(kept_z.value)
+        c, direct = (None if t is None else prepared(t) for t in (incoming.c, incoming.direct))
         b = None if kept_b is None else kept_b.value.to(w.dtype)
         # Outputs that a ReLU set to zero are missed where another way brings relevance to them, and rounded
         # outputs would turn differences with them into contributions.
@@ -258,9 +262,11 @@ class _Arrangement:
 
     @staticmethod
     def of(run: Run, map_: LinearMap, x: Tensor, step: int | None) -> "_Arrangement":
+        if not map_.by_rows or run.ledger.samples == 1:
+            return _AS_IT_IS
         rows, samples = tuple(x.shape[:-1]), run.ledger.samples
         count = torch.Size(rows).numel()
-        if not map_.by_rows or samples == 1 or count % samples:
+        if count % samples:
             return _Arrangement(rows, samples, None)
         if step is None and (rows[0] == samples or rows[0] % samples):
             return _Arrangement(rows, samples, None)
@@ -293,6 +299,9 @@ class _Arrangement:
         return None if c is None else self(c), None if direct is None else self(direct)
 
 
+_AS_IT_IS = _Arrangement((), 1, None)
+
+
 def plain(run: Run, call: Call) -> Any:
     """Go on with the plain gradient, behind a gap."""
     tag = merge_tags([t.tag for t in relevant_in(call.args)])
@@ -312,7 +321,9 @@ class _SameValues:
         return hash(self.tensor.shape)
 
 
-def modified(weight: Tensor, purpose: str, factor: Tensor, make: Any) -> Tensor:
+def modified(
+    weight: Tensor, purpose: str, factor: Tensor, make: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Return a weight with a factor folded in, from the cache where both are still the same."""
     return weights.modified(weight, purpose, lambda w: make(w, factor), _SameValues(factor))
 

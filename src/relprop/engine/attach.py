@@ -80,5 +80,12 @@ def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward
     """
     # As an output of an autograd function, a view could not be overwritten.
     owned = tuple(value.detach() if value._is_view() else value for value in values)
-    result: tuple[Tensor, ...] = Attach.apply(Step(owned, backward), *roots)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, ...] = _applied()(Step(owned, backward), *roots)
     return result
+
+
+def _applied() -> Callable[..., tuple[Tensor, ...]]:
+    """What records the function: without what torch does beforehand for its transforms, where none is on."""
+    if torch._C._are_functorch_transforms_active():
+        return Attach.apply
+    return super(torch.autograd.Function, Attach).apply

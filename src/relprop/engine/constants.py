@@ -58,7 +58,7 @@ class OfParameters:
 
     def note_made(self, operands: Sequence[Any], result: Any) -> None:
         """Note of the result of a call what holds of its operands."""
-        if any(self.has(operand) for operand in tensors_in(operands)):
+        if any([self.has(operand) for operand in tensors_in(operands)]):
             for tensor in tensors_in(result):
                 if tensor.is_floating_point():
                     self._known[tensor] = True

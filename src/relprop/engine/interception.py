@@ -30,7 +30,7 @@ from relprop.engine.constants import picks
 from relprop.engine.gaps import Gap, reason_of
 from relprop.engine.keep import memory_of, saved_value
 from relprop.engine.known import Tag, merge_tags
-from relprop.engine.levels import aside, here, seeing
+from relprop.engine.levels import aside, here, seeing, tracking
 from relprop.engine.modules import follow_modules
 from relprop.engine.run import Run
 from relprop.engine.seen import Memory, Seen, copy_of, inner_of, run_of, value_of
@@ -108,8 +108,12 @@ class Interception:
         if s.writes or s.writes_others:
             for tensor in tensors_in((args, kwargs)):
                 self.run.constants.before_write(tensor)
-        result = operation(*args, **kwargs)
         known = self.run.of_parameters
+        if s.tracked and self.is_active():  # else torch does so, for what a run within this one computes
+            with tracking():
+                result = operation(*args, **kwargs)
+        else:
+            result = operation(*args, **kwargs)
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
         if s.name == "to":
@@ -322,10 +326,12 @@ class Interception:
                     target.become(value)
             return args[0]
         if type(target) is Seen:
-            for t in tensors_in(result):
-                if type(t) is Seen and t is not target and (t._recorded._is_view() or s.name == "detach"):
+            detaches = s.name == "detach"
+            for t in (result,) if type(result) is Seen else tensors_in(result):
+                if type(t) is Seen and t is not target and (detaches or t._recorded._is_view()):
                     t.views(target)
-                    t.detached = t.detached or (s.name == "detach" and target.relevant)
+                    if detaches and target.relevant:
+                        t.detached = True
         if s.moves_view:
             with no_dispatch():  # the envelope's own shape
                 operation(*args, **kwargs)

@@ -49,8 +49,9 @@ class KeptConstant(Kept):
     __slots__ = ("_original", "_version")
 
     def __init__(self, tensor: Tensor) -> None:
-        super().__init__(tensor)
-        self._original = self.value if tensor.requires_grad and tensor.grad_fn is not None else tensor
+        self.value = value = tensor.detach()
+        self.clippable = self.clipped = False
+        self._original = value if tensor.requires_grad and tensor.grad_fn is not None else tensor
         self._version = _version(tensor)
 
     @property
@@ -67,6 +68,10 @@ class KeptConstant(Kept):
             "while the model did not run. Overwrite it after the explanation."
         )
 
+    def is_still(self, tensor: Tensor) -> bool:
+        """Whether it is this tensor, with the value that it has now."""
+        return self._original is tensor and self._version == _version(tensor)
+
     def shares_memory(self, tensor: Tensor) -> bool:
         """Whether writing to a tensor would change the value."""
         return memory_of(self._original) == memory_of(tensor)
@@ -82,10 +87,13 @@ class Constants:
 
     def __init__(self) -> None:
         self._kept: list[weakref.ref[KeptConstant]] = []
+        self._last: KeptConstant | None = None
 
     def keep(self, tensor: Tensor) -> KeptConstant:
         """Keep the present value of a constant, or of what autograd saves."""
-        kept = KeptConstant(tensor)
+        if self._last is not None and self._last.is_still(tensor):  # often it is both, one after the other
+            return self._last
+        self._last = kept = KeptConstant(tensor)
         self._kept.append(weakref.ref(kept))
         return kept
 
@@ -157,6 +165,8 @@ class StepOfBackward:
 
 def saved_value(kept: Kept | Tensor) -> Tensor:
     """The value of what autograd saved."""
+    if type(kept) is KeptConstant:
+        return kept.value
     if isinstance(kept, Tensor):
         return kept
     with StepOfBackward():

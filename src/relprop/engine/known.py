@@ -1,5 +1,6 @@
 """What is known of a tensor on the way of relevance, and what a later call may attach to."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,54 @@ class Origin:
     watches: tuple[Watch, ...] = ()
 
 
+@dataclass(eq=False, slots=True)
+class Composed:
+    """A function of one tensor, element by element, as the calls that it is composed of.
+
+    It holds no tensor of the model's but constants, so that a backward may keep it.
+
+    Attributes:
+        last: the last call, from values of its operands to the function's.
+        operands: of the last call, as functions; None for the tensor itself.
+        at_zero: value and slope at zero, once somebody asked for them.
+    """
+
+    last: Callable[[Sequence[Tensor]], Tensor]
+    operands: "tuple[Composed | None, ...]"
+    at_zero: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function's values; every call is made once, however often its result is used."""
+        order, uses = self.calls()
+        values: dict[int, Tensor] = {}
+        for call in order:
+            values[id(call)] = call.last([x if o is None else values[id(o)] for o in call.operands])
+            for operand in call.operands:
+                uses[id(operand)] -= 1
+                if operand is not None and not uses[id(operand)]:
+                    del values[id(operand)]
+        return values[id(self)]
+
+    def calls(self) -> "tuple[list[Composed], Counter[int]]":
+        """The calls in an order in which they can be made, and how often the result of each is used."""
+        order: list[Composed] = []
+        uses: Counter[int] = Counter()
+        met: set[int] = set()
+        waiting: list[tuple[Composed, bool]] = [(self, False)]
+        while waiting:
+            call, ready = waiting.pop()
+            if ready:
+                order.append(call)
+            elif id(call) not in met:
+                met.add(id(call))
+                waiting.append((call, True))
+                for operand in call.operands:
+                    uses[id(operand)] += 1
+                    if operand is not None:
+                        waiting.append((operand, False))
+        return order, uses
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class Pointwise(Origin):
     """A tensor that is a function of an earlier one, element by element, however many calls it took.
@@ -38,7 +87,7 @@ class Pointwise(Origin):
         gates_itself: whether the root was multiplied with a function of it, as in `x * sigmoid(x)`.
     """
 
-    function: Callable[[Tensor], Tensor]
+    function: Composed
     names: frozenset[str] = frozenset()
     gates_itself: bool = False
 

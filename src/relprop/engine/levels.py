@@ -1,8 +1,10 @@
 """At which level of torch's dispatcher calls are made: seen by a run, or aside from it.
 
 A model runs below autograd (`seeing`): composite operations arrive as themselves, nothing of parameters is
-recorded, and the caller's grad mode is only looked at. What the engine, a rule or a target's bookkeeping
-computes is made where every program computes (`aside`): by autograd, unseen, without autocast.
+recorded, and the caller's grad mode is only looked at. It runs below torch's tracking of views as well, which
+takes longer with each view of a view; what a run needs to know of views it knows (see `relprop.engine.seen`).
+For the model's own tensors views and writes are tracked (`tracking`). What the engine, a rule or a target's
+bookkeeping computes is made where every program computes (`aside`): by autograd, unseen, without autocast.
 """
 
 import threading
@@ -29,6 +31,8 @@ def _fresh_keys() -> tuple[_Keys, _Keys]:
 
 
 _INCLUDED, _EXCLUDED = _fresh_keys()
+with torch._C._AutoDispatchBelowAutograd():
+    _BELOW_AUTOGRAD = torch._C._dispatch_tls_local_exclude_set()
 _WITH_MODES = _INCLUDED | torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
 _WITH_MODES = _WITH_MODES | torch._C.DispatchKeySet(torch._C.DispatchKey.PythonTLSSnapshot)
 
@@ -56,5 +60,11 @@ def aside() -> AbstractContextManager[None]:
 
 def seeing() -> AbstractContextManager[None]:
     """Compute below autograd, where calls arrive as they were made."""
-    context: AbstractContextManager[None] = torch._C._AutoDispatchBelowAutograd()
+    context: AbstractContextManager[None] = torch._C._AutoDispatchBelowADInplaceOrView()
+    return context
+
+
+def tracking() -> AbstractContextManager[None]:
+    """Compute unseen below autograd, where views know what they are views of, and writes are counted."""
+    context: AbstractContextManager[None] = _guard(_WITH_MODES if here.traced else _INCLUDED, _BELOW_AUTOGRAD)
     return context

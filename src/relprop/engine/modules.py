@@ -19,6 +19,7 @@ class ModulePaths:
     """The stack of running modules, outermost first: each with its path, and whether it wants gradients."""
 
     frames: list[tuple[nn.Module, str, bool]] = field(default_factory=list)
+    _running: tuple[nn.Module, ...] | None = ()
     _names: dict[nn.Module, str] = field(default_factory=dict)
     _children: dict[nn.Module, dict[nn.Module, str]] = field(default_factory=dict)
 
@@ -30,17 +31,21 @@ class ModulePaths:
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The running modules, outermost first."""
-        return tuple(module for module, _, _ in self.frames)
+        if self._running is None:
+            self._running = tuple([module for module, _, _ in self.frames])
+        return self._running
 
     def enter(self, module: nn.Module) -> None:
         """Note that `module` begins its forward."""
         if not self.frames:
             self._names = {}
         self.frames.append((module, self._path_of(module), torch.is_grad_enabled()))
+        self._running = None
 
     def runs(self, module: nn.Module) -> bool:
         """Whether `module` is among the running ones."""
-        return any(frame is module for frame, _, _ in self.frames)
+        frames = self.frames
+        return bool(frames) and (frames[-1][0] is module or any([frame is module for frame, _, _ in frames]))
 
     def wants_gradients(self, inner: int) -> bool:
         """Whether the module that runs, but for this many within it, was called with gradients enabled."""
@@ -49,6 +54,7 @@ class ModulePaths:
 
     def leave(self, module: nn.Module) -> None:
         """Note that `module` ended its forward, or left it by an exception."""
+        self._running = None
         while self.frames:
             left, _, _ = self.frames.pop()
             if left is module:
@@ -60,9 +66,7 @@ class ModulePaths:
         parent, prefix, _ = self.frames[-1]
         # A shared module has several names; the right one is that by which its parent called it.
         if parent not in self._children:
-            self._children[parent] = {
-                child: name for name, child in reversed(parent._modules.items()) if child
-            }
+            self._children[parent] = _named_children(parent)
         name = self._children[parent].get(module)
         if name == "_orig_mod":  # torch.compile's wrapper is no part of the model
             return prefix
@@ -71,6 +75,18 @@ class ModulePaths:
         if not self._names:
             self._names = {m: name for name, m in reversed(list(self.frames[0][0].named_modules()))}
         return self._names.get(module, f"{prefix}.{type(module).__name__}".lstrip("."))
+
+
+def _named_children(parent: nn.Module) -> dict[nn.Module, str]:
+    """The modules that a module calls by itself: its own, and those in its lists and dictionaries of them."""
+    own = [(name, child) for name, child in reversed(parent._modules.items()) if child is not None]
+    names = {
+        inner: f"{name}.{rest}"
+        for name, child in own
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict))
+        for inner, rest in _named_children(child).items()
+    }
+    return names | {child: name for name, child in own}
 
 
 @contextmanager

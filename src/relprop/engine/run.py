@@ -14,7 +14,7 @@ from relprop.engine.constants import OfParameters
 from relprop.engine.gaps import Gap, Gaps
 from relprop.engine.keep import Constants, Kept, KeptConstant
 from relprop.engine.known import Tag, all_nonnegative, empty_slot
-from relprop.engine.levels import seeing
+from relprop.engine.levels import seeing, tracking
 from relprop.engine.modules import ModulePaths
 from relprop.engine.seen import Seen, copy_of, inner_of, value_of, within
 from relprop.ledger import Ledger
@@ -117,7 +117,7 @@ class Run:
 
     def value(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call unrecorded."""
-        with seeing():  # below autograd
+        with tracking():
             return call.on([within(a) for a in (call.args if args is None else args)])
 
     def seen(self, inner: Tensor, tag: Tag | None) -> Seen:
@@ -175,6 +175,13 @@ class Run:
             roots, same = [operands[0].recorded], self.slot(operands[0])
             (output,) = attach([value], roots, lambda c: back(Incoming(c, None, _value(kept)))[0][:1])
             return self.seen(output, with_slot_of(tag, same))
+        if self.slots == "none":
+            roots = [operand.recorded for operand in operands]
+
+            def without_slots(c: Tensor | None) -> list[Tensor | None]:
+                return [coefficient for coefficient, _ in back(Incoming(c, None, _value(kept)))]
+
+            return self.seen(attach([value], roots, without_slots)[0], tag)
         slots = [self.slot(operand) for operand in operands]
         present = [slot is not None for slot in slots]
         roots = [operand.recorded for operand in operands]

@@ -29,18 +29,19 @@ class Memory:
     Attributes:
         base: the present value of all, as autograd sees it.
         positions: of a base of integers (see `relprop.tokens`), or None.
-        writes: where in the base it was written to, one after the other.
+        writes: where in the base it was written to, one after the other; `version` says how often.
         replaced: values that stand for parts of the base, and take their place before it is written to.
         is_read: whether somebody may have kept what is here.
         depth: how many linear operations lie before what is here.
     """
 
-    __slots__ = ("base", "depth", "is_read", "positions", "replaced", "writes")
+    __slots__ = ("base", "depth", "is_read", "positions", "replaced", "version", "writes")
 
     def __init__(self, base: Tensor) -> None:
         self.base = base
         self.positions: Tensor | None = None
         self.writes: list[_Box | None] = []
+        self.version = 0  # how often it was written to
         self.replaced: list[tuple[int, Tensor]] = []
         self.is_read = True
         self.depth = 0
@@ -60,12 +61,8 @@ class Memory:
         part = self.part(seen)
         part.copy_(value)
         self.writes.append(self.box(seen))
+        self.version += 1
         return part
-
-    @property
-    def version(self) -> int:
-        """How often it was written to."""
-        return len(self.writes)
 
     def box(self, seen: "Seen") -> "_Box | None":
         """Which part of the base a tensor is, by the base's strides; None if it is no box of it."""
@@ -160,21 +157,26 @@ class Seen(Tensor):
     @property
     def recorded(self) -> Tensor:
         """The tensor as autograd sees it."""
-        if self.memory is not None and self.memory.version != self._at:
-            self._refresh(self.memory)
+        memory = self.memory
+        if memory is not None and memory.version != self._at:
+            self._refresh(memory)
         return self._recorded
 
     @property
     def tag(self) -> Tag:
         """What is known of a tensor on the way of relevance."""
-        if self.memory is not None and self.memory.version != self._at:
-            self._refresh(self.memory)
+        memory = self.memory
+        if memory is not None and memory.version != self._at:
+            self._refresh(memory)
         return self._tag or _NOTHING
 
     @property
     def relevant(self) -> bool:
         """Whether it depends on the explained inputs; it is a constant otherwise."""
-        return self._tag is not None if self.memory is None else self.recorded.requires_grad
+        memory = self.memory
+        if memory is None or not memory.version:
+            return self._tag is not None
+        return self.recorded.requires_grad
 
     def _refresh(self, memory: Memory) -> None:
         """Take what was written to the memory by another name."""
@@ -189,10 +191,11 @@ class Seen(Tensor):
 
     def views(self, base: "Seen") -> None:
         """Note that it shares memory with another tensor."""
-        if base.memory is None:
-            base.memory, base.offset, base._at = Memory(base._recorded), 0, 0
-            base.memory.depth = base.tag.depth
         memory = base.memory
+        if memory is None:
+            memory = base.memory = Memory(base._recorded)
+            base.offset = base._at = 0
+            memory.depth = base.tag.depth
         self.memory, self._at, self.detached = memory, memory.version, base.detached
         self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
 

@@ -1,5 +1,7 @@
 """Quotients, products and sums of relevance that stay finite, and what counts as rounding noise."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,7 @@ from relprop.calls.user_line import warn
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
     """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
-    least = smallest(R.dtype)
-    return (R / denominator).masked_fill_((denominator < least) & (denominator > -least), 0)
+    return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
@@ -55,6 +56,7 @@ def resolved(epsilon: float, dtype: torch.dtype) -> float:
     return finest
 
 
+@cache
 def smallest(dtype: torch.dtype) -> float:
     """Size under which a denominator counts as zero, because quotients could overflow."""
     info = torch.finfo(dtype)

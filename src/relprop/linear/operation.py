@@ -9,6 +9,7 @@ from torch import Tensor
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap
 from relprop.linear.numerics import smallest, tolerance
+from relprop.linear.weights import Made
 
 FEW = 25
 """Contributions to an output that are few: those of a 5 × 5 kernel on one channel."""
@@ -121,8 +122,8 @@ class LinearOperation:
         """How many inputs each output is connected to."""
         return self.constant("fan in", lambda: self.map.fan_in(self.x.shape).to(self.z), None)
 
-    def constant(self, purpose: str, make: Callable[[], Tensor], key: Hashable) -> Tensor:
-        """A value that depends on weight and input shape only, from the cache."""
+    def constant(self, purpose: str, make: Callable[[], Made], key: Hashable) -> Made:
+        """What depends on weight and input shape only, a tensor or several, from the cache."""
         key = (key, self.map, self.x.shape[int(self.map.alike) :])
         return weights.modified(self.weight, purpose, lambda _: make(), key)
 

@@ -8,6 +8,7 @@ weights, use `torch.no_grad()` instead).
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,18 +16,20 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _SAMPLED = 1024
 
+Made = TypeVar("Made")
+
 
 @dataclass
 class _Entry:
     state: tuple[int, int]
     sample: Tensor
-    modified: dict[str, tuple[Hashable, Tensor]] = field(default_factory=dict)
+    modified: dict[str, tuple[Hashable, Any]] = field(default_factory=dict)
 
 
 _cache: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Tensor], key: Hashable = None) -> Tensor:
+def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: Hashable = None) -> Made:
     """Return `make(weight)`, from the cache where the weight is still the same.
 
     Args:
@@ -40,7 +43,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Tensor], key
     entry = _entry(weight)
     known = entry.modified.get(purpose)
     if known is not None and known[0] == key:
-        return known[1]
+        before: Made = known[1]
+        return before
     result = make(weight.detach())
     entry.modified[purpose] = (key, result)
     return result
@@ -51,16 +55,16 @@ def _entry(weight: Tensor) -> _Entry:
     sample = _sample(weight)
     entry: _Entry | None = _cache.get(weight)  # type: ignore[no-untyped-call]
     if entry is None or entry.state != state or not _same(entry.sample, sample):
-        entry = _cache[weight] = _Entry(state, sample)
+        entry = _cache[weight] = _Entry(state, sample.clone())
     return entry
 
 
 def _sample(weight: Tensor) -> Tensor:
-    flat, step = weight.detach(), weight.numel() // _SAMPLED | 1  # odd, so that it walks through columns
-    whole = weight.numel() * weight.element_size() == weight.untyped_storage().nbytes()
+    values, count = weight.detach(), weight.numel()
+    step = count // _SAMPLED | 1  # odd, so that it walks through columns
+    whole = count * weight.element_size() == weight.untyped_storage().nbytes()
     # In the order of memory where that has no gaps, so that no layout needs a copy.
-    flat = flat.as_strided((weight.numel(),), (1,), 0) if whole else flat.reshape(-1)
-    return flat[::step].clone()
+    return values.as_strided((-(-count // step),), (step,), 0) if whole else values.reshape(-1)[::step]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

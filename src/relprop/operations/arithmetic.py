@@ -161,8 +161,10 @@ def _broadcasts_to(constant: Any, x: Tensor) -> bool:
     """Whether the result has the shape of x. torch.broadcast_shapes takes longer than the product may."""
     if isinstance(constant, float):
         return True
-    pairs = zip(reversed(constant.shape), reversed(x.shape), strict=False)
-    return constant.dim() <= x.dim() and all(one in (1, other) for one, other in pairs)
+    own, shape = constant.shape, x.shape
+    if len(own) > len(shape):
+        return False
+    return all([n in (1, of) for n, of in zip(own, shape[len(shape) - len(own) :], strict=True)])
 
 
 def _with_constant(

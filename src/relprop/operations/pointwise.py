@@ -55,12 +55,17 @@ class Secant:
             clamps = self.gate in ("shifted", "bounded")
             return attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=clamps, gate=gate)
         known = Tag(tag.depth, nonnegative, pointwise=chain, gate=gate or gate_of(chain), step=tag.step)
-        function = as_function(run, call)
         quotient = None if self.quotient is None else self.quotient(call)
-        at_zero = value_at_zero(call, x)
-        return attach_secant(
-            run, call, x, lambda x: function([x]), at_zero, self.slope, known, quotient=quotient
-        )
+        last, slope, dtype, device = as_function(run, call), self.slope, x.dtype, x.device
+
+        def function(x: Tensor) -> Tensor:
+            value: Tensor = last([x])
+            return value
+
+        def at_zero() -> tuple[float, float]:
+            return value_at_zero(function, dtype, device), slope
+
+        return attach_secant(run, call, x, function, at_zero, known, quotient)
 
 
 @dataclass(frozen=True)

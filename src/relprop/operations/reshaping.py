@@ -48,6 +48,15 @@ def detach(run: Run, call: Call, x: Seen) -> Any:
     return run.seen(x.recorded.detach(), None)
 
 
+def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """to: the tensor itself where it is of that type and device already, else what casts it."""
+    dtype, device, layout = (call.argument(name) for name in ("dtype", "device", "layout"))
+    other = call.argument("other")
+    same = other is None and dtype in (None, x.dtype) and device in (None, x.device) and layout is None
+    told = call.argument("copy") or call.argument("memory_format") not in (None, torch.preserve_format)
+    return x if same and not told else NotImplemented
+
+
 def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     """cat, stack and their like. What lands on a constant among the parts is absorbed."""
     x = next(t for t in tensors if is_relevant(t))
@@ -193,6 +202,7 @@ TABLE: Mapping[str, Entry] = {
     # what export writes for views
     **{f"{name}_copy": rearranged for name in _COPIED},
     "detach": detach,
+    "to": cast,
     "native_channel_shuffle": channel_shuffle,
     # Their coefficients are what autograd's gradients are, by real and imaginary part.
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),

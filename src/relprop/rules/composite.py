@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,7 @@ def _matches(where: Where, site: Site) -> bool:
     if isinstance(where, tuple):
         return all(_matches(part, site) for part in where)
     if isinstance(where, str):
-        return site.first if where == "first" else fnmatchcase(site.path, where)
+        return where == "*" or (site.first if where == "first" else fnmatchcase(site.path, where))
     if isinstance(where, type):
         return _FUNCTIONAL.get(where) == site.operation or any(isinstance(m, where) for m in site.modules)
     if _is_torch_function(where):
@@ -124,9 +125,11 @@ def _concerns(where: Where, rule: Rule | NonlinearRule, site: Site) -> bool:
     kinds = getattr(rule, "kinds", LINEAR)
     if site.kind in kinds:
         return _matches(where, site)
+    if kinds != LINEAR or site.kind != "normalisation":
+        return False
     # A rule for linear operations serves a normalisation that an entry names.
     named = any(isinstance(part, (type, OfKind, Named)) or _is_torch_function(part) for part in _parts(where))
-    return kinds == LINEAR and site.kind == "normalisation" and named and _matches(where, site)
+    return named and _matches(where, site)
 
 
 def _is_place(where: Any) -> bool:
@@ -141,6 +144,10 @@ def _is_torch_function(where: Any) -> bool:
     return any(
         getattr(owner, getattr(where, "__name__", ""), None) is where for owner in (F, torch, torch.Tensor)
     )
+
+
+def _lacks_bounds(rule: Rule | NonlinearRule) -> TypeGuard[ZBox]:
+    return isinstance(rule, ZBox) and rule.low is None
 
 
 def _parts(where: Where) -> tuple[Where, ...]:
@@ -210,19 +217,20 @@ class Composite:
 
     def with_bounds(self, low: Bound, high: Bound) -> "Composite":
         """Return the composite with these bounds in each `ZBox` that has none."""
-        entries = (
-            (
-                where,
-                replace(rule, low=low, high=high) if isinstance(rule, ZBox) and rule.low is None else rule,
-            )
-            for where, rule in self.entries
+        entries = tuple(
+            [
+                (where, replace(rule, low=low, high=high) if _lacks_bounds(rule) else rule)
+                for where, rule in self.entries
+            ]
         )
-        return Composite(entries, self.start)
+        bounded = copy(self)  # whose entries were checked already
+        object.__setattr__(bounded, "entries", entries)
+        return bounded
 
     @property
     def needs_bounds(self) -> bool:
         """Whether a `ZBox` has no bounds yet."""
-        return any(isinstance(rule, ZBox) and rule.low is None for _, rule in self.entries)
+        return any([_lacks_bounds(rule) for _, rule in self.entries])
 
     @property
     def slots(self) -> Slots:

@@ -91,24 +91,29 @@ class ZBox(_InputRule):
             raise RuleError(
                 f"{self} has no bounds: use ZBox(low, high), or explain(..., bounds=(low, high))."
             )
-        low, high = self._aligned(op, self.low), self._aligned(op, self.high)
-        m, r = (low + high) / 2, (high - low) / 2
-        if bool(((op.x - m).abs() > r + tolerance(op.x.dtype) * (1 + m.abs())).any()):
+        low, high, absolute_w = self.low, self.high, weights.absolute(op.weight)
+        m, r, limit, L_r, reach = op.constant("box", lambda: self._box(op, low, high), self)
+        above = op.x - m
+        if bool((above.abs() > limit).any()):
             warn(
                 f"{self}: the inputs have values outside of the bounds, from {float(op.x.min()):g} to "
                 f"{float(op.x.max()):g}; the rule is meant for values within. Is the input normalised as the "
                 "model expects, and are the bounds those of normalised values?"
             )
-        absolute_w = weights.absolute(op.weight)
-        L_m = op.constant("box centre", lambda: op.map.apply(m, op.weight.detach()), self)
-        L_r = op.constant("box radius", lambda: op.map.apply(r, absolute_w), self)
         R = incoming.relevance
-        den = op.z + (L_r - L_m if op.b is None else L_r - L_m - op.b)
+        den = op.z + (reach if op.b is None else reach - op.b)
         den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
         s = divide(R, den)
         by_w, by_absolute = op.transpose_both(s, op.weight, absolute_w)
-        direct = torch.addcmul((op.x - m) * by_w, r, by_absolute)
+        direct = torch.addcmul(above * by_w, r, by_absolute)
         return Propagated(direct=direct, absorbed={"no contribution": leftover(R, s, den)})
+
+    def _box(self, op: LinearOperation, low: Bound, high: Bound) -> tuple[Tensor, ...]:
+        """m, r, how far from m an input may be, L_|w|(r), and L_|w|(r) - L_w(m)."""
+        lowest, highest = self._aligned(op, low), self._aligned(op, high)
+        m, r = (lowest + highest) / 2, (highest - lowest) / 2
+        L_m, L_r = op.map.apply(m, op.weight.detach()), op.map.apply(r, weights.absolute(op.weight))
+        return m, r, r + tolerance(op.x.dtype) * (1 + m.abs()), L_r, L_r - L_m
 
     def _aligned(self, op: LinearOperation, bound: Bound) -> Tensor:
         value = torch.as_tensor(bound, dtype=op.x.dtype, device=op.x.device)

@@ -136,7 +136,7 @@ class Epsilon(_SharingRule):
 
     def _stabiliser(self, z: Tensor) -> Tensor:
         """ε·sgn(z), with sgn(0) = 1."""
-        epsilon = z.new_tensor(resolved(self.epsilon, z.dtype))
+        epsilon = z.new_full((), resolved(self.epsilon, z.dtype))
         if self.of == "rms":
             epsilon = epsilon * z.square().mean(tuple(range(1, z.dim())), keepdim=True).sqrt()
         return torch.copysign(epsilon, z)
@@ -148,8 +148,10 @@ class Epsilon(_SharingRule):
             s = incoming.c
         else:
             R, den = incoming.relevance, self._stabiliser(z).add_(z)
-            s = divide(R, den)
-            if self.of == "rms" or self.epsilon <= smallest(z.dtype):
+            if self.of == "one" and self.epsilon > smallest(z.dtype):
+                s = R / den  # which is ε at least
+            else:
+                s = divide(R, den)
                 absorbed["no contribution"] = leftover(R, s, den)
             del R
             absorbed["epsilon"] = summed(den.sub_(z).mul_(s))
