@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import relprop
 from networks import DOUBLE, close, network
 from relprop import InputError, ModelError, RuleError
-from relprop.baselines import GradientTimesInput, SquaredGradient
+from relprop.rules.gradients import GradientTimesInput, SquaredGradient
 
 NAMES = ["gradient-times-input", "squared-gradient"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import relprop
 from relprop.errors import InputError
-from relprop.ledger import Ledger
-from relprop.ledger_table import ROUNDING, Way, way
+from relprop.results.ledger import Ledger
+from relprop.results.table import ROUNDING, Way, way
 from relprop.rules import Epsilon
 from relprop.view.ledger_plot import COLOURS, FAINT, REMAINING, colours_of, draw
 from relprop.view.ledger_rows import grouped

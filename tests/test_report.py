@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import relprop
-from relprop.tutorial import PUBLISHED, STEPS, Maps, TestError, Tutorial
-from relprop.view.report import CAPTIONS, described, percent, pictures, report
+from relprop.tutorial.report import CAPTIONS, described, percent, pictures, report
+from relprop.tutorial.steps import PUBLISHED, STEPS, Maps, TestError, Tutorial
 
 # HTML's elements without an end tag, as far as the page has them.
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -14,7 +14,6 @@ from torch import nn
 
 import relprop
 from relprop.errors import FileError, InputError
-from relprop.store import described, save_explanation
 from relprop.view.mosaic import made_by_relprop
 
 
@@ -155,7 +154,7 @@ def test_the_header_tells_what_is_explained(tmp_path):
         book = json.loads(file.metadata()["explanation"])
     about = book["about"]
     assert book["relprop"] == relprop.__version__
-    assert about == described(explanation, "my network")
+    assert about == explanation.described("my network")
     assert about["Model"] == "my network"
     assert about["Target"] == "2, 0, 1"
     assert book["format"] == 1
@@ -165,8 +164,8 @@ def test_of_many_samples_some_are_described():
     explanation = explained()
     books = relprop.Ledger(100, seed=torch.ones(100), inputs=torch.ones(100))
     many = dataclasses.replace(explanation, score=torch.arange(100.0), target=torch.arange(100), ledger=books)
-    assert described(many)["Score"].endswith("62, 63, ... (100 in all)")
-    assert described(many, samples=[99, 2])["Score"] == "99, 2"
+    assert many.described()["Score"].endswith("62, 63, ... (100 in all)")
+    assert many.described(samples=[99, 2])["Score"] == "99, 2"
 
 
 def test_a_picture_and_everything_go_by_the_suffix(tmp_path):
@@ -256,7 +255,7 @@ def test_weights_are_no_explanation(tmp_path):
 def rewritten(tmp_path, change):
     """Store an explanation, with its header changed."""
     path = tmp_path / "a.safetensors"
-    save_explanation(path, explained())
+    explained().save(path)
     with safetensors.safe_open(path, "pt") as file:
         header = file.metadata()
     book = json.loads(header["explanation"])

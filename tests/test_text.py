@@ -13,8 +13,8 @@ import relprop
 import tiny_language_models as tiny
 from relprop.errors import InputError
 from relprop.models.language import language_model, load_language_model
-from relprop.models.text_tokens import decoded, tokens_of
-from relprop.text import explain_text
+from relprop.text.explain import explain_text
+from relprop.text.tokens import decoded, merged, tokens_of
 
 FRANCE = "The capital of France is"
 NASTY = "not <b>\"bad\"</b> & 'good'\x1b[31m\n</script><script>x()</script>"
@@ -47,7 +47,7 @@ def refused(*arguments, **options):
 @pytest.mark.parametrize("text", [FRANCE, "  not\tbad\n\n is ", "Don't, played; unbelievable!", "é ü ß 中文"])
 def test_tokens_together_are_the_text(model, name, text):
     found = tokens_of(model(name), text)
-    joined = relprop.models.text_tokens.merged([token for token in found if not token.special])
+    joined = merged([token for token in found if not token.special])
     # Some read a space before every text.
     assert joined.text.removeprefix("" if joined.text == text else " ") == text
 
@@ -89,7 +89,7 @@ def test_tokenizers_that_do_not_tell_where_their_tokens_are():
     found = tokens_of(bytes_, "a é🙂 b")
     byte = [f"<0x{value:02X}>" for value in "é🙂".encode()]
     assert [token.text for token in found] == ["a", " ", *byte, " ", "b", "</s>"]
-    assert relprop.models.text_tokens.merged(found[2:8]).text == "é🙂"
+    assert merged(found[2:8]).text == "é🙂"
 
 
 def test_what_is_unknown_is_shown_as_it_stands(model):
@@ -157,7 +157,7 @@ def test_only_bytes_that_are_no_whole_character_are_hex():
     found = tokens_of(cut, "naïve was")
     assert shown(found) == pieces
     assert shown(decoded(cut, [token.id for token in found])) == pieces
-    assert relprop.models.text_tokens.merged(found).text == "naïve was"
+    assert merged(found).text == "naïve was"
     # A text that ends in the middle of a character goes on with a whole one.
     assert shown(decoded(cut, [found[1].id, found[3].id])) == ["a<0xC3>", " was"]
     assert explain_text(cut, "na", target=found[2].id).answers[0].target == "'<0xAF>ve'"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from relprop.data import mnist
 from relprop.errors import FileError, InputError, ModelError
-from relprop.train import SETTINGS, Affine, error_rate, save, settings_for, train
+from relprop.tutorial.train import SETTINGS, Affine, error_rate, save, settings_for, train
 from relprop.zoo import BUNDLED, load_weights, text_format
 
 # By name, because the package may well have a function called train.

@@ -16,7 +16,7 @@ import relprop
 from relprop.cli.commands import app
 from relprop.data import mnist
 from relprop.errors import FileError
-from relprop.tutorial import (
+from relprop.tutorial.steps import (
     PUBLISHED,
     STEPS,
     SUCCESSOR,
@@ -227,7 +227,7 @@ def test_maps_keep_the_margin_and_pictures_do_not(result):
 
 def test_progress_is_told_before_each_task(networks, monkeypatch):
     monkeypatch.setattr(
-        "relprop.tutorial.test_set", lambda: mnist.MNIST(torch.zeros(1, 28, 28), torch.zeros(1))
+        "relprop.tutorial.steps.test_set", lambda: mnist.MNIST(torch.zeros(1, 28, 28), torch.zeros(1))
     )
     heard = []
     compute(networks, heard.append)

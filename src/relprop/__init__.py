@@ -1,6 +1,5 @@
 """Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
-from relprop.baselines import BASELINES
 from relprop.coverage import Coverage, coverage
 from relprop.errors import (
     CoverageError,
@@ -12,24 +11,25 @@ from relprop.errors import (
     ScoreWarning,
 )
 from relprop.explain import explain, propagating
-from relprop.explanation import Explanation
-from relprop.generation import Generation, explain_generation
-from relprop.ledger import Ledger
+from relprop.files import VERSION
 from relprop.models.language import LanguageModel, load_language_model
 from relprop.operations import register
+from relprop.results.explanation import Explanation, load_explanation
+from relprop.results.ledger import Ledger
 from relprop.rules.composite import Composite, Depth, convolution, dense, feed_forward
 from relprop.rules.first_layer import Flat, WSquare, ZBox
+from relprop.rules.gradients import BASELINES
 from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.rules.presets import PRESETS
-from relprop.store import load_explanation
-from relprop.structured_targets import At, Part, Region
-from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
-from relprop.text import explain_text
-from relprop.text_explanation import TextExplanation
+from relprop.targets.classes import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
+from relprop.targets.structured import At, Part, Region
+from relprop.text.explain import explain_text
+from relprop.text.generation import Generation, explain_generation
+from relprop.text.result import TextExplanation
 from relprop.zoo import load
 
-__version__ = "0.3.0"
+__version__ = VERSION
 
 __all__ = [
     "BASELINES",

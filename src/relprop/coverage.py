@@ -5,17 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.baselines import Baseline
 from relprop.calls.call import Call
 from relprop.engine.gaps import Gap
 from relprop.engine.interception import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.forward import Forward
-from relprop.inputs import only_tokens, require_evaluation_mode
+from relprop.explain import explain
+from relprop.inputs.arguments import only_tokens, require_arguments, require_evaluation_mode
 from relprop.operations import FAMILIES, TABLE
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
+from relprop.rules.gradients import Baseline
+from relprop.runs.forward import Forward
 
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{4,}(?:e[-+]?\d+)?")
 
@@ -113,6 +114,7 @@ def coverage(
     name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
+    require_arguments(explain, model, arguments)
     run = Run(composite.choose, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):

@@ -8,9 +8,7 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from relprop.baselines import Baseline, explain_by_gradient
 from relprop.calls.names import name_of
-from relprop.doubts import require_finite, warn_of_books, warn_of_parameters, warn_of_places, warn_of_scores
 from relprop.engine.attach import retaining
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Start, outputs_of
@@ -18,14 +16,23 @@ from relprop.engine.interception import Observer, intercepting
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.errors import InputError, RuleError
-from relprop.explanation import Explanation, alone
-from relprop.forward import Forward, GradientsOfSeen
-from relprop.inputs import only_tokens, require_evaluation_mode
+from relprop.inputs.arguments import only_tokens, require_arguments, require_evaluation_mode
 from relprop.operations import TABLE
+from relprop.results.explanation import Explanation, alone
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
 from relprop.rules.composite import Composite
-from relprop.targets import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
+from relprop.rules.gradients import Baseline
+from relprop.runs.forward import Forward, GradientsOfSeen
+from relprop.runs.gradient import explain_by_gradient
+from relprop.runs.warnings import (
+    require_finite,
+    warn_of_books,
+    warn_of_parameters,
+    warn_of_places,
+    warn_of_scores,
+)
+from relprop.targets.classes import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
 
 Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
 
@@ -102,6 +109,7 @@ def explain(
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
     goals = _goals(target, targets)
+    require_arguments(explain, model, arguments)
     if isinstance(composite, Baseline):
         if record or conditions or start or parameters:
             raise RuleError(

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and say what wrote them."""
 
 import os
 import tempfile
@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from relprop.errors import FileError, RelpropError
+
+VERSION = "0.3.0"
+"""Of relprop, as files tell it."""
 
 
 @contextmanager

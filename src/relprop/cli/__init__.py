@@ -2,8 +2,7 @@
 
 import sys
 
-INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
+from relprop.cli.status import INTERRUPTED
 
 
 def main() -> None:

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-import relprop
 from relprop.cli.coverage import coverage
 from relprop.cli.explain import explain
 from relprop.cli.rules import rules
 from relprop.cli.text import text
 from relprop.cli.train import train
 from relprop.cli.tutorial import tutorial
+from relprop.files import VERSION
 
 app = typer.Typer(
     name="relprop",
@@ -30,7 +30,7 @@ app.command()(text)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"relprop {relprop.__version__}")
+        typer.echo(f"relprop {VERSION}")
         raise typer.Exit
 
 

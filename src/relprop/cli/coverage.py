@@ -17,8 +17,8 @@ from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
 from relprop.models import RANDOM, Model, errors_of
 from relprop.models.language import PREFIX, load_language_model
-from relprop.models.text_tokens import tokens_of
-from relprop.text import inputs_of
+from relprop.text.explain import inputs_of
+from relprop.text.tokens import tokens_of
 from relprop.view.picture import read_picture
 from relprop.zoo import BUNDLED
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import rich.progress
 import typer
 
-from relprop.cli import INTERRUPTED
 from relprop.cli.model_options import Classes, Mean, ModelName, Rules, Size, Std, Weights, named_model
 from relprop.cli.one_picture import VIEWS, Wishes, explain_picture
+from relprop.cli.status import INTERRUPTED
 from relprop.cli.terminal import console, progress_bar
 from relprop.errors import FileError, InputError
 from relprop.view.mosaic import made_by_relprop

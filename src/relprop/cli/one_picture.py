@@ -12,9 +12,8 @@ import relprop
 from relprop.cli.answers import Answer, answer_for, answers, class_named
 from relprop.cli.terminal import refuse_to_replace_others
 from relprop.errors import InputError
-from relprop.explanation import Explanation
 from relprop.models import Model, Prepared, errors_of, output_of
-from relprop.store import described
+from relprop.results.explanation import Explanation
 from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic, save_png
 from relprop.view.picture import read_picture
@@ -103,7 +102,7 @@ def _drawn(
     pixels, about = plot.pixels, dict(plot.metadata)
     if len(explained) == 1:
         answer, explanation = next(iter(explained.items()))
-        about = described(explanation, model.name) | {
+        about = explanation.described(model.name) | {
             "Title": f"Relevance of the pixels for {_title(answer)}",
             "Class": answer.name or str(answer.index),
             "Target": answer.line,

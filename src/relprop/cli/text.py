@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 from torch import nn
 
-from relprop.cli import INTERRUPTED
 from relprop.cli.model_options import RulesForTokens
+from relprop.cli.status import INTERRUPTED
 from relprop.cli.terminal import console, progress_bar
 from relprop.errors import FileError, InputError, RuleError
 from relprop.models.language import load_language_model
 from relprop.rules.choice import resolve
 from relprop.rules.presets import DEFAULT_FOR_TOKENS
-from relprop.text import explain_text
-from relprop.text_explanation import TextExplanation
+from relprop.text.explain import explain_text
+from relprop.text.result import TextExplanation
 
 FOR_TOKENS = (DEFAULT_FOR_TOKENS, "attnlrp", "epsilon")
 """Presets that are meant for texts, or are for everything."""

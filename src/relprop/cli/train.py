@@ -7,12 +7,12 @@ from typing import Annotated
 import rich.progress
 import typer
 
-from relprop.cli import INTERRUPTED
+from relprop.cli.status import INTERRUPTED
 from relprop.cli.terminal import console, progress_bar
 from relprop.data.mnist import MNIST, test_set, training_set
 from relprop.errors import FileError
-from relprop.train import Progress, error_rate, save, settings_for
-from relprop.train import train as train_network
+from relprop.tutorial.train import Progress, error_rate, save, settings_for
+from relprop.tutorial.train import train as train_network
 from relprop.zoo import bundled, text_format
 
 

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-import relprop
 from relprop.cli.terminal import console, progress_bar, refuse_to_replace_others
 from relprop.errors import FileError
-from relprop.files import whole_file
-from relprop.tutorial import PUBLISHED, STEPS, TASKS, Tutorial, compute, load_networks
+from relprop.files import VERSION, whole_file
+from relprop.tutorial.report import NETWORKS, described, percent, pictures, report
+from relprop.tutorial.steps import PUBLISHED, STEPS, TASKS, Tutorial, compute, load_networks
 from relprop.view.mosaic import save_png
-from relprop.view.report import NETWORKS, described, percent, pictures, report
 
 
 def tutorial(
@@ -54,7 +53,7 @@ def _write_pictures(result: Tutorial, out: Path) -> dict[str, bytes]:
     files = {}
     for name, rgb in pictures(result).items():
         path = out / f"{name}.png"
-        save_png(path, rgb, {"Title": described(name, result), "Software": f"relprop {relprop.__version__}"})
+        save_png(path, rgb, {"Title": described(name, result), "Software": f"relprop {VERSION}"})
         files[name] = path.read_bytes()
     return files
 

@@ -257,12 +257,8 @@ class Checkpoints:
 
         def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
             block = run.block
-            if (
-                block is not None
-                and block.module is module
-                and self._interception.is_active()
-                and not block.again
-            ):
+            of_this = isinstance(block, Block) and block.module is module and not block.again
+            if of_this and self._interception.is_active():
                 run.block = None
 
         handles = []

@@ -107,6 +107,13 @@ class Constants:
                 kept.copy()
 
 
+class Keeper(Protocol):
+    """What keeps values for the backward in its own way."""
+
+    def keep(self, kept: Kept) -> Kept:
+        """Return what stands for a kept value."""
+
+
 class Dropped(Protocol):
     """Where values are that were let go, to be computed again."""
 

@@ -1,7 +1,7 @@
 """What entries of the operation table may use: to keep values, attach backwards, choose rules, fill sinks."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,18 +12,15 @@ from relprop.calls.user_line import user_line
 from relprop.engine.attach import attach
 from relprop.engine.constants import OfParameters
 from relprop.engine.gaps import Gap, Gaps
-from relprop.engine.keep import Constants, Kept, KeptConstant
+from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
 from relprop.engine.known import Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
 from relprop.engine.modules import ModulePaths
+from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.seen import Seen, copy_of, inner_of, value_of, within
-from relprop.ledger import Ledger
 from relprop.linear.numerics import divide, times
 from relprop.linear.operation import Incoming
-
-if TYPE_CHECKING:
-    from relprop.engine.checkpoints import Block
-    from relprop.engine.parameters import ParameterRelevance
+from relprop.results.ledger import Ledger
 
 
 class Operand(Protocol):
@@ -70,7 +67,7 @@ class Run:
         slots: Slots = "none",
         per_operation: bool = False,
         accept: Collection[str] = (),
-        parameters: "ParameterRelevance | None" = None,
+        parameters: ParameterRelevance | None = None,
     ) -> None:
         self.choose = choose
         self.slots = slots
@@ -81,7 +78,7 @@ class Run:
         self.gaps = Gaps(accept)
         self.of_parameters = OfParameters()
         self.parameters = parameters
-        self.block: Block | None = None
+        self.block: Keeper | None = None
         self.constants = Constants()
         # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
         self.anchor = torch.zeros(0, requires_grad=True)

@@ -2,22 +2,39 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
 from relprop.calls.nested import map_leaves
 from relprop.calls.user_line import user_line
-from relprop.engine.gaps import Gap, coverage_message, reason_of
+from relprop.engine.gaps import Gap, Gaps, coverage_message, reason_of
 from relprop.engine.known import Tag
 from relprop.engine.levels import aside
 from relprop.errors import CoverageError
 
-if TYPE_CHECKING:
-    from relprop.engine.run import Run
-
 _make: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
+
+
+class Owner(Protocol):
+    """The run that a seen tensor belongs to, as far as the tensor needs it (see `relprop.engine.run.Run`)."""
+
+    interception: Any
+    is_over: bool
+    gaps: Gaps
+
+    def seen(self, inner: Tensor, tag: Tag | None) -> "Seen":
+        """A tensor for the model."""
+
+    def source(self, constant: Tensor, operation: str) -> "Seen":
+        """A stand-in for a constant that relevance meets."""
+
+    def cut(self, operation: str, reason: str) -> None:
+        """Note where the way of relevance ends."""
+
+    def refuse(self, operation: str, reason: str, acceptable: bool = False) -> None:
+        """Note what makes every explanation doubtful."""
 
 
 class Memory:
@@ -28,7 +45,7 @@ class Memory:
 
     Attributes:
         base: the present value of all, as autograd sees it.
-        positions: of a base of integers (see `relprop.tokens`), or None.
+        positions: of a base of integers (see `relprop.inputs.tokens`), or None.
         writes: where in the base it was written to, one after the other; `version` says how often.
         replaced: values that stand for parts of the base, and take their place before it is written to.
         is_read: whether somebody may have kept what is here.
@@ -118,7 +135,7 @@ class Seen(Tensor):
         offset: of its first element from that of the memory's base.
     """
 
-    run: "Run"
+    run: "Owner"
     memory: Memory | None = None
     offset: int = 0
     of_parameters: bool = False
@@ -132,7 +149,7 @@ class Seen(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def of(inner: Tensor, tag: Tag | None, run: "Run") -> "Seen":
+    def of(inner: Tensor, tag: Tag | None, run: "Owner") -> "Seen":
         """Put a tensor into an envelope; without a tag it is a constant."""
         seen: Seen = _make(
             Seen, inner.shape, inner.stride(), 0, None, inner.dtype, torch.strided, inner.device
@@ -379,7 +396,7 @@ class _NoHooks:
 _NO_HOOKS = _NoHooks()
 
 
-def run_of(value: Iterable[Any]) -> "Run | None":
+def run_of(value: Iterable[Any]) -> "Owner | None":
     """The run that the first seen tensor in nested lists belongs to."""
     for v in value:
         kind = type(v)

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from relprop.errors import FileError, ModelError
-from relprop.huggingface import import_transformers
 from relprop.models.request import RANDOM, seeded
+from relprop.zoo.huggingface import import_transformers
 
 PREFIX = "hf:"
 

@@ -6,11 +6,11 @@ from textwrap import indent, wrap
 from types import MappingProxyType
 from typing import Any
 
-from relprop.baselines import BASELINES, Baseline
 from relprop.errors import RuleError, did_you_mean
 from relprop.rules import linear
 from relprop.rules.composite import Composite, Depth, Named, OfKind
 from relprop.rules.first_layer import Flat, WSquare, ZBox
+from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS

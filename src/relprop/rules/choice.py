@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from relprop.baselines import BASELINES, Baseline
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bounds, bounds_of, checked_bounds
 from relprop.rules.composite import Composite, Where
 from relprop.rules.files import is_rule_file, read_rules, rule_from_text
+from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.other import NonlinearRule
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
 from relprop.rules.rule import Rule

@@ -7,13 +7,13 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import relprop
 from relprop.errors import InputError
-from relprop.ledger_table import Step, Way
+from relprop.files import VERSION
 from relprop.view.arrays import Pixels
 from relprop.view.grid import INK, LINE, TEXT, padded, plain, words
 from relprop.view.ledger_rows import grouped
 from relprop.view.sheet import Plot
+from relprop.view.way import Step, Way
 
 RGB = tuple[int, int, int]
 Segment = tuple[float, float, RGB]
@@ -199,7 +199,7 @@ def _about(found: Way, title: str) -> dict[str, str]:
     """Say what is drawn, for the file's metadata."""
     about = {
         "Title": title or "Where relevance went",
-        "Software": f"relprop {relprop.__version__}",
+        "Software": f"relprop {VERSION}",
         "Samples": found.samples,
         "Seed": found.written(found.seed),
         "Relevance of the inputs": found.written(found.inputs),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from relprop.ledger_table import Step, Way
+from relprop.view.way import Step, Way
 
 
 def grouped(found: Way, most: int) -> list[Step]:

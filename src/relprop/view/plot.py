@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from relprop.errors import InputError
-from relprop.explanation import Explanation
-from relprop.store import described
 from relprop.view.arrays import as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import captioned, grid
@@ -17,11 +15,42 @@ from relprop.view.heatmaps import Scaled, reduce_channels, scale
 from relprop.view.options import Options, options_of
 from relprop.view.sheet import Plot, draw_maps, finished, full_colours, map_shape
 
+
+class Explained(Protocol):
+    """An explanation, as far as it can be drawn: see `relprop.results.explanation.Explanation`."""
+
+    @property
+    def relevance(self) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Of the input, or of several inputs by name."""
+
+    @property
+    def inner(self) -> Mapping[str, Any]:
+        """Of the outputs of recorded modules, by path."""
+
+    @property
+    def target(self) -> Any:
+        """The explained class of each sample, or what else is explained."""
+
+    @property
+    def score(self) -> torch.Tensor:
+        """The explained score of each sample."""
+
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+
+    def __getitem__(self, path: str, /) -> Any:
+        """Relevance of a recorded module's output."""
+
+    def described(self, model: str | None, samples: Sequence[int] | None, /) -> dict[str, str]:
+        """What is explained, in words, for the metadata of files."""
+
+
 MOST = 64
 """So many maps are still looked at one by one."""
 
 
-def plot(relevance: Explanation | torch.Tensor, picture: Any = None, **options: Any) -> Plot:
+def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: Any) -> Plot:
     """Draw an explanation: a heatmap of each sample or, with a picture, relevance laid over it.
 
     Args:
@@ -49,11 +78,11 @@ def plot(relevance: Explanation | torch.Tensor, picture: Any = None, **options: 
     ]
     columns = 1 if R.dim() < 4 else max(1, look.columns)
     picture_of_all = grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
-    metadata = described(relevance, look.model, chosen) if isinstance(relevance, Explanation) else {}
+    metadata = relevance.described(look.model, chosen) if not isinstance(relevance, torch.Tensor) else {}
     return finished(picture_of_all, scaled.limits, look, metadata | ({"Relevance of": name} if name else {}))
 
 
-def compare(explanations: Mapping[str, Explanation], picture: Any = None, **options: Any) -> Plot:
+def compare(explanations: Mapping[str, Explained], picture: Any = None, **options: Any) -> Plot:
     """Draw several explanations of the same samples side by side: of several rules, classes or models.
 
     Args:
@@ -103,15 +132,15 @@ def compare(explanations: Mapping[str, Explanation], picture: Any = None, **opti
     )
     metadata = {"Title": f"Relevance, compared: {', '.join(explanations)}"}
     for name, explanation in explanations.items():
-        for key, text in described(explanation, look.model, chosen).items():
+        for key, text in explanation.described(look.model, chosen).items():
             # What all have in common is told once.
             metadata.setdefault(key if key in ("Title", "Software", "Model") else f"{key} ({name})", text)
     return finished(sheet, together.limits, look, metadata)
 
 
-def _relevance(subject: Explanation | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
+def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw and, unless it is that of the only input, its name."""
-    whole = subject.relevance if isinstance(subject, Explanation) else subject
+    whole = subject.relevance if not isinstance(subject, torch.Tensor) else subject
     if isinstance(whole, torch.Tensor) and look.of is None:
         return _with_samples(whole), None
     inputs = {} if isinstance(whole, torch.Tensor) else whole
@@ -123,7 +152,7 @@ def _relevance(subject: Explanation | torch.Tensor, look: Options) -> tuple[torc
         )
     if look.of in inputs:
         return _with_samples(inputs[look.of]), look.of
-    if not isinstance(subject, Explanation) or look.of not in _inner(subject):
+    if isinstance(subject, torch.Tensor) or look.of not in _inner(subject):
         raise InputError(
             f"plot(of={look.of!r}): there is no relevance of this name. "
             + (f"There is: {names}." if names else "There is that of the input only: leave of= out.")
@@ -137,8 +166,8 @@ def _relevance(subject: Explanation | torch.Tensor, look: Options) -> tuple[torc
     return _with_samples(calls), look.of
 
 
-def _inner(subject: Explanation | torch.Tensor) -> Mapping[str, Any]:
-    return subject.inner if isinstance(subject, Explanation) else {}
+def _inner(subject: Explained | torch.Tensor) -> Mapping[str, Any]:
+    return subject.inner if not isinstance(subject, torch.Tensor) else {}
 
 
 def _with_samples(R: torch.Tensor) -> torch.Tensor:
@@ -169,11 +198,11 @@ def _given_labels(count: int, look: Options) -> list[str] | None:
     return [str(label) for label in look.labels]
 
 
-def _labels(subject: Explanation | torch.Tensor, count: int, look: Options) -> list[str]:
+def _labels(subject: Explained | torch.Tensor, count: int, look: Options) -> list[str]:
     given = _given_labels(count, look)
     if given is not None:
         return given
-    if not isinstance(subject, Explanation) or subject.score.numel() != count:
+    if isinstance(subject, torch.Tensor) or subject.score.numel() != count:
         return [""] * count
     scores = [f"{subject.measure} {score:.4g}" for score in subject.score.tolist()]
     target = subject.target

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.errors import FileError, InputError, ModelError
-from relprop.huggingface import import_transformers
 from relprop.zoo import fit, read_weights
+from relprop.zoo.huggingface import import_transformers
 
 LENGTH = 256
 """Most tokens of a sentence, as it was trained; what follows is cut off."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from relprop.crossing.samples import step_of
+from relprop.inputs.tokens import IdInput
 from relprop.linear.numerics import wide
-from relprop.tokens import IdInput
 
 
 @dataclass(frozen=True, eq=False)

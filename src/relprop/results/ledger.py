@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from relprop.ledger_table import ROUNDING, as_table, way
+from relprop.results.table import ROUNDING, as_table, way
 
 if TYPE_CHECKING:
     from relprop.view.sheet import Plot

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import relprop
 from relprop.errors import InputError
-from relprop.explanation import Explanation
+from relprop.explain import explain
 from relprop.models.language import LanguageModel, load_language_model, quietly
-from relprop.models.text_goals import Goal, TextTarget, goal_of, named, position_of, start_of_decoder
-from relprop.models.text_tokens import Token, decoded, following, require_positions, tokens_of
+from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
-from relprop.targets import logits_of
-from relprop.text_explanation import Answer, TextExplanation
+from relprop.targets.classes import logits_of
+from relprop.targets.structured import At
+from relprop.text.answers import Answer
+from relprop.text.generation import explain_generation
+from relprop.text.goals import Goal, TextTarget, goal_of, named, position_of, start_of_decoder
+from relprop.text.result import TextExplanation
+from relprop.text.tokens import Token, decoded, following, require_positions, tokens_of
 
 
 def explain_text(
@@ -117,7 +120,7 @@ def _generation(
     require_positions(model, length, "the answer" if start else "the text with what follows it")
     ids = _ids(model, tokens)
     with quietly():  # transformers tells what it takes for the end and for padding
-        found = relprop.explain_generation(
+        found = explain_generation(
             model.module,
             ids,
             attention_mask=torch.ones_like(ids),
@@ -152,9 +155,9 @@ def _single(
     start = start_of_decoder(model)
     inputs: dict[str, Any] = {**inputs_of(model, tokens)}
     position = position_of(model, start or tokens, at)
-    explained = relprop.explain(
+    explained = explain(
         model.module,
-        target=goal.target if position is None else relprop.At(position, goal.target),
+        target=goal.target if position is None else At(position, goal.target),
         **inputs,
         **options,
     )

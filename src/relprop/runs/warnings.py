@@ -12,9 +12,9 @@ from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
-from relprop.explanation import Explanation
+from relprop.results.explanation import Explanation
 from relprop.rules.composite import Composite
-from relprop.targets import Logit
+from relprop.targets.classes import Logit
 
 
 def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:

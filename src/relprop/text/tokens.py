@@ -8,7 +8,7 @@ from torch import nn
 
 from relprop.errors import InputError
 from relprop.models.language import LanguageModel
-from relprop.models.token_names import (
+from relprop.text.token_names import (
     byte_of_letter,
     is_part,
     is_space,

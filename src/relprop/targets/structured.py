@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
-from relprop.targets import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
+from relprop.targets.classes import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
 
 
 class _OfPart(ABC):

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from relprop.text_explanation import Answer, TextExplanation
-from relprop.view.text import colours, cut, heading, known_to, scale_of, visible
+from relprop.text.answers import Answer, TokenRelevance
+from relprop.text.html import colours, cut, heading, known_to, scale_of, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ MOST = 5
 """How many tokens are told for each generated one where there are no colours."""
 
 
-def to_terminal(explanation: TextExplanation, console: "Console | None" = None) -> None:
+def to_terminal(explanation: TokenRelevance, console: "Console | None" = None) -> None:
     """Write an explanation to a terminal: coloured, or as a table where there are no colours."""
     from rich.console import Console
 
@@ -42,7 +42,7 @@ def to_terminal(explanation: TextExplanation, console: "Console | None" = None) 
         console.print(visible(note), soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
-def _coloured(explanation: TextExplanation, answer: Answer, row: Tensor) -> "Text":
+def _coloured(explanation: TokenRelevance, answer: Answer, row: Tensor) -> "Text":
     from rich.text import Text
 
     line = Text()
@@ -62,7 +62,7 @@ def _coloured(explanation: TextExplanation, answer: Answer, row: Tensor) -> "Tex
     return line
 
 
-def _table(explanation: TextExplanation, row: Tensor) -> list[str]:
+def _table(explanation: TokenRelevance, row: Tensor) -> list[str]:
     """Write a line for each token: its number, text and relevance, and a bar of + or -."""
     values = row.double().nan_to_num(0).tolist()
     scale = scale_of(row, explanation.pieces)
@@ -76,7 +76,7 @@ def _table(explanation: TextExplanation, row: Tensor) -> list[str]:
     return lines
 
 
-def _strongest(explanation: TextExplanation, row: Tensor) -> list[str]:
+def _strongest(explanation: TokenRelevance, row: Tensor) -> list[str]:
     """Name the tokens that weigh most, in a line."""
     order = row.double().abs().nan_to_num(0).argsort(descending=True, stable=True)[:MOST].tolist()
     told = [f"{explanation.pieces[i].text!r} {float(row[i]):+.3g}" for i in order if row[i]]

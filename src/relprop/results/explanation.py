@@ -1,5 +1,6 @@
 """The result of an explanation."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,15 @@ from torch import Tensor
 
 from relprop.calls.site import Applied
 from relprop.errors import InputError
-from relprop.ledger import Ledger
+from relprop.files import VERSION
+from relprop.results.ledger import Ledger
+from relprop.results.store import load_record, save_record, text_of
 
 if TYPE_CHECKING:
     from relprop.view.sheet import Plot
+
+TOLD = 64
+"""Of how many samples the metadata of a file tell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +112,40 @@ class Explanation:
                 f"explanation.save({str(path)!r}): a picture and options of drawing are for .png only; "
                 "leave them out."
             )
-        from relprop.store import save_explanation
-
-        save_explanation(path, self, model=model)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        save_record(path, fields, self.described(model))
 
     @staticmethod
     def load(path: Path | str) -> "Explanation":
         """Read a `.safetensors` file that `save` wrote: see `relprop.load_explanation`."""
-        from relprop.store import load_explanation
-
         return load_explanation(path)
+
+    def described(self, model: str | None = None, samples: Sequence[int] | None = None) -> dict[str, str]:
+        """Say in words what this explains, for the metadata of files.
+
+        Args:
+            model: its name, if it has one.
+            samples: of which samples to tell target, score and sum of relevance, by number; otherwise of all,
+                but at most `TOLD`.
+        """
+        target = self.target
+        classes = isinstance(target, Tensor) and not target.is_floating_point()
+        goal = _listed(target, samples) if classes else text_of(target)
+        kind = ("classes " if "," in goal else "class ") if classes else ""
+        # Of outputs of the model this goes without saying.
+        measure = f" ({self.measure})" if self.measure != "score" else ""
+        about = {
+            "Title": f"Relevance of the input for {kind}{goal}{measure}",
+            "Software": f"relprop {VERSION}",
+            "Model": model or "",
+            "Rules": self.preset,
+            "Applied rules": "\n".join(map(str, self.rules)),
+            "Target": goal,
+            "Score": _listed(self.score, samples),
+            "Sum of relevance": _listed(self.ledger.inputs, samples),
+            "Ledger closes to": f"{float(self.ledger.gap.max()):.1e}",
+        }
+        return {key: text for key, text in about.items() if text}
 
     def __repr__(self) -> str:
         shape = (
@@ -142,3 +172,41 @@ def _short(value: Any) -> str:
 def alone(relevance: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
     """The relevance of a single input itself; that of several by name."""
     return next(iter(relevance.values())) if len(relevance) == 1 else relevance
+
+
+def load_explanation(path: Path | str) -> Explanation:
+    """Read an explanation that `Explanation.save` wrote to a safetensors file. Nothing in it is executed.
+
+    Returns:
+        What was saved, its tensors equal to the last bit and on the CPU; rules are `Applied` with the rule as
+        text.
+
+    Raises:
+        FileError: the file is missing, damaged, or no explanation, or a later version wrote it.
+    """
+    return load_record(path, lambda **fields: _checked(Explanation(**fields)))
+
+
+def _checked(explanation: Explanation) -> Explanation:
+    """Refuse fields of other kinds than they should have."""
+    relevance = explanation.relevance
+    parts = relevance.values() if isinstance(relevance, dict) else [relevance]
+    right = (
+        all(isinstance(R, Tensor) for R in parts)
+        and isinstance(explanation.score, Tensor)
+        and isinstance(explanation.ledger, Ledger)
+        and isinstance(explanation.preset, str)
+        and isinstance(explanation.measure, str)
+        and isinstance(explanation.rules, tuple)
+        and all(isinstance(applied, Applied) for applied in explanation.rules)
+    )
+    if not right:
+        raise ValueError("fields of another kind")
+    return explanation
+
+
+def _listed(values: Tensor, samples: Sequence[int] | None) -> str:
+    numbers = values.reshape(-1).tolist()
+    chosen = [numbers[sample] for sample in samples] if samples is not None else numbers[:TOLD]
+    more = f", ... ({len(numbers)} in all)" if samples is None and len(numbers) > TOLD else ""
+    return ", ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in chosen) + more

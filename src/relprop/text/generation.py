@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
 from relprop.explain import explain
-from relprop.explanation import Explanation
-from relprop.inputs import require_fitting_mask, require_known
+from relprop.inputs.arguments import require_fitting_mask, require_known
+from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
-from relprop.structured_targets import At
-from relprop.targets import Logit, OfClass, TargetLike
+from relprop.targets.classes import Logit, OfClass, TargetLike
+from relprop.targets.structured import At
 
 Progress = Callable[[int, int], None]
 """Called with how many targets are done, and how many there are."""

@@ -19,9 +19,9 @@ from relprop.engine.levels import aside, seeing
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, value_of
 from relprop.errors import CoverageError, ModelError
-from relprop.explained_inputs import ExplainedInputs
-from relprop.input_errors import naming_inputs, never_looked_up
-from relprop.inputs import put_stand_ins, without_cache
+from relprop.inputs.arguments import put_stand_ins, without_cache
+from relprop.inputs.errors import naming_inputs, never_looked_up
+from relprop.inputs.explained import ExplainedInputs
 from relprop.linear.numerics import divide
 
 

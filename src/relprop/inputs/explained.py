@@ -16,9 +16,9 @@ from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import InputError
-from relprop.inputs import KEEP_OUT
-from relprop.leaves import Leaf, Leaves
-from relprop.tokens import TokenIds
+from relprop.inputs.arguments import KEEP_OUT
+from relprop.inputs.leaves import Leaf, Leaves
+from relprop.inputs.tokens import TokenIds
 
 
 class ExplainedInputs:

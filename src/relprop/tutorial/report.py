@@ -13,8 +13,8 @@ from string import Template
 import torch
 from torch import Tensor
 
-import relprop
-from relprop.tutorial import PUBLISHED, REPETITIONS, Maps, Tutorial
+from relprop.files import VERSION
+from relprop.tutorial.steps import PUBLISHED, REPETITIONS, Maps, Tutorial
 from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic
 
@@ -54,11 +54,11 @@ def report(result: Tutorial, files: Mapping[str, bytes], weights: str) -> str:
         files: the PNG file of each picture, by name.
         weights: which weights were used, as the end of "computed with ...".
     """
-    page = Template(resources.files("relprop.view").joinpath("report.html").read_text(encoding="utf-8"))
+    page = Template(resources.files("relprop.tutorial").joinpath("report.html").read_text(encoding="utf-8"))
     figures = {name.replace("-", "_"): _figure(name, result, files[name]) for name in CAPTIONS}
     return page.substitute(
         figures,
-        version=escape(relprop.__version__),
+        version=escape(VERSION),
         weights=escape(weights),
         errors=_errors(result),
         sums=_sums(result),

@@ -10,9 +10,9 @@ and {"text": "..."} for what can only be printed, such as functions. Rules are t
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,16 +21,14 @@ from torch import Tensor
 
 from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
-from relprop.explanation import Explanation
-from relprop.files import write_whole
-from relprop.ledger import Ledger
-from relprop.structured_targets import At
-from relprop.targets import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
+from relprop.files import VERSION, write_whole
+from relprop.results.ledger import Ledger
+from relprop.targets.classes import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
+from relprop.targets.structured import At
 
 FORMAT = 1
 
-TOLD = 64
-"""Of how many samples the metadata of a file tell."""
+Made = TypeVar("Made")
 
 # What is stored field by field. These classes hold data; making one runs nothing but their own checks.
 _RECORDS: dict[str, Any] = {
@@ -49,64 +47,27 @@ _STORED = (
 _AGAIN = "Save the explanation again, with explanation.save."
 
 
-def described(
-    explanation: Explanation, model: str | None = None, samples: Sequence[int] | None = None
-) -> dict[str, str]:
-    """Say in words what an explanation explains, for the metadata of files.
-
-    Args:
-        explanation: which one; of each sample the target, score and sum of relevance are told.
-        model: its name, if it has one.
-        samples: of which samples to tell, by number; otherwise of all, but at most `TOLD`.
-    """
-    import relprop
-
-    target = explanation.target
-    classes = isinstance(target, Tensor) and not target.is_floating_point()
-    goal = _listed(target, samples) if classes else _text(target)
-    kind = ("classes " if "," in goal else "class ") if classes else ""
-    # Of outputs of the model this goes without saying.
-    measure = f" ({explanation.measure})" if explanation.measure != "score" else ""
-    about = {
-        "Title": f"Relevance of the input for {kind}{goal}{measure}",
-        "Software": f"relprop {relprop.__version__}",
-        "Model": model or "",
-        "Rules": explanation.preset,
-        "Applied rules": "\n".join(map(str, explanation.rules)),
-        "Target": goal,
-        "Score": _listed(explanation.score, samples),
-        "Sum of relevance": _listed(explanation.ledger.inputs, samples),
-        "Ledger closes to": f"{float(explanation.ledger.gap.max()):.1e}",
-    }
-    return {key: text for key, text in about.items() if text}
-
-
-def save_explanation(path: Path | str, explanation: Explanation, *, model: str | None = None) -> None:
-    """Write an explanation to a safetensors file, whole or not at all; what was at `path` is replaced.
+def save_record(path: Path | str, fields: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    """Write an explanation's fields to a safetensors file, whole or not at all. A file at `path` is replaced.
 
     Tensors are stored bit by bit. Rules are stored as they print, and so is what is no tensor, number, text
     or collection of these, such as a target that is a function. The inputs and the model are not stored.
 
     Args:
         path: where to; its folder is made if it is missing.
-        explanation: what to store.
-        model: its name, to be told in the file.
+        fields: what to store.
+        about: what the file tells of it in words.
 
     Raises:
         FileError: the file cannot be written.
         InputError: a tensor of a kind that safetensors cannot hold.
     """
-    import relprop
-
     tensors: dict[str, Tensor] = {}
     book = {
         "format": FORMAT,
-        "relprop": relprop.__version__,
-        "about": described(explanation, model),
-        "fields": {
-            field.name: _encoded(getattr(explanation, field.name), field.name, tensors)
-            for field in dataclasses.fields(explanation)
-        },
+        "relprop": VERSION,
+        "about": about,
+        "fields": {name: _encoded(value, name, tensors) for name, value in fields.items()},
     }
     wrong = [f"{name} ({t.dtype}, {t.layout})" for name, t in tensors.items() if not _can_be_stored(t)]
     if wrong:
@@ -125,12 +86,12 @@ def save_explanation(path: Path | str, explanation: Explanation, *, model: str |
     write_whole(Path(path), safetensors.torch.save(copies, header))
 
 
-def load_explanation(path: Path | str) -> Explanation:
-    """Read an explanation that `Explanation.save` wrote to a safetensors file. Nothing in it is executed.
+def load_record(path: Path | str, make: Callable[..., Made]) -> Made:
+    """Read fields that `save_record` wrote, and make of them what was saved. Nothing in the file is executed.
 
-    Returns:
-        What was saved, its tensors equal to the last bit and on the CPU; rules are `Applied` with the rule as
-        text.
+    Args:
+        path: of the file.
+        make: what takes the fields by keyword; a ValueError of it says that they are none.
 
     Raises:
         FileError: the file is missing, damaged, or no explanation, or a later version wrote it.
@@ -162,7 +123,7 @@ def load_explanation(path: Path | str) -> Explanation:
                 f"version reads formats up to {FORMAT}. Install a newer relprop."
             )
         fields = {name: _decoded(value, tensors) for name, value in book["fields"].items()}
-        return _checked(Explanation(**fields))
+        return make(**fields)
     except FileError:
         raise
     # Whatever a header that was made by hand can contain, it is the file's fault.
@@ -203,7 +164,7 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_encoded(item, f"{name}.{number}", tensors) for number, item in enumerate(value)]
         return {"list" if isinstance(value, list) else "tuple": items}
-    return {"text": _text(value)}
+    return {"text": text_of(value)}
 
 
 def _can_be_stored(tensor: Tensor) -> bool:
@@ -232,32 +193,8 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _RECORDS[kind](**{name: _decoded(item, tensors) for name, item in content.items()})
 
 
-def _checked(explanation: Explanation) -> Explanation:
-    """Refuse fields of other kinds than they should have."""
-    relevance = explanation.relevance
-    parts = relevance.values() if isinstance(relevance, dict) else [relevance]
-    right = (
-        all(isinstance(R, Tensor) for R in parts)
-        and isinstance(explanation.score, Tensor)
-        and isinstance(explanation.ledger, Ledger)
-        and isinstance(explanation.preset, str)
-        and isinstance(explanation.measure, str)
-        and isinstance(explanation.rules, tuple)
-        and all(isinstance(applied, Applied) for applied in explanation.rules)
-    )
-    if not right:
-        raise ValueError("fields of another kind")
-    return explanation
-
-
-def _listed(values: Tensor, samples: Sequence[int] | None) -> str:
-    numbers = values.reshape(-1).tolist()
-    chosen = [numbers[sample] for sample in samples] if samples is not None else numbers[:TOLD]
-    more = f", ... ({len(numbers)} in all)" if samples is None and len(numbers) > TOLD else ""
-    return ", ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in chosen) + more
-
-
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """What stands for a value that can only be printed."""
     # A function prints as an address in memory; its name says more.
     name = getattr(value, "__qualname__", None)
     return f"{value.__module__}.{name}" if isinstance(name, str) and callable(value) else repr(value)

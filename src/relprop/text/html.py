@@ -14,9 +14,9 @@ from string import Template
 import numpy as np
 from torch import Tensor
 
-import relprop
-from relprop.models.text_tokens import Token
-from relprop.text_explanation import Answer, TextExplanation, as_share
+from relprop.files import VERSION
+from relprop.text.answers import Answer, TokenRelevance, as_share
+from relprop.text.tokens import Token
 from relprop.view.colour import signed
 
 _HINT = """<p class="quiet">Point at a generated token, or choose it, to see what spoke for it.</p>
@@ -55,7 +55,7 @@ def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
     return max(of_text, default=0.0) or float(sizes.max()) or 1.0
 
 
-def cut(explanation: TextExplanation) -> str:
+def cut(explanation: TokenRelevance) -> str:
     """Say which special tokens have more than the strongest colour, or bar, can show; "" if none has."""
     stronger: dict[str, None] = {}
     for row in explanation.rows:
@@ -84,7 +84,7 @@ def number(value: float) -> str:
     return f"{value:+.3g}".replace("-", "−")
 
 
-def heading(explanation: TextExplanation) -> str:
+def heading(explanation: TokenRelevance) -> str:
     """Say in a line what is explained."""
     if explanation.relevance.dim() == 2:
         count = len(explanation.answers)
@@ -94,7 +94,7 @@ def heading(explanation: TextExplanation) -> str:
     return visible(f"{explanation.model}: {what} ({explanation.rules})")
 
 
-def _prompt(explanation: TextExplanation) -> str:
+def _prompt(explanation: TokenRelevance) -> str:
     return f"{explanation.prompt} {explanation.unit}{_s(explanation.prompt)}"
 
 
@@ -102,21 +102,21 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def known_to(explanation: TextExplanation, answer: Answer) -> int | None:
+def known_to(explanation: TokenRelevance, answer: Answer) -> int | None:
     """Where the tokens end that a generated one knew; None where all were known."""
     return answer.place if explanation.relevance.dim() == 2 else None
 
 
-def to_html(explanation: TextExplanation) -> str:
+def to_html(explanation: TokenRelevance) -> str:
     """Write a page, HTML in UTF-8, that needs nothing from outside."""
-    files = resources.files("relprop.view")
+    files = resources.files("relprop.text")
     script = files.joinpath("text.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     several = explanation.relevance.dim() == 2
     page = Template(files.joinpath("text.html").read_text(encoding="utf-8"))
     return page.substitute(
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        version=escape(relprop.__version__),
+        version=escape(VERSION),
         question=_question(explanation),
         facts=_facts(explanation),
         text=_text(explanation, several),
@@ -129,7 +129,7 @@ def to_html(explanation: TextExplanation) -> str:
     )
 
 
-def to_fragment(explanation: TextExplanation) -> str:
+def to_fragment(explanation: TokenRelevance) -> str:
     """Write the coloured text alone, a line for each answer, for notebooks."""
     lines = [f"<div>{_safe(heading(explanation))}</div>"]
     for answer, row in zip(explanation.answers, explanation.rows, strict=True):
@@ -158,7 +158,7 @@ def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") ->
     return f'<span{about} style="{_style(look)}" title="{title}">{_shown(piece)}</span>'
 
 
-def _question(explanation: TextExplanation) -> str:
+def _question(explanation: TokenRelevance) -> str:
     """The page's title."""
     if explanation.relevance.dim() == 2:
         return _safe(f"What made {explanation.model} go on like this?")
@@ -172,7 +172,7 @@ def _ramp() -> str:
     return f'<span class="ramp" style="background: linear-gradient(to right, {stops})"></span>'
 
 
-def _strongest(explanation: TextExplanation) -> str:
+def _strongest(explanation: TokenRelevance) -> str:
     """Say what the strongest colour is, and which special tokens are beyond it."""
     more = cut(explanation)
     return (
@@ -185,7 +185,7 @@ def _style(look: tuple[str, str]) -> str:
     return f"background-color: {look[0]}; color: {look[1]}"
 
 
-def _facts(explanation: TextExplanation) -> str:
+def _facts(explanation: TokenRelevance) -> str:
     """List what is explained, and where its score went."""
     facts = [("Rules", explanation.rules)]
     if explanation.relevance.dim() == 1:
@@ -207,7 +207,7 @@ def _facts(explanation: TextExplanation) -> str:
     return "\n".join(f"<dt>{_safe(name)}</dt><dd>{_safe(told)}</dd>" for name, told in facts)
 
 
-def _text(explanation: TextExplanation, several: bool) -> str:
+def _text(explanation: TokenRelevance, several: bool) -> str:
     """Write all tokens in the flow of the text, coloured for the first answer; generated ones are buttons."""
     row, answer = explanation.rows[0], explanation.answers[0]
     looks = colours(row, explanation.pieces)
@@ -227,7 +227,7 @@ def _text(explanation: TextExplanation, several: bool) -> str:
     return "".join(parts)
 
 
-def _matrix(explanation: TextExplanation) -> str:
+def _matrix(explanation: TokenRelevance) -> str:
     """Write a row for each generated token and a column for each token before it."""
     last = explanation.answers[-1].place
     columns = explanation.pieces[:last]
@@ -252,7 +252,7 @@ def _matrix(explanation: TextExplanation) -> str:
     return "\n".join([*lines, "</tbody>", "</table></div>"])
 
 
-def _token_table(explanation: TextExplanation) -> str:
+def _token_table(explanation: TokenRelevance) -> str:
     """Write every token, or word, with its relevance in numbers."""
     lines = [
         f"<details><summary>Every {explanation.unit} in numbers</summary>",

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, fx, nn
 
 from relprop.errors import InputError, ModelError, did_you_mean
-from relprop.tokens import may_be_ids
+from relprop.inputs.tokens import may_be_ids
 
 KEEP_OUT = (
     "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); one that has its "
@@ -47,12 +47,9 @@ def put_stand_ins(
         The shapes of the inputs to explain by name, and the model's positional and keyword arguments.
 
     Raises:
-        InputError: there is none to explain, or one that cannot be; or an argument is misspelt.
+        InputError: there is none to explain, or one that cannot be.
     """
-    forward = model.forward if isinstance(model, nn.Module) else model
-    parameters = _parameters_of(forward)
-    named = list(parameters)
-    _require_arguments_of(parameters, arguments)
+    named = list(_parameters_of(model.forward if isinstance(model, nn.Module) else model))
     given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
     given += arguments.items()
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
@@ -133,21 +130,23 @@ def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
         )
 
 
-def _require_arguments_of(parameters: dict[str, inspect.Parameter], arguments: dict[str, Any]) -> None:
-    """Refuse a keyword argument that is neither the model's nor one of ours, but nearly.
+def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Refuse a keyword argument that is neither the model's nor one of `ours`, but nearly.
 
     A model that takes any keyword would let it pass in silence; there it has to be very near.
+
+    Raises:
+        InputError: there is one.
     """
+    parameters = _parameters_of(model.forward if isinstance(model, nn.Module) else model)
     unknown = arguments.keys() - parameters.keys()
     if not parameters or not unknown:
         return
-    from relprop.explain import explain  # which begins here
-
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    ours = [name for name, p in inspect.signature(explain).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    options = [name for name, p in inspect.signature(ours).parameters.items() if p.kind is p.KEYWORD_ONLY]
     of_model = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for name in unknown:
-        known = [*ours, *of_model] if takes_any else ours
+        known = [*options, *of_model] if takes_any else options
         if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
             continue
         offer = did_you_mean(name, known, most=1, written="{}=...".format)

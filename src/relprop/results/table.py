@@ -2,99 +2,34 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from relprop.errors import InputError
-
-if TYPE_CHECKING:
-    from relprop.ledger import Ledger
+from relprop.view.way import Step, Way
 
 ROUNDING = 1e-6
 """Amounts of no more than this part of the largest one in the books count as rounding errors."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One operation on the way of relevance, or several that are told together.
+class Books(Protocol):
+    """A ledger, as far as a table needs it: see `relprop.results.ledger.Ledger`."""
 
-    Attributes:
-        path: of the module that ran; "" is the model itself.
-        operation: canonical name, such as "conv2d".
-        absorbed: per sink, what it took there.
-        remaining: what is left for the way to the input.
-        visible: whether a sink took more than rounding errors.
-        count: how many operations are told together.
-    """
-
-    path: str
-    operation: str
-    absorbed: Mapping[str, float]
-    remaining: float
-    visible: bool = True
-    count: int = 1
-
-    @property
-    def total(self) -> float:
-        """What all sinks took."""
-        return sum(self.absorbed.values())
-
-
-@dataclass(frozen=True)
-class Way:
-    """The way of relevance from the output to the input, and what was lost on it.
-
-    Attributes:
-        steps: in the order in which relevance reached them.
-        seed: where relevance starts.
-        inputs: what arrives.
-        absorbed: per sink, what it took on the whole way.
-        least: the amount up to which nothing is told.
-        gap: how far the books are from closing, relative to the largest amount.
-        samples: which samples these are, in words.
-        mixed: whether amounts of single samples mean nothing, because the model mixes its samples.
-    """
-
-    steps: tuple[Step, ...]
-    seed: float
-    inputs: float
-    absorbed: Mapping[str, float]
-    least: float
-    gap: float
-    samples: str
+    samples: int
+    per_operation: bool
     mixed: bool
+    seed: Tensor
+    inputs: Tensor
+    absorbed: dict[str, Tensor]
+    operations: dict[tuple[str, str], dict[str, Tensor]]
 
     @property
-    def shown(self) -> list[Step]:
-        """The steps that absorbed something."""
-        return [step for step in self.steps if step.visible]
-
-    @property
-    def sinks(self) -> list[str]:
-        """The sinks that absorbed something somewhere."""
-        return [
-            sink for sink in self.absorbed if any(self.tells(s.absorbed.get(sink, 0)) for s in self.shown)
-        ]
-
-    def tells(self, amount: float) -> bool:
-        """Whether an amount is more than a rounding error."""
-        return not abs(amount) <= self.least  # NaN is
-
-    def written(self, amount: float) -> str:
-        """Write an amount, with as many decimals as give the largest one six digits."""
-        known = [abs(v) for v in (self.seed, self.inputs, *self.absorbed.values()) if math.isfinite(v)]
-        largest = max(known, default=0.0)
-        if not 1e-3 <= largest < 1e6:
-            return f"{amount:.5g}"
-        decimals = 5 - math.floor(math.log10(largest))
-        if 0 < abs(amount) < 10.0 ** (1 - decimals):
-            return f"{amount:.1e}"
-        return f"{amount:.{decimals}f}"
+    def gap(self) -> Tensor:
+        """How far the books are from closing, (samples,)."""
 
 
-def way(ledger: "Ledger", sample: int | None = None, above: float = ROUNDING, *, call: str = "table") -> Way:
+def way(ledger: Books, sample: int | None = None, above: float = ROUNDING, *, call: str = "table") -> Way:
     """Follow relevance from the output to the input.
 
     An operation that ran several times is one step, where relevance met it first.
@@ -142,7 +77,7 @@ def way(ledger: "Ledger", sample: int | None = None, above: float = ROUNDING, *,
     )
 
 
-def _require_books(ledger: "Ledger", call: str) -> None:
+def _require_books(ledger: Books, call: str) -> None:
     if ledger.per_operation:
         return
     if "not conserved" in ledger.absorbed:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from relprop.errors import InputError, did_you_mean
-from relprop.generation import decoder_start
 from relprop.models.language import LanguageModel
-from relprop.models.text_tokens import Token, decoded, token_named, vocabulary_size
-from relprop.targets import Difference, TargetLike
+from relprop.targets.classes import Difference, TargetLike
+from relprop.text.generation import decoder_start
+from relprop.text.tokens import Token, decoded, token_named, vocabulary_size
 
 TextTarget = str | TargetLike
 """What to explain: a label or a token by its text, or whatever `relprop.explain` takes."""

@@ -1,55 +1,18 @@
-"""Explanations without rules, of the plain gradient: what relevance propagation is compared with."""
+"""Explanations by the plain gradient (see `relprop.rules.gradients`)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from relprop.engine.gaps import disconnected_message
 from relprop.engine.run import Run
 from relprop.errors import ModelError
-from relprop.explanation import Explanation, alone
-from relprop.forward import Forward, PlainGradient
-from relprop.ledger import Ledger
-from relprop.targets import Target, as_told, measure_of, scores_of
-
-
-@dataclass(frozen=True)
-class Baseline(ABC):
-    """An explanation from an input and the score's plain gradient."""
-
-    @abstractmethod
-    def relevance(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """What each element of the input x counts."""
-
-
-@dataclass(frozen=True)
-class GradientTimesInput(Baseline):
-    """R_i = x_i ∂y/∂x_i.
-
-    Sums to the score for networks that are homogeneous, and to nothing in particular else.
-    """
-
-    def relevance(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return x * gradient
-
-
-@dataclass(frozen=True)
-class SquaredGradient(Baseline):
-    """R_i = (∂y/∂x_i)²: sensitivity. Sums to the squared norm of the gradient. Simonyan et al. 2014."""
-
-    def relevance(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return gradient.square()
-
-
-BASELINES: Mapping[str, Baseline] = MappingProxyType(
-    {"gradient-times-input": GradientTimesInput(), "squared-gradient": SquaredGradient()}
-)
-"""Baselines by name, for `explain(..., rules=...)`."""
+from relprop.results.explanation import Explanation, alone
+from relprop.results.ledger import Ledger
+from relprop.rules.gradients import Baseline
+from relprop.runs.forward import Forward, PlainGradient
+from relprop.targets.classes import Target, as_told, measure_of, scores_of
 
 
 def explain_by_gradient(

@@ -1,7 +1,7 @@
 """The 2017 heatmapping.org tutorial as a computation: two networks, twelve digits, six rows of maps.
 
 The last row is the example of its successor (Montavon et al. 2019, ch. 10). Nothing is printed or written
-here; `relprop.view.report` draws and describes the result, the command `relprop tutorial` writes it.
+here; `relprop.tutorial.report` draws and describes the result, the command `relprop tutorial` writes it.
 """
 
 import copy
@@ -21,8 +21,8 @@ from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.composite import Composite
 from relprop.rules.first_layer import ZBox
 from relprop.rules.linear import Gamma
-from relprop.targets import Logit
-from relprop.train import error_rate
+from relprop.targets.classes import Logit
+from relprop.tutorial.train import error_rate
 from relprop.zoo import bundled, fit, load, text_format
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""What comes back: an explanation, its ledger, and both in files."""
