@@ -15,9 +15,9 @@ from relprop.rules import book
 from relprop.rules.book import BASELINES, GROUPS, RULES
 from relprop.rules.composite import Depth
 from relprop.rules.files import rule_from_text
-from relprop.rules.presets import PRESETS
+from relprop.rules.presets import PRESET_SOURCES, PRESETS
 from relprop.rules.rule import PrintedRule
-from relprop.rules.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules.sources import REFERENCES
 
 
 def run(*arguments: str) -> Result:

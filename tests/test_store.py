@@ -1,6 +1,7 @@
 """Explanations in files: everything comes back, and nothing that somebody else wrote is executed."""
 
 import dataclasses
+import inspect
 import json
 import os
 import pickle
@@ -103,7 +104,18 @@ def test_several_inputs_and_outputs_of_other_forms_come_back(tmp_path):
     assert again.target.endswith("test_several_inputs_and_outputs_of_other_forms_come_back.<locals>.<lambda>")
 
 
-@pytest.mark.parametrize("value", [relprop.Contrastive(3), relprop.LogOdds((1, 2, 3)), relprop.RunnerUp()])
+@pytest.mark.parametrize(
+    "value",
+    [
+        relprop.Contrastive(3),
+        relprop.LogOdds((1, 2, 3)),
+        relprop.RunnerUp(),
+        relprop.At(-1, relprop.Contrastive(2)),
+        relprop.Part("out", 3),
+        relprop.Part(1, relprop.Part("logits", relprop.RunnerUp())),
+    ],
+    ids=str,
+)
 def test_targets_come_back(tmp_path, value):
     assert stored(dataclasses.replace(explained(), target=value), tmp_path).target == value
 
@@ -113,6 +125,21 @@ def test_weights_of_a_target_come_back(tmp_path):
     again = stored(dataclasses.replace(explained(), target=target), tmp_path).target
     assert isinstance(again, relprop.Weighted)
     assert torch.equal(again.weights, target.weights)
+
+
+@pytest.mark.parametrize("mask", [None, torch.tensor([[True, False], [False, True]])])
+def test_a_region_comes_back(tmp_path, mask):
+    again = stored(dataclasses.replace(explained(), target=relprop.Region(2, mask)), tmp_path).target
+    assert isinstance(again, relprop.Region)
+    assert again.index == 2
+    assert again.mask is None if mask is None else torch.equal(again.mask, mask)
+
+
+def test_every_target_of_the_package_can_be_stored():
+    targets = {getattr(relprop.targets, name) for name in relprop.targets.__all__}
+    made = {t for t in targets if dataclasses.is_dataclass(t) and not inspect.isabstract(t)}
+    assert len(made) > 8
+    assert made <= set(relprop.results.store._RECORDS.values())
 
 
 def test_tensors_that_share_memory_or_are_views_come_back(tmp_path):

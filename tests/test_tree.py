@@ -13,8 +13,8 @@ ROOT = Path(relprop.__file__).parent
 ROOMS = (
     # from the ground up
     *("errors", "files", "calls", "linear", "targets", "rules", "view", "results", "data", "zoo", "models"),
-    *("engine", "crossing", "operations", "inputs", "runs", "explain", "coverage", "tutorial", "text"),
-    *("", "cli", "__main__"),
+    *("engine", "crossing", "operations", "inputs", "runs", "explain", "coverage", "testing", "tutorial"),
+    *("text", "", "cli", "__main__"),
 )
 """Folders and single files, each above what it may import; "" is `relprop/__init__.py` itself."""
 

@@ -25,8 +25,8 @@ from relprop.cli.commands import app as command_line
 from relprop.operations.pooling import sign
 from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
-from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS
-from relprop.rules.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
+from relprop.rules.sources import REFERENCES
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"

@@ -1,12 +1,31 @@
 """Where an operation stands in the model, and which rule it got there."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 from torch import nn
 
 Slots = Literal["none", "inputs", "all"]
 """Which tensors get a slot for relevance itself: none, those up to the first linear operations, or all."""
+
+
+class Kind(StrEnum):
+    """Families of operations that composites tell apart.
+
+    The linear ones, dense and convolution, need a rule; the others have a usual one.
+    """
+
+    CONVOLUTION = "convolution"
+    DENSE = "dense"
+    PRODUCT = "product"
+    SUM = "sum"
+    MAX_POOL = "max-pool"
+    NORMALISATION = "normalisation"
+
+
+LINEAR = frozenset({Kind.DENSE, Kind.CONVOLUTION})
+"""Kinds of sites that rules are for, unless their `kinds` say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +36,7 @@ class Site:
         path: of the innermost running module, within the explained model.
         modules: the running modules, outermost first.
         operation: its name in torch's documentation, such as "conv2d".
-        kind: family of the operation: "dense" or "convolution", which need a rule; "normalisation",
-            "product", "max-pool", "sum", which have one.
+        kind: family of the operation, a `Kind`, or the word of an entry that users registered.
         depth: how many linear operations lie between the explained inputs and this one.
     """
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.moving import BY_SHAPE
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.crossing.samples import step_after
 from relprop.engine.attach import attach
@@ -101,10 +102,6 @@ class Exact:
         roots = [slot for slot in slots if slot is not None]
         made = iter(attach([empty_slot(t) for t in carried], roots, backward))
         return [next(made) if t.requires_grad else None for t in outputs]
-
-
-BY_SHAPE = ("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten")
-"""Views that a shape decides: the memory of what stands for a tensor may lie otherwise than the tensor's."""
 
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:

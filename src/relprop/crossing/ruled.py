@@ -15,6 +15,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.nested import map_tensors
+from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
 from relprop.engine.keep import Kept, KeptConstant
 from relprop.engine.known import Origin, Tag, Watch, empty_slot, merge_tags
@@ -23,6 +24,7 @@ from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap
 from relprop.linear.operation import Incoming, LinearOperation
+from relprop.rules.own import applied
 from relprop.rules.rule import Rule
 
 
@@ -94,7 +96,7 @@ class Affine(Origin):
 def start(
     run: Run,
     call: Call,
-    kind: str,
+    kind: Kind,
     x: Any,
     weight: Any,
     bias: Any,
@@ -123,9 +125,9 @@ def start(
         problem = (
             "complex numbers get no rule; accept the plain gradient, which is LRP-0 where there is no bias"
         )
-    elif kind == "dense" and not map_.fits(weight):
+    elif kind == Kind.DENSE and not map_.fits(weight):
         problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
-    elif x.dim() < 2 or (kind == "convolution" and x.dim() != weight.dim()):
+    elif x.dim() < 2 or (kind == Kind.CONVOLUTION and x.dim() != weight.dim()):
         problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
     else:
         site = run.site(call, kind, x.tag.depth)
@@ -225,7 +227,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
             if wanted and run.parameters is not None:
                 propagated = run.parameters.through(op, rule, arriving, own_weight)
             else:
-                propagated = rule(op, arriving)
+                propagated = applied(rule, op, arriving)
         except Exception as error:
             error.add_note(f"The rule was for {operation} in module {path or '(root)'!r}.")
             raise

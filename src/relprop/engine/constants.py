@@ -7,22 +7,18 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call
+from relprop.calls.moving import COPYING, MOVING
 from relprop.calls.nested import tensors_in
-
-_PICKING = frozenset(
-    (
-        *("index", "_unsafe_index", "index_select", "gather", "embedding", "select", "slice", "narrow"),
-        *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "permute"),
-        *("t", "transpose", "unbind", "split", "chunk", "clone", "contiguous", "to", "_to_copy"),
-    )
-)
-"""Operations whose values are those of their first operand, in other places."""
 
 
 def picks(call: Call) -> bool:
     """Whether a call picks values of the model's own constants, by numbers that may be the samples'."""
     first = call.args[0]
-    return call.operation in _PICKING and isinstance(first, Tensor) and getattr(first, "picked", True)
+    return (
+        (call.operation in MOVING or call.operation in COPYING)
+        and isinstance(first, Tensor)
+        and getattr(first, "picked", True)
+    )
 
 
 class OfParameters:

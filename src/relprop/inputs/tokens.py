@@ -17,23 +17,31 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call
+from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.seen import Seen, inner_of, laid_out
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that say where, of which kind or which, and not what."""
 
-_FOLLOWED = frozenset(
-    (
-        *("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"),
-        *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "permute", "transpose", "t"),
-        *("numpy_T", "movedim", "swapaxes"),
-        *("flip", "roll", "view_as", "reshape_as", "split", "split_with_sizes", "tensor_split", "chunk"),
-        *("unbind", "narrow", "select", "slice", "index", "index_select", "gather", "repeat", "alias"),
-        *("repeat_interleave", "tile", "clone", "contiguous", "detach", "cat", "stack", "pad"),
-        *("constant_pad_nd", "to", "_to_copy", "clamp", "clamp_min", "clamp_max", "masked_fill", "where"),
+_FOLLOWED = (
+    MOVING
+    | COPYING
+    | WRITTEN_OUT
+    | {
+        *(
+            "cat",
+            "stack",
+            "pad",
+            "constant_pad_nd",
+            "clamp",
+            "clamp_min",
+            "clamp_max",
+            "masked_fill",
+            "where",
+        ),
         *("copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
-    )
+    }
 )
 """Operations after which an id is an id still."""
 

@@ -1,7 +1,8 @@
 """Linear maps: what a rule may do with a linear operation, whatever its kind.
 
-A map knows how a weight is applied and how its transpose is; it does not hold the weight, because rules
-apply modified ones. Two verbs more come from the map with all weights one, at the price of a single channel.
+A map knows how a weight is applied and how its transpose is. It does not hold the weight, because rules apply
+modified ones. `spread` and `fan_in` are the map with all weights one; a convolution does them at the price of
+one channel.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +16,19 @@ from torch import Size, Tensor
 
 
 class LinearMap(ABC):
-    """The bias-free linear map x ↦ x·w of a kind of operation.
+    """The bias-free linear map x ↦ L_w(x) of a kind of operation.
+
+    `apply` is all that a map must know. What follows from it by autograd is overridden where there is a
+    faster way. A map is a frozen dataclass: caches compare maps.
 
     Attributes:
-        folds: whether what is done to each of its outputs can be folded into the weight.
+        folds: whether what is done to each of its outputs can be folded into the weight. Such a map knows
+            `outputs`, `align_bias`, `scale_inputs` and `scale_outputs`.
         alike: whether all samples, or rows, have the same weights.
         by_rows: whether each row, the last dimension, is mapped by itself.
     """
 
-    folds: ClassVar[bool] = True
+    folds: ClassVar[bool] = False
     alike: ClassVar[bool] = True
     by_rows: ClassVar[bool] = False
 
@@ -31,29 +36,25 @@ class LinearMap(ABC):
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return L_w(x)."""
 
-    @abstractmethod
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         """Return T_w(s), the gradient of Σ L_w(x)·s by an input x of this shape."""
+        with torch.enable_grad():
+            x = s.new_zeros(shape, requires_grad=True)
+            output = self.apply(x, weight)
+        return torch.autograd.grad(output, x, s)[0]
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
         """Return T_one(s) and T_other(s)."""
         return self.transpose(s, one, shape), self.transpose(s, other, shape)
 
-    @abstractmethod
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
+    def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         """Return T_1(s), the transpose with all weights one, for an input of this shape."""
+        return self.transpose(s, torch.ones_like(weight), shape)
 
-    @abstractmethod
-    def fan_in(self, shape: Size) -> Tensor:
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
         """Return L_1(1): how many inputs each output is connected to. Broadcasts against the output."""
-
-    @abstractmethod
-    def outputs(self, weight: Tensor) -> int:
-        """How many outputs, or output channels, the weight has."""
-
-    @abstractmethod
-    def align_bias(self, bias: Tensor) -> Tensor:
-        """Return a bias, (out,) or of the output's own shape, shaped for broadcasting against the output."""
+        samples = 1 if self.alike else shape[0]
+        return self.apply(weight.new_ones(samples, *shape[1:]), torch.ones_like(weight))
 
     def fits(self, weight: Tensor) -> bool:
         """Whether a weight of this shape can be applied."""
@@ -62,6 +63,14 @@ class LinearMap(ABC):
     def contributions(self, weight: Tensor) -> int:
         """How many inputs an output has at most."""
         return weight.numel()
+
+    def outputs(self, weight: Tensor) -> int:
+        """How many outputs, or output channels, the weight has."""
+        raise NotImplementedError(f"nothing is folded into {type(self).__name__}")
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        """Return a bias, (out,) or of the output's own shape, shaped for broadcasting against the output."""
+        return bias
 
     def channels(self, weight: Tensor, shape: Size) -> int | None:
         """How many input channels, in dimension 1, the weight has; None where its inputs lie elsewhere."""
@@ -75,7 +84,6 @@ class LinearMap(ABC):
         """Return the weight that stands for multiplying outputs by `factors`, (out,), afterwards."""
         raise NotImplementedError
 
-    @abstractmethod
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         """Return a constant given by the user as a tensor of a sample's shape, (1, *shape[1:]).
 
@@ -86,6 +94,7 @@ class LinearMap(ABC):
         Raises:
             ValueError: the value has none of these shapes.
         """
+        return expanded(value, Size([1, *shape[1:]]) if self.alike else shape)
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class Dense(LinearMap):
     Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight.
     """
 
+    folds: ClassVar[bool] = True
     by_rows: ClassVar[bool] = True
 
     transposed: bool = False
@@ -120,17 +130,14 @@ class Dense(LinearMap):
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return s @ (weight.t() if self.transposed else weight)
 
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
+    def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return s.sum(-1, keepdim=True).expand(shape)
 
-    def fan_in(self, shape: Size) -> Tensor:
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
         return torch.tensor(float(shape[-1]))
 
     def outputs(self, weight: Tensor) -> int:
         return weight.shape[1 if self.transposed else 0]
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
 
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         sample = Size([1, *shape[1:]])
@@ -147,6 +154,8 @@ class Convolution(LinearMap):
     zeros put around the input beforehand, as for `F.pad`, where `padding` cannot say it because the sides
     differ.
     """
+
+    folds: ClassVar[bool] = True
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -194,14 +203,14 @@ class Convolution(LinearMap):
     # With all weights one, the output channels of a group are equal, and of its input channels only the sum
     # matters: one channel a group, moved into the batch, is enough.
 
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
+    def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         n, groups, space = s.shape[0], self.groups, shape[2:]
         single = s.reshape(n, groups, -1, *s.shape[2:]).sum(2).flatten(0, 1).unsqueeze(1)
         one = self._transpose(single, self._ones(s), Size([n * groups, 1, *space]), 1)
         per_group = one.reshape(n, groups, 1, *space)
         return per_group.expand(n, groups, shape[1] // groups, *space).reshape(shape)
 
-    def fan_in(self, shape: Size) -> Tensor:
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
         ones = torch.ones(1, 1, *shape[2:])
         return self._apply(ones, self._ones(ones), 1) * (shape[1] // self.groups)
 
@@ -251,28 +260,14 @@ class Convolution(LinearMap):
 class Scaling(LinearMap):
     """Each channel, in dimension 1, is multiplied by a number: weight (channels,). A batch norm alone."""
 
-    folds: ClassVar[bool] = False
-
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * self._beside(weight, x.dim())
 
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        return s * self._beside(weight, s.dim())
-
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
-        return s
-
-    def fan_in(self, shape: Size) -> Tensor:
-        return torch.tensor(1.0)
+        return self.apply(s, weight)
 
     def contributions(self, weight: Tensor) -> int:
         return 1
-
-    def outputs(self, weight: Tensor) -> int:
-        return len(weight)
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
 
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         if value.dim() == 1 and len(value) == shape[1]:

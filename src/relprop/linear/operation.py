@@ -68,7 +68,7 @@ class LinearOperation:
 
     def spread(self, s: Tensor) -> Tensor:
         """T_1(s), with all weights one."""
-        return self.map.spread(s, self.x.shape)
+        return self.map.spread(s, self.weight.detach(), self.x.shape)
 
     def magnitude(self) -> Tensor:
         """A = L_|w|(|x|)."""
@@ -120,7 +120,9 @@ class LinearOperation:
 
     def fan_in(self) -> Tensor:
         """How many inputs each output is connected to."""
-        return self.constant("fan in", lambda: self.map.fan_in(self.x.shape).to(self.z), None)
+        return self.constant(
+            "fan in", lambda: self.map.fan_in(self.weight.detach(), self.x.shape).to(self.z), None
+        )
 
     def constant(self, purpose: str, make: Callable[[], Made], key: Hashable) -> Made:
         """What depends on weight and input shape only, a tensor or several, from the cache."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Size, Tensor
 
-from relprop.linear.maps import LinearMap, expanded
+from relprop.linear.maps import LinearMap
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,11 @@ class Contraction(LinearMap):
         x: letters of the input's dimensions.
         w: letters of the weight's.
         z: letters of the output's.
-        weight_shape: shape of the weight.
     """
-
-    folds: ClassVar[bool] = False
 
     x: str
     w: str
     z: str
-    weight_shape: tuple[int, ...]
 
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return torch.einsum(f"{self.x},{self.w}->{self.z}", x, weight)
@@ -39,21 +35,6 @@ class Contraction(LinearMap):
                 back = back.unsqueeze(position)
         return back.expand(shape)
 
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
-        return self.transpose(s, s.new_ones(self.weight_shape), shape)
-
-    def fan_in(self, shape: Size) -> Tensor:
-        return self.apply(torch.ones(1, *shape[1:]), torch.ones(self.weight_shape))
-
-    def outputs(self, weight: Tensor) -> int:
-        raise NotImplementedError("nothing is folded into a contraction")
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
-
-    def align_input(self, value: Tensor, shape: Size) -> Tensor:
-        return expanded(value, Size([1, *shape[1:]]))
-
 
 @dataclass(frozen=True)
 class Grouped(LinearMap):
@@ -65,7 +46,6 @@ class Grouped(LinearMap):
         ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
     """
 
-    folds: ClassVar[bool] = False
     alike: ClassVar[bool] = False
 
     ends: tuple[int, ...]
@@ -88,17 +68,8 @@ class Grouped(LinearMap):
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return self._per_group(s, weight.transpose(1, 2))
 
-    def spread(self, s: Tensor, shape: Size) -> Tensor:
+    def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return s.sum(-1, keepdim=True).expand(shape)
 
-    def fan_in(self, shape: Size) -> Tensor:
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
         return torch.tensor(float(shape[-1]))
-
-    def outputs(self, weight: Tensor) -> int:
-        raise NotImplementedError("nothing is folded into a grouped product")
-
-    def align_bias(self, bias: Tensor) -> Tensor:
-        return bias
-
-    def align_input(self, value: Tensor, shape: Size) -> Tensor:
-        return expanded(value, shape)

@@ -1,7 +1,8 @@
 """Models by the names that users give them at the shell, with their preprocessing, classes and weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.models.checkpoints import load_checkpoint
@@ -17,7 +18,12 @@ from relprop.zoo.efficientnet import RESIZED
 
 __all__ = ["FORMS", "RANDOM", "Model", "Prepared", "errors_of", "load_checkpoint", "output_of", "resolve"]
 
-FORMS = f"{', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, path.py:function"
+FAMILIES: Mapping[str, Callable[[Request], Model]] = MappingProxyType(
+    {"torchvision": torchvision_model, "timm": timm_model}
+)
+"""What makes models of other libraries, by the word before the colon."""
+
+FORMS = ", ".join([*BUNDLED, *(f"{family}:NAME" for family in FAMILIES), "path.py:function"])
 """What a model can be called."""
 
 
@@ -56,17 +62,16 @@ def resolve(
         tuple(std) if std is not None else None,
     )
     kind = model.partition(":")[0]
-    if kind not in ("torchvision", "timm", "hf") and (kind.endswith(".py") or "/" in model or "\\" in model):
+    elsewhere = kind in FAMILIES or model.startswith(PREFIX)
+    if not elsewhere and (kind.endswith(".py") or "/" in model or "\\" in model):
         return own_model(request)
     if not (size is mean is std is None):
         raise InputError(
             f"{model} knows how its input is prepared: size, mean and std are for models of one's own, "
             "path.py:function."
         )
-    if kind == "torchvision":
-        return torchvision_model(request)
-    if kind == "timm":
-        return timm_model(request)
+    if kind in FAMILIES:
+        return FAMILIES[kind](request)
     if model.startswith(PREFIX):
         raise InputError(f"{model} is a language model, and reads no pictures: relprop text {model} TEXT.")
     return _bundled_model(request)
@@ -104,8 +109,8 @@ def _bundled_model(request: Request) -> Model:
 def _unknown(name: str) -> str:
     kind, colon, rest = name.partition(":")
     if colon:
-        offer = did_you_mean(kind, ("torchvision", "timm"), most=1, written=lambda near: f"{near}:{rest}")
+        offer = did_you_mean(kind, FAMILIES, most=1, written=lambda near: f"{near}:{rest}")
     else:
         offer = did_you_mean(name, BUNDLED, written=str)
-        offer = offer or f" Did you mean torchvision:{name} or timm:{name}?"
+        offer = offer or f" Did you mean {' or '.join(f'{family}:{name}' for family in FAMILIES)}?"
     return f"there is no model {name!r}.{offer} A model is one of: {FORMS}."

@@ -36,7 +36,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The model's name without "torchvision:" or "timm:"."""
+        """The model's name without the family before the colon."""
         return self.model.partition(":")[2]
 
     @property

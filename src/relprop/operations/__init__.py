@@ -8,6 +8,7 @@ relevance is an error that lists it.
 from collections.abc import Mapping
 
 from relprop.calls.names import aten_names
+from relprop.crossing.exact import Exact
 from relprop.engine.interception import Entry
 from relprop.operations import (
     arithmetic,
@@ -23,6 +24,9 @@ from relprop.operations import (
     softmax,
     writing,
 )
+from relprop.operations.pointwise import Homogeneous, Secant
+
+__all__ = ["FAMILIES", "TABLE", "Exact", "Homogeneous", "Secant", "register"]
 
 FAMILIES: dict[str, Mapping[str, Entry]] = {
     "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE},

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
@@ -21,9 +22,6 @@ from relprop.linear.operation import Incoming
 from relprop.operations.pointwise import reciprocal
 from relprop.operations.products import product, quotient
 from relprop.rules.other import SumRule
-
-SUM = "sum"
-"""Kind of sums of two branches, for composites."""
 
 
 def add(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
@@ -74,7 +72,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
         chain = chained(run, call, [a, b])
     # Branches have one shape; a mean that is subtracted, and so broadcast, is none.
     if chain is None and a.shape == b.shape:
-        rule = run.choose(run.site(call, SUM, max(a.tag.depth, b.tag.depth)))
+        rule = run.choose(run.site(call, Kind.SUM, max(a.tag.depth, b.tag.depth)))
         if rule is not None:
             return _shared_sum(run, call, rule, (a, b), factors)
     result: Seen = Exact(keeps_sign=min(factors) >= 0)(run, call)

@@ -16,13 +16,13 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.names import aten_names
 from relprop.calls.nested import map_leaves, tensors_in
+from relprop.calls.site import Kind
 from relprop.crossing.parts import of_value
 from relprop.engine.attach import attach
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, all_nonnegative
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of, is_relevant, value_of
-from relprop.operations.products import PRODUCT
 from relprop.rules.other import SignalTakesAll, Uniform
 
 
@@ -121,7 +121,7 @@ def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callab
     operands = (query, key, value)
     relevant = [is_relevant(t) for t in operands]
     depth = max(t.tag.depth for t, here in zip(operands, relevant, strict=True) if here)
-    rule = run.choose(run.site(call, PRODUCT, depth))
+    rule = run.choose(run.site(call, Kind.PRODUCT, depth))
     if not relevant[2]:
         rule = Uniform()  # the weights are all that depends on the input
     elif rule is None or not any(relevant[:2]):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import plus
 from relprop.crossing.ruled import plain, start
@@ -33,7 +34,7 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
         b = b[(0,) * (b.dim() - 2)]  # one matrix for all
     if is_relevant(a) and b.dim() == 2:
         weight, map_ = as_held(b)
-        return start(run, call, "dense", a, weight, None, map_)
+        return start(run, call, Kind.DENSE, a, weight, None, map_)
     batch = max(a.dim(), b.dim(), 2) - 2
     outer, inner = ascii_letters[:batch], "XYZ"
     letters_a = inner[1] if a.dim() == 1 else outer[batch + 2 - a.dim() :] + inner[:2]
@@ -117,9 +118,9 @@ def _contract(run: Run, call: Call, operands: list[Any], letters: list[str], z: 
         and set(letters[1 - which]) == {letters[which][-1], z[-1]}
     ):
         # A plain layer after all, to which a bias and a batch norm may belong.
-        return start(run, call, "dense", x, weight, None, Dense(transposed=letters[1 - which][1] == z[-1]))
-    map_ = Contraction(letters[which], letters[1 - which], z, tuple(weight.shape))
-    return start(run, call, "dense", x, weight, None, map_)
+        return start(run, call, Kind.DENSE, x, weight, None, Dense(transposed=letters[1 - which][1] == z[-1]))
+    map_ = Contraction(letters[which], letters[1 - which], z)
+    return start(run, call, Kind.DENSE, x, weight, None, map_)
 
 
 def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[str], str] | None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.site import Kind
 from relprop.crossing.parts import plus
 from relprop.crossing.ruled import ZeroPadding, plain, start
 from relprop.engine.interception import Entry
@@ -21,7 +22,7 @@ from relprop.linear.products import Grouped
 
 def linear(run: Run, call: Call, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
     """x @ weightᵀ + bias."""
-    return start(run, call, "dense", x, weight, bias, Dense())
+    return start(run, call, Kind.DENSE, x, weight, bias, Dense())
 
 
 def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha: Any) -> Any:
@@ -29,7 +30,7 @@ def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha
     a_layer = bias.dim() == 1 and beta == 1 and alpha == 1
     if a_layer and is_relevant(x) and not is_relevant(weight) and not is_relevant(bias):
         weight, map_ = as_held(weight)
-        return start(run, call, "dense", x, weight, bias, map_)
+        return start(run, call, Kind.DENSE, x, weight, bias, map_)
     return plus(torch.mm)(run, call, bias, x, weight, beta, alpha)
 
 
@@ -49,7 +50,7 @@ def grouped_mm(run: Run, call: Call, x: Any, weight: Any, ends: Any, bias: Any, 
     if x.dim() != 2 or weight.dim() != 3 or ends is None or bias is not None:
         run.gap(call.name, "only rows (rows, in) times weights (groups, in, out) without bias are covered")
         return plain(run, call)
-    return start(run, call, "dense", x, weight, None, Grouped(tuple(ends.tolist())))
+    return start(run, call, Kind.DENSE, x, weight, None, Grouped(tuple(ends.tolist())))
 
 
 def convolution(
@@ -82,7 +83,7 @@ def convolution(
         kernel=tuple(weight.shape[2:]),
         pads=() if root is None else root.pads,
     )
-    return start(run, call, "convolution", x, weight, bias, map_, root=root)
+    return start(run, call, Kind.CONVOLUTION, x, weight, bias, map_, root=root)
 
 
 def simple_convolution(

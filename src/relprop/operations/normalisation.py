@@ -14,6 +14,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.names import aten_names
 from relprop.calls.nested import map_tensors
+from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import fold
 from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, linear_origin
@@ -24,9 +25,6 @@ from relprop.engine.seen import Seen, value_of
 from relprop.linear.maps import Scaling
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
-
-NORMALISATION = "normalisation"
-"""Kind of these sites, for composites."""
 
 
 def batch_norm(run: Run, call: Call, x: Seen, weight: Any, bias: Any, *_options: Any) -> Any:
@@ -75,7 +73,7 @@ def _first_of(run: Run, result: Any, output: Seen) -> Any:
 
 def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: Tensor) -> Seen:
     tag, name, path = x.tag, call.name, run.modules.path
-    rule = run.choose(run.site(call, NORMALISATION, tag.depth))
+    rule = run.choose(run.site(call, Kind.NORMALISATION, tag.depth))
     shape = (-1, *[1] * (x.dim() - 2))
     aligned_scale, aligned_shift = scale.reshape(shape), shift.reshape(shape)
     if rule is not None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.engine.interception import Entry
 from relprop.engine.known import STATISTIC, Tag, merge_tags
@@ -17,9 +18,6 @@ from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import divide, leftover
 from relprop.linear.operation import Incoming
 from relprop.operations.products import in_parts
-
-MAX_POOL = "max-pool"
-"""Kind of these sites, for composites."""
 
 _shared = Exact(keeps_sign=True, slot="share")
 
@@ -37,7 +35,7 @@ def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry
         dilation: Sequence[int] = (1,),
         ceil_mode: bool = False,
     ) -> Any:
-        rule = run.choose(run.site(call, MAX_POOL, x.tag.depth))
+        rule = run.choose(run.site(call, Kind.MAX_POOL, x.tag.depth))
         if rule is None:
             return _shared(run, call)
         if set(dilation) != {1}:

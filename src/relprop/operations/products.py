@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
@@ -23,9 +24,6 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
 from relprop.rules.other import SignalTakesAll, Uniform
-
-PRODUCT = "product"
-"""Kind of these sites, for composites."""
 
 
 def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
@@ -98,7 +96,7 @@ def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) 
     """Decide who gets relevance of a product: the factor that gets none, or None where all share alike."""
     if len(factors) == 1:
         return None
-    rule = run.choose(run.site(call, PRODUCT, max(t.tag.depth for t in factors)))
+    rule = run.choose(run.site(call, Kind.PRODUCT, max(t.tag.depth for t in factors)))
     statistic = gate is not None and gate.tag.gate == STATISTIC
     if gate is None:
         rule = Uniform()

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
+from relprop.calls.moving import BY_SHAPE, MOVING
 from relprop.crossing.chains import chained
-from relprop.crossing.exact import BY_SHAPE, Exact, as_function, relevant_in
+from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
 from relprop.crossing.ruled import ZeroPadding, linear_origin
 from relprop.crossing.samples import step_beside
@@ -176,29 +177,13 @@ def complex_of(run: Run, call: Call, real: Any, imaginary: Any) -> Any:
 
 _COMPLEX = ("view_as_complex", "view_as_real", "_conj", "_conj_physical", "conj_physical")
 
-_MOVING = (
-    # shape
-    *BY_SHAPE,
-    *("squeeze", "unsqueeze", "expand", "alias"),
-    # order
-    *("permute", "transpose", "swapaxes", "movedim", "t", "flip", "roll", "rot90"),
-    *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
-    # parts and copies
-    *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"),
-    *("unbind", "slice", "narrow", "select"),
-    *("diagonal", "repeat", "gather", "index_select", "index", "_unsafe_index"),
-    *("masked_select", "take", "embedding", "narrow_copy"),
-    # type and device
-    "_to_copy",
-)
-
 _COPIED = (
     *("unfold", "lift_fresh", "view_as_real", "view", "squeeze", "unsqueeze", "expand", "permute"),
     *("transpose", "t", "slice", "select", "alias", "split", "split_with_sizes", "unbind", "diagonal"),
 )
 
 TABLE: Mapping[str, Entry] = {
-    **dict.fromkeys(_MOVING, rearranged),
+    **dict.fromkeys(MOVING, rearranged),
     # what export writes for views
     **{f"{name}_copy": rearranged for name in _COPIED},
     "detach": detach,

@@ -19,22 +19,28 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+import relprop.targets as targets
 from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
 from relprop.files import VERSION, write_whole
 from relprop.results.ledger import Ledger
-from relprop.targets.classes import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
-from relprop.targets.structured import At
 
 FORMAT = 1
 
 Made = TypeVar("Made")
 
-# What is stored field by field. These classes hold data; making one runs nothing but their own checks.
-_RECORDS: dict[str, Any] = {
-    record.__name__: record
-    for record in (Applied, At, Contrastive, Difference, Ledger, LogOdds, Logit, RunnerUp, Weighted)
-}
+
+def _records() -> dict[str, Any]:
+    """What is stored field by field: classes of data, of which making one runs nothing but its own checks."""
+    known: list[Any] = [Applied, Ledger, *(vars(targets)[name] for name in targets.__all__)]
+    return {record.__name__: record for record in known if _holds_data(record)}
+
+
+def _holds_data(record: type) -> bool:
+    return dataclasses.is_dataclass(record)
+
+
+_RECORDS = _records()
 
 _STORED = (
     *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),

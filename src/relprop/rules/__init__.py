@@ -1,28 +1,19 @@
 """Rules, by which relevance crosses an operation, and composites, which say where which rule applies.
 
-What the letters in the formulas mean is told in `relprop.rules.linear`.
+What the letters in the formulas mean is told in `relprop.rules.linear`. A rule of one's own takes a
+`LinearOperation` and what is `Incoming` to what is `Propagated`: docs/own-rules.md.
 """
 
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules import first_layer, linear, other
 from relprop.rules.composite import Composite
-from relprop.rules.first_layer import Flat, WSquare, ZBox
-from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
+from relprop.rules.first_layer import *
+from relprop.rules.linear import *
+from relprop.rules.other import *
 from relprop.rules.presets import PRESETS
+from relprop.rules.rule import PrintedRule, Rule
 
-__all__ = [
-    "PRESETS",
-    "Absolute",
-    "AlphaBeta",
-    "AveragePooling",
-    "BySize",
-    "Composite",
-    "Epsilon",
-    "EqualShares",
-    "Flat",
-    "Gamma",
-    "SignalTakesAll",
-    "Uniform",
-    "WSquare",
-    "ZBox",
-    "ZPlus",
-]
+__all__ = ["PRESETS", "Composite", "Incoming", "LinearOperation", "PrintedRule", "Propagated", "Rule"]
+__all__ += linear.__all__
+__all__ += first_layer.__all__
+__all__ += other.__all__

@@ -3,28 +3,31 @@
 import inspect
 from collections.abc import Mapping
 from textwrap import indent, wrap
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from relprop.errors import RuleError, did_you_mean
-from relprop.rules import linear
+from relprop.rules import first_layer, linear, other
 from relprop.rules.composite import Composite, Depth, Named, OfKind
-from relprop.rules.first_layer import Flat, WSquare, ZBox
 from relprop.rules.gradients import BASELINES, Baseline
-from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
-from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS
+from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES, PRESETS
 from relprop.rules.rule import PrintedRule
-from relprop.rules.sources import PRESET_SOURCES, REFERENCES
+from relprop.rules.sources import REFERENCES
 
 WIDTH = 100
 """Characters a line of what is told at the shell."""
 
+
+def _public(module: ModuleType) -> tuple[type[PrintedRule], ...]:
+    """The rules that a module exports, in the order in which it defines them."""
+    return tuple(rule for name, rule in vars(module).items() if name in module.__all__)
+
+
 GROUPS: Mapping[str, tuple[type[PrintedRule], ...]] = MappingProxyType(
     {
-        "Rules for linear operations": (Epsilon, Gamma, AlphaBeta, ZPlus, Absolute),
-        "Rules for the first layer": (ZBox, WSquare, Flat),
-        "Rules for other operations": (Uniform, SignalTakesAll, BySize, EqualShares, AveragePooling),
+        "Rules for linear operations": _public(linear),
+        "Rules for the first layer": _public(first_layer),
+        "Rules for other operations": _public(other),
     }
 )
 """Rules by what they are for."""

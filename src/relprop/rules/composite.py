@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from relprop.calls.names import name_of
-from relprop.calls.site import Site, Slots
+from relprop.calls.site import LINEAR, Kind, Site, Slots
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bound
 from relprop.rules.first_layer import ZBox
@@ -32,18 +32,14 @@ Where = str | type[nn.Module] | Callable[..., Any] | tuple["Where", ...]
 """
 
 
-LINEAR = frozenset({"dense", "convolution"})
-"""Kinds of sites that rules are for, unless their `kinds` say otherwise."""
-
-
 def convolution(site: Site) -> bool:
     """Whether a site is a convolution, of any dimension, transposed or not."""
-    return site.kind == "convolution"
+    return site.kind == Kind.CONVOLUTION
 
 
 def dense(site: Site) -> bool:
     """Whether a site is a dense linear operation: nn.Linear or a product with a constant matrix."""
-    return site.kind == "dense"
+    return site.kind == Kind.DENSE
 
 
 _FEED_FORWARD = re.compile(
@@ -61,7 +57,7 @@ def feed_forward(site: Site) -> bool:
     """
     parts = site.path.split(".")
     return (
-        site.kind == "dense"
+        site.kind == Kind.DENSE
         and any(_FEED_FORWARD.fullmatch(part) for part in parts)
         and not any(_ATTENTION.search(part) for part in parts)
     )
@@ -125,7 +121,7 @@ def _concerns(where: Where, rule: Rule | NonlinearRule, site: Site) -> bool:
     kinds = getattr(rule, "kinds", LINEAR)
     if site.kind in kinds:
         return _matches(where, site)
-    if kinds != LINEAR or site.kind != "normalisation":
+    if kinds != LINEAR or site.kind != Kind.NORMALISATION:
         return False
     # A rule for linear operations serves a normalisation that an entry names.
     named = any(isinstance(part, (type, OfKind, Named)) or _is_torch_function(part) for part in _parts(where))
@@ -143,6 +139,16 @@ def _is_place(where: Any) -> bool:
 def _is_torch_function(where: Any) -> bool:
     return any(
         getattr(owner, getattr(where, "__name__", ""), None) is where for owner in (F, torch, torch.Tensor)
+    )
+
+
+def lacks_of(rule: Any) -> str:
+    """What a function or object lacks to be a rule, as the end of a message."""
+    if not callable(rule) or hasattr(rule, "puts_relevance"):
+        return ""
+    return (
+        " A rule says by an attribute puts_relevance whether it puts relevance on inputs that may be zero; "
+        "False where it returns a coefficient alone (docs/own-rules.md)."
     )
 
 
@@ -186,7 +192,7 @@ class Composite:
                     "class, a torch function, a predicate on the site, or a tuple of these."
                 )
             if isinstance(rule, type) or not isinstance(rule, (Rule, NonlinearRule)):
-                hint = f" Write {rule.__name__}()." if isinstance(rule, type) else ""
+                hint = f" Write {rule.__name__}()." if isinstance(rule, type) else lacks_of(rule)
                 raise RuleError(f"{rule!r} in a composite is no rule.{hint}")
         if start not in ("score", "one"):
             raise RuleError(f"a composite's start={start!r}: give 'score' or 'one'.")

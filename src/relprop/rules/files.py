@@ -33,13 +33,14 @@ from typing import Any
 
 from torch import nn
 
+from relprop.calls.site import LINEAR, Kind
 from relprop.errors import FileError, RuleError, did_you_mean
 from relprop.rules.book import RULES, signature
-from relprop.rules.composite import LINEAR, Composite, Depth, Named, OfKind, Where
+from relprop.rules.composite import Composite, Depth, Named, OfKind, Where
 from relprop.rules.presets import preset
 from relprop.rules.rule import PrintedRule
 
-_KINDS = ("convolution", "dense", "product", "sum", "max-pool", "normalisation")
+_KINDS = tuple(Kind)
 _CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")
 
 
@@ -93,7 +94,7 @@ def _entry(entry: Any) -> tuple[Where, Any]:
     parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
     rule = _made(entry["rule"], [], parameters)
     places = [_place(name, entry[name]) for name in _CONDITIONS if name in entry]
-    kinds = getattr(rule, "kinds", LINEAR | {"normalisation"})
+    kinds = getattr(rule, "kinds", LINEAR | {Kind.NORMALISATION})
     if entry.get("kind", next(iter(kinds))) not in kinds:
         raise RuleError(f"{entry['rule']} is no rule for operations of the kind {entry['kind']}.")
     return tuple(places) or "*", rule

@@ -17,6 +17,8 @@ from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.bounds import Bound
 from relprop.rules.rule import PrintedRule
 
+__all__ = ["Flat", "WSquare", "ZBox"]
+
 
 class _InputRule(PrintedRule):
     """Base of rules that put relevance on inputs whatever their value, zeros too."""

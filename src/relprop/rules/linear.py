@@ -24,6 +24,8 @@ from relprop.linear.numerics import divide, leftover, resolved, smallest, summed
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.rule import OPTION, PrintedRule
 
+__all__ = ["Absolute", "AlphaBeta", "Epsilon", "Gamma", "ZPlus"]
+
 Bias = Literal["absorb", "ignore", "distribute"]
 """What becomes of the bias's share: kept and reported, none given, or equal parts to the inputs."""
 
@@ -95,7 +97,7 @@ class _SharingRule(PrintedRule):
         if self.bias == "distribute":
             n = op.fan_in()
             each = divide(amount, n)
-            result.direct = op.map.spread(each, op.x.shape)
+            result.direct = op.map.spread(each, op.weight.detach(), op.x.shape)
             amount = leftover(amount, each, n)  # of outputs that are connected to no input
         result.absorbed["bias"] = amount
         return result

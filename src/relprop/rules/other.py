@@ -11,7 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from relprop.calls.site import Kind
 from relprop.rules.rule import PrintedRule
+
+__all__ = ["AveragePooling", "BySize", "EqualShares", "SignalTakesAll", "Uniform"]
 
 
 class NonlinearRule(PrintedRule):
@@ -30,7 +33,7 @@ class NonlinearRule(PrintedRule):
 class Uniform(NonlinearRule):
     """R_a = R_b = R/2 for a product a·b. Achtibat et al. 2024, prop. 3.2."""
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
+    kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,13 +44,13 @@ class SignalTakesAll(NonlinearRule):
     is, both get half.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
+    kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
 
 
 class SumRule(NonlinearRule):
     """Base of rules for the sum of two branches of one shape, as in residual networks."""
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"sum"})
+    kinds: ClassVar[frozenset[str]] = frozenset({Kind.SUM})
 
     def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Which parts of the relevance of a + b the two terms get; their sum is one."""
@@ -87,4 +90,4 @@ class AveragePooling(NonlinearRule):
     Montavon et al. 2019, ch. 10.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"max-pool"})
+    kinds: ClassVar[frozenset[str]] = frozenset({Kind.MAX_POOL})

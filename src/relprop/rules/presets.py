@@ -1,4 +1,4 @@
-"""The composites of the literature, by name: plain lists; the first match wins. Whose they are: `sources`."""
+"""The composites of the literature, by name: plain lists; the first match wins."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,40 +9,87 @@ from relprop.rules.first_layer import Flat, ZBox
 from relprop.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.other import AveragePooling, SignalTakesAll, Uniform
 
-PRESETS: Mapping[str, Composite] = MappingProxyType(
+_LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
     {
-        "deep-taylor": Composite([("first", ZBox()), ("*", ZPlus())]),
-        "alpha2-beta1": Composite([("first", ZBox()), ("*", AlphaBeta(2, 1))]),
-        "epsilon": Composite([("*", Epsilon(1e-6))]),
-        "epsilon-plus": Composite([(convolution, ZPlus()), ("*", Epsilon(1e-6))]),
-        "epsilon-plus-flat": Composite(
-            [(("first", convolution), Flat()), (convolution, ZPlus()), ("*", Epsilon(1e-6))]
+        "deep-taylor": (
+            "Montavon et al. 2017, and the tutorial of heatmapping.org",
+            Composite([("first", ZBox()), ("*", ZPlus())]),
         ),
-        "epsilon-alpha2-beta1": Composite([(convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
-        "epsilon-alpha2-beta1-flat": Composite(
-            [(("first", convolution), Flat()), (convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
+        "alpha2-beta1": (
+            "Bach et al. 2015, and the tutorial of heatmapping.org",
+            Composite([("first", ZBox()), ("*", AlphaBeta(2, 1))]),
         ),
-        "epsilon-gamma-box": Composite([("first", ZBox()), (convolution, Gamma(0.25)), ("*", Epsilon(1e-6))]),
+        "epsilon": (
+            "Bach et al. 2015",
+            Composite([("*", Epsilon(1e-6))]),
+        ),
+        "epsilon-plus": (
+            "Kohlbrenner et al. 2020",
+            Composite([(convolution, ZPlus()), ("*", Epsilon(1e-6))]),
+        ),
+        "epsilon-plus-flat": (
+            "Kohlbrenner et al. 2020",
+            Composite([(("first", convolution), Flat()), (convolution, ZPlus()), ("*", Epsilon(1e-6))]),
+        ),
+        "epsilon-alpha2-beta1": (
+            "Lapuschkin et al. 2019",
+            Composite([(convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
+        ),
+        "epsilon-alpha2-beta1-flat": (
+            "Lapuschkin et al. 2019",
+            Composite(
+                [(("first", convolution), Flat()), (convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
+            ),
+        ),
+        "epsilon-gamma-box": (
+            "Montavon et al. 2019",
+            Composite([("first", ZBox()), (convolution, Gamma(0.25)), ("*", Epsilon(1e-6))]),
+        ),
         # The tutorial counts modules, 1-16, 17-30 and from 31; here it is linear operations that count.
-        "vgg-2019": Composite(
-            [
-                ("first", ZBox()),
-                (Depth(1, 6), Gamma(0.25)),
-                (Depth(7, 12), Epsilon(0.25, of="rms")),
-                ("*", Epsilon(0)),
-                ("*", AveragePooling()),
-            ]
+        "vgg-2019": (
+            "Montavon et al. 2019, as their tutorial has it for VGG-16",
+            Composite(
+                [
+                    ("first", ZBox()),
+                    (Depth(1, 6), Gamma(0.25)),
+                    (Depth(7, 12), Epsilon(0.25, of="rms")),
+                    ("*", Epsilon(0)),
+                    ("*", AveragePooling()),
+                ]
+            ),
         ),
-        "excitation": Composite([("*", ZPlus())], start="one"),
+        "excitation": (
+            "Zhang et al. 2016",
+            Composite([("*", ZPlus())], start="one"),
+        ),
         # ε is 0: coefficients divide by nothing, so that there is nothing to stabilise.
-        "attnlrp": Composite([("*", Uniform()), ("*", Epsilon(0))]),
-        "cp-lrp": Composite([("*", SignalTakesAll()), ("*", Epsilon(0))]),
-        "attnlrp-vit": Composite(
-            [(convolution, Gamma(0.25)), (feed_forward, Gamma(0.05)), ("*", Uniform()), ("*", Epsilon(0))]
+        "attnlrp": (
+            "Achtibat et al. 2024",
+            Composite([("*", Uniform()), ("*", Epsilon(0))]),
+        ),
+        "cp-lrp": (
+            "Ali et al. 2022",
+            Composite([("*", SignalTakesAll()), ("*", Epsilon(0))]),
+        ),
+        "attnlrp-vit": (
+            "Achtibat et al. 2024, table B.5",
+            Composite(
+                [(convolution, Gamma(0.25)), (feed_forward, Gamma(0.05)), ("*", Uniform()), ("*", Epsilon(0))]
+            ),
         ),
     }
 )
+"""Whose they are, and the lists."""
+
+PRESETS: Mapping[str, Composite] = MappingProxyType(
+    {name: composite for name, (_, composite) in _LITERATURE.items()}
+)
 """The composites of the literature, by name."""
+
+PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
+    {name: whose for name, (whose, _) in _LITERATURE.items()}
+)
+"""Where presets come from."""
 
 DEFAULT = "epsilon-gamma-box"
 DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"

@@ -1,26 +1,7 @@
-"""Where formulas and presets come from."""
+"""The titles of the papers that formulas and presets come from."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
-
-PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
-    {
-        "deep-taylor": "Montavon et al. 2017, and the tutorial of heatmapping.org",
-        "alpha2-beta1": "Bach et al. 2015, and the tutorial of heatmapping.org",
-        "epsilon": "Bach et al. 2015",
-        "epsilon-plus": "Kohlbrenner et al. 2020",
-        "epsilon-plus-flat": "Kohlbrenner et al. 2020",
-        "epsilon-alpha2-beta1": "Lapuschkin et al. 2019",
-        "epsilon-alpha2-beta1-flat": "Lapuschkin et al. 2019",
-        "epsilon-gamma-box": "Montavon et al. 2019",
-        "vgg-2019": "Montavon et al. 2019, as their tutorial has it for VGG-16",
-        "excitation": "Zhang et al. 2016",
-        "attnlrp": "Achtibat et al. 2024",
-        "cp-lrp": "Ali et al. 2022",
-        "attnlrp-vit": "Achtibat et al. 2024, table B.5",
-    }
-)
-"""Where presets come from."""
 
 REFERENCES: Mapping[str, str] = MappingProxyType(
     {

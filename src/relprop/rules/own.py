@@ -1,0 +1,103 @@
+"""What a rule must keep to, checked where a rule of a user's own is first used."""
+
+import torch
+from torch import Tensor
+
+from relprop.errors import RuleError
+from relprop.linear.numerics import wide
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.rule import Rule
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""How much of all relevance may be missing by rounding; of half precision more."""
+
+_checked: set[tuple[Rule, type]] = set()
+"""Rules that kept to it, and on which kind of operation."""
+
+
+def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
+    """What a rule makes of relevance that arrives.
+
+    Raises:
+        RuleError: a rule of a user's own does not keep to what rules promise (see `require_promises`).
+    """
+    propagated = rule(op, incoming)
+    if type(rule).__module__.startswith("relprop.rules."):
+        return propagated
+    key = (rule, type(op.map)) if _is_hashable(rule) else None
+    if key is None or key not in _checked:
+        require_promises(rule, op, incoming, propagated)
+        if key is not None:
+            _checked.add(key)
+    return propagated
+
+
+def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propagated: Propagated) -> None:
+    """Refuse what a rule returned, if it is of another form than it should be or loses relevance.
+
+    Raises:
+        RuleError: it is no `Propagated`; of another shape than the input; not finite; relevance itself of a
+            rule that says it puts none; or relevance is lost that is not in `absorbed`.
+    """
+    if not isinstance(propagated, Propagated):
+        raise RuleError(
+            f"{rule}: it returned {type(propagated).__name__}; return a relprop.rules.Propagated."
+        )
+    x, R = op.x, incoming.relevance.detach()
+    for name in ("coefficient", "direct"):
+        part = getattr(propagated, name)
+        if part is None:
+            continue
+        if not isinstance(part, Tensor) or part.shape != x.shape:
+            got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+            raise RuleError(
+                f"{rule}: Propagated.{name} has {got}; give a number for each element of op.x, which has "
+                f"shape {tuple(x.shape)}."
+            )
+        if not bool(part.isfinite().all()) and bool(R.isfinite().all()):
+            raise RuleError(
+                f"{rule}: Propagated.{name} is NaN or infinite at {int((~part.isfinite()).sum())} of "
+                f"{part.numel()} elements. Where a denominator is zero, let the quotient be zero, and report "
+                "what is lost in Propagated.absorbed."
+            )
+    if propagated.coefficient is None and propagated.direct is None:
+        raise RuleError(f"{rule}: it returned no relevance; give Propagated a coefficient or direct.")
+    if propagated.direct is not None and not rule.puts_relevance:
+        raise RuleError(
+            f"{rule}: it puts relevance itself on the input, by Propagated.direct, but its puts_relevance is "
+            "False; let it be True."
+        )
+    for name, amount in propagated.absorbed.items():
+        if not isinstance(amount, Tensor):
+            raise RuleError(
+                f"{rule}: Propagated.absorbed[{name!r}] is {type(amount).__name__}; give a tensor of the "
+                "output's shape, or of (samples,)."
+            )
+    _require_balance(rule, x, R, propagated)
+
+
+def _require_balance(rule: Rule, x: Tensor, R: Tensor, propagated: Propagated) -> None:
+    parts = [propagated.direct] if propagated.coefficient is None else [x * propagated.coefficient]
+    if propagated.coefficient is not None and propagated.direct is not None:
+        parts.append(propagated.direct)
+    onward = [part.detach().to(wide(part.dtype)) for part in parts if part is not None]
+    absorbed = {name: float(amount.double().sum()) for name, amount in propagated.absorbed.items()}
+    arrived, went_on = float(R.double().sum()), sum(float(part.double().sum()) for part in onward)
+    missing = arrived - went_on - sum(absorbed.values())
+    size = float(R.abs().double().sum()) + sum(float(part.abs().double().sum()) for part in onward)
+    if abs(missing) <= _TOLERANCE.get(x.dtype, 5e-2) * (size + sum(map(abs, absorbed.values()))):
+        return
+    told = ", ".join(f"{name} {amount:.4g}" for name, amount in absorbed.items()) or "nothing"
+    raise RuleError(
+        f"{rule} loses relevance: {arrived:.4g} arrived, {went_on:.4g} went on to the input, absorbed was "
+        f"{told}; {missing:.4g} is missing. Report what does not go on in Propagated.absorbed, by the name "
+        "of its sink."
+    )
+
+
+def _is_hashable(rule: Rule) -> bool:
+    try:
+        hash(rule)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,7 @@
+"""Checks for rules and operations of one's own, as relprop checks its own: docs/own-rules.md."""
+
+from relprop.testing.dense import DenseLayer
+from relprop.testing.operations import check_operation
+from relprop.testing.rules import check_rule
+
+__all__ = ["DenseLayer", "check_operation", "check_rule"]

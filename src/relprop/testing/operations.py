@@ -1,0 +1,136 @@
+"""A check of entries of the operation table, by a function that uses the operation."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.errors import RelpropError
+from relprop.explain import explain
+from relprop.results.explanation import Explanation
+from relprop.rules.composite import Composite
+from relprop.rules.first_layer import Flat
+from relprop.rules.linear import Epsilon, ZPlus
+
+_GAP = 1e-9
+"""How far a ledger may be from its balance, in double precision."""
+
+
+class _Between(nn.Module):
+    """A function between two linear layers, of which the second sees whatever shape comes."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        self.function = function
+        with torch.no_grad():
+            features = function(x).reshape(len(x), -1).shape[1]
+        self.first = nn.Linear(x.shape[-1], x.shape[-1]).double()
+        self.last = nn.Linear(features, 3).double()
+        for parameter in self.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.function(self.first(x)).double().reshape(len(x), -1))
+
+
+def check_operation(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, like_gradient: bool = False, seed: int = 0
+) -> None:
+    """Check how relevance crosses an operation, as relprop checks its own entries.
+
+    The function is explained by itself and between two linear layers, by rules that carry coefficients and by
+    one that puts relevance on zeros:
+
+    - the output is the model's own, to the last bit;
+    - every call is covered, and relevance arrives at the input;
+    - the ledger balances, also where inputs are zero;
+    - samples do not know of each other, unless the function itself mixes them.
+
+    Args:
+        function: of one tensor, samples first, to one tensor, samples first.
+        x: an input, float64, two samples or more; its last dimension is mapped by the layer before.
+        like_gradient: whether the plain gradient is right for the operation, as for what is linear or scales
+            with its input; then relevance is compared with it.
+        seed: of the random numbers.
+
+    Raises:
+        AssertionError: something of this does not hold; it says what.
+    """
+    if x.dtype != torch.float64 or x.dim() < 2 or len(x) < 2:
+        raise AssertionError(
+            f"x has shape {tuple(x.shape)} and dtype {x.dtype}; give float64, samples first, two or more."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    model = _Between(function, x, generator).eval()
+    with_zeros = x.clone()
+    with_zeros.flatten()[::3] = 0
+    for given, kind in ((x, "x"), (with_zeros, "x with zeros")):
+        for rule in (Epsilon(0), Epsilon(0.1), ZPlus(), Flat()):
+            where = f"between two linear layers, by {rule}, on {kind}"
+            explanation = _explained(model, given, rule, where)
+            for n in range(len(given)):
+                if _runs_alone(model, given, n):
+                    alone = _explained(model, given[n : n + 1], rule, where)
+                    _require_close(alone, explanation, n, where)
+    if like_gradient:
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+        found = _explained(model, x, Epsilon(0), "compared with the gradient").relevance
+        assert isinstance(found, Tensor)
+        apart = float((found - gradient * x).abs().max())
+        if not apart <= 1e-9 * float((gradient * x).abs().max()):
+            raise AssertionError(
+                f"relevance by Epsilon(0) is not the gradient times the input: they are {apart:.2g} apart. "
+                "For another slope than the gradient's leave out like_gradient."
+            )
+
+
+def _runs_alone(model: nn.Module, x: Tensor, n: int) -> bool:
+    """Whether the model makes the same of a sample alone as in the batch."""
+    try:
+        with torch.no_grad():
+            return torch.allclose(model(x[n : n + 1])[0], model(x)[n])
+    except RuntimeError:  # it is written for this number of samples
+        return False
+
+
+def _explained(model: nn.Module, x: Tensor, rule: Any, where: str) -> Explanation:
+    with torch.no_grad():
+        output = model(x)
+    if not bool(output.isfinite().all()):
+        raise AssertionError(
+            f"{where}: the function gives NaN or infinity; let it map what comes from a linear layer to its "
+            "domain first, as lambda x: function(x.abs()) does."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # scores are random, and the ledger is looked at below
+        try:
+            explanation = explain(model, x, target=1, rules=Composite([("*", rule)]))
+        except RelpropError as error:
+            raise AssertionError(f"{where}: {error}") from error
+    if not torch.equal(explanation.output, output):
+        apart = float((explanation.output - output).abs().max())
+        raise AssertionError(f"{where}: the output is not the model's own, by {apart:.2g}.")
+    relevance = explanation.relevance
+    assert isinstance(relevance, Tensor)
+    if not bool(relevance.isfinite().all()):
+        raise AssertionError(f"{where}: relevance is NaN or infinite.")
+    if not bool(relevance.any()) and rule == Epsilon(0):
+        raise AssertionError(f"{where}: no relevance arrives at the input.")
+    gap = float(explanation.ledger.gap.max())
+    if not gap <= _GAP:
+        raise AssertionError(f"{where}: the ledger does not balance, by {gap:.2g}:\n{explanation.ledger}")
+    return explanation
+
+
+def _require_close(alone: Explanation, together: Explanation, n: int, where: str) -> None:
+    one, all_ = alone.relevance, together.relevance
+    assert isinstance(one, Tensor)
+    assert isinstance(all_, Tensor)
+    apart = float((one[0] - all_[n]).abs().max())
+    if not apart <= 1e-9 * (float(all_[n].abs().max()) or 1.0):
+        raise AssertionError(
+            f"{where}: sample {n} has other relevance alone than in the batch, by {apart:.2g}."
+        )

@@ -1,0 +1,220 @@
+"""A check of rules for linear operations, on every kind of linear operation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from relprop.errors import RuleError
+from relprop.linear.maps import Convolution, Dense, LinearMap, Scaling
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.linear.products import Contraction
+from relprop.rules.own import require_promises
+from relprop.rules.rule import Rule
+from relprop.testing.dense import Formula, dense_layer
+
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A linear operation: its name, its map, the shapes of its weight and of a sample, how many outputs."""
+
+    name: str
+    map: LinearMap
+    weight: tuple[int, ...]
+    sample: tuple[int, ...]
+    outputs: int
+
+
+def _convolution(kernel: tuple[int, ...], **options: object) -> Convolution:
+    n = len(kernel)
+    geometry = {
+        "stride": (1,) * n,
+        "padding": (0,) * n,
+        "dilation": (1,) * n,
+        "transposed": False,
+        "output_padding": (0,) * n,
+        "groups": 1,
+    }
+    return Convolution(kernel=kernel, **{**geometry, **options})  # type: ignore[arg-type]
+
+
+CASES = (
+    _Case("linear", Dense(), (3, 5), (5,), 3),
+    _Case("x @ w", Dense(transposed=True), (5, 3), (2, 5), 3),
+    _Case("conv1d", _convolution((3,), padding=(1,)), (4, 2, 3), (2, 6), 4),
+    _Case("conv2d", _convolution((3, 2), stride=(2, 1), padding=(1, 0)), (3, 2, 3, 2), (2, 5, 4), 3),
+    _Case("dilated conv2d", _convolution((2, 2), dilation=(2, 1)), (3, 2, 2, 2), (2, 5, 4), 3),
+    _Case("grouped conv2d", _convolution((2, 2), groups=2), (4, 2, 2, 2), (4, 4, 4), 4),
+    _Case("depthwise conv2d", _convolution((3, 3), groups=3, padding=(1, 1)), (3, 1, 3, 3), (3, 4, 4), 3),
+    _Case("padded conv2d", _convolution((3, 3), pads=(1, 0, 2, 1)), (2, 2, 3, 3), (2, 4, 4), 2),
+    _Case(
+        "conv_transpose2d",
+        _convolution((3, 3), stride=(2, 2), padding=(1, 1), transposed=True, output_padding=(1, 0)),
+        (2, 3, 3, 3),
+        (2, 3, 3),
+        3,
+    ),
+    _Case("conv3d", _convolution((2, 2, 2)), (2, 2, 2, 2, 2), (2, 3, 3, 3), 2),
+    _Case("einsum", Contraction("nhtd", "hde", "nhte"), (2, 3, 4), (2, 3, 3), 0),
+    _Case("batch norm", Scaling(), (3,), (3, 4), 0),
+)
+"""Linear operations of every kind; `outputs` is 0 where there is no bias by output."""
+
+
+def check_rule(rule: Rule, formula: Formula | None = None, *, seed: int = 0) -> None:
+    """Check a rule for linear operations as relprop checks its own, in double precision.
+
+    On dense layers, convolutions of every kind and products, with and without bias, on inputs of both signs
+    and on non-negative ones, with zeros among them:
+
+    - what it returns has the right form, and nothing is lost that is not in `absorbed`;
+    - it is linear in relevance: of twice as much it makes twice as much, of a sum the sum;
+    - samples do not know of each other;
+    - it changes neither the operation nor the relevance that it gets;
+    - it says of itself what is true: `looks_everywhere` and `needs_values`, if it has them;
+    - with a formula, every share is the formula's.
+
+    A rule that refuses inputs that may be negative, by a `RuleError`, is checked on the others alone.
+
+    Args:
+        rule: the rule.
+        formula: the rule a second time, straight from the paper: from a `DenseLayer` and the relevance of its
+            outputs, (out,), to that of its inputs, (in,). A balance proves no share right; a formula does.
+        seed: of the random numbers.
+
+    Raises:
+        AssertionError: the rule does not keep to something; it says to what, and on which operation.
+    """
+    if isinstance(rule, type):
+        raise AssertionError(f"{rule.__name__} is a class; check an instance, {rule.__name__}().")
+    if not isinstance(rule, Rule):
+        raise AssertionError(
+            f"{rule!r} is no rule: it must be callable as rule(op, incoming), and say by puts_relevance "
+            "whether it puts relevance on inputs that may be zero."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    refused = 0
+    checked = 0
+    for op, where in _operations(generator):
+        R = torch.randn(op.z.shape, dtype=op.z.dtype, generator=generator)
+        try:
+            _check(rule, op, R, where, generator)
+            if formula is not None:
+                _check_formula(rule, formula, op, R, where)
+        except RuleError as error:
+            if op.nonnegative:
+                raise AssertionError(f"{where}: {error}") from error
+            refused += 1
+            continue
+        checked += 1
+    if not checked:
+        raise AssertionError(f"{rule} refused all {refused} operations.")
+
+
+def _operations(generator: torch.Generator) -> Iterator[tuple[LinearOperation, str]]:
+    """Every case with each kind of input, with and without bias."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    for case in CASES:
+        for nonnegative in (False, True):
+            for with_bias in (False, True) if case.outputs else (False,):
+                weight, x = random(*case.weight), random(SAMPLES, *case.sample)
+                x = x.abs() if nonnegative else x
+                x.flatten()[::3] = 0
+                bias = random(case.outputs) if with_bias else None
+                z = case.map.apply(x, weight)
+                z = z if bias is None else z + case.map.align_bias(bias)
+                of = "non-negative inputs" if nonnegative else "inputs of both signs"
+                op = LinearOperation(case.map, x, z, weight, bias, nonnegative)
+                yield op, f"{case.name}, {'a bias' if with_bias else 'no bias'}, {of}"
+
+
+def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: torch.Generator) -> None:
+    incoming = Incoming(None, R, op.z)
+    before = [t.clone() for t in (op.x, op.z, op.weight, R)]
+    propagated = rule(op, incoming)
+    require_promises(rule, op, incoming, propagated)
+    for name, old, now in zip(("x", "z", "weight", "R"), before, (op.x, op.z, op.weight, R), strict=True):
+        _require(torch.equal(old, now), f"{where}: {rule} changed {name}; work on copies.")
+    found = _relevance(op, propagated)
+
+    other = torch.randn(R.shape, dtype=R.dtype, generator=generator)
+    summed = _of(rule, op, 2 * R + other)
+    _require_close(
+        summed, 2 * found + _of(rule, op, other), f"{where}: {rule} is not linear in relevance: of 2R + S it"
+    )
+    for n in range(len(op.x)):
+        one = replace(op, x=op.x[n : n + 1], z=op.z[n : n + 1])
+        _require_close(
+            _of(rule, one, R[n : n + 1])[0],
+            found[n],
+            f"{where}: {rule} gives sample {n} other relevance alone than in a batch; alone it",
+        )
+    if not getattr(rule, "looks_everywhere", True):
+        sparse = R * (op.z > 0)
+        clipped = replace(op, z=op.z.clamp(min=0))
+        _require_close(
+            _of(rule, clipped, sparse),
+            _of(rule, op, sparse),
+            f"{where}: {rule} says that it does not look at outputs without relevance (looks_everywhere), "
+            "but behind a ReLU it",
+        )
+    if not getattr(rule, "needs_values", True):
+        blind = replace(op, x=torch.full_like(op.x, torch.nan), z=torch.full_like(op.z, torch.nan))
+        c = torch.randn(op.z.shape, dtype=op.z.dtype, generator=generator)
+        without = rule(blind, Incoming(c, None, blind.z)).coefficient
+        with_values = rule(op, Incoming(c, None, op.z)).coefficient
+        assert without is not None
+        assert with_values is not None
+        _require_close(
+            without,
+            with_values,
+            f"{where}: {rule} says that it does not look at values (needs_values), but without them it",
+        )
+
+
+def _check_formula(rule: Rule, formula: Formula, op: LinearOperation, R: Tensor, where: str) -> None:
+    bias = 0 if op.b is None else op.b
+    # One sample is enough: that samples do not know of each other is checked already.
+    layer = dense_layer(
+        lambda x: op.map.apply(x, op.weight) + bias,
+        lambda x: op.map.apply(x, torch.ones_like(op.weight)),
+        op.x[0],
+    )
+    one = replace(op, x=op.x[:1], z=op.z[:1])
+    found = _of(rule, one, R[:1]).flatten()
+    _require_close(found, formula(layer, R[0].flatten()), f"{where}: {rule} differs from the formula: it")
+
+
+def _of(rule: Rule, op: LinearOperation, R: Tensor) -> Tensor:
+    return _relevance(op, rule(op, Incoming(None, R, op.z)))
+
+
+def _relevance(op: LinearOperation, propagated: Propagated) -> Tensor:
+    """Relevance of the input."""
+    c, direct = propagated.coefficient, propagated.direct
+    R = torch.zeros_like(op.x) if c is None else op.x * c
+    return R if direct is None else R + direct
+
+
+def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
+    size = float(expected.abs().max()) or 1.0
+    apart = (found - expected).abs()
+    if bool((apart <= 1e-9 * size).all()):
+        return
+    place = int(apart.nan_to_num(torch.inf).flatten().argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), found.shape))
+    raise AssertionError(
+        f"{what} gives {float(found.flatten()[place]):.6g} in the place of "
+        f"{float(expected.flatten()[place]):.6g} at {index}."
+    )
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise AssertionError(what)
