@@ -4,10 +4,11 @@ Relevance, the positions of tokens and what is known of constants all follow the
 are listed once, by their names in aten.
 """
 
-BY_SHAPE = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten"))
+BY_SHAPE = ("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten")
 """Views that a shape decides: the memory of what stands for a tensor may lie otherwise than the tensor's."""
 
-MOVING = BY_SHAPE | {
+MOVING = (
+    *BY_SHAPE,
     # shape
     *("squeeze", "unsqueeze", "expand", "alias"),
     # order
@@ -19,16 +20,14 @@ MOVING = BY_SHAPE | {
     *("gather", "index_select", "index", "_unsafe_index", "masked_select", "take", "embedding"),
     # type and device
     "_to_copy",
-}
+)
 """Operations that move elements of their first argument."""
 
-COPYING = frozenset(("clone", "contiguous", "to", "detach"))
+COPYING = ("clone", "contiguous", "to", "detach")
 """Operations that leave every element of their first argument where it is, in a copy or in itself."""
 
-WRITTEN_OUT = frozenset(
-    (
-        *("expand_as", "broadcast_to", "view_as", "reshape_as", "tensor_split", "tile", "repeat_interleave"),
-        "numpy_T",
-    )
+WRITTEN_OUT = (
+    *("expand_as", "broadcast_to", "view_as", "reshape_as", "tensor_split", "tile", "repeat_interleave"),
+    "numpy_T",
 )
 """Composite operations of these, which arrive as themselves where nothing is relevant."""

@@ -10,15 +10,13 @@ from relprop.calls.call import Call
 from relprop.calls.moving import COPYING, MOVING
 from relprop.calls.nested import tensors_in
 
+_PICKING = frozenset((*MOVING, *COPYING))
+
 
 def picks(call: Call) -> bool:
     """Whether a call picks values of the model's own constants, by numbers that may be the samples'."""
     first = call.args[0]
-    return (
-        (call.operation in MOVING or call.operation in COPYING)
-        and isinstance(first, Tensor)
-        and getattr(first, "picked", True)
-    )
+    return call.operation in _PICKING and isinstance(first, Tensor) and getattr(first, "picked", True)
 
 
 class OfParameters:

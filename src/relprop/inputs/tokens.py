@@ -24,24 +24,12 @@ from relprop.engine.seen import Seen, inner_of, laid_out
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that say where, of which kind or which, and not what."""
 
-_FOLLOWED = (
-    MOVING
-    | COPYING
-    | WRITTEN_OUT
-    | {
-        *(
-            "cat",
-            "stack",
-            "pad",
-            "constant_pad_nd",
-            "clamp",
-            "clamp_min",
-            "clamp_max",
-            "masked_fill",
-            "where",
-        ),
-        *("copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
-    }
+_FOLLOWED = frozenset(
+    (
+        *(*MOVING, *COPYING, *WRITTEN_OUT),
+        *("cat", "stack", "pad", "constant_pad_nd", "clamp", "clamp_min", "clamp_max", "masked_fill"),
+        *("where", "copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
+    )
 )
 """Operations after which an id is an id still."""
 
