@@ -51,13 +51,16 @@ def test_a_covered_model() -> None:
     how = [(c.path, c.operation, c.how) for c in found.crossings]
     assert how[:5] == [
         ("0", "conv2d", "Epsilon(epsilon=1e-06)"),
-        ("1", "batch_norm", "part of conv2d in 0"),
+        ("1", "batch_norm", "part of conv2d"),
         ("2", "relu", "pointwise"),
         ("3", "conv2d", "Gamma(gamma=0.1)"),
         ("4.sigmoid", "sigmoid", "pointwise"),
     ]
     assert ("9", "add", "BySize()") in how
-    assert ("9.branch.1", "batch_norm", "part of conv2d in 9.branch.0") in how
+    assert ("9.branch.1", "batch_norm", "part of conv2d") in how
+    within = {c.path: c.within for c in found.crossings if c.within is not None}
+    assert within["1"] == "0"
+    assert within["9.branch.1"] == "9.branch.0"
     assert ("10", "batch_norm", "normalisation") in how
     assert ("14", "flatten", "rearranging") in how
     assert how[-1] == ("15", "linear", "Epsilon(epsilon=1e-06)")

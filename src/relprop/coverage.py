@@ -28,7 +28,9 @@ class Crossing:
     Attributes:
         path: of the module that runs.
         operation: canonical name.
-        how: the rule, or the family of operations that are crossed alike, or why it is not covered.
+        how: the rule, or the family of operations that are crossed alike, or the operation that it is part
+            of, or why it is not covered.
+        within: path of the module of the operation that it is part of.
         covered: whether it can be crossed.
         acceptable: whether `explain(..., accept=...)` lets it pass where it is not.
     """
@@ -38,6 +40,7 @@ class Crossing:
     how: str
     covered: bool = True
     acceptable: bool = False
+    within: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,7 @@ class Coverage:
         """Operation, how it is crossed, how often, and where first; gaps come first."""
         groups: dict[tuple[bool, str, str], list[str]] = {}
         for c in self.crossings:
-            # Of what is folded into another operation the table does not tell into which one.
-            how = c.how.partition(" in ")[0] if c.how.startswith("part of ") else c.how
-            groups.setdefault((c.covered, c.operation, how), []).append(c.path or "(root)")
+            groups.setdefault((c.covered, c.operation, c.how), []).append(c.path or "(root)")
         ordered = sorted(groups.items(), key=lambda group: group[0][0])
         return [(operation, how, len(paths), paths[0]) for (_, operation, how), paths in ordered]
 
@@ -131,9 +132,15 @@ class _Crossings(Observer):
 
     def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
         self.crossings.extend(map(_not_covered, gaps))
-        if not gaps and call.operation in TABLE:
-            how = self.run.remark or ", ".join(str(a.rule) for a in self.run.applied[applied:])
-            self.crossings.append(Crossing(self.run.modules.path, call.name, how or _family(call.operation)))
+        if gaps or call.operation not in TABLE:
+            return
+        run = self.run
+        how, within = ", ".join(str(a.rule) for a in run.applied[applied:]), None
+        if run.part_of is not None:
+            operation, within = run.part_of
+            how = f"part of {operation}"
+        crossing = Crossing(run.modules.path, call.name, how or _family(call.operation), within=within)
+        self.crossings.append(crossing)
 
 
 def _shortened(number: re.Match[str]) -> str:

@@ -68,7 +68,7 @@ def fold(
             bias = map_.align_bias(bias) * map_.align_bias(scale)
     if shift is not None:
         bias = shift.clone() if bias is None else map_.align_bias(bias) + map_.align_bias(shift)
-    run.remark = f"part of {origin.operation} in {origin.path or '(root)'}"
+    run.part_of = origin.operation, origin.path
     folded = replace(
         origin,
         weight=weight,

@@ -211,7 +211,7 @@ class Interception:
         """Run a call's entry, and mark what comes of a gap."""
         run, gaps = self.run, self.run.gaps
         applied, noted = len(run.applied), len(gaps.noted)
-        run.remark = ""
+        run.part_of = None
         result = self._without_entry(call) if entry is None else entry(run, call, *call.args)
         if result is NotImplemented:
             return result

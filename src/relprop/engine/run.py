@@ -50,7 +50,7 @@ class Run:
         slots: which tensors get a slot for relevance itself.
         ledger: where relevance went.
         applied: the rules that were used.
-        remark: how the present call is crossed, where its family does not say it.
+        part_of: name and module path of the operation that the present call became part of, if it did.
         modules: which module runs.
         gaps: what is not covered.
         of_parameters: which constants were made of parameters.
@@ -73,7 +73,7 @@ class Run:
         self.slots = slots
         self.ledger = Ledger(per_operation=per_operation)
         self.applied: list[Applied] = []
-        self.remark = ""
+        self.part_of: tuple[str, str] | None = None
         self.modules = ModulePaths()
         self.gaps = Gaps(accept)
         self.of_parameters = OfParameters()

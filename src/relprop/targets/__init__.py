@@ -1,31 +1,9 @@
 """What is explained: a target takes the model's output to one score for each sample."""
 
-from relprop.targets.classes import (
-    Contrastive,
-    Difference,
-    Logit,
-    LogOdds,
-    OfClass,
-    RunnerUp,
-    Target,
-    TargetLike,
-    Weighted,
-    as_target,
-)
-from relprop.targets.structured import At, Part, Region
+from relprop.targets import classes, structured
+from relprop.targets.classes import *
+from relprop.targets.structured import *
 
-__all__ = [
-    "At",
-    "Contrastive",
-    "Difference",
-    "LogOdds",
-    "Logit",
-    "OfClass",
-    "Part",
-    "Region",
-    "RunnerUp",
-    "Target",
-    "TargetLike",
-    "Weighted",
-    "as_target",
-]
+__all__: list[str] = []
+__all__ += classes.__all__
+__all__ += structured.__all__

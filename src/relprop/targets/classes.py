@@ -15,6 +15,19 @@ from torch import Tensor
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
 
+__all__ = [
+    "Contrastive",
+    "Difference",
+    "LogOdds",
+    "Logit",
+    "OfClass",
+    "RunnerUp",
+    "Target",
+    "TargetLike",
+    "Weighted",
+    "as_target",
+]
+
 TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
 """What users may give for a target: see `as_target`."""
 

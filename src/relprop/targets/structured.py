@@ -11,6 +11,8 @@ from relprop.calls.nested import values_of
 from relprop.errors import InputError
 from relprop.targets.classes import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
 
+__all__ = ["At", "Part", "Region"]
+
 
 class _OfPart(ABC):
     """A target of a part of the output, of which another target says what is explained."""
