@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.exact import as_function
-from relprop.engine.known import ACTIVATION, Composed, Pointwise, Tag, Watch
+from relprop.engine.known import Composed, Gate, Pointwise, Tag, Watch
 from relprop.engine.run import Operand, Outgoing, Run
 from relprop.engine.seen import Seen
 from relprop.linear.operation import Incoming
@@ -59,16 +59,22 @@ _ACTIVATIONS = frozenset(
 _SATURATING = frozenset(("tanh", "exp", "clamp", "clamp_min", "clamp_max", "hardtanh", "hardsigmoid"))
 
 
-def gate_of(chain: Pointwise | None) -> str:
+def gate_of(chain: Pointwise | None) -> Gate:
     """What a pointwise function makes its result as a factor of others."""
     if chain is None:
-        return ""
+        return Gate.NONE
     gated = chain.gates_itself and not chain.names.isdisjoint(_SATURATING)
-    return ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else ""
+    return Gate.ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else Gate.NONE
 
 
 def attach_to_root(
-    run: Run, call: Call, chain: Pointwise, *, nonnegative: bool = False, clamps: bool = False, gate: str = ""
+    run: Run,
+    call: Call,
+    chain: Pointwise,
+    *,
+    nonnegative: bool = False,
+    clamps: bool = False,
+    gate: Gate = Gate.NONE,
 ) -> Seen:
     """Give the result of a chain of pointwise calls the secant from its root.
 
@@ -84,7 +90,10 @@ def attach_to_root(
     if clamps:
         at_zero, _ = _expanded_at_zero(function, like)
         clamps = isinstance(at_zero, Tensor) or at_zero != 0
-    gate = call.operation if clamps else gate or gate_of(chain)
+    if clamps:
+        gate = Gate.BOUNDED
+    elif gate is Gate.NONE:
+        gate = gate_of(chain)
     tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, gate=gate, step=chain.tag.step)
     return attach_secant(run, call, chain, function, lambda: _expanded_at_zero(function, like), tag)
 

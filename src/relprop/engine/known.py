@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -92,11 +93,23 @@ class Pointwise(Origin):
     gates_itself: bool = False
 
 
-STATISTIC = "statistic"
-"""The gate of what is made of values to normalise them, such as 1/√variance."""
+class Gate(Enum):
+    """What a tensor is as a factor of others: the heavier of two factors weighs the other one, its signal.
 
-ACTIVATION = "activation"
-"""The gate of what an activation function made, such as SiLU in gated feed-forward layers."""
+    Attributes:
+        made_by: what makes it.
+        weight: how heavy it is.
+    """
+
+    NONE = ("a signal", 0)
+    ACTIVATION = ("an activation function, such as SiLU in gated feed-forward layers", 1)
+    BOUNDED = ("a sigmoid, or what is like one", 2)
+    SOFTMAX = ("softmax", 2)
+    LOG_SOFTMAX = ("log_softmax", 2)
+    STATISTIC = ("a norm or a deviation, to normalise others by; it gets no relevance", 3)
+
+    def __init__(self, made_by: str, weight: int) -> None:
+        self.made_by, self.weight = made_by, weight
 
 
 @dataclass(eq=False, slots=True)
@@ -111,9 +124,7 @@ class Tag:
             none.
         origin: what an operation left here for a later one to re-root on: see `Origin`.
         pointwise: the root that the tensor is a pointwise function of; None if it is a root itself.
-        gate: name of the operation that made it a gate, which weighs other values: "sigmoid", "softmax";
-            `STATISTIC`, what normalises others and gets no relevance of them; `ACTIVATION`, which is a gate
-            against what is none of these; empty for signals.
+        gate: what it is as a factor of others.
         step: how many elements, in logical order, lie between one sample and the next; None where the first
             dimension is that of the samples, possibly merged with others.
     """
@@ -123,7 +134,7 @@ class Tag:
     slot: Tensor | None = None
     origin: Origin | None = None
     pointwise: Pointwise | None = None
-    gate: str = ""
+    gate: Gate = Gate.NONE
     step: int | None = None
 
 
@@ -142,5 +153,5 @@ def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     first = tags[0]
     if len(tags) == 1:
         return Tag(first.depth, nonnegative, gate=first.gate)
-    gate = first.gate if all([tag.gate for tag in tags]) else ""
+    gate = Gate.NONE if any([tag.gate is Gate.NONE for tag in tags]) else first.gate
     return Tag(max([tag.depth for tag in tags]), nonnegative, gate=gate)

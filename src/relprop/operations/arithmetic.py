@@ -14,7 +14,7 @@ from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import Affine, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import ACTIVATION, Origin, Tag, all_nonnegative, merge_tags
+from relprop.engine.known import Gate, Origin, Tag, all_nonnegative, merge_tags
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -134,7 +134,7 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     tag = result.tag
     tag.pointwise, tag.gate, tag.origin = chain, x.tag.gate, later
     if data and factor.compared is x.recorded:
-        tag.gate = ACTIVATION  # x·(x > 0)
+        tag.gate = Gate.ACTIVATION  # x·(x > 0)
     return result
 
 

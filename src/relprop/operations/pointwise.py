@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, log, pi, sqrt
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -14,12 +15,17 @@ from relprop.crossing.chains import attach_secant, attach_to_root, chained, gate
 from relprop.crossing.exact import Exact, as_function
 from relprop.crossing.ruled import linear_origin
 from relprop.engine.interception import Entry
-from relprop.engine.known import ACTIVATION, STATISTIC, Tag, merge_tags
+from relprop.engine.known import Gate, Tag, merge_tags
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 
-Gate = Literal["never", "activation", "shifted", "bounded", "always"]
+Office = Literal["never", "activation", "shifted", "bounded", "always"]
 """Whether a function's usual office is to weigh other values."""
+
+
+_GATES: Mapping[Office, Gate] = MappingProxyType(
+    {"always": Gate.BOUNDED, "activation": Gate.ACTIVATION, "bounded": Gate.ACTIVATION}
+)
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,24 @@ class Secant:
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
-    gate: Gate = "never"
+    gate: Office = "never"
     quotient: Callable[[Call], Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, run: Run, call: Call, x: Seen, *_options: Any) -> Any:
         tag = x.tag
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         chain = chained(run, call, [x])
-        gates = {"always": call.operation, "activation": ACTIVATION, "bounded": ACTIVATION}
-        gate = gates.get(self.gate, "")
+        gate = _GATES.get(self.gate, Gate.NONE)
         if chain is not None and tag.pointwise is not None:
             clamps = self.gate in ("shifted", "bounded")
             return attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=clamps, gate=gate)
-        known = Tag(tag.depth, nonnegative, pointwise=chain, gate=gate or gate_of(chain), step=tag.step)
+        known = Tag(
+            tag.depth,
+            nonnegative,
+            pointwise=chain,
+            gate=gate_of(chain) if gate is Gate.NONE else gate,
+            step=tag.step,
+        )
         quotient = None if self.quotient is None else self.quotient(call)
         last, slope, dtype, device = as_function(run, call), self.slope, x.dtype, x.device
 
@@ -85,7 +96,9 @@ class Homogeneous:
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
         if chain is None or type(result) is not Seen:
             return result
-        result.tag.pointwise, result.tag.gate = chain, x.tag.gate or gate_of(chain)
+        gate = x.tag.gate
+        result.tag.pointwise = chain
+        result.tag.gate = gate_of(chain) if gate is Gate.NONE else gate
         return result
 
 
@@ -141,7 +154,7 @@ def clamp_max(run: Run, call: Call, x: Any, high: Any) -> Any:
 
 
 def _between(low: float, high: float) -> Secant:
-    gate: Gate = "activation" if (low, high) == (0, torch.inf) else "never"
+    gate: Office = "activation" if (low, high) == (0, torch.inf) else "never"
     if isfinite(high - low):
         gate = "bounded" if low == 0 else "shifted"
     return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0, gate=gate)
@@ -180,10 +193,13 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
-        return attach_to_root(run, call, chain, gate="sigmoid")
+        return attach_to_root(run, call, chain, gate=Gate.BOUNDED)
     tag = merge_tags([x.tag])
     return run.sink(
-        STATISTIC, run.value(call), call.name, replace(tag, gate=STATISTIC, pointwise=chain, step=x.tag.step)
+        "statistic",
+        run.value(call),
+        call.name,
+        replace(tag, gate=Gate.STATISTIC, pointwise=chain, step=x.tag.step),
     )
 
 

@@ -12,7 +12,7 @@ from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.engine.interception import Entry
-from relprop.engine.known import STATISTIC, Tag, merge_tags
+from relprop.engine.known import Gate, Tag, merge_tags
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import divide, leftover
@@ -93,7 +93,7 @@ def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
     result = run.native(call)
     halved = run.seen(result, Tag(x.tag.depth))
-    known = replace(merge_tags([x.tag], nonnegative=True), gate=STATISTIC)
+    known = replace(merge_tags([x.tag], nonnegative=True), gate=Gate.STATISTIC)
     return run.cross(result.detach(), [halved], back, known, slot=False)
 
 

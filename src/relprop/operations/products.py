@@ -19,7 +19,7 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import ACTIVATION, STATISTIC, Tag, all_nonnegative, merge_tags
+from relprop.engine.known import Gate, Tag, all_nonnegative, merge_tags
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
@@ -97,7 +97,7 @@ def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) 
     if len(factors) == 1:
         return None
     rule = run.choose(run.site(call, Kind.PRODUCT, max(t.tag.depth for t in factors)))
-    statistic = gate is not None and gate.tag.gate == STATISTIC
+    statistic = gate is not None and gate.tag.gate is Gate.STATISTIC
     if gate is None:
         rule = Uniform()
     elif rule is None or statistic:
@@ -117,7 +117,7 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
 
 def _gate(a: Seen, b: Seen) -> Seen | None:
     """Which of two factors weighs the other one; None if neither does, or both do."""
-    if ACTIVATION not in (a.tag.gate, b.tag.gate) or a.numel() == b.numel():
+    if Gate.ACTIVATION not in (a.tag.gate, b.tag.gate) or a.numel() == b.numel():
         gate = _gate_by_tag(a, b)
         if gate is not None:
             return gate
@@ -128,14 +128,10 @@ def _gate(a: Seen, b: Seen) -> Seen | None:
 
 def _gate_by_tag(a: Seen, b: Seen) -> Seen | None:
     """Which of two factors weighs the other one, by what made them."""
-    weights = [_GATES.get(t.tag.gate, 2) for t in (a, b)]
+    weights = [t.tag.gate.weight for t in (a, b)]
     if weights[0] == weights[1]:
         return None
     return a if weights[0] > weights[1] else b
-
-
-_GATES = {"": 0, ACTIVATION: 1, STATISTIC: 3}
-"""How much the gates weigh; the others lie between."""
 
 
 def solve_triangular(run: Run, call: Call, A: Any, B: Any, *_options: Any) -> Any:

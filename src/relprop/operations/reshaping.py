@@ -15,7 +15,7 @@ from relprop.crossing.folding import moved
 from relprop.crossing.ruled import ZeroPadding, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import ACTIVATION, Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Gate, Tag, all_nonnegative, empty_slot
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -95,7 +95,7 @@ def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
     result = Exact(keeps_sign=number >= 0, slot="same")(run, call)
     result = absorbing(run, result, value_of(mask).expand(result.shape), number, "masked_fill")
     if number == 0 and compared_with_zero(mask, x):
-        result.tag.gate = ACTIVATION  # a ReLU
+        result.tag.gate = Gate.ACTIVATION  # a ReLU
     return result
 
 
@@ -112,7 +112,7 @@ def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
     result.tag.pointwise = chain
     other = b if is_relevant(a) else a
     if len(relevant) == 1 and _is_zero(other) and compared_with_zero(condition, relevant[0]):
-        result.tag.gate = ACTIVATION  # a ReLU
+        result.tag.gate = Gate.ACTIVATION  # a ReLU
     return result
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import tensors_in
 from relprop.calls.user_line import warn
+from relprop.engine.known import Gate
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
@@ -20,7 +21,7 @@ from relprop.targets.classes import Logit
 def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
     """Warn of a softmax at the end of what a model returned, and of explained scores that are negative."""
     gates = {t.tag.gate for t in tensors_in(output) if type(t) is Seen}
-    squashed = sorted(gates & {"softmax", "log_softmax"})
+    squashed = sorted(gate.made_by for gate in gates & {Gate.SOFTMAX, Gate.LOG_SOFTMAX})
     if squashed:
         warn(
             f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
