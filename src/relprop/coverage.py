@@ -7,7 +7,7 @@ from typing import Any
 
 from relprop.calls.call import Call
 from relprop.engine.gaps import Gap
-from relprop.engine.interception import Observer
+from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
 from relprop.explain import explain

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
-from torch import nn
 
 from relprop.calls.names import name_of
 from relprop.engine.attach import retaining
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Start, outputs_of
-from relprop.engine.interception import Observer, intercepting
+from relprop.engine.interception import intercepting
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.errors import InputError, RuleError
@@ -117,17 +115,15 @@ def explain(
             )
         explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
     else:
-        inner = InnerValues(_as_list(record, "record"), conditions or {}, start)
         wanted = _as_list(parameters, "parameters")
         collected = ParameterRelevance(model, wanted) if wanted else None
         run = _run(composite, accept, per_operation, parameters=collected)
-        forward = Forward(run, TABLE, [_AtModules(run, inner)] if record or conditions or start else [])
+        inner = InnerValues(run, _as_list(record, "record"), conditions or {}, start)
+        observers = [inner] if inner.wanted else []
+        forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         blocks = chosen_blocks(model, checkpoint)
-        try:
-            with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
-                explanations = _explained(forward, inner, composite, name, goals, progress)
-        finally:
-            inner.release()
+        with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
+            explanations = _explained(forward, inner, composite, name, goals, progress)
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(composite, run)
@@ -158,17 +154,13 @@ def _explained(
 ) -> list[Explanation]:
     """A backward for each target."""
     run = forward.run
-    inner.end_forward()
-    if run.parameters is not None:
-        run.parameters.end_forward()
     applied = tuple(run.applied)  # kept here because checkpoints run parts of the model again
     output = forward.values(forward.output)
     explained, channels = (forward.output, []) if inner.start is None else inner.started()
     explanations = []
     for number, goal in enumerate(goals, 1):
         last = number == len(goals)
-        run.begin()
-        inner.begin()
+        forward.begin()
         of_channel = inner.start is not None and isinstance(goal, OfClass)
         values = outputs_of(explained, channels) if of_channel else explained
         scores = scores_of(goal, values, run.ledger.samples)
@@ -196,17 +188,6 @@ def _explained(
         if progress is not None:
             progress(number, len(goals))
     return explanations
-
-
-@dataclass(frozen=True)
-class _AtModules(Observer):
-    """Lets inner values be kept, masked, or started from at the outputs of modules."""
-
-    run: Run
-    inner: InnerValues
-
-    def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
-        return self.inner.after_module(self.run, path, module, output) if torch.is_grad_enabled() else output
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.known import Origin, Watch, empty_slot
+from relprop.engine.observer import Observer
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, inner_of, is_relevant
 from relprop.errors import InputError
@@ -58,26 +59,37 @@ class _Call:
         return not self.late or any(value.relevance is not None for value in self.values)
 
 
-@dataclass
-class InnerValues:
+class InnerValues(Observer):
     """What a run does at the outputs of modules.
 
-    Attributes:
+    Args:
+        run: what entries may use.
         record: globs on the paths whose relevance is kept.
         conditions: by path or glob, which part of relevance goes on.
         start: where relevance starts, instead of the model's output.
     """
 
-    record: Collection[str] = ()
-    conditions: Mapping[str, Condition] = field(default_factory=dict)
-    start: Start | None = None
-    _paths: dict[str, None] = field(default_factory=dict)
-    _calls: dict[str, list["_Call"]] = field(default_factory=dict)
-    _outputs: list[tuple[Any, list[int]]] = field(default_factory=list)
-    _forward_is_over: bool = False
+    def __init__(
+        self, run: Run, record: Collection[str], conditions: Mapping[str, Condition], start: Start | None
+    ) -> None:
+        self.run = run
+        self.record = record
+        self.conditions = conditions
+        self.start = start
+        self._paths: dict[str, None] = {}
+        self._calls: dict[str, list[_Call]] = {}
+        self._outputs: list[tuple[Any, list[int]]] = []
+        self._forward_is_over = False
 
-    def after_module(self, run: Run, path: str, module: nn.Module, output: Any) -> Any:
-        """Return what takes the place of a module's output."""
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.record or self.conditions) or self.start is not None
+
+    def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return output
+        run = self.run
         self._paths[path] = None
         recorded = any(fnmatchcase(path, glob) for glob in self.record)
         conditions = [key for key in self.conditions if fnmatchcase(path, key)]
@@ -147,15 +159,9 @@ class InnerValues:
         return self._outputs[call or 0]
 
     def release(self) -> None:
-        """Let go of the values that relevance could start from, which hold the graph."""
-        self._outputs.clear()
+        self._outputs.clear()  # values that relevance could start from
 
     def end_forward(self) -> None:
-        """Refuse paths that matched no module. What comes later are parts of the model that run again.
-
-        Raises:
-            InputError: one did; near matches are offered.
-        """
         self._forward_is_over = True
         places = [("record", glob) for glob in self.record]
         places += [("conditions", key) for key in self.conditions]
@@ -174,7 +180,6 @@ class InnerValues:
                 raise InputError(f"{argument}={place!r} matches no module that ran; {offer}.")
 
     def begin(self) -> None:
-        """Forget the relevance of an earlier backward."""
         for call in chain.from_iterable(self._calls.values()):
             for value in call.values:
                 value.relevance = None

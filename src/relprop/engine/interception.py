@@ -32,6 +32,7 @@ from relprop.engine.keep import memory_of, saved_value
 from relprop.engine.known import Tag, merge_tags
 from relprop.engine.levels import aside, here, seeing, tracking
 from relprop.engine.modules import follow_modules
+from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Memory, Seen, copy_of, inner_of, run_of, value_of
 
@@ -59,17 +60,6 @@ class Beginnings(Protocol):
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """What takes the place of a plain tensor, if relevance begins there."""
-
-
-class Observer:
-    """What looks on while the model runs."""
-
-    def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
-        """Return what takes the place of a module's output."""
-        return output
-
-    def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
-        """Look at a call that was crossed: how many rules there were before, and which gaps it has."""
 
 
 class Interception:

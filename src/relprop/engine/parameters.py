@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from relprop.engine.observer import Observer
 from relprop.errors import InputError
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 
@@ -52,7 +53,7 @@ def _owner(name: str) -> str:
     return name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
 
 
-class ParameterRelevance:
+class ParameterRelevance(Observer):
     """Collects the relevance of the weights of a model whose names match globs.
 
     Attributes:
@@ -81,11 +82,6 @@ class ParameterRelevance:
             self._met[self._names[weight]] = weight
 
     def end_forward(self) -> None:
-        """Refuse parameters that carry nothing.
-
-        Raises:
-            InputError: none that a glob matches is the weight of a linear operation that ran.
-        """
         for glob, names in self._matching.items():
             if not any(name in self._met for name in names):
                 raise InputError(
@@ -108,7 +104,6 @@ class ParameterRelevance:
         ]
 
     def begin(self) -> None:
-        """Forget the relevance of an earlier backward."""
         self.relevance = {
             name: torch.zeros_like(weight, requires_grad=False) for name, weight in self._met.items()
         }

@@ -88,8 +88,6 @@ class Run:
     def begin(self) -> None:
         """Open new books, for another target of the same forward."""
         self.ledger = Ledger(samples=self.ledger.samples, per_operation=self.ledger.per_operation)
-        if self.parameters is not None:
-            self.parameters.begin()
 
     # ---- values ----
 

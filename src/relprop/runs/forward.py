@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import _pop_mode_temporarily
 from relprop.calls.nested import map_tensors
 from relprop.calls.user_line import line_of
 from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of
-from relprop.engine.interception import Entry, Interception, Observer, intercepting
+from relprop.engine.interception import Entry, Interception, intercepting
 from relprop.engine.known import Tag
 from relprop.engine.levels import aside, seeing
+from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, value_of
 from relprop.errors import CoverageError, ModelError
@@ -45,6 +46,7 @@ class Forward:
         self.run = run
         self.inputs = ExplainedInputs(run, any_leaf=any_leaf)
         self.interception = Interception(run, table, self.inputs, observers)
+        self.observers = observers
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.output: Any = None
         self.model: Any = None
@@ -59,14 +61,26 @@ class Forward:
             InputError: nothing of its inputs can be explained.
         """
         self.model = model
-        with intercepting(self.interception):
-            with self.interception.unseen():
-                self.shapes, stand_ins, others = put_stand_ins(self.inputs, model, inputs, arguments)
-            with naming_inputs(model, self.shapes, self.inputs.any), _own_gradients_refused():
-                self.output = model(*stand_ins, **without_cache(model, len(inputs), others))
-            if not self.inputs.any():
-                raise never_looked_up(self.shapes, cuts=self.run.gaps.cuts)
-            yield self
+        try:
+            with intercepting(self.interception):
+                with self.interception.unseen():
+                    self.shapes, stand_ins, others = put_stand_ins(self.inputs, model, inputs, arguments)
+                with naming_inputs(model, self.shapes, self.inputs.any), _own_gradients_refused():
+                    self.output = model(*stand_ins, **without_cache(model, len(inputs), others))
+                if not self.inputs.any():
+                    raise never_looked_up(self.shapes, cuts=self.run.gaps.cuts)
+                for observer in self.observers:
+                    observer.end_forward()
+                yield self
+        finally:
+            for observer in self.observers:
+                observer.release()
+
+    def begin(self) -> None:
+        """Open new books, for a backward from another target."""
+        self.run.begin()
+        for observer in self.observers:
+            observer.begin()
 
     def values(self, value: Any) -> Any:
         """What the model computed, as plain tensors."""
