@@ -10,34 +10,13 @@ from torch import Tensor
 import relprop
 import replica
 from cases import CASES
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
+from formulas import BIAS_MODES, RULES, assert_agree
+from relprop import AlphaBeta, Epsilon, Flat, Gamma, RuleError, WSquare, ZBox, ZPlus
 from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import PrintedRule
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
-
-BIAS_MODES = ["absorb", "ignore", "distribute"]
-
-# name: rule, replica, the replica's parameters
-RULES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "LRP-0": (Epsilon(0), replica.epsilon, {"epsilon": 0.0, "bias": "absorb"}),
-    "w²": (WSquare(), replica.w_square, {}),
-    "flat": (Flat(), replica.flat, {}),
-    **{
-        f"{name}, bias {bias}": (rule(*values, bias=bias), function, {**parameters, "bias": bias})
-        for bias in BIAS_MODES
-        for name, rule, values, function, parameters in [
-            ("ε", Epsilon, (0.3,), replica.epsilon, {"epsilon": 0.3}),
-            ("γ", Gamma, (0.25,), replica.gamma, {"gamma": 0.25}),
-            ("large γ", Gamma, (100.0,), replica.gamma, {"gamma": 100.0}),
-            ("α2β1", AlphaBeta, (2.0, 1.0), replica.alpha_beta, {"alpha": 2.0, "beta": 1.0}),
-            ("α1.5β0.5", AlphaBeta, (1.5, 0.5), replica.alpha_beta, {"alpha": 1.5, "beta": 0.5}),
-            ("z+", ZPlus, (), replica.z_plus, {}),
-            ("|z|", Absolute, (), replica.absolute, {}),
-        ]
-    },
-}
 
 
 def explained(rule: Any, case: str, x: Tensor, c: Tensor) -> Tensor:
@@ -58,11 +37,6 @@ def expected(function: Any, parameters: dict[str, Any], case: str, x: Tensor, c:
 def seed_for(case: str, x: Tensor) -> Tensor:
     """Coefficients of both signs for the operation's output."""
     return torch.randn_like(CASES[case].module()(x))
-
-
-def assert_agree(actual: Tensor, desired: Tensor) -> None:
-    """To a relative 1e-10 of the largest value: rounding errors of float64 and nothing more."""
-    assert (actual - desired).abs().max() <= 1e-10 * desired.abs().max()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from bit_by_bit import same
+from leftovers import everything_about
 from relprop import Composite, Epsilon, Gamma, ModelError
 from small_transformers import drawn
-from test_checkpointing import same
-from test_zoo_networks import everything_about
 
 N, T, D = 2, 5, 8
 RULES: list[Any] = ["attnlrp", "cp-lrp", "epsilon", Gamma(0.25)]

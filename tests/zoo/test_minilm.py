@@ -15,8 +15,8 @@ from relprop.zoo import minilm
 from relprop.zoo.minilm import SentenceClassifier, load_minilm, train_head
 from torchvision_shim import import_torchvision
 
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import text_classifier
 import text_faithfulness
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import relprop
+from bit_by_bit import same
+from leftovers import everything_about
 from relprop import Epsilon, Flat, Gamma, InputError, ModelError
-from test_zoo_networks import everything_about
 
 N, T, D, WORDS = 2, 7, 12, 20
 
@@ -60,26 +61,6 @@ def model() -> Model:
 @pytest.fixture
 def ids() -> Tensor:
     return torch.randint(WORDS, (N, T))
-
-
-def same(a: relprop.Explanation, b: relprop.Explanation) -> None:
-    assert isinstance(a.relevance, Tensor)
-    assert isinstance(b.relevance, Tensor)
-    assert torch.equal(a.relevance, b.relevance)
-    assert str(a.ledger) == str(b.ledger)
-    assert a.rules == b.rules
-    assert a.inner.keys() == b.inner.keys()
-    for path in a.inner:
-        for one, other in zip(a.inner[path], b.inner[path], strict=True):
-            assert isinstance(one, Tensor) == isinstance(other, Tensor)
-            for R, S in zip(
-                [one] if isinstance(one, Tensor) else one,
-                [other] if isinstance(other, Tensor) else other,
-                strict=True,
-            ):
-                assert torch.equal(R, S)
-    for name in a.parameters:
-        assert torch.equal(a.parameters[name], b.parameters[name])
 
 
 RULES: list[Any] = [

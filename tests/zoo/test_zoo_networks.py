@@ -3,15 +3,14 @@
 `make zoo` runs all of it; `make test` runs the networks in QUICK.
 """
 
-import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import relprop
+from leftovers import everything_about
 from zoo_networks import BOUNDS, NETWORKS
 
 CLOSES_TO = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -27,33 +26,6 @@ each_network = pytest.mark.parametrize(
 def scores(output: Any, target: Any) -> Tensor:
     """What `target` means, without relprop."""
     return target(output) if callable(target) else output[torch.arange(len(target)), target]
-
-
-def everything_about(model: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """Whatever a run could leave behind: values, versions and flags of tensors; attributes; hooks; classes.
-
-    Attributes are compared by identity, so the model must not be copied in between.
-    """
-    for path, value in [*model.named_parameters(), *model.named_buffers()]:
-        digest = hashlib.sha256(value.detach().reshape(-1).view(torch.uint8).numpy()).hexdigest()
-        yield (
-            path,
-            digest,
-            value.data_ptr(),
-            value._version,
-            value.requires_grad,
-            value.grad is None,
-            id(value),
-        )
-        yield path, sorted(vars(value)), value.dtype, value.shape, value.stride()
-    for path, module in model.named_modules():
-        yield path, type(module), sorted(vars(type(module)))
-        for attribute, value in vars(module).items():
-            held = [(key, id(item)) for key, item in value.items()] if isinstance(value, dict) else None
-            yield path, attribute, id(value), held
-    for name, value in vars(nn.modules.module).items():
-        if name.startswith("_global_") and isinstance(value, dict):
-            yield name, list(value)
 
 
 @each_network

@@ -3,21 +3,20 @@
 `make zoo` runs all of it; `make test` runs the families in QUICK.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import relprop
-from test_zoo_networks import everything_about
-from transformer_families import FAMILIES, Arguments
+from families_compared import CLOSES_TO, assert_same, explained, other_ways
+from leftovers import everything_about
+from transformer_families import FAMILIES
 
 PRESETS = ("attnlrp", "attnlrp-vit", "cp-lrp", "epsilon", None)
 """None is the default."""
 
-CLOSES_TO = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 SINGLE_WITHIN = ("llama", "mistral", "mixtral", "qwen", "phi3", "gemma", "modernbert")
 SINGLE_IF_EAGER = ("gpt-neox", "vit", "deit", "swin", "clip", "segformer")
@@ -33,15 +32,7 @@ def _cases(*of_each: tuple[Any, ...]) -> list[Any]:
     return [pytest.param(*case, marks=() if case[0] in QUICK else pytest.mark.zoo) for case in of_each]
 
 
-def _first_way(name: str) -> str:
-    """Name the first family that is this one, computed in whichever way."""
-    this = FAMILIES[name]
-    return next(
-        other for other, f in FAMILIES.items() if (f.model, f.settings) == (this.model, this.settings)
-    )
-
-
-OTHER_WAYS = [(name, first) for name in FAMILIES if (first := _first_way(name)) != name]
+OTHER_WAYS = other_ways(FAMILIES)
 each_family = pytest.mark.parametrize("name", _cases(*((name,) for name in FAMILIES)))
 each_family_in_each_precision = pytest.mark.parametrize(
     ("name", "dtype"),
@@ -51,27 +42,9 @@ each_family_in_each_precision = pytest.mark.parametrize(
 each_preset = pytest.mark.parametrize("preset", PRESETS, ids=str)
 
 
-def explained(
-    model: nn.Module, arguments: Arguments, **options: Any
-) -> tuple[relprop.Explanation, dict[str, Tensor]]:
-    """Explain, and give the relevance of each explained argument by name, also where there is but one."""
-    explanation = relprop.explain(model, **arguments, **options)
-    names = [name for name in arguments if name not in ("attention_mask", "use_cache")]
-    found = explanation.relevance
-    return explanation, {names[0]: found} if isinstance(found, Tensor) else dict(found)
-
-
 def _closes_to(name: str, dtype: torch.dtype) -> float:
     single = SINGLE_WITHIN + (SINGLE_IF_EAGER if FAMILIES[name].attention == "eager" else ())
     return CLOSES_TO_WITHIN if name.startswith(single) and dtype == torch.float64 else CLOSES_TO[dtype]
-
-
-def assert_same(relevance: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
-    """Compare relevance, relative to the largest."""
-    largest = max(float(value.abs().max()) for value in expected.values())
-    assert list(relevance) == list(expected)
-    for name, value in relevance.items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance * largest)
 
 
 @each_family

@@ -17,7 +17,7 @@ from relprop.models.model import Normalisation
 from relprop.view.photograph import centre
 from torchvision_shim import import_torchvision
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import relprop
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(code: str) -> str:

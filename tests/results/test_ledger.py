@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import relprop
+from colour_vision import COLOUR_BLIND, cie_lab, linear
 from relprop.errors import InputError
 from relprop.results.ledger import Ledger
 from relprop.results.table import ROUNDING, Way, way
 from relprop.rules import Epsilon
 from relprop.view.ledger_plot import COLOURS, FAINT, REMAINING, colours_of, draw
 from relprop.view.ledger_rows import grouped
-from test_colour import COLOUR_BLIND, cie_lab, linear
 
 torch.manual_seed(0)
 

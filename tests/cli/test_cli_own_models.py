@@ -19,7 +19,7 @@ from relprop.errors import ModelError, RelpropError
 from relprop.models import resolve
 from shell import error_of, runner
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 
 # By name, because the package has a function called explain.
 command = importlib.import_module("relprop.cli.explain")

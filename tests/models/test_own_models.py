@@ -11,7 +11,7 @@ import relprop
 from relprop.errors import InputError, ModelError
 from relprop.models import resolve
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 
 
 def same(a, b):

@@ -15,7 +15,7 @@ from torchvision_shim import import_torchvision
 
 import_torchvision()  # transformers needs one that works
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if markdown.has_python(page)
 ]

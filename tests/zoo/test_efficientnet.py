@@ -18,7 +18,7 @@ from relprop.view.picture import read_picture
 from relprop.zoo import BUNDLED, efficientnet
 from relprop.zoo.efficientnet import InvertedResidual, SameConv2d, efficientnet_lite0
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 
 # What the network sees, class and probability; and where that is in 224 x 224: left, top, right, bottom.
 SEEN = {

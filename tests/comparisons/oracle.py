@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import markdown
 
-PAGE = Path(__file__).parents[1] / "docs" / "from-scratch.md"
+PAGE = Path(__file__).parents[2] / "docs" / "from-scratch.md"
 
 Name = Literal["mlp", "cnn"]
 Method = Literal["sensitivity", "deep-taylor", "alpha2-beta1"]

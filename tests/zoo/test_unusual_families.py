@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from hunted_families import FAMILIES
-from test_transformer_families import CLOSES_TO, assert_same, explained
-from test_zoo_networks import everything_about
+from families_compared import CLOSES_TO, assert_same, explained, other_ways
+from leftovers import everything_about
 from transformer_families import SAMPLES, Arguments
+from unusual_families import FAMILIES
 
 pytestmark = pytest.mark.zoo
 
@@ -21,15 +21,7 @@ PRESETS = ("attnlrp", "cp-lrp", None)
 """None is the default."""
 
 
-def _first_way(name: str) -> str:
-    """Name the first family that is this one, computed in whichever way."""
-    this = FAMILIES[name]
-    return next(
-        other for other, f in FAMILIES.items() if (f.model, f.settings) == (this.model, this.settings)
-    )
-
-
-OTHER_WAYS = [(name, first) for name in FAMILIES if (first := _first_way(name)) != name]
+OTHER_WAYS = other_ways(FAMILIES)
 each_family = pytest.mark.parametrize("name", FAMILIES)
 each_preset = pytest.mark.parametrize("preset", PRESETS, ids=str)
 

@@ -19,7 +19,7 @@ from relprop.models import resolve
 from shell import error_of, runner
 from torchvision_shim import import_torchvision
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 NET = "efficientnet-lite0"
 
 # By name, because the package has a function called explain.

@@ -58,7 +58,7 @@ def run(page: Path) -> dict[str, Any]:
     for block, printed in outputs:
         assert printed == block.text, (
             f"{page}, line {block.line}: the block before this one prints\n{printed}"
-            f"If that is right, `python tests/markdown.py {page}` writes it there."
+            f"If that is right, `python tests/comparisons/markdown.py {page}` writes it there."
         )
     return namespace
 
