@@ -1,4 +1,4 @@
-"""A linear operation is one, whatever its output is rearranged to before its bias or batch norm comes."""
+"""Biases, scales and batch norms are folded into a linear operation, whatever is between, however written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from alike import near, relevance, same_relevance
+from networks import DOUBLE, random_norm
 from relprop import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 generator = torch.Generator().manual_seed(7)
 
 
-def randomised(norm: Any) -> Any:
-    with torch.no_grad():
-        for tensor in (norm.running_mean, norm.weight, norm.bias):
-            tensor.normal_(generator=generator)
-        norm.running_var.uniform_(0.3, 2, generator=generator)
-    return norm.double().eval()
-
-
 CONV, AFTER = nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 3).double()
-NORM = randomised(nn.BatchNorm2d(4))
+NORM = random_norm(nn.BatchNorm2d(4), generator)
 SCALE = (NORM.weight / (NORM.running_var + NORM.eps).sqrt()).detach()
 SHIFT = (NORM.bias - NORM.running_mean * SCALE).detach()
-TOKENS, TOKEN_NORM, LAST = nn.Linear(6, 8).double(), randomised(nn.BatchNorm1d(8)), nn.Linear(8, 3).double()
+TOKENS, TOKEN_NORM, LAST = (
+    nn.Linear(6, 8).double(),
+    random_norm(nn.BatchNorm1d(8), generator),
+    nn.Linear(8, 3).double(),
+)
 WEIGHT, BIAS = TOKENS.weight.detach(), TOKENS.bias.detach()
 
 
@@ -104,70 +102,103 @@ def test_constants_that_differ_between_positions_are_no_part_of_it() -> None:
     assert float(explanation.ledger.gap.max()) < 1e-10
 
 
-@pytest.mark.parametrize("bound", [torch.zeros(1), torch.zeros(3), torch.full((2, 3), 0.5)])
-@pytest.mark.parametrize("function", [torch.maximum, torch.minimum, torch.max])
-def test_an_extreme_with_one_number_is_a_clamp(function: Any, bound: Tensor) -> None:
-    bound, x = bound.double(), torch.tensor([[-1.0, 2.0, 0.5], [1.0, -0.2, 0.0]]).double()
-    last = torch.randn(2, 3).double()
-    limits = {"max" if function is torch.minimum else "min": float(bound.flatten()[0])}
-    for rules in (Flat(), Epsilon(0)):
-        one = relprop.explain(lambda x: F.linear(function(x, bound), last), x, target=0, rules=rules)
-        other = relprop.explain(lambda x: F.linear(x.clamp(**limits), last), x, target=0, rules=rules)
-        torch.testing.assert_close(one.relevance, other.relevance)
-        assert float(one.ledger.gap.max()) < 1e-10
+COPIES = [torch.clone, lambda t: t.contiguous(memory_format=torch.channels_last), lambda t: +t]
 
 
-def test_relevance_on_zeros_crosses_a_minimum_with_constants() -> None:
-    bound, x = torch.tensor([0.0, 0.0, -1.0]).double(), torch.tensor([[-1.0, 2.0, 0.5]]).double()
-    eye, last = torch.eye(3).double(), torch.ones(2, 3).double()
-    explanation = relprop.explain(
-        lambda x: F.linear(torch.minimum(F.linear(x, eye), bound), last), x, target=0, rules=Flat()
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus(), Flat()])
+def test_a_batch_norm_is_part_of_the_convolution_beyond_a_copy(rule: Any, copy: Any) -> None:
+    before, after = random_norm(nn.BatchNorm2d(2)), random_norm(nn.BatchNorm2d(3))
+    layer, head, x = nn.Conv2d(2, 3, 3).double(), nn.Linear(3, 2).double(), torch.randn(2, 2, 5, 5, **DOUBLE)
+
+    def model(copy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: head(after(copy(layer(copy(before(x))))).relu().mean((2, 3)))
+
+    near(relevance(model(copy), x, rule), relevance(model(lambda t: t), x, rule))
+
+
+MASKS = {
+    "bool": lambda z: z > 0,
+    "number": lambda z: (z > 0).to(z.dtype),
+    "detached": lambda z: z.detach().sign().clamp(min=0),
+}
+
+
+@pytest.mark.parametrize("mask", ["bool", "number", "detached"])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), AlphaBeta(2, 1)])
+def test_a_mask_made_of_the_data_is_no_part_of_the_layer_for_one_sample(rule: Any, mask: str) -> None:
+    """As for three samples: there relu(z) written z·(z > 0) cuts off a batch norm from the layer before."""
+    layer, norm, head = nn.Linear(4, 5).double(), random_norm(nn.BatchNorm1d(5)), nn.Linear(5, 2).double()
+    x = torch.randn(3, 4, **DOUBLE)
+
+    def model(x: Tensor) -> Tensor:
+        z = layer(x)
+        return head(norm(z * MASKS[mask](z)).tanh())
+
+    near(relevance(model, x[:1], rule), relevance(model, x, rule)[:1])
+
+
+def test_a_term_of_each_sample_counts_alike_for_one_sample_and_several() -> None:
+    layer, head, x = nn.Linear(4, 5).double(), nn.Linear(5, 2).double(), torch.randn(3, 4, **DOUBLE)
+    table, labels = nn.Embedding(7, 5).double(), torch.tensor([2, 0, 5])
+
+    def model(x: Tensor, labels: Tensor) -> Tensor:
+        return head((layer(x) + table(labels)).relu())
+
+    one = relprop.explain(model, x[:1], labels[:1], target=0, rules=Gamma(0.25)).relevance
+    several = relprop.explain(model, x, labels, target=0, rules=Gamma(0.25)).relevance
+    near(one, several[:1])
+
+
+NEGATIVE: list[Callable[[Tensor], Tensor]] = [torch.neg, lambda z: -z, lambda z: 0 - z]
+
+
+@pytest.mark.parametrize("negative", NEGATIVE)
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(2, 1)])
+def test_the_negative_of_a_layer_is_one_however_it_is_written(rule: Any, negative: Any) -> None:
+    layer, head, x = nn.Linear(4, 5).double(), nn.Linear(5, 2).double(), torch.randn(3, 4, **DOUBLE)
+    expected = relevance(lambda x: head((layer(x) * -1.0).relu()), x, rule)
+    near(relevance(lambda x: head(negative(layer(x)).relu()), x, rule), expected)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda x, w, b: F.dropout(x @ w, training=False) + b,
+        lambda x, w, b: (x @ w).contiguous() + b,
+        lambda x, w, b: torch.add(b, x @ w),
+        lambda x, w, b: (x @ w).add_(b),
+    ],
+)
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus(bias="absorb")])
+def test_a_bias_is_a_bias_however_it_is_added(spelling: Any, rule: Any) -> None:
+    w, b = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE)
+    same_relevance(
+        lambda x: spelling(x, w, b), lambda x: F.linear(x, w.T, b), torch.randn(2, 6, **DOUBLE), rule
     )
-    assert float(explanation.ledger.gap.max()) < 1e-10
 
 
-@pytest.mark.parametrize("rule", [relprop.BySize(), relprop.EqualShares()])
-def test_a_mean_that_is_subtracted_is_no_branch(rule: Any) -> None:
-    norm, conv, x = nn.LayerNorm(4).double(), nn.Conv2d(3, 4, 3).double(), torch.rand(2, 3, 6, 6).double()
+@pytest.mark.parametrize("rule", [Gamma(0.25), ZPlus(bias="absorb"), AlphaBeta(2, 1, bias="absorb")])
+def test_weight_and_bias_overwritten_before_another_bias_is_added(rule: Any) -> None:
+    W, b, c = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE), torch.randn(3, **DOUBLE)
+    weight, bias = torch.zeros(6, 3, **DOUBLE), torch.zeros(3, **DOUBLE)
 
-    def written(y: Tensor) -> Tensor:
-        y = y.permute(0, 2, 3, 1)
-        centred = y - y.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    def streaming(x: Tensor) -> Tensor:
+        weight.copy_(W)
+        bias.copy_(b)
+        z = torch.addmm(bias, x, weight)
+        weight.zero_()
+        bias.zero_()
+        return z + c
 
-    def relevance(normalise: Callable[[Tensor], Tensor]) -> Any:
-        rules = [("*", rule), ("*", Epsilon(0.1))]
-        return relprop.explain(lambda x: normalise(conv(x)).mean((1, 2)), x, target=0, rules=rules).relevance
+    same_relevance(streaming, lambda x: torch.addmm(b + c, x, W), torch.randn(2, 6, **DOUBLE), rule)
 
-    torch.testing.assert_close(
-        relevance(written),
-        relevance(lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (4,))),
-        rtol=1e-8,
-        atol=1e-10,
+
+def test_a_dropout_in_place_between_a_product_and_its_bias() -> None:
+    w, b = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE)
+    same_relevance(
+        lambda x: F.dropout(x @ w, training=False, inplace=True) + b,
+        lambda x: F.linear(x, w.T, b),
+        torch.randn(2, 6, **DOUBLE),
+        ZPlus(bias="distribute"),
     )
-
-
-def test_an_einsum_that_sums_nothing_is_a_product() -> None:
-    conv, x, scale = nn.Conv2d(3, 4, 3).double(), torch.rand(2, 3, 6, 6).double(), torch.randn(4).double()
-
-    def gated(y: Tensor, multiply: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        return multiply(y, y.mean((2, 3)).sigmoid()).mean((2, 3))
-
-    for one, other in (
-        (
-            lambda y: torch.einsum("bchw,c->bchw", y, scale).relu().mean((2, 3)),
-            lambda y: (y * scale[:, None, None]).relu().mean((2, 3)),
-        ),
-        (
-            lambda y: gated(y, lambda y, g: torch.einsum("bchw,bc->bchw", y, g)),
-            lambda y: gated(y, lambda y, g: y * g[:, :, None, None]),
-        ),
-        (
-            lambda y: gated(y, lambda y, g: torch.einsum("bc,bchw->bhwc", g, y).permute(0, 3, 1, 2)),
-            lambda y: gated(y, lambda y, g: y * g[:, :, None, None]),
-        ),
-    ):
-        for rules in (ZPlus(), Gamma(0.3), Flat()):
-            found = relprop.explain(lambda x, f=one: f(conv(x)), x, target=1, rules=rules)
-            expected = relprop.explain(lambda x, f=other: f(conv(x)), x, target=1, rules=rules)
-            torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-10, atol=1e-10)

@@ -10,19 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from alike import assert_same
 from counting import Calls
 from networks import DOUBLE
-from relprop import (
-    PRESETS,
-    Absolute,
-    Epsilon,
-    Explanation,
-    Flat,
-    Gamma,
-    SignalTakesAll,
-    Uniform,
-    ZPlus,
-)
+from relprop import PRESETS, Absolute, Epsilon, Explanation, Flat, Gamma, ZPlus
 from spellings import ACTIVATIONS, Network, spellings
 
 SPELLED = [(name, number) for name, ways in ACTIVATIONS.items() for number in range(1, len(ways))]
@@ -34,15 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::relprop.ScoreWarning", "ignore:
 def preset(name: str) -> relprop.Composite:
     """A preset, with bounds."""
     return PRESETS[name].with_bounds(-4.0, 4.0)
-
-
-def assert_same(found: Explanation, expected: Explanation) -> None:
-    """The same output and relevance, and books that close."""
-    torch.testing.assert_close(found.output, expected.output, rtol=1e-12, atol=1e-12)
-    error = (found.relevance - expected.relevance).abs().max()
-    assert error <= 1e-10 * expected.relevance.abs().max()
-    assert found.ledger.gap.max() < 1e-9
-    assert expected.ledger.gap.max() < 1e-9
 
 
 @cache
@@ -139,119 +121,7 @@ def test_an_activation_passes_what_it_makes_of_the_input(activation: str, number
     torch.testing.assert_close(e.ledger.total - e.ledger.inputs, zero.expand(3) * 5, rtol=1e-10, atol=1e-12)
 
 
-# ---- gates ----
-
-
-class Gated(nn.Module):
-    """A signal that is weighed by a gate of the same shape, or of one for each channel."""
-
-    def __init__(self, gate: Callable[[Tensor], Tensor], combine: Any = torch.mul, *, size: int = 1) -> None:
-        super().__init__()
-        torch.manual_seed(7)
-        self.signal, self.squeeze = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1)
-        self.excite, self.head = nn.Conv2d(2, 3, 1), nn.Linear(3 * size**2, 3)
-        self.gate, self.combine = gate, combine
-        self.double().eval()
-
-    def weights(self, h: Tensor) -> Tensor:
-        return self.gate(self.excite(self.squeeze(h.mean((2, 3), keepdim=True)).relu()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.signal(x).relu()
-        return self.head(self.combine(h, self.weights(h)).flatten(1))
-
-
-# Not those of a hyperbolic tangent, which counts as a signal unless it is broadcast.
-GATES = [("sigmoid", way) for way in (0, 1, 2, 3, 6, 7)] + [("hardsigmoid", way) for way in range(6)]
-
-
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize(("gate", "number"), GATES)
-@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus(), Flat()])
-def test_a_gate_gets_nothing(rule: Any, gate: str, number: int, size: int) -> None:
-    """As if it were a constant, in every spelling, also where it has the signal's shape."""
-    model = Gated(ACTIVATIONS[gate][number], size=size)
-    x = torch.randn(2, 2, size, size, **DOUBLE)
-    weights = model.weights(model.signal(x).relu()).detach()
-    e = relprop.explain(model, x, target=1, rules=rule)
-    assert_same(
-        e,
-        relprop.explain(
-            lambda x: model.head((model.signal(x).relu() * weights).flatten(1)), x, target=1, rules=rule
-        ),
-    )
-    (product,) = [a for a in e.rules if a.operation == "mul"]
-    assert product.rule == SignalTakesAll()
-
-
-WAYS_TO_WEIGH = {
-    "mul": torch.mul,
-    "gate first": lambda h, g: g * h,
-    "method": lambda h, g: h.mul(g),
-    "in place": lambda h, g: h.mul_(g),
-    "expanded": lambda h, g: h * g.expand_as(h),
-    "in the gate's place": lambda h, g: g.clone().expand_as(h).clone().mul_(h),
-    "expanded by view": lambda h, g: h.flatten(2) * g.flatten(1).unsqueeze(-1),
-    "addcmul": lambda h, g: torch.addcmul(torch.zeros_like(h), h, g),
-    "scaled": lambda h, g: (h * (2 * g)) / 2,
-}
-
-
-@pytest.mark.parametrize("way", WAYS_TO_WEIGH)
-@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus(), Flat()])
-def test_a_gate_is_one_however_the_product_is_written(rule: Any, way: str) -> None:
-    x = torch.randn(2, 2, 3, 3, **DOUBLE)
-    found = relprop.explain(Gated(nn.Sigmoid(), WAYS_TO_WEIGH[way], size=3), x, target=1, rules=rule)
-    assert_same(found, relprop.explain(Gated(nn.Sigmoid(), size=3), x, target=1, rules=rule))
-
-
-def halves(model: Gated, x: Tensor) -> Tensor:
-    """Relevance where each factor gets half, for LRP-0 and a sigmoid: its secant."""
-    h = model.signal(x).relu()
-    z = model.excite(model.squeeze(h.mean((2, 3), keepdim=True)).relu())
-    gate = torch.sigmoid(z)
-    secant = ((gate - 0.5) / z).detach() * z
-    product = (h * gate.detach() + h.detach() * secant) / 2
-    (gradient,) = torch.autograd.grad(model.head(product.flatten(1))[:, 1].sum(), x)
-    return gradient * x
-
-
-PRODUCTS = [torch.mul, torch.Tensor.mul, "*", lambda site: site.kind == "product", Gated]
-
-
-@pytest.mark.parametrize("where", PRODUCTS)
-@pytest.mark.parametrize("way", ["mul", "gate first", "in place", "expanded"])
-def test_halves_for_both_by_a_composite(way: str, where: Any) -> None:
-    model = Gated(nn.Sigmoid(), WAYS_TO_WEIGH[way], size=3)
-    x = torch.randn(2, 2, 3, 3, **DOUBLE)
-    e = relprop.explain(model, x, target=1, rules=[(where, Uniform()), ("*", Epsilon(0))])
-    torch.testing.assert_close(e.relevance, halves(model, x.clone().requires_grad_()))
-    assert [str(a).split(": ", 1)[1] for a in e.rules if a.operation == "mul"] == ["mul: Uniform()"]
-    assert e.ledger.gap.max() < 1e-12
-
-
-def test_halves_for_two_signals_and_all_for_one_of_them() -> None:
-    one, other, head = (nn.Linear(4, 4).double() for _ in range(3))
-    x = torch.randn(2, 4, **DOUBLE)
-
-    def model(x: Tensor) -> Tensor:
-        return head(one(x) * other(x).tanh())
-
-    leaf = x.clone().requires_grad_()
-    a, z = one(leaf), other(leaf)
-    b = (z.tanh() / z).detach() * z
-    (gradient,) = torch.autograd.grad(head((a * b.detach() + a.detach() * b) / 2)[:, 1].sum(), leaf)
-    for rules in (Epsilon(0), [("*", SignalTakesAll()), ("*", Epsilon(0))]):
-        e = relprop.explain(model, x, target=1, rules=rules)
-        torch.testing.assert_close(e.relevance, gradient * x)
-        assert e.ledger.gap.max() < 1e-12
-
-
-def test_a_factor_whose_relevance_is_shared_crosses_with_slots() -> None:
-    one, other, head = (nn.Linear(4, 4).double() for _ in range(3))
-    x = torch.randn(2, 4, **DOUBLE)
-    e = relprop.explain(lambda x: head(one(x).relu() * other(x).relu()), x, target=1, rules=Flat())
-    assert e.ledger.gap.max() < 1e-12
+# ---- chains ----
 
 
 def test_each_call_of_a_chain_is_made_once_however_often_its_result_is_used() -> None:

@@ -1,16 +1,20 @@
 """explain(..., checkpoint=...) is bit by bit what it is without; models that checkpoint by themselves."""
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import relprop
+from alike import near, relevance, same_relevance
 from bit_by_bit import same
 from leftovers import everything_about
+from networks import DOUBLE, linear
 from relprop import Epsilon, Flat, Gamma, InputError, ModelError
 
 N, T, D, WORDS = 2, 7, 12, 20
@@ -226,3 +230,48 @@ def test_both_at_once_are_refused(model: Model, ids: Tensor) -> None:
 def test_reentrant_checkpoints_are_seen_into(model: Model, ids: Tensor) -> None:
     e = relprop.explain(ByItself(model, reentrant=True).eval(), ids)
     torch.testing.assert_close(e.relevance, relprop.explain(model, ids).relevance)
+
+
+CHECKPOINTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda z: z.relu(),
+    "gate": lambda z: z * z.mean(1, keepdim=True).sigmoid(),
+    "chain": lambda z: z * z.sigmoid(),
+}
+
+
+@pytest.mark.parametrize("part", CHECKPOINTED)
+@pytest.mark.parametrize("targets", [[1], [0, 1]])
+def test_a_checkpointed_part_between_layers(part: str, targets: list[int]) -> None:
+    layer, head, x = nn.Linear(4, 5).double(), nn.Linear(5, 2).double(), torch.randn(3, 4, **DOUBLE)
+    run = CHECKPOINTED[part]
+    found = relprop.explain(
+        lambda x: head(checkpoint(run, layer(x), use_reentrant=False)), x, targets=targets, rules=Epsilon(0.1)
+    )
+    near(found[-1].relevance, relevance(lambda x: head(run(layer(x))), x, Epsilon(0.1)))
+
+
+def test_a_checkpointed_model() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    layer, other = linear(), linear(6, 3)
+    x = torch.randn(2, 6, **DOUBLE)
+    e = same_relevance(
+        lambda x: other(checkpoint(lambda h: layer(h).relu(), x, use_reentrant=False)),
+        lambda x: other(layer(x).relu()),
+        x,
+    )
+    assert len(e.rules) == 2
+
+
+def test_a_pointwise_function_in_several_calls_within_a_checkpoint() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    def hard_swish(z: torch.Tensor) -> torch.Tensor:
+        return z * (F.relu6(z + 3) / 6)
+
+    layer, other = linear(), linear(6, 3)
+    same_relevance(
+        lambda x: other(checkpoint(lambda h: hard_swish(layer(h)), x, use_reentrant=False)),
+        lambda x: other(hard_swish(layer(x))),
+        torch.randn(2, 6, **DOUBLE),
+    )

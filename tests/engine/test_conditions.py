@@ -20,11 +20,6 @@ LINEAR_IN_R = {
 }
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return torch.randn(2, 2, 6, 6, **DOUBLE)
-
-
 def explain(x: Tensor, conditions: Any, rules: Any = "epsilon", **options: Any) -> relprop.Explanation:
     return relprop.explain(network(), x, target=1, rules=rules, conditions=conditions, **options)
 

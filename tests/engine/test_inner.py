@@ -26,11 +26,6 @@ RULES = {
 }
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return torch.randn(2, 2, 6, 6, **DOUBLE)
-
-
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_recording_never_changes_the_result(x: Tensor, rules: Any) -> None:
     model = network()

@@ -1,6 +1,5 @@
 """The model is used as it is and left as it was; spellings agree; runs do not know of each other."""
 
-import copy
 import gc
 import threading
 import weakref
@@ -57,11 +56,6 @@ class Functional(nn.Module):
         return x @ self.last.weight.T + self.last.bias
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return torch.randn(3, 2, 6, 6, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("spelling", [inplace, lambda: Functional().eval()])
 def test_spellings_agree(spelling: Any, rule: Any, x: Tensor) -> None:
@@ -70,45 +64,6 @@ def test_spellings_agree(spelling: Any, rule: Any, x: Tensor) -> None:
     torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-10, atol=1e-12)
     assert expected.ledger.gap.max() < 1e-12
     assert found.ledger.gap.max() < 1e-12
-
-
-def test_an_inplace_operation_keeps_its_meaning_for_other_names_of_the_tensor() -> None:
-    class Aliased(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            z = self.linear(x)
-            view = z.view(-1)
-            view.relu_()
-            return z  # has been through the ReLU, too
-
-    model, x = Aliased().eval(), torch.randn(3, 4)
-    e = relprop.explain(model, x, target=lambda y: y.sum(1), rules=Epsilon(0))
-    torch.testing.assert_close(e.output, model(x))
-    leaf = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(model(leaf).sum(), leaf)
-    torch.testing.assert_close(e.relevance, gradient * x)
-
-
-def test_a_reused_module_and_an_overwritten_input() -> None:
-    class Reused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x -= 0.5
-            return self.linear(self.linear(x).relu_()).relu()
-
-    model, x = Reused().double().eval(), torch.randn(3, 4, dtype=torch.float64)
-    before = x.clone()
-    e = relprop.explain(model, x, target=0, rules=Epsilon(1e-3))
-    assert torch.equal(x, before)
-    assert [a.path for a in e.rules] == ["linear", "linear"]
-    assert e.ledger.gap.max() < 1e-12
-    torch.testing.assert_close(e.output, model(x.clone()))
 
 
 def snapshot(model: nn.Module) -> list[Any]:
@@ -278,39 +233,12 @@ def test_hooks_on_gradients_of_modules_are_not_called(x: Tensor) -> None:
     assert not called
 
 
-def test_what_is_written_without_gradient_over_something_relevant_is_a_constant() -> None:
-    def model(x: Tensor) -> Tensor:
-        buffer = torch.zeros(2, 4)
-        buffer.copy_(x)
-        with torch.no_grad():
-            buffer[:, :2].copy_(x[:, :2])
-        return x + buffer
-
-    x = torch.rand(2, 4)
-    for target, times in ((0, 1), (3, 2)):
-        e = relprop.explain(model, x, target=target)
-        assert torch.equal(e.relevance[:, target], times * x[:, target])
-        assert e.ledger.gap.max() < 1e-6
-
-
 def test_parts_of_a_parameter_that_are_joined_are_of_parameters() -> None:
     weight = nn.Parameter(torch.randn(4))
     e = relprop.explain(
         lambda x: x + torch.cat([weight[:1], weight[1:]]), torch.randn(2, 4), target=0, rules=Epsilon()
     )
     assert set(e.ledger.absorbed) == {"parameters"}
-
-
-def test_changed_weights_are_noticed(x: Tensor) -> None:
-    model = modules()
-    relprop.explain(model, x, rules=ZPlus())
-    with torch.no_grad():
-        model[0].weight.mul_(-1)
-    model[3].weight.data.neg_()  # counts no version
-    fresh = copy.deepcopy(model)
-    torch.testing.assert_close(
-        relprop.explain(model, x, rules=ZPlus()).relevance, relprop.explain(fresh, x, rules=ZPlus()).relevance
-    )
 
 
 def test_the_engine_without_explain(x: Tensor) -> None:
@@ -331,103 +259,6 @@ def test_the_engines_ledger_says_what_sinks_took() -> None:
     assert "bias" in str(run.ledger)
 
 
-def test_several_inputs_are_explained_by_name() -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(5, 4)
-
-        def forward(self, left: Tensor, right: Tensor, flag: bool, scale: float = 1.0) -> Tensor:
-            assert flag
-            return (self.a(left).relu() + self.b(right).relu()) * scale
-
-    left, right = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
-    e = relprop.explain(Two().double().eval(), left, flag=True, right=right, scale=2.0, rules=ZPlus())
-    assert isinstance(e.relevance, dict)
-    assert {name: R.shape for name, R in e.relevance.items()} == {"left": left.shape, "right": right.shape}
-    assert e.ledger.gap.max() < 1e-12
-
-
-def test_a_model_that_mixes_its_samples_closes_for_the_batch() -> None:
-    linear = nn.Linear(4, 4).double().eval()
-    x = torch.randn(2, 4, 4, dtype=torch.float64)
-    mixing = torch.tensor([[1.0, 0.5], [0.2, 1.0]], dtype=torch.float64)
-    e = relprop.explain(lambda x: (mixing @ linear(x).flatten(1))[:, :3], x, target=1, rules=Epsilon(0.1))
-    assert e.ledger.mixed
-    assert e.ledger.gap.max() < 1e-12
-
-
-@pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
-def test_books_are_each_samples_wherever_the_model_has_the_samples(order: tuple[int, ...]) -> None:
-    linear, back = nn.Linear(4, 4).double().eval(), torch.tensor(order).argsort().tolist()
-    x = torch.randn(2, 4, 4, dtype=torch.float64)
-
-    def model(x: Tensor) -> Tensor:
-        turned = x.permute(order)
-        turned = linear(turned) if turned.shape[-1] == 4 else linear(turned.mT).mT
-        return torch.relu(turned + 1).permute(back).sum(2)
-
-    e = relprop.explain(model, x, target=1, rules=Epsilon(0.1))
-    assert not e.ledger.mixed
-    assert e.ledger.gap.max() < 1e-12
-    for i in range(2):
-        alone = relprop.explain(model, x[i : i + 1], target=1, rules=Epsilon(0.1)).ledger
-        for sink, amount in alone.absorbed.items():
-            torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
-
-
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
-@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), Flat()], ids=str)
-def test_books_of_recurrent_modules_are_each_samples(kind: Any, rule: Any) -> None:
-    recurrent = kind(4, 5, num_layers=2, bidirectional=True).double().eval()
-
-    def model(x: Tensor) -> Tensor:
-        states: Tensor = recurrent(x.transpose(0, 1))[0]
-        return torch.stack([states[0], states[-1] * 2]).sum(0)
-
-    x = torch.randn(3, 6, 4, dtype=torch.float64)
-    together = relprop.explain(model, x, target=1, rules=rule)
-    assert not together.ledger.mixed
-    for i in range(len(x)):
-        alone = relprop.explain(model, x[i : i + 1], target=1, rules=rule)
-        torch.testing.assert_close(together.relevance[i : i + 1], alone.relevance)
-        for sink, amount in alone.ledger.absorbed.items():
-            torch.testing.assert_close(together.ledger.absorbed[sink][i : i + 1], amount)
-
-
-class Lazy(nn.Module):
-    """Makes a buffer in its first call and keeps it."""
-
-    def __init__(self, make: Any) -> None:
-        super().__init__()
-        self.first, self.second, self.make = nn.Linear(6, 8), nn.Linear(8, 5), make
-        self.kept: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
-        if self.kept is None:
-            self.kept = self.make(h)
-        return self.second((h + self.kept[:1, :].expand(len(x), -1)).relu())
-
-
-@pytest.mark.parametrize(
-    "make", [lambda h: torch.ones_like(h) * 0.3, lambda h: h.detach() * 2, lambda h: h * 2]
-)
-def test_what_a_model_keeps_of_a_run_is_a_tensor_like_others(make: Any) -> None:
-    model, x = Lazy(make).double().eval(), torch.randn(4, 6, dtype=torch.float64)
-    e = relprop.explain(model, x, target=0)
-    torch.testing.assert_close(model(x), e.output)
-    torch.testing.assert_close(copy.deepcopy(model)(x), e.output)
-    assert model.kept is not None
-    kept = model.kept
-    for view in (kept.t(), kept.view(-1), kept[:, 1:], kept.unsqueeze(0), *kept.unbind(1), *kept.split(2)):
-        assert float(view.sum()) == pytest.approx(float(view.clone().sum()))
-    kept[0, 0] = 7
-    assert float(kept[0, 0]) == 7
-    again = relprop.explain(model, x, target=0)
-    torch.testing.assert_close(model(x), again.output)
-
-
 def test_a_cast_to_what_a_tensor_is_already_is_the_tensor_itself() -> None:
     same = []
 
@@ -438,14 +269,6 @@ def test_a_cast_to_what_a_tensor_is_already_is_the_tensor_itself() -> None:
 
     relprop.explain(model, torch.rand(1, 3, dtype=torch.float64), target=1, rules=Epsilon())
     assert same == [True] * 5
-
-
-def test_a_constant_of_a_shape_alone_is_a_bias_whoever_made_it() -> None:
-    model, x = Lazy(lambda h: torch.ones_like(h[:1]) * 0.3).double().eval(), torch.randn(4, 6).double()
-    first = relprop.explain(model, x, target=0, rules=ZPlus()).relevance
-    model.kept = None
-    model(x)
-    torch.testing.assert_close(relprop.explain(model, x, target=0, rules=ZPlus()).relevance, first)
 
 
 def test_what_tensors_say_of_themselves_is_true() -> None:
@@ -463,21 +286,6 @@ def test_what_tensors_say_of_themselves_is_true() -> None:
     torch.testing.assert_close(e.output, 2 * linear(x), check_stride=False)
 
 
-def test_an_output_that_is_a_buffer_of_the_model_keeps_its_values(x: Tensor) -> None:
-    class Accumulating(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("sum", torch.zeros(4, 6))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.sum.copy_(x * 2)  # type: ignore[operator, no-any-return]
-
-    model, x = Accumulating().eval(), torch.randn(4, 6)
-    e = relprop.explain(model, x, target=0)
-    relprop.explain(model, x * 3, target=0)
-    assert torch.equal(e.output, x * 2)
-
-
 def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:
     model = modules()
     e = relprop.explain(lambda x: {"logits": model(x), "more": (x, 3)}, x, target=lambda y: y["logits"][:, 0])
@@ -485,8 +293,6 @@ def test_the_output_does_not_keep_the_graph(x: Tensor) -> None:
     assert not e.output["more"][0].requires_grad
 
 
-@pytest.mark.parametrize("name", ["input"])
-def test_an_inplace_call_with_keywords(name: str) -> None:
-    x = torch.randn(2, 4, dtype=torch.float64)
-    e = relprop.explain(lambda x: torch.relu_(**{name: x * 1.0}), x, target=1, rules=Epsilon(0))
-    torch.testing.assert_close(e.score, x[:, 1].relu())
+def test_many_children_are_looked_up_once() -> None:
+    layers = nn.Sequential(*[nn.Identity() for _ in range(3000)], nn.Linear(2, 2)).eval()
+    assert relprop.explain(layers, torch.rand(1, 2)).rules[0].path == "3000"

@@ -1,6 +1,7 @@
 """Outputs behind a ReLU are kept as the ReLU left them, and no explanation is another one for it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Gamma, ZPlus
+from alike import near, relevance
+from networks import DOUBLE, random_norm
+from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 from relprop.engine.keep import Kept
 
 FIRST, SECOND = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
@@ -76,3 +79,28 @@ def test_what_is_not_clippable_stays_as_it_is() -> None:
     kept = Kept(z)
     kept.clip(z.relu())
     assert torch.equal(kept.value, z)
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), AlphaBeta(2, 1, bias="absorb"), Absolute()])
+@pytest.mark.parametrize("first", [Flat(), WSquare()])
+def test_a_batch_norm_by_a_rule_before_a_relu_takes_relevance_on_zeros(rule: Any, first: Any) -> None:
+    norm, layer, head = random_norm(nn.BatchNorm2d(3)), nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 2).double()
+    x = torch.randn(2, 3, 5, 5, **DOUBLE)
+    rules = [(nn.BatchNorm2d, rule), ("first", first), ("*", Epsilon(0.1))]
+
+    def model(relu: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: head(layer(relu(norm(x))).relu().mean((2, 3)))
+
+    near(relevance(model(F.relu), x, rules), relevance(model(lambda z: z.clamp(min=0)), x, rules))
+
+
+def test_outputs_set_to_zero_that_had_negative_contributions_only_give_no_nan() -> None:
+    """With z = max(0, z) and P = 0, N + b is 0 where b < 0."""
+    first, layer, head = nn.Linear(4, 5).double(), nn.Linear(5, 6).double(), nn.Linear(6, 2).double()
+    with torch.no_grad():
+        layer.weight.abs_().neg_()
+        layer.weight[:3].neg_()
+        layer.bias.copy_(torch.tensor([0.1, 0.2, -0.1, -0.1, -0.2, -0.3]))
+    x, rule = torch.randn(3, 4, **DOUBLE), AlphaBeta(2, 1, bias="absorb")
+    expected = relevance(lambda x: head(layer(first(x).relu()).clamp(min=0)), x, rule)
+    near(relevance(lambda x: head(layer(first(x).relu()).relu()), x, rule), expected)

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from alike import near
 from cases import CASES
-from networks import DOUBLE, Unused, batch_norm, close, network
+from networks import DOUBLE, Unused, batch_norm, close, network, random_norm
 from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZBox, ZPlus
 
 RULES = {
@@ -250,3 +251,19 @@ def test_functions_have_no_named_parameters() -> None:
         InputError, match=r"parameters='weight' matches no parameter.*a function has no named"
     ):
         relprop.explain(lambda x: layer(x), torch.randn(2, 4), rules=Epsilon(), parameters="weight")
+
+
+def test_relevance_of_parameters_leaves_outputs_without_contributions_as_they_are() -> None:
+    """Their z is the bias of a folded batch norm but for rounding."""
+    first, layer, norm = nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 3, bias=False), random_norm(nn.BatchNorm2d(4))
+    model = nn.Sequential(
+        first, nn.ReLU(), layer, norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    model.double().eval()
+    with torch.no_grad():
+        first.bias.fill_(-100)
+    x, rule = torch.randn(2, 2, 6, 6, **DOUBLE), Epsilon(0, bias="ignore")
+    plain = relprop.explain(model, x, target=1, rules=rule)
+    traced = relprop.explain(model, x, target=1, rules=rule, parameters="*")
+    for sink, amount in plain.ledger.absorbed.items():
+        near(traced.ledger.absorbed[sink], amount)

@@ -232,9 +232,7 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str, str]] = {
 def test_what_is_not_followed_is_refused_by_name_and_place(case: str) -> None:
     lookup, name, reason = REFUSED[case]
     others = [torch.ones(N, T, dtype=torch.int32)] if case == "a mask" else []
-    message = (
-        rf"nothing to explain(.|\n)*\n  - {name} in (.|\n)*test_reviewed_tokens\.py:\d+(.|\n)*: {reason}"
-    )
+    message = rf"nothing to explain(.|\n)*\n  - {name} in (.|\n)*test_ways_of_ids\.py:\d+(.|\n)*: {reason}"
     with pytest.raises(InputError, match=message):
         relprop.explain(reader(lookup), ids(), *others, target=1)
 

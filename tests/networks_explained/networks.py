@@ -36,6 +36,19 @@ def close(a: Tensor, b: Tensor) -> None:
     assert (a - b).abs().max() <= 1e-10 * b.abs().max()
 
 
+def linear(inputs: int = 6, outputs: int = 6) -> nn.Linear:
+    return nn.Linear(inputs, outputs).double().eval()
+
+
+def random_norm(norm: Any, generator: torch.Generator | None = None) -> Any:
+    """The batch norm after it has seen something."""
+    with torch.no_grad():
+        for values in (norm.running_mean, norm.weight, norm.bias):
+            values.normal_(generator=generator)
+        norm.running_var.uniform_(0.3, 2, generator=generator)
+    return norm.double().eval()
+
+
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels).double().eval()
     with torch.no_grad():

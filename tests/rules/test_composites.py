@@ -1,5 +1,7 @@
 """Which rule applies where; presets; bounds."""
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from networks import DOUBLE
 from relprop import AlphaBeta, Composite, CoverageError, Epsilon, Flat, Gamma, RuleError, ZBox, ZPlus
 from relprop.rules.presets import PRESETS
+from small_transformers import drawn
+
+N, D = 2, 6
 
 
 class Block(nn.Module):
@@ -159,9 +165,6 @@ def test_bounds_that_are_no_pair_are_refused(bounds: Any) -> None:
         explain("deep-taylor", bounds=bounds)
 
 
-DOUBLE = {"dtype": torch.float64}
-
-
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -195,3 +198,52 @@ def test_inputs_of_different_bounds_have_a_box_rule_each() -> None:
     ]
     assert set(e.relevance) == {"image", "table"}
     torch.testing.assert_close(e.ledger.total, e.score)
+
+
+class AttentionBlock(nn.Module):
+    """Named after one of its two halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.ModuleDict({"proj": nn.Linear(D, D)})
+        self.mlp = nn.Sequential(nn.Linear(D, 2 * D), nn.GELU(), nn.Linear(2 * D, D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn["proj"](x)
+        return x + self.mlp(x)
+
+
+def named(**modules: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(modules))
+
+
+def bert() -> nn.Module:
+    attention = named(self=nn.Linear(D, D), output=named(dense=nn.Linear(D, D)))
+    return named(
+        attention=attention,
+        intermediate=named(dense=nn.Linear(D, 2 * D)),
+        output=named(dense=nn.Linear(2 * D, D)),
+    )
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], set[str], set[str]]] = {
+    "AttentionBlock": (
+        lambda: named(block=AttentionBlock()),
+        {"block.mlp.0", "block.mlp.2"},
+        {"block.attn.proj"},
+    ),
+    "BERT": (
+        lambda: named(layer=bert()),
+        {"layer.intermediate.dense", "layer.output.dense"},
+        {"layer.attention.self", "layer.attention.output.dense"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_feed_forward_layers_are_told_from_attention(case: str) -> None:
+    make, feeding, others = LAYERS[case]
+    rules = Composite([(relprop.feed_forward, Gamma(0.05)), ("*", Epsilon())])
+    e = relprop.explain(drawn(make()), torch.randn(N, D, **DOUBLE), target=1, rules=rules)
+    assert {a.path for a in e.rules if a.rule == Gamma(0.05)} == feeding
+    assert {a.path for a in e.rules if a.rule == Epsilon()} == others

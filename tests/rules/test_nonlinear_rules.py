@@ -419,3 +419,24 @@ def test_alone_they_are_no_rules_for_a_network(rule: Any) -> None:
         CoverageError, match=r"no entry of the composite matches; end it with \('\*', Epsilon"
     ):
         relprop.explain(nn.Linear(4, 3).eval(), x, rules=[("*", rule)])
+
+
+@pytest.mark.parametrize("rule", [relprop.BySize(), relprop.EqualShares()])
+def test_a_mean_that_is_subtracted_is_no_branch(rule: Any) -> None:
+    norm, conv, x = nn.LayerNorm(4).double(), nn.Conv2d(3, 4, 3).double(), torch.rand(2, 3, 6, 6).double()
+
+    def written(y: Tensor) -> Tensor:
+        y = y.permute(0, 2, 3, 1)
+        centred = y - y.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+
+    def relevance(normalise: Callable[[Tensor], Tensor]) -> Any:
+        rules = [("*", rule), ("*", Epsilon(0.1))]
+        return relprop.explain(lambda x: normalise(conv(x)).mean((1, 2)), x, target=0, rules=rules).relevance
+
+    torch.testing.assert_close(
+        relevance(written),
+        relevance(lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (4,))),
+        rtol=1e-8,
+        atol=1e-10,
+    )

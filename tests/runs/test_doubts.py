@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
-from networks import DOUBLE, network
+from networks import DOUBLE, linear, network
 from relprop import Composite, Epsilon, Flat, Gamma, ModelError, ScoreWarning
 
 
@@ -349,3 +349,13 @@ def test_what_rules_warn_of_is_shown_where_the_user_called(
     with pytest.warns(UserWarning, match=message) as said:
         relprop.explain(model, x, **options)
     assert {w.filename for w in said} == {__file__}
+
+
+def test_nan_weights_are_warned_of() -> None:
+    layer = linear()
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.nan
+    with pytest.warns(
+        UserWarning, match="the ledger does not close: nan .*look for NaN in the model's weights"
+    ):
+        relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=1, rules=Epsilon(0))

@@ -39,11 +39,6 @@ TARGETS: list[Any] = [
 ]
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return torch.randn(2, 2, 6, 6, **DOUBLE)
-
-
 def positive(R: Tensor) -> Tensor:
     """Where relevance is positive."""
     return R > 0
