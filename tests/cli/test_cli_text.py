@@ -11,8 +11,7 @@ from relprop.cli.commands import app as whole
 from relprop.cli.text import text
 from relprop.errors import FileError, InputError, ModelError, RuleError
 from shell import error_of, runner
-
-FRANCE = "The capital of France is"
+from tiny_language_models import FRANCE
 
 run = runner(text)
 

@@ -16,6 +16,8 @@ import_torchvision()  # transformers imports it, where it is installed
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 POSITIONS = 96
 
+FRANCE = "The capital of France is"
+
 # Each of them is one token of every vocabulary.
 WORDS = ["capital", "of", "France", "Germany", "is", "Paris", "Berlin", "film", "was", "good", "bad", "not"]
 
