@@ -24,3 +24,8 @@ def error_of(result: Result) -> RelpropError:
     """The error of relprop that ended a command."""
     assert isinstance(result.exception, RelpropError), result.exception
     return result.exception
+
+
+def raising(run: Callable[..., Result]) -> Callable[..., RelpropError]:
+    """Return a function that runs a command with arguments, and gives the error that ended it."""
+    return lambda *arguments: error_of(run(*arguments))

@@ -12,9 +12,9 @@ import tiny_language_models as tiny
 from relprop.cli import main
 from relprop.cli.commands import app as whole
 from relprop.cli.coverage import coverage
-from relprop.errors import FileError, InputError, ModelError, RelpropError, RuleError
+from relprop.errors import FileError, InputError, ModelError, RuleError
 from relprop.models import resolve
-from shell import error_of, runner
+from shell import error_of, raising, runner
 from torchvision_shim import import_torchvision
 
 OWN = """
@@ -59,8 +59,7 @@ def own(tmp_path):
 run = runner(coverage)
 
 
-def raised(*arguments: object) -> RelpropError:
-    return error_of(run(*arguments))
+raised = raising(run)
 
 
 def test_a_covered_model_has_a_table_and_status_0(own):

@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 import relprop
 from relprop.cli.explain import explain, plan
 from relprop.data import mnist
-from relprop.errors import FileError, InputError, ModelError, RelpropError, RuleError
+from relprop.errors import FileError, InputError, ModelError, RuleError
 from relprop.view.digit import read_digit
 from relprop.view.mosaic import mosaic
 from relprop.zoo import bundled
+from shell import raising
 
 # Digits of the test set: a 1, a 0, an 8 and a 9.
 DIGITS = [1318, 7221, 6137, 7322]
@@ -168,10 +169,7 @@ def test_a_heatmap_that_cannot_be_written_is_an_error_of_its_picture(picture, tm
     assert "pictures could not" not in result.stderr
 
 
-def raised(*arguments: object) -> RelpropError:
-    error = run(*arguments).exception
-    assert isinstance(error, RelpropError), error
-    return error
+raised = raising(run)
 
 
 def test_an_unknown_model_is_refused_with_the_nearest(picture):

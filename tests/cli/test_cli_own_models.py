@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 
 import relprop
+from pictures import PHOTOGRAPHS
 from relprop import cli
 from relprop.cli.answers import answers
 from relprop.cli.explain import explain
-from relprop.errors import ModelError, RelpropError
+from relprop.errors import ModelError
 from relprop.models import resolve
-from shell import error_of, runner
-
-PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
+from shell import raising, runner
 
 # By name, because the package has a function called explain.
 command = importlib.import_module("relprop.cli.explain")
@@ -111,8 +110,7 @@ class Named(nn.Module):
 run = runner(explain)
 
 
-def raised(*arguments: object) -> RelpropError:
-    return error_of(run(*arguments))
+raised = raising(run)
 
 
 @pytest.fixture

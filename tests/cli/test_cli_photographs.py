@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 import relprop
+from pictures import PHOTOGRAPHS
 from relprop.cli.answers import answers
 from relprop.cli.explain import explain
-from relprop.errors import CoverageError, FileError, InputError, ModelError, RelpropError
+from relprop.errors import CoverageError, FileError, InputError, ModelError
 from relprop.models import resolve
-from shell import error_of, runner
+from shell import raising, runner
 from torchvision_shim import import_torchvision
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 NET = "efficientnet-lite0"
 
 # By name, because the package has a function called explain.
@@ -69,8 +69,7 @@ class Named:
 run = runner(explain)
 
 
-def raised(*arguments: object) -> RelpropError:
-    return error_of(run(*arguments))
+raised = raising(run)
 
 
 @pytest.fixture

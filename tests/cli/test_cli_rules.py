@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 import relprop
 from relprop.cli.rules import rules
-from relprop.errors import FileError, RelpropError, RuleError
+from relprop.errors import FileError, RuleError
 from relprop.rules import book
 from relprop.rules.book import BASELINES, GROUPS, RULES
 from relprop.rules.composite import Depth
@@ -18,6 +18,7 @@ from relprop.rules.files import rule_from_text
 from relprop.rules.presets import PRESETS
 from relprop.rules.rule import PrintedRule
 from relprop.rules.sources import PRESET_SOURCES, REFERENCES
+from shell import raising
 
 
 def run(*arguments: str) -> Result:
@@ -32,10 +33,7 @@ def printed(*arguments: str) -> str:
     return result.stdout
 
 
-def raised(*arguments: str) -> RelpropError:
-    error = run(*arguments).exception
-    assert isinstance(error, RelpropError), error
-    return error
+raised = raising(run)
 
 
 def spaceless(text: str) -> str:

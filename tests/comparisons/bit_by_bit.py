@@ -1,4 +1,6 @@
-"""Two explanations that have to be the same to the last bit."""
+"""What has to be the same to the last bit: two explanations, or the weights of two models."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -24,3 +26,8 @@ def same(a: relprop.Explanation, b: relprop.Explanation) -> None:
                 assert torch.equal(R, S)
     for name in a.parameters:
         assert torch.equal(a.parameters[name], b.parameters[name])
+
+
+def same_values(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Tell whether two models have the same names of weights and the same values."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -9,12 +9,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from bit_by_bit import same_values
 from relprop.errors import FileError
 from relprop.models import load_checkpoint
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def small():
@@ -40,7 +37,7 @@ def test_checkpoints_of_all_kinds(tmp_path, pack, legacy):
     torch.save(pack(state), tmp_path / "checkpoint.pth", _use_new_zipfile_serialization=not legacy)
     model = small()
     load_checkpoint(model, tmp_path / "checkpoint.pth")
-    assert same(model.state_dict(), state)
+    assert same_values(model.state_dict(), state)
 
 
 def test_safetensors_by_any_name_with_prefixes(tmp_path):
@@ -48,7 +45,7 @@ def test_safetensors_by_any_name_with_prefixes(tmp_path):
     safetensors.torch.save_file({f"module.{n}": v for n, v in state.items()}, tmp_path / "weights.bin")
     model = small()
     load_checkpoint(model, tmp_path / "weights.bin")
-    assert same(model.state_dict(), state)
+    assert same_values(model.state_dict(), state)
 
 
 def test_half_precision_becomes_the_models_own(tmp_path):
@@ -154,7 +151,7 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
         FileError, match=r"other\.pt do not fit the model: 0\.bias has the shape \(5,\), should be"
     ):
         load_checkpoint(model, tmp_path / "other.pt")
-    assert same(model.state_dict(), before)
+    assert same_values(model.state_dict(), before)
 
 
 def test_of_many_misfits_the_first_are_listed(tmp_path):

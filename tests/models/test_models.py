@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,8 @@ import torch
 from PIL import Image
 
 import relprop
+from bit_by_bit import same_values
+from pictures import PHOTOGRAPHS
 from relprop.data.imagenet import class_names
 from relprop.errors import InputError, ModelError
 from relprop.models import resolve, torchvision_models
@@ -17,7 +18,6 @@ from relprop.models.model import Normalisation
 from relprop.view.photograph import centre
 from torchvision_shim import import_torchvision
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -29,10 +29,6 @@ def torchvision():
 @pytest.fixture
 def photograph():
     return Image.open(PHOTOGRAPHS / "cat.png")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # Names
@@ -65,7 +61,7 @@ def test_unknown_names_are_answered_with_known_ones(name, message):
 def test_bundled_models_come_with_all_that_is_known_of_them(name):
     model = resolve(name)
     assert (model.name, model.weights) == (name, "those of the package")
-    assert same(model.module.state_dict(), relprop.load(name).state_dict())
+    assert same_values(model.module.state_dict(), relprop.load(name).state_dict())
     assert model.bounds == (-1, 1)
     assert len(model.classes) == (10 if name.startswith("mnist") else 1000)
     assert not model.module.training
@@ -86,8 +82,8 @@ def test_random_weights_are_always_the_same_and_leave_the_users_random_numbers_a
     torch.manual_seed(5)
     first, second = (resolve("mnist-cnn", weights="random") for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
-    assert same(first.module.state_dict(), second.module.state_dict())
-    assert not same(first.module.state_dict(), relprop.load("mnist-cnn").state_dict())
+    assert same_values(first.module.state_dict(), second.module.state_dict())
+    assert not same_values(first.module.state_dict(), relprop.load("mnist-cnn").state_dict())
     assert first.weights == "random"
 
 
@@ -187,7 +183,7 @@ def test_trained_weights_are_taken_from_where_torch_keeps_them(torchvision, tmp_
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
     model = resolve("torchvision:squeezenet1_1")
-    assert same(model.module.state_dict(), state)
+    assert same_values(model.module.state_dict(), state)
     assert model.weights == "torchvision's SqueezeNet1_1_Weights.IMAGENET1K_V1"
 
 
@@ -197,7 +193,7 @@ def test_weights_decide_about_auxiliary_outputs(torchvision, tmp_path):
         made = torchvision.models.get_model(name, weights=None, weights_backbone=None, aux_loss=auxiliary)
         torch.save(made.state_dict(), tmp_path / "weights.pt")
         found = resolve(f"torchvision:{name}", weights=tmp_path / "weights.pt")
-        assert same(found.module.state_dict(), made.state_dict())
+        assert same_values(found.module.state_dict(), made.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,16 @@
 """Models of the user's own: a function in a Python file."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import relprop
+from bit_by_bit import same_values
+from pictures import PHOTOGRAPHS
 from relprop.errors import InputError, ModelError
 from relprop.models import resolve
-
-PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture
@@ -96,7 +91,7 @@ def test_grey_pictures_for_models_of_one_channel(own, photograph):
 
 
 def test_the_same_function_gives_the_same_weights(own):
-    assert same(*(resolve(f"{own}:make").module.state_dict() for _ in range(2)))
+    assert same_values(*(resolve(f"{own}:make").module.state_dict() for _ in range(2)))
     assert resolve(f"{own}:made").classes == ("left", "right")
 
 
@@ -104,7 +99,7 @@ def test_weights_for_a_model_of_ones_own(own, tmp_path):
     state = {name: value + 1 for name, value in resolve(f"{own}:make").module.state_dict().items()}
     torch.save({"model": state}, tmp_path / "weights.pt")
     model = resolve(f"{own}:make", weights=tmp_path / "weights.pt")
-    assert same(model.module.state_dict(), state)
+    assert same_values(model.module.state_dict(), state)
     assert model.weights == str(tmp_path / "weights.pt")
 
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import relprop
+from pictures import PHOTOGRAPHS
 from relprop.data.imagenet import class_names
 from relprop.errors import FileError, ModelError
 from relprop.models import resolve
 from relprop.view.picture import read_picture
 from relprop.zoo import BUNDLED, efficientnet
 from relprop.zoo.efficientnet import InvertedResidual, SameConv2d, efficientnet_lite0
-
-PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs"
 
 # What the network sees, class and probability; and where that is in 224 x 224: left, top, right, bottom.
 SEEN = {
