@@ -35,8 +35,8 @@ test: .venv/test  ## every test, on all cores
 	$(BIN)/pytest --numprocesses auto
 
 zoo: .venv/test  ## every preset on fifty networks of images, and on every family of transformers
-	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/test_zoo_networks.py \
-	  tests/test_transformer_families.py tests/test_hunted_families.py
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/zoo/test_zoo_networks.py \
+	  tests/zoo/test_transformer_families.py tests/zoo/test_unusual_families.py
 
 # zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
 .venv/parity: .venv/test

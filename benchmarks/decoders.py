@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import relprop
-from networks import peak  # which makes what is in the tests' folder importable
+from networks import peak  # which makes the tests' networks importable
 from torchvision_shim import import_torchvision
 
 # Last, so that transformers is the library and not this file, also in LXT's process, which inherits the list.
 HERE = Path(__file__).parent
-_OURS = (str(HERE), str(HERE.parent / "tests"))
+_OURS = (str(HERE), str(HERE.parent / "tests" / "networks_explained"))
 sys.path[:] = [*(entry for entry in sys.path if entry not in _OURS), str(HERE)]
 os.environ["HF_HUB_OFFLINE"] = "1"
 import_torchvision()  # transformers imports it

@@ -25,7 +25,7 @@ import relprop
 from relprop.data.mnist import pixels, test_set
 from relprop.zoo import BUNDLED
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "comparisons"))
 import oracle
 
 if TYPE_CHECKING:

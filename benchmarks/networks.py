@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 import relprop
 from relprop import AlphaBeta, Epsilon, Gamma, ZPlus
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "networks_explained"))
 from torchvision_shim import import_torchvision
 
 RULES: dict[str, Any] = {

@@ -31,7 +31,7 @@ from torch import Tensor
 import relprop
 from relprop.zoo.minilm import SentenceClassifier, load_minilm, train_head
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "networks_explained"))
 from torchvision_shim import import_torchvision
 
 REVIEWS = Path(__file__).parents[1] / "examples" / "sentences" / "reviews.tsv"

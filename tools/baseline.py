@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # behind PYTHONPATH
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "networks_explained"))  # behind PYTHONPATH
 
 import torch
 import torch.nn.functional as F
@@ -1030,7 +1030,7 @@ def in_double() -> Iterator[None]:
 def of_families(name: str) -> tuple[nn.Module, dict[str, Any], Any]:
     """A tiny model of a library, its arguments, and what to explain."""
     import_torchvision()
-    every = {**import_module("transformer_families").FAMILIES, **import_module("hunted_families").FAMILIES}
+    every = {**import_module("transformer_families").FAMILIES, **import_module("unusual_families").FAMILIES}
     return every[name].make(torch.float64)  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,6 @@ from comparing import relative_difference, require
 from torch import Tensor, nn
 
 import relprop
-from test_hand_numbers import INPUTS
 from zoo_networks import NETWORKS
 
 require("captum", "0.9.0")
@@ -64,6 +63,9 @@ def by_captum(
 
 # No ε at all would divide by the zeros of a pooled ReLU.
 TINY = 1e-100
+
+INPUTS = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+"""Of captum's own tests."""
 
 
 @pytest.mark.parametrize("epsilon", [1e-9, 1e-6, 0.1])

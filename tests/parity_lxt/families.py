@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-sys.path.append(str(Path(__file__).parents[1]))  # LXT's process has no conftest
+sys.path.append(str(Path(__file__).parents[1] / "networks_explained"))  # LXT's process has no conftest
 from torchvision_shim import import_torchvision
 
 import_torchvision()  # transformers and LXT import it

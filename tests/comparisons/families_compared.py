@@ -1,0 +1,42 @@
+"""How families of transformers are explained, and how their relevance is compared."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import relprop
+from transformer_families import Arguments, Family
+
+CLOSES_TO = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+def other_ways(families: Mapping[str, Family]) -> list[tuple[str, str]]:
+    """Each family that is an earlier one computed in another way, and the name of that one."""
+
+    def first_way(name: str) -> str:
+        this = families[name]
+        return next(
+            other for other, f in families.items() if (f.model, f.settings) == (this.model, this.settings)
+        )
+
+    return [(name, first) for name in families if (first := first_way(name)) != name]
+
+
+def explained(
+    model: nn.Module, arguments: Arguments, **options: Any
+) -> tuple[relprop.Explanation, dict[str, Tensor]]:
+    """Explain, and give the relevance of each explained argument by name, also where there is but one."""
+    explanation = relprop.explain(model, **arguments, **options)
+    names = [name for name in arguments if name not in ("attention_mask", "use_cache")]
+    found = explanation.relevance
+    return explanation, {names[0]: found} if isinstance(found, Tensor) else dict(found)
+
+
+def assert_same(relevance: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
+    """Compare relevance, relative to the largest."""
+    largest = max(float(value.abs().max()) for value in expected.values())
+    assert list(relevance) == list(expected)
+    for name, value in relevance.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance * largest)

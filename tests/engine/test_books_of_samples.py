@@ -1,0 +1,67 @@
+"""Books are kept for each sample, or for the batch where a model mixes its samples."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from networks import DOUBLE, linear
+from relprop import Epsilon, Flat, Gamma
+
+
+def test_a_model_that_mixes_its_samples_closes_for_the_batch() -> None:
+    linear = nn.Linear(4, 4).double().eval()
+    x = torch.randn(2, 4, 4, dtype=torch.float64)
+    mixing = torch.tensor([[1.0, 0.5], [0.2, 1.0]], dtype=torch.float64)
+    e = relprop.explain(lambda x: (mixing @ linear(x).flatten(1))[:, :3], x, target=1, rules=Epsilon(0.1))
+    assert e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
+def test_books_are_each_samples_wherever_the_model_has_the_samples(order: tuple[int, ...]) -> None:
+    linear, back = nn.Linear(4, 4).double().eval(), torch.tensor(order).argsort().tolist()
+    x = torch.randn(2, 4, 4, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        turned = x.permute(order)
+        turned = linear(turned) if turned.shape[-1] == 4 else linear(turned.mT).mT
+        return torch.relu(turned + 1).permute(back).sum(2)
+
+    e = relprop.explain(model, x, target=1, rules=Epsilon(0.1))
+    assert not e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-12
+    for i in range(2):
+        alone = relprop.explain(model, x[i : i + 1], target=1, rules=Epsilon(0.1)).ledger
+        for sink, amount in alone.absorbed.items():
+            torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), Flat()], ids=str)
+def test_books_of_recurrent_modules_are_each_samples(kind: Any, rule: Any) -> None:
+    recurrent = kind(4, 5, num_layers=2, bidirectional=True).double().eval()
+
+    def model(x: Tensor) -> Tensor:
+        states: Tensor = recurrent(x.transpose(0, 1))[0]
+        return torch.stack([states[0], states[-1] * 2]).sum(0)
+
+    x = torch.randn(3, 6, 4, dtype=torch.float64)
+    together = relprop.explain(model, x, target=1, rules=rule)
+    assert not together.ledger.mixed
+    for i in range(len(x)):
+        alone = relprop.explain(model, x[i : i + 1], target=1, rules=rule)
+        torch.testing.assert_close(together.relevance[i : i + 1], alone.relevance)
+        for sink, amount in alone.ledger.absorbed.items():
+            torch.testing.assert_close(together.ledger.absorbed[sink][i : i + 1], amount)
+
+
+def test_samples_mixed_by_a_mean_close_for_the_batch() -> None:
+    layer = linear()
+    e = relprop.explain(
+        lambda x: layer(x - x.mean(0, keepdim=True)), torch.randn(3, 6, **DOUBLE), rules=Epsilon(0)
+    )
+    assert e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-10

@@ -1,0 +1,106 @@
+"""Outputs behind a ReLU are kept as the ReLU left them, and no explanation is another one for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from alike import near, relevance
+from networks import DOUBLE, random_norm
+from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.engine.keep import Kept
+
+FIRST, SECOND = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
+
+
+def apart(x: Tensor) -> Tensor:
+    return SECOND(torch.relu(FIRST(x)))
+
+
+def used_before(x: Tensor) -> Tensor:
+    """z has relevance where it is negative, by another way than the ReLU."""
+    z = FIRST(x)
+    return SECOND(torch.relu(z) + 0.3 * z)
+
+
+def overwritten(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    part = 0.3 * z
+    return SECOND(torch.relu_(z) + part)
+
+
+def used_as_negative(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    return SECOND(F.relu(z)) - SECOND(F.relu(-z))
+
+
+def with_rest(x: Tensor) -> Tensor:
+    y = torch.relu(FIRST(x))
+    kept = y.clone()
+    y.mul_(2)  # overwrites what is kept in the place of z
+    return SECOND(y) + SECOND(kept)
+
+
+@pytest.mark.parametrize("model", [apart, used_before, overwritten, used_as_negative, with_rest])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Epsilon(0.1, of="rms"), Gamma(0.5), AlphaBeta(2, 1), ZPlus()])
+def test_relevance_is_that_of_the_same_network_where_nothing_can_be_clipped(
+    model: Callable[[Tensor], Tensor], rule: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(4, 5, dtype=torch.float64)
+    found = relprop.explain(model, x, target=1, rules=rule)
+    clipped = []
+    monkeypatch.setattr(Kept, "clip", lambda kept, _: clipped.append(kept))
+    expected = relprop.explain(model, x, target=1, rules=rule)
+    assert clipped
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-12, atol=1e-12)
+    assert float(found.ledger.gap.max()) < 1e-10
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_the_output_of_a_linear_operation_is_free_again_behind_a_relu(
+    inplace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[Kept, Tensor]] = []
+    clip = Kept.clip
+    monkeypatch.setattr(Kept, "clip", lambda kept, y: (clip(kept, y), taken.append((kept, y))))
+    relu = torch.relu_ if inplace else torch.relu
+    relprop.explain(lambda x: SECOND(relu(FIRST(x))), torch.randn(4, 5, dtype=torch.float64), rules=ZPlus())
+    ((kept, y),) = taken
+    assert kept.clipped
+    assert kept.value.data_ptr() == y.data_ptr()
+
+
+def test_what_is_not_clippable_stays_as_it_is() -> None:
+    z = torch.randn(6)
+    kept = Kept(z)
+    kept.clip(z.relu())
+    assert torch.equal(kept.value, z)
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), AlphaBeta(2, 1, bias="absorb"), Absolute()])
+@pytest.mark.parametrize("first", [Flat(), WSquare()])
+def test_a_batch_norm_by_a_rule_before_a_relu_takes_relevance_on_zeros(rule: Any, first: Any) -> None:
+    norm, layer, head = random_norm(nn.BatchNorm2d(3)), nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 2).double()
+    x = torch.randn(2, 3, 5, 5, **DOUBLE)
+    rules = [(nn.BatchNorm2d, rule), ("first", first), ("*", Epsilon(0.1))]
+
+    def model(relu: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: head(layer(relu(norm(x))).relu().mean((2, 3)))
+
+    near(relevance(model(F.relu), x, rules), relevance(model(lambda z: z.clamp(min=0)), x, rules))
+
+
+def test_outputs_set_to_zero_that_had_negative_contributions_only_give_no_nan() -> None:
+    """With z = max(0, z) and P = 0, N + b is 0 where b < 0."""
+    first, layer, head = nn.Linear(4, 5).double(), nn.Linear(5, 6).double(), nn.Linear(6, 2).double()
+    with torch.no_grad():
+        layer.weight.abs_().neg_()
+        layer.weight[:3].neg_()
+        layer.bias.copy_(torch.tensor([0.1, 0.2, -0.1, -0.1, -0.2, -0.3]))
+    x, rule = torch.randn(3, 4, **DOUBLE), AlphaBeta(2, 1, bias="absorb")
+    expected = relevance(lambda x: head(layer(first(x).relu()).clamp(min=0)), x, rule)
+    near(relevance(lambda x: head(layer(first(x).relu()).relu()), x, rule), expected)

@@ -1,0 +1,173 @@
+"""Inputs and arguments: by name, refused, warned of; errors of the model's own."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+from networks import modules
+from relprop import Epsilon, InputError, ZPlus
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(4), r"input 'input' of shape \(4,\) has no dimension for samples.*x.unsqueeze\(0\)"),
+        (torch.zeros(0, 4), r"input 'input' of shape \(0, 4\) is empty"),
+        (
+            torch.tensor([[0, 1, float("nan"), 2]]),
+            r"1 values that are NaN or infinite, the first at \(0, 2\)",
+        ),
+        (
+            torch.zeros(2, 4, dtype=torch.int64),
+            r"needs a floating-point tensor, or integers that the model looks up in an embedding, and got "
+            r"integers that it does not: input of shape \(2, 4\)\. Pixels are made numbers by x\.float\(\)",
+        ),
+        (torch.zeros(2, 4, dtype=torch.complex64), r"got input: torch.complex64 tensor"),
+        ("cat.png", r"got input: str"),
+    ],
+)
+def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
+    with pytest.raises(relprop.InputError, match=message):
+        relprop.explain(nn.Linear(4, 2).eval(), x)
+
+
+def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="to have 2 channels, but got 3 channels") as error:
+        relprop.explain(modules(), torch.randn(1, 3, 6, 6, dtype=torch.float64))
+    assert error.value.__notes__ == [
+        "This is the model's own error: explain called it with input of shape (1, 3, 6, 6). "
+        "Does model(...) run on it?"
+    ]
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
+        relprop.explain(modules(), torch.randn(1, 2, 12, 12, dtype=torch.float64))
+    assert "input of shape (1, 2, 12, 12)" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("rules", [None, "gradient-times-input", "coverage"])
+def test_a_picture_without_samples_is_told_from_one_that_does_not_fit(rules: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).eval()
+
+    def notes(error: type[Exception], x: Tensor, model: Any = model) -> list[str]:
+        run = relprop.coverage if rules == "coverage" else partial(relprop.explain, rules=rules)
+        with pytest.raises(error) as caught:
+            run(model, x)
+        return caught.value.__notes__
+
+    assert notes(ValueError, torch.rand(2, 6, 6)) == [
+        "This is the model's own error: explain called it with input of shape (2, 6, 6). Does model(...) run "
+        "on it? Samples are the first dimension: input.unsqueeze(0)."
+    ]
+    assert notes(RuntimeError, torch.rand(1, 3, 6, 6))[0].endswith("run on it?")
+    # Sequences have three dimensions.
+    assert notes(RuntimeError, torch.rand(1, 3, 6), nn.Conv1d(2, 3, 3).eval())[0].endswith("run on it?")
+
+
+class Checks(nn.Module):
+    """An error of the model's own, and errors of torch in the midst of an operation that relprop handles."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.conv, self.way = nn.Conv2d(2, 3, 3), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self.conv(x))
+
+
+def _refuse(y: Tensor) -> Tensor:
+    raise ValueError("these pictures are too small")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        _refuse,
+        lambda y: F.conv2d(y, torch.rand(3, 2, 1, 1)),
+        lambda y: F.linear(y, torch.rand(3, 5)),
+        lambda y: y + torch.rand(5, 3),
+        lambda y: torch.cat([y, y[:, :, :2]], 1),
+        lambda y: y.view(7, -1),
+        lambda y: F.max_pool2d(y, 20),
+        lambda y: F.interpolate(y, size=(3,)),
+        lambda y: F.group_norm(y, 2),
+        lambda y: F.layer_norm(y, (5,)),
+        lambda y: torch.einsum("bchw,cd->bdhw", y, torch.rand(5, 4)),
+    ],
+)
+def test_what_fails_within_an_operation_is_noted_as_the_models_own_error(way: Any) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        relprop.explain(Checks(way).eval(), torch.rand(1, 2, 6, 6), rules=Epsilon())
+    assert not isinstance(error.value, relprop.errors.RelpropError)
+    assert error.value.__notes__ == [
+        "This is the model's own error: explain called it with x of shape (1, 2, 6, 6). Does model(...) run "
+        "on it?"
+    ]
+
+
+def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
+    message = r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+;"
+    with pytest.warns(UserWarning, match=message):
+        relprop.explain(modules(), x, bounds=(0, 1))
+    x = x.clamp(0, 1)
+    x[:, 0, 0, 0] = 5
+    relprop.explain(modules(), x, bounds=([0, 0], [5, 1]))
+    with pytest.warns(UserWarning, match="outside of the bounds"):
+        relprop.explain(modules(), x, rules=[("first", relprop.ZBox([0, 0], [1, 5])), ("*", Epsilon())])
+    relprop.explain(modules(), x, bounds=(0, 1), rules="epsilon")  # no box, no warning
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("rule", "rules"), ("targt", "target"), ("bound", "bounds"), ("records", "record")]
+)
+def test_a_misspelt_argument_is_no_argument_of_the_model(wrong: str, right: str) -> None:
+    with pytest.raises(InputError, match=rf"neither explain nor the model .* Did you mean {right}="):
+        relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), **{wrong: 1})
+
+
+def test_a_model_may_have_arguments_like_ours() -> None:
+    def model(x: Tensor, rule: float) -> Tensor:
+        return x * rule
+
+    assert relprop.explain(model, torch.rand(2, 3), rule=2.0).relevance.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (torch.int64, r"got integers that it does not: input of shape \(2, 3\)\. Pixels .* by x\.float\(\)"),
+        (torch.uint8, r"got input: torch\.uint8 tensor\..*x\.float\(\)"),
+        (torch.complex64, r"got input: torch\.complex64 tensor\..*torch\.view_as_real"),
+    ],
+)
+def test_numbers_that_have_no_relevance_are_refused_with_a_remedy(dtype: torch.dtype, message: str) -> None:
+    with pytest.raises(InputError, match=f"needs a floating-point tensor.*{message}"):
+        relprop.explain(nn.Linear(3, 2).eval(), torch.ones(2, 3).to(dtype))
+
+
+def test_lists_are_asked_for_where_several_may_be_given() -> None:
+    model, x = nn.Linear(3, 2).eval(), torch.rand(2, 3)
+    with pytest.raises(InputError, match=r"targets=3: give a list of targets; a single one is target="):
+        relprop.explain(model, x, targets=3)
+    with pytest.raises(InputError, match=r"record=3: give a name, or a list of them"):
+        relprop.explain(model, x, record=3)
+
+
+def test_several_inputs_are_explained_by_name() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(5, 4)
+
+        def forward(self, left: Tensor, right: Tensor, flag: bool, scale: float = 1.0) -> Tensor:
+            assert flag
+            return (self.a(left).relu() + self.b(right).relu()) * scale
+
+    left, right = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    e = relprop.explain(Two().double().eval(), left, flag=True, right=right, scale=2.0, rules=ZPlus())
+    assert isinstance(e.relevance, dict)
+    assert {name: R.shape for name, R in e.relevance.items()} == {"left": left.shape, "right": right.shape}
+    assert e.ledger.gap.max() < 1e-12

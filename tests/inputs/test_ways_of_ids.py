@@ -1,0 +1,242 @@
+"""Tokens on their way to the embedding: joined, used as a shape, an index or a mask, and written to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from networks import close
+from relprop import InputError
+from small_transformers import drawn
+
+N, T, D, WORDS = 2, 5, 6, 11
+
+
+class Reader(nn.Module):
+    """A bag of tokens in which the order counts, after a lookup that is spelled in a way of its own."""
+
+    def __init__(self, lookup: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.lookup = lookup
+        self.words, self.places = nn.Embedding(WORDS, D), nn.Embedding(T, D)
+        self.table = nn.Buffer(torch.arange(WORDS).flip(0))
+        self.layer, self.head = nn.Linear(D, D), nn.Linear(D, 3)
+
+    def forward(self, ids: Tensor, others: Tensor | None = None) -> Tensor:
+        h = self.lookup(self, *(given for given in (ids, others) if given is not None))
+        return self.head(self.layer(h.cumsum(1)).tanh()[:, -1])
+
+
+def reader(lookup: Callable[..., Tensor]) -> Any:
+    torch.manual_seed(1)
+    return drawn(Reader(lookup))
+
+
+def ids(samples: int = N, tokens: int = T) -> Tensor:
+    return torch.randint(WORDS, (samples, tokens), generator=torch.Generator().manual_seed(samples + tokens))
+
+
+def plainly(model: Reader, i: Tensor) -> Tensor:
+    return model.words(i)
+
+
+def explained(lookup: Callable[..., Tensor], *given: Tensor, **options: Any) -> relprop.Explanation:
+    e = relprop.explain(reader(lookup), *given, target=1, **{"rules": "attnlrp"} | options)
+    assert e.ledger.gap.max() < 1e-12
+    return e
+
+
+# ---- several inputs in one lookup ----
+
+
+def joined(model: Reader, a: Tensor, b: Tensor) -> Tensor:
+    return model.words(torch.cat([a, b], 1))
+
+
+@pytest.mark.parametrize(
+    "rules", ["attnlrp", "epsilon-plus-flat", "gradient-times-input", "squared-gradient"]
+)
+@pytest.mark.parametrize(("left", "right"), [(2, 2), (1, 3), (3, 1)])
+def test_inputs_that_are_joined_get_their_parts(left: int, right: int, rules: str) -> None:
+    a, b = ids(N, left), ids(N, right + 10)[:, 10:]
+    both = relprop.explain(reader(joined), a, b, target=1, rules=rules)
+    one = relprop.explain(reader(plainly), torch.cat([a, b], 1), target=1, rules=rules).relevance
+    assert list(both.relevance) == ["ids", "others"]
+    for R, expected in zip(both.relevance.values(), one.split([left, right], 1), strict=True):
+        close(R, expected)
+        assert (R != 0).all()
+
+
+def test_inputs_that_are_stacked_and_looked_up_again_get_the_sum() -> None:
+    def twice(model: Reader, a: Tensor, b: Tensor) -> Tensor:
+        return model.words(torch.stack([a, b], 1)).flatten(1, 2) + model.words(torch.cat([a, b], 1)) * 2
+
+    a, b = ids(), ids(N, T + 1)[:, 1:]
+    e = explained(twice, a, b)
+    expected = explained(lambda model, i: model.words(i) * 3, torch.cat([a, b], 1)).relevance
+    close(torch.cat(list(e.relevance.values()), 1), expected)
+
+
+# ---- ids that give a shape, a type or an index ----
+
+PLACES: dict[str, Callable[[Tensor], Tensor]] = {
+    "expand_as": lambda i: torch.arange(T).unsqueeze(0).expand_as(i),
+    "view_as": lambda i: torch.arange(T).repeat(N).view_as(i),
+    "reshape_as": lambda i: torch.arange(T).repeat(N).reshape_as(i),
+    "to": lambda i: torch.arange(T, dtype=torch.int32).expand(N, -1).to(i),
+    "to tensor=": lambda i: torch.arange(T, dtype=torch.int32).expand(N, -1).to(tensor=i),
+}
+
+
+@pytest.mark.parametrize("way", PLACES)
+def test_positions_of_the_ids_shape_are_no_ids(way: str) -> None:
+    def with_places(model: Reader, i: Tensor) -> Tensor:
+        return model.words(i) + model.places(PLACES[way](i))
+
+    e = explained(with_places, ids())
+    expected = explained(lambda model, i: model.words(i) + model.places(torch.arange(T).expand(N, -1)), ids())
+    close(e.relevance, expected.relevance)
+    close(e.ledger.absorbed["parameters"], expected.ledger.absorbed["parameters"])
+    assert (e.ledger.absorbed["parameters"] != 0).all()
+
+
+def test_ids_in_a_table_of_integers_are_refused() -> None:
+    message = r"looks up in an embedding, and got integers that it does not: ids of shape \(2, 5\)"
+    with pytest.raises(InputError, match=message):
+        relprop.explain(reader(lambda model, i: model.words(model.table[i])), ids(), target=1)
+
+
+def test_an_index_made_of_ids_says_where_and_not_what() -> None:
+    def marked(model: Reader, i: Tensor) -> Tensor:
+        seen = torch.zeros(T, dtype=torch.int64)
+        seen[i.clamp(max=4)] = 1
+        return model.words(i) * (seen.sum() + 1)
+
+    found = len(ids().clamp(max=4).unique())
+    expected = explained(lambda model, i: model.words(i) * (found + 1), ids())
+    close(explained(marked, ids()).relevance, expected.relevance)
+
+
+# ---- ids that are written to ----
+
+
+def filled(i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0].fill_(9)
+    return i
+
+
+def assigned(i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0] = 9
+    return i
+
+
+def filled_at_a_mask(i: Tensor) -> Tensor:
+    i = i.clone()
+    return i.masked_fill_(torch.arange(T) == 0, 9)
+
+
+def in_its_input(i: Tensor) -> Tensor:
+    i[:, 0].fill_(9)
+    return i
+
+
+def zeroed(i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0].zero_()
+    return i
+
+
+def out_of_sight(i: Tensor) -> Tensor:
+    i = i.clone()
+    i.data[:, 0] = 9
+    return i
+
+
+WRITTEN = [filled, assigned, filled_at_a_mask, in_its_input, zeroed, out_of_sight]
+
+
+@pytest.mark.parametrize("write", WRITTEN)
+def test_a_token_that_is_overwritten_gets_nothing(write: Callable[[Tensor], Tensor]) -> None:
+    text = ids()
+    before = text.clone()
+    e = explained(lambda model, i: model.words(write(i)), text)
+    assert torch.equal(text, before)
+    expected = explained(plainly, write(text.clone())).relevance
+    assert (e.relevance[:, 0] == 0).all()
+    close(e.relevance[:, 1:], expected[:, 1:])
+    close(e.ledger.absorbed["parameters"], expected[:, 0])
+
+
+def test_ids_that_are_copied_into_zeros() -> None:
+    def shifted(i: Tensor) -> Tensor:
+        other = i.new_zeros(i.shape)
+        other[:, 1:].copy_(i[:, :-1])
+        return other
+
+    e = explained(lambda model, i: model.words(shifted(i)), ids())
+    expected = explained(plainly, shifted(ids())).relevance
+    close(e.relevance[:, :-1], expected[:, 1:])
+    assert (e.relevance[:, -1] == 0).all()
+    close(e.ledger.absorbed["parameters"], expected[:, 0])
+
+
+def test_a_view_that_was_made_before_is_of_what_is_written_later() -> None:
+    def of_a_view(model: Reader, i: Tensor) -> Tensor:
+        i = i.clone()
+        turned = i.t()
+        i[:, 0] = 9
+        return model.words(turned).transpose(0, 1)
+
+    e, expected = explained(of_a_view, ids()), explained(plainly, assigned(ids())).relevance
+    assert (e.relevance[:, 0] == 0).all()
+    close(e.relevance[:, 1:], expected[:, 1:])
+
+
+def counted_up(model: Reader, i: Tensor) -> Tensor:
+    return model.words((i + 1) % WORDS)
+
+
+def counted_up_in_place(model: Reader, i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0].add_(1).remainder_(WORDS)
+    return model.words(i)
+
+
+def masked(model: Reader, i: Tensor, mask: Tensor) -> Tensor:
+    return model.words(i * mask)
+
+
+def without_gradient(model: Reader, i: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.words(i)
+
+
+def in_a_bag(model: Reader, i: Tensor) -> Tensor:
+    return nn.functional.embedding_bag(i, model.words.weight)[:, None]
+
+
+REFUSED: dict[str, tuple[Callable[..., Tensor], str, str]] = {
+    "add": (counted_up, "add", "makes other numbers of the integers"),
+    "a mask": (masked, "mul", "makes other numbers of the integers"),
+    "no gradient": (without_gradient, "embedding", r"runs under torch\.no_grad\(\)"),
+    "bag": (in_a_bag, "embedding_bag", "makes other numbers of the integers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_followed_is_refused_by_name_and_place(case: str) -> None:
+    lookup, name, reason = REFUSED[case]
+    others = [torch.ones(N, T, dtype=torch.int32)] if case == "a mask" else []
+    message = rf"nothing to explain(.|\n)*\n  - {name} in (.|\n)*test_ways_of_ids\.py:\d+(.|\n)*: {reason}"
+    with pytest.raises(InputError, match=message):
+        relprop.explain(reader(lookup), ids(), *others, target=1)
+
+
+def test_a_view_that_is_counted_up_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to explain"):
+        relprop.explain(reader(counted_up_in_place), ids(), target=1)

@@ -1,0 +1,332 @@
+"""Rules and operations of a user's own: checked when they are first used, and by `relprop.testing`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from formulas import HIDDEN, RULES
+from networks import DOUBLE
+from relprop.calls.site import Kind
+from relprop.crossing.ruled import start
+from relprop.linear.maps import LinearMap
+from relprop.linear.numerics import divide
+from relprop.operations import TABLE, Exact, Secant, register
+from relprop.rules import Epsilon, Flat, Gamma, Incoming, LinearOperation, PrintedRule, Propagated, own
+from relprop.testing import DenseLayer, check_operation, check_rule
+
+pytestmark = pytest.mark.filterwarnings("ignore::relprop.ScoreWarning")
+
+Change = Callable[[LinearOperation, Incoming, Propagated], Propagated | None]
+
+
+@dataclass(frozen=True, repr=False)
+class Own(PrintedRule):
+    """LRP-0 as a user might write it, or something wrong made of it."""
+
+    change: Change | None = None
+    puts_relevance: bool = False
+    looks_everywhere: bool = True
+    needs_values: bool = True
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        if incoming.c is None or self.needs_values:
+            R = incoming.relevance
+            s, lost = divide(R, op.z), R.masked_fill(op.z != 0, 0)
+        else:
+            s, lost = incoming.c, torch.zeros_like(incoming.c)
+        absorbed = {"no contribution": lost} if op.b is None else {"no contribution": lost, "bias": s * op.b}
+        right = Propagated(op.transpose(s, op.weight), absorbed=absorbed)
+        if self.change is not None:
+            return self.change(op, incoming, right)  # type: ignore[return-value]
+        return right
+
+
+def lrp_0(layer: DenseLayer, R: Tensor) -> Tensor:
+    return (layer.x[:, None] * layer.w * divide(R, layer.z)).sum(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_checked_before() -> Iterator[None]:
+    own._checked.clear()
+    yield
+    own._checked.clear()
+
+
+def explained(rule: Any) -> relprop.Explanation:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double().eval()
+    return relprop.explain(model, torch.randn(2, 5, **DOUBLE), target=1, rules=[("*", rule)])
+
+
+# ---- when it is first used ----
+
+
+def test_a_rule_that_is_right_is_used() -> None:
+    found, expected = explained(Own()), explained(Epsilon(0))
+    torch.testing.assert_close(found.relevance, expected.relevance)
+    torch.testing.assert_close(found.ledger.absorbed["bias"], expected.ledger.absorbed["bias"])
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "none": (lambda op, i, p: None, "it returned NoneType; return a relprop.rules.Propagated."),
+    "tensor": (lambda op, i, p: p.coefficient, "it returned Tensor; return a relprop.rules.Propagated."),
+    "empty": (
+        lambda op, i, p: Propagated(),
+        "it returned no relevance; give Propagated a coefficient or direct.",
+    ),
+    "shape": (
+        lambda op, i, p: Propagated(p.coefficient.sum(1)),
+        r"Propagated.coefficient has shape \(2,\); give a number for each element of op.x, which has shape "
+        r"\(2, 4\).",
+    ),
+    "number": (lambda op, i, p: Propagated(0.5), "Propagated.coefficient has float; give a number for each"),
+    "nan": (
+        lambda op, i, p: Propagated(p.coefficient / 0 * 0),
+        "Propagated.coefficient is NaN or infinite at 8 of 8 elements.",
+    ),
+    "direct": (
+        lambda op, i, p: Propagated(direct=op.x * p.coefficient, absorbed=p.absorbed),
+        "by Propagated.direct, but its puts_relevance is False; let it be True.",
+    ),
+    "sink": (
+        lambda op, i, p: Propagated(p.coefficient, absorbed={"bias": 0.5}),
+        r"Propagated.absorbed\['bias'\] is float; give a tensor",
+    ),
+    "bias": (
+        lambda op, i, p: Propagated(p.coefficient),
+        r"loses relevance: \S+ arrived, \S+ went on to the input, absorbed was nothing; \S+ is missing.",
+    ),
+    "share": (
+        lambda op, i, p: Propagated(p.coefficient * 1.001, absorbed=p.absorbed),
+        r"loses relevance: \S+ arrived, \S+ went on to the input, absorbed was no contribution 0, bias \S+; "
+        r"\S+ is missing.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_rule_that_is_wrong_is_refused_by_its_name(name: str) -> None:
+    change, message = WRONG[name]
+    with pytest.raises(relprop.RuleError, match=message) as raised:
+        explained(Own(change))
+    assert str(raised.value).startswith("Own(")
+    assert raised.value.__notes__ == ["The rule was for linear in module '2'."]
+
+
+def test_a_rule_is_checked_once_for_each_kind_of_operation() -> None:
+    calls = []
+
+    def counted(rule: Any, *_rest: Any) -> None:
+        calls.append(rule)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "require_promises", counted)
+        rule = Own()
+        for _ in range(3):
+            explained(rule)
+        assert calls == [rule]
+        explained(Own(looks_everywhere=False))
+        assert len(calls) == 2
+        explained(Epsilon(0.1))  # one of relprop's own, which its tests check
+        assert len(calls) == 2
+
+
+def test_a_rule_without_a_hash_is_checked_as_well() -> None:
+    class Unhashable(Own):
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(relprop.RuleError, match="loses relevance"):
+        explained(Unhashable(WRONG["bias"][0]))
+
+
+def test_the_error_says_what_a_function_lacks_to_be_a_rule() -> None:
+    for rules in (lambda op, incoming: None, [("*", lambda op, incoming: None)]):
+        with pytest.raises(relprop.RuleError, match="by an attribute puts_relevance whether it puts"):
+            relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), rules=rules)
+
+
+# ---- check_rule ----
+
+
+@pytest.mark.parametrize("name", [*RULES, *HIDDEN])
+def test_every_rule_of_the_package_passes_the_check_that_users_have(name: str) -> None:
+    rule, function, parameters = {**RULES, **HIDDEN}[name]
+    check_rule(rule, lambda layer, R: function(layer, R, **parameters))
+
+
+def test_a_rule_of_ones_own_passes_the_check() -> None:
+    check_rule(Own(), lrp_0)
+    check_rule(Own(needs_values=False), lrp_0)
+
+
+def overwriting(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    op.z.mul_(2)
+    return right
+
+
+def of_the_batch(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    R = op.x * right.coefficient
+    direct = (R + R.roll(1, 0)) / 2
+    return Propagated(direct=direct, absorbed=right.absorbed)
+
+
+def not_linear(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    R = (op.x * right.coefficient).flatten(1)
+    shares = R.abs() / R.abs().sum(1, keepdim=True)
+    return Propagated(direct=(shares * R.sum(1, keepdim=True)).view_as(op.x), absorbed=right.absorbed)
+
+
+def largest_first(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    R = op.x * right.coefficient
+    return Propagated(direct=R.flip(-1), absorbed=right.absorbed)
+
+
+FAILING: dict[str, tuple[Any, str]] = {
+    "loses": (Own(WRONG["share"][0]), "loses relevance"),
+    "overwrites": (Own(overwriting), "changed z; work on copies."),
+    "mixes samples": (
+        Own(of_the_batch, puts_relevance=True),
+        "gives sample 0 other relevance alone than in",
+    ),
+    "is not linear": (
+        Own(not_linear, puts_relevance=True),
+        "is not linear in relevance: of 2R [+] S it",
+    ),
+    "shares wrongly": (
+        Own(largest_first, puts_relevance=True),
+        "differs from the formula: it",
+    ),
+    "looks everywhere": (Epsilon(0.1, of="rms"), "does not look at outputs without relevance"),
+    "needs values": (Epsilon(0.1), "does not look at values"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_the_check_finds_what_is_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, message = FAILING[name]
+    if isinstance(rule, Epsilon):  # which is right, and here says of itself what is not true
+        says = "looks_everywhere" if name == "looks everywhere" else "needs_values"
+        monkeypatch.setattr(Epsilon, says, property(lambda _: False))
+    formula = lrp_0 if isinstance(rule, Own) else None
+    with pytest.raises(AssertionError, match=message):
+        check_rule(rule, formula)
+
+
+def test_a_formula_that_is_off_by_a_thousandth_is_found() -> None:
+    with pytest.raises(
+        AssertionError, match=r"differs from the formula: it gives \S+ in the place of \S+ at"
+    ):
+        check_rule(Own(), lambda layer, R: lrp_0(layer, R) * 1.001)
+
+
+def test_what_is_no_rule_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"Own is a class; check an instance, Own\(\)."):
+        check_rule(Own)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="is no rule: it must be callable"):
+        check_rule(len)  # type: ignore[arg-type]
+
+
+def test_a_rule_that_refuses_negative_inputs_is_checked_on_others() -> None:
+    check_rule(Gamma(0.25, favour="positive"))
+
+
+# ---- check_operation ----
+
+
+@pytest.fixture
+def table() -> Iterator[None]:
+    before = dict(TABLE)
+    yield
+    TABLE.clear()
+    TABLE.update(before)
+
+
+@pytest.fixture(scope="module")
+def operations() -> Any:
+    """Operations of another library: a pointwise one and a linear one with a weight."""
+    with torch.library._scoped_library("own_rules", "DEF") as library:
+        library.define("soft_clip(Tensor x) -> Tensor")
+        library.impl("soft_clip", lambda x: x / (1 + x.abs()), "CompositeExplicitAutograd")
+        library.define("circular(Tensor x, Tensor weight) -> Tensor")
+        library.impl("circular", Circular().apply, "CompositeExplicitAutograd")
+        yield torch.ops.own_rules
+
+
+@dataclass(frozen=True)
+class Circular(LinearMap):
+    """The circular convolution of the last dimension."""
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(weight), x.shape[-1])
+
+
+X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), **DOUBLE)
+
+
+def test_an_operation_without_an_entry_fails_the_check(operations: Any) -> None:
+    with pytest.raises(AssertionError, match=r"relevance meets 1 operation .*\n.*own_rules::soft_clip in"):
+        check_operation(operations.soft_clip, X)
+
+
+def test_a_pointwise_operation_of_ones_own(operations: Any, table: None) -> None:
+    register("own_rules::soft_clip", Secant(slope=1.0))
+    check_operation(operations.soft_clip, X)
+    with pytest.raises(AssertionError, match="is not the gradient times the input"):
+        check_operation(torch.tanh, X, like_gradient=True)
+
+
+def test_a_linear_operation_of_ones_own_gets_every_rule(operations: Any, table: None) -> None:
+    def crossed(run: Any, call: Any, x: Any, weight: Any) -> Any:
+        return start(run, call, Kind.DENSE, x, weight, None, Circular())
+
+    register("own_rules::circular", crossed)
+    weight = torch.randn(6, generator=torch.Generator().manual_seed(1), **DOUBLE)
+    check_operation(lambda x: operations.circular(x, weight), X)
+    matrix = torch.stack([weight.roll(i) for i in range(6)])  # (in, out)
+    for rule, _, _ in RULES.values():
+        if isinstance(rule, relprop.ZBox):
+            continue
+        found = relprop.explain(lambda x: operations.circular(x, weight), X, target=2, rules=rule)
+        expected = relprop.explain(lambda x: x @ matrix, X, target=2, rules=rule)
+        assert found.rules[0].operation == "own_rules::circular"
+        torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-9)
+
+
+def test_an_entry_that_is_wrong_fails_the_check(table: None) -> None:
+    register("tanh", lambda run, call, x: run.seen(run.native(call) * 1.5, x.tag))
+    with pytest.raises(AssertionError, match="the output is not the model's own, by"):
+        check_operation(torch.tanh, X)
+    register("tanh", Exact())
+    with pytest.raises(AssertionError, match="the ledger does not balance, by"):
+        check_operation(torch.tanh, X)
+    register("flip", lambda run, call, x, dims: run.seen(x.recorded.flip(0).flip(0), x.tag))
+    with pytest.raises(AssertionError, match="the output is not the model's own"):
+        check_operation(lambda x: x.flip(1), X)
+
+
+def test_what_cannot_be_checked_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"x has shape \(3, 6\) and dtype torch.float32; give float64"):
+        check_operation(torch.relu, X.float())
+    with pytest.raises(AssertionError, match="the function gives NaN or infinity"):
+        check_operation(torch.log, X)
+
+
+def test_a_function_that_mixes_samples_is_checked_as_a_whole() -> None:
+    check_operation(lambda x: x + 0.5 * x.flip(0), X, like_gradient=True)
+
+
+def test_rules_on_zeros_of_a_map_that_knows_only_how_to_apply_a_weight() -> None:
+    map_, weight = Circular(), torch.randn(6, **DOUBLE)
+    s, shape = torch.randn(3, 6, **DOUBLE), torch.Size([3, 6])
+    leaf = torch.zeros(shape, **DOUBLE).requires_grad_()
+    (expected,) = torch.autograd.grad(map_.apply(leaf, weight), leaf, s)
+    torch.testing.assert_close(map_.transpose(s, weight, shape), expected)
+    torch.testing.assert_close(map_.spread(s, weight, shape), s.sum(1, keepdim=True).expand(shape))
+    torch.testing.assert_close(map_.fan_in(weight, shape), torch.full((1, 6), 6, **DOUBLE))
+    e = relprop.explain(nn.Linear(6, 2).double().eval(), X, target=1, rules=Flat())
+    assert e.ledger.gap.max() < 1e-12

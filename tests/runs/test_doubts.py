@@ -1,0 +1,361 @@
+"""What makes a result doubtful is said."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import relprop
+from networks import DOUBLE, linear, network
+from relprop import Composite, Epsilon, Flat, Gamma, ModelError, ScoreWarning
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 4, **DOUBLE)
+
+
+def scores(*values: float) -> nn.Linear:
+    """A layer with these scores whatever the input is, nearly."""
+    layer = nn.Linear(4, len(values)).double().eval()
+    with torch.no_grad():
+        layer.weight.mul_(1e-3)
+        layer.bias.copy_(torch.tensor(values))
+    return layer
+
+
+@contextmanager
+def nothing_said() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+# ---- negative scores ----
+
+
+def test_a_negative_score_is_doubtful(x: Tensor) -> None:
+    message = (
+        r"the explained score is negative for 3 of 3 samples: .*Contrastive\(\.\.\.\) or relprop\.RunnerUp"
+    )
+    with pytest.warns(ScoreWarning, match=message) as said:
+        relprop.explain(scores(2, -1), x, target=1, rules=Epsilon())
+    assert len(said) == 1
+    assert said[0].filename == __file__  # where the user called, and not in the package
+    with pytest.warns(ScoreWarning, match="is negative for 2 of 3 samples"):
+        relprop.explain(scores(2, -1), x, target=[1, 0, 1], rules=Epsilon())
+    with pytest.warns(ScoreWarning, match="is negative for 3 of 3 samples"):
+        relprop.explain(scores(-2, -1), x, rules=Epsilon())
+
+
+@pytest.mark.parametrize("target", [None, 0, relprop.Contrastive(1), relprop.RunnerUp(1), lambda y: y[:, 1]])
+def test_positive_scores_and_differences_are_not(x: Tensor, target: Any) -> None:
+    with nothing_said():
+        relprop.explain(scores(2, -1), x, target=target, rules=Epsilon())
+        relprop.explain(scores(2, -1), x, targets=[target, 0], rules=Epsilon())
+
+
+def test_the_text_reads_as_one(x: Tensor) -> None:
+    with pytest.warns(ScoreWarning) as said:
+        relprop.explain(scores(-2, -1), x, rules=Epsilon())
+    assert str(said[0].message) == (
+        "the explained score is negative for 3 of 3 samples: relevance then speaks for its being low, and "
+        "rules such as z+ explain positive scores only. Explain a class with a positive score, or a "
+        "difference: target=relprop.Contrastive(...) or relprop.RunnerUp(...)."
+    )
+
+
+# ---- softmax ----
+
+
+class Ending(nn.Module):
+    """A classifier with its softmax, and what else it returns."""
+
+    def __init__(self, end: Any, wrap: Any = None) -> None:
+        super().__init__()
+        self.layer, self.end, self.wrap = scores(1, 3), end, wrap
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.end(self.layer(x))
+        return y if self.wrap is None else self.wrap(y)
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        (nn.Softmax(1), "softmax"),
+        (lambda y: torch.softmax(y, -1), "softmax"),
+        (lambda y: y.softmax(dim=1)[:, :1], "softmax"),
+        (nn.LogSoftmax(1), "log_softmax"),
+    ],
+)
+def test_a_softmax_at_the_end_is_doubtful(x: Tensor, end: Any, name: str) -> None:
+    message = f"the model ends in a {name}: its outputs depend on all classes at once, .* leave that layer"
+    with pytest.warns(ScoreWarning, match=message) as said:
+        relprop.explain(Ending(end).eval(), x, target=lambda y: y[:, 0].exp(), rules=Epsilon())
+    assert [w.filename for w in said] == [__file__]
+    assert "sure of itself little relevance passes" in str(said[0].message)
+
+
+def test_a_softmax_among_several_outputs_is_doubtful(x: Tensor) -> None:
+    model = Ending(nn.Softmax(1), lambda y: {"probabilities": y}).eval()
+    with pytest.warns(ScoreWarning, match="the model ends in a softmax"):
+        relprop.explain(model, x, target=relprop.Part("probabilities", 0), rules=Epsilon())
+
+
+def test_a_softmax_within_is_not(x: Tensor) -> None:
+    class Within(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = scores(1, 3), scores(2, 1)
+            self.head.weight.data = self.head.weight.data[:, :2]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layer(x).softmax(1))
+
+    with nothing_said():
+        relprop.explain(Within().eval(), x, rules=Epsilon())
+
+
+# ---- half precision ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_epsilon_below_the_resolution_is_raised_and_said_once(dtype: torch.dtype) -> None:
+    model = (
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+        .eval()
+        .to(dtype)
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[2], model[4]):
+            layer.weight.abs_()
+            layer.bias.abs_()
+    x = torch.rand(3, 4).to(dtype)
+    finest = torch.finfo(dtype).eps
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(2):  # once at each place that calls
+            e = relprop.explain(model, x, rules=Epsilon(1e-6))
+    assert [str(w.message) for w in said] == [
+        f"ε = 1e-06 is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is taken "
+        "instead."
+    ]
+    with nothing_said():
+        by_hand = relprop.explain(model, x, rules=Epsilon(finest))
+        relprop.explain(model, x, rules=Epsilon(0))
+    assert torch.equal(e.relevance, by_hand.relevance)
+    assert torch.equal(e.ledger.absorbed["epsilon"], by_hand.ledger.absorbed["epsilon"])
+    assert (e.ledger.absorbed["epsilon"] > 0).all()
+
+
+def test_other_types_keep_their_epsilon(x: Tensor) -> None:
+    with nothing_said():
+        for dtype in (torch.float32, torch.float64):
+            relprop.explain(scores(2, 1).to(dtype), x.to(dtype), rules=Epsilon(1e-12))
+
+
+# ---- books that do not close ----
+
+
+def _size(output: Tensor) -> Tensor:
+    return output[:, 0].abs()
+
+
+def test_books_that_do_not_close_are_doubtful(x: Tensor) -> None:
+    layer = nn.Linear(4, 3).double().eval()
+    message = (
+        r"the ledger does not close: \d\.\de[+-]\d\d of the largest amount is missing or too much \(accepted "
+        r"without a rule: logcumsumexp\)\. See print\(explanation\.ledger\)"
+    )
+    with pytest.warns(UserWarning, match=message) as said:
+        relprop.explain(
+            lambda x: layer(x.logcumsumexp(1)),
+            x,
+            target=lambda y: y[:, 0].abs(),
+            rules=Epsilon(),
+            accept="logcumsumexp",
+        )
+    assert [w.filename for w in said] == [__file__]
+
+
+def test_weights_that_are_nan_are_refused_by_name(x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)).double().eval()
+    model[1].weight.data[0, 0] = float("nan")
+    message = (
+        r"the explained score of sample 0 is nan\. The model's parameter '1.weight' has values that are NaN"
+    )
+    with pytest.raises(ModelError, match=message):
+        relprop.explain(model, x, target=0, rules=Epsilon())
+    # Another class has a score, but relevance meets what is no number.
+    with pytest.warns(UserWarning, match=r"the ledger does not close: nan .*\(look for NaN in the model"):
+        relprop.explain(model, x, target=1, rules=Epsilon())
+
+
+def test_scores_that_overflow_are_refused(x: Tensor) -> None:
+    half = nn.Linear(4, 3).eval().half()
+    half.weight.data.fill_(60000)
+    message = (
+        r"the explained score of sample 1 is inf\. float16 ends at 65504: try model.to\(torch.bfloat16\)"
+    )
+    with pytest.raises(ModelError, match=message):
+        relprop.explain(half, torch.tensor([[0.0] * 4, [1.0] * 4]).half(), target=0, rules=Epsilon(0))
+    with pytest.raises(
+        ModelError, match=r"is nan\. Its parameters are finite; does model\(\.\.\.\) give numbers"
+    ):
+        relprop.explain(lambda x: x * (x.detach() - x.detach()).log().sqrt(), x, target=0, rules=Epsilon())
+
+
+# ---- places that do not exist ----
+
+
+def test_a_place_that_matches_nothing_is_doubtful() -> None:
+    model, x = network(), torch.randn(2, 2, 6, 6, **DOUBLE)
+
+    def said_of(*places: Any) -> list[str]:
+        rules = Composite([*((place, Gamma(0.1)) for place in places), ("*", Flat())])
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            relprop.explain(model, x, target=_size, rules=rules)
+        assert all(w.filename == __file__ for w in said)
+        return [str(w.message) for w in said]
+
+    assert said_of("9.branch.1") == [
+        "'9.branch.1' in the composite matches no module with a linear operation; near it are '9.branch.0'."
+    ]
+    assert said_of("zzz") == [
+        "'zzz' in the composite matches no module with a linear operation; explanation.rules has the paths."
+    ]
+    assert len(said_of(("layer*", nn.Conv2d), "first", "3", lambda site: False)) == 1
+    assert said_of("9.*", "first", "1?", nn.Linear) == []
+    # Once for all targets.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", ScoreWarning)
+        relprop.explain(model, x, targets=[0, 1], rules=[("zzz", Gamma()), ("*", Epsilon())])
+    assert len(said) == 1
+
+
+def test_an_operation_that_did_not_run_is_doubtful(tmp_path: Path) -> None:
+    model, x = network(), torch.randn(2, 2, 6, 6, **DOUBLE)
+
+    def said_of(rules: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            relprop.explain(model, x, target=_size, rules=rules)
+        assert all(w.filename == __file__ for w in said)
+        return [str(w.message) for w in said]
+
+    def named(operation: str) -> Any:
+        path = tmp_path / "rules.toml"
+        path.write_text(
+            f'[[rules]]\noperation = "{operation}"\nrule = "Gamma"\n[[rules]]\nrule = "Epsilon"\n'
+        )
+        return path
+
+    assert said_of(named("conv3d")) == [
+        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
+    ]
+    assert said_of(named("zzz")) == [
+        "'zzz' in the composite is no operation that got a rule in this run; there were conv2d, linear."
+    ]
+    assert said_of([(("9.*", F.conv3d), Gamma()), (torch.conv3d, Flat()), ("*", Epsilon())]) == [
+        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
+    ]
+    assert said_of(named("conv2d")) == []
+    assert said_of([(F.linear, Epsilon(0.1)), (torch.conv2d, Flat()), ("*", Epsilon())]) == []
+
+
+def test_a_folded_normalisation_has_no_rule_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    rules = [(F.batch_norm, Flat()), ("*", Epsilon())]
+    message = (
+        r"^'batch_norm' in the .* in this run \(one that is folded into .* has none\); there were linear\.$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        relprop.explain(model, torch.randn(2, 4), target=lambda y: y[:, 0].abs(), rules=rules)
+
+
+# ---- weights of which no relevance can be told ----
+
+
+class Changed(nn.Module):
+    """One weight as it is, one standardised, one transposed, one of torch's own parametrisations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.normed, self.spare = nn.Linear(4, 4), weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4)
+        self.standardised = Standardised(4, 4)
+        self.tied = nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.standardised(self.normed(self.plain(x).relu()))
+        return F.linear(x, self.tied.t())
+
+
+class Standardised(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor) -> None:
+    model = Changed().double().eval()
+
+    def said_of(parameters: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            e = relprop.explain(model, x, targets=[_size, _size], rules=Epsilon(), parameters=parameters)
+        assert set(e[0].parameters) == {"plain.weight"}
+        assert all(w.filename == __file__ for w in said)
+        return [str(w.message) for w in said]
+
+    assert said_of("*.weight") == [
+        "no relevance is told of standardised.weight: no linear operation takes them as they are. What is "
+        "computed of a weight first, as by standardising or transposing it, is a constant; "
+        "explanation.parameters has the others."
+    ]
+    (all_of_them,) = said_of(["*", "*.weight"])
+    assert all_of_them.startswith(
+        "no relevance is told of tied, normed.parametrizations.weight.original0, "
+        "normed.parametrizations.weight.original1, standardised.weight: "
+    )
+    assert said_of(["plain.*"]) == []
+    with pytest.raises(
+        relprop.InputError, match=r"parameters='standardised\.weight': .* is no weight of a lin"
+    ):
+        relprop.explain(
+            model, x, target=_size, rules=Epsilon(), parameters=["plain.*", "standardised.weight"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "message"),
+    [
+        (torch.float64, {"rules": "deep-taylor", "bounds": (0, 0.1)}, "values outside of the bounds"),
+        (torch.bfloat16, {"rules": "epsilon"}, "below the resolution of torch.bfloat16"),
+    ],
+)
+def test_what_rules_warn_of_is_shown_where_the_user_called(
+    dtype: torch.dtype, options: dict[str, Any], message: str
+) -> None:
+    model, x = scores(1, 2).to(dtype), torch.rand(3, 4, dtype=dtype) + 1
+    with pytest.warns(UserWarning, match=message) as said:
+        relprop.explain(model, x, **options)
+    assert {w.filename for w in said} == {__file__}
+
+
+def test_nan_weights_are_warned_of() -> None:
+    layer = linear()
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.nan
+    with pytest.warns(
+        UserWarning, match="the ledger does not close: nan .*look for NaN in the model's weights"
+    ):
+        relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=1, rules=Epsilon(0))
