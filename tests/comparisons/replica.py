@@ -4,41 +4,13 @@ A linear operation is a matrix here, taken by Jacobian, so that one replica serv
 (in, out).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass
-class Layer:
-    """One linear operation at one sample:
-
-    x (in,), w (in, out), b (out,), z (out,), connected (in, out) bool.
-    """
-
-    x: Tensor
-    w: Tensor
-    b: Tensor
-    connected: Tensor
-
-    @property
-    def z(self) -> Tensor:
-        return self.x @ self.w + self.b
-
-
-def layer(function: Callable[[Tensor], Tensor], all_ones: Callable[[Tensor], Tensor], x: Tensor) -> Layer:
-    """Take an affine function apart. `all_ones` is the function with all weights one and no bias."""
-
-    def flat(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda v: f(v.reshape(1, *x.shape)).flatten()
-
-    zero = torch.zeros(x.numel(), dtype=x.dtype)
-    w = torch.autograd.functional.jacobian(flat(function), zero).T
-    connected = torch.autograd.functional.jacobian(flat(all_ones), zero).T != 0
-    with torch.no_grad():
-        return Layer(x.flatten(), w, flat(function)(zero), connected)
+from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.testing.dense import DenseLayer as Layer
 
 
 def epsilon(layer: Layer, R: Tensor, *, epsilon: float, bias: str) -> Tensor:
@@ -126,3 +98,46 @@ def _sum(layer: Layer, contributions: Tensor, den: Tensor, R: Tensor, bias: str,
         connected = layer.connected.to(R)
         total = total + (connected / connected.sum(0).clamp(min=1) * (share * quotient)).sum(1)
     return total
+
+
+BIAS_MODES = ["absorb", "ignore", "distribute"]
+
+
+# name: rule, replica, the replica's parameters
+RULES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "LRP-0": (Epsilon(0), epsilon, {"epsilon": 0.0, "bias": "absorb"}),
+    "w²": (WSquare(), w_square, {}),
+    "flat": (Flat(), flat, {}),
+    **{
+        f"{name}, bias {bias}": (rule(*values, bias=bias), function, {**parameters, "bias": bias})
+        for bias in BIAS_MODES
+        for name, rule, values, function, parameters in [
+            ("ε", Epsilon, (0.3,), epsilon, {"epsilon": 0.3}),
+            ("γ", Gamma, (0.25,), gamma, {"gamma": 0.25}),
+            ("large γ", Gamma, (100.0,), gamma, {"gamma": 100.0}),
+            ("α2β1", AlphaBeta, (2.0, 1.0), alpha_beta, {"alpha": 2.0, "beta": 1.0}),
+            ("α1.5β0.5", AlphaBeta, (1.5, 0.5), alpha_beta, {"alpha": 1.5, "beta": 0.5}),
+            ("z+", ZPlus, (), z_plus, {}),
+            ("|z|", Absolute, (), absolute, {}),
+        ]
+    },
+}
+
+# Those of hidden layers, where relevance lands on activations that are zero.
+HIDDEN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "flat": (Flat(), flat, {}),
+    "w²": (WSquare(), w_square, {}),
+    "zB": (
+        ZBox(-4.0, 4.0),
+        z_box,
+        {"low": torch.tensor(-4.0).double(), "high": torch.tensor(4.0).double()},
+    ),
+    "ε, distributed": (Epsilon(0.3, "distribute"), epsilon, {"epsilon": 0.3, "bias": "distribute"}),
+    "γ": (Gamma(0.25), gamma, {"gamma": 0.25, "bias": "absorb"}),
+    "αβ": (AlphaBeta(2, 1), alpha_beta, {"alpha": 2.0, "beta": 1.0, "bias": "ignore"}),
+}
+
+
+def assert_agree(actual: Tensor, desired: Tensor) -> None:
+    """To a relative 1e-10 of the largest value: rounding errors of float64 and nothing more."""
+    assert (actual - desired).abs().max() <= 1e-10 * desired.abs().max()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import relprop
 import replica
-from formulas import RULES, assert_agree
 from networks import DOUBLE
 from relprop import Absolute, AlphaBeta, CoverageError, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from replica import RULES, assert_agree
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv1d": (lambda: nn.Conv1d(2, 3, 3), (2, 6)),

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from formulas import assert_agree
 from networks import DOUBLE
 from relprop import Epsilon
+from replica import assert_agree
 
 
 def standardised(x: Tensor, s: Tensor, dimensions: tuple[int, ...], eps: float = 1e-5) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from formulas import HIDDEN, RULES
 from networks import DOUBLE
 from relprop.calls.site import Kind
 from relprop.crossing.ruled import start
@@ -18,6 +17,7 @@ from relprop.linear.numerics import divide
 from relprop.operations import TABLE, Exact, Secant, register
 from relprop.rules import Epsilon, Flat, Gamma, Incoming, LinearOperation, PrintedRule, Propagated, own
 from relprop.testing import DenseLayer, check_operation, check_rule
+from replica import HIDDEN, RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::relprop.ScoreWarning")
 
@@ -34,7 +34,7 @@ class Own(PrintedRule):
     needs_values: bool = True
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        if incoming.c is None or self.needs_values:
+        if incoming.c is None or incoming.direct is not None or self.needs_values:
             R = incoming.relevance
             s, lost = divide(R, op.z), R.masked_fill(op.z != 0, 0)
         else:
@@ -95,7 +95,11 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "sink": (
         lambda op, i, p: Propagated(p.coefficient, absorbed={"bias": 0.5}),
-        r"Propagated.absorbed\['bias'\] is float; give a tensor",
+        r"Propagated.absorbed\['bias'\] has float; give a tensor of the output's shape, \(2, 3\), or summed",
+    ),
+    "sum": (
+        lambda op, i, p: Propagated(p.coefficient, absorbed={"bias": sum(p.absorbed.values()).sum()}),
+        r"Propagated.absorbed\['bias'\] has shape \(\); give a tensor of the output's shape",
     ),
     "bias": (
         lambda op, i, p: Propagated(p.coefficient),
@@ -118,22 +122,45 @@ def test_a_rule_that_is_wrong_is_refused_by_its_name(name: str) -> None:
     assert raised.value.__notes__ == ["The rule was for linear in module '2'."]
 
 
-def test_a_rule_is_checked_once_for_each_kind_of_operation() -> None:
+def test_a_rule_is_checked_once_for_each_kind_of_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
+    monkeypatch.setattr(own, "require_promises", lambda rule, *_: calls.append(rule))
+    rule = Own()
+    for _ in range(3):
+        explained(rule)
+    assert calls == [rule] * 2  # behind the ReLU inputs are not negative
+    explained(Own(looks_everywhere=False))
+    assert len(calls) == 4
+    explained(Epsilon(0.1))  # one of relprop's own, which its tests check
+    assert len(calls) == 4
 
-    def counted(rule: Any, *_rest: Any) -> None:
-        calls.append(rule)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own, "require_promises", counted)
-        rule = Own()
-        for _ in range(3):
-            explained(rule)
-        assert calls == [rule]
-        explained(Own(looks_everywhere=False))
-        assert len(calls) == 2
-        explained(Epsilon(0.1))  # one of relprop's own, which its tests check
-        assert len(calls) == 2
+def test_a_rule_that_was_right_without_a_bias_is_checked_with_one() -> None:
+    forgetful = Own(lambda op, i, p: Propagated(p.coefficient, absorbed={}))
+    layers = [nn.Linear(4, 3, bias=bias).double().eval() for bias in (False, True)]
+    x = torch.randn(2, 4, **DOUBLE)
+    relprop.explain(layers[0], x, target=1, rules=forgetful)
+    with pytest.raises(relprop.RuleError, match="loses relevance"):
+        relprop.explain(layers[1], x, target=1, rules=forgetful)
+
+
+def test_no_relevance_says_nothing_of_a_rule() -> None:
+    loses = Own(WRONG["share"][0])
+    layer, x = nn.Linear(4, 3).double().eval(), torch.randn(2, 4, **DOUBLE)
+    relprop.explain(layer, x, target=torch.zeros(3, **DOUBLE), rules=loses)
+    with pytest.raises(relprop.RuleError, match="loses relevance"):
+        relprop.explain(layer, x, target=1, rules=loses)
+
+
+def test_a_rule_is_checked_where_relevance_of_weights_is_wanted() -> None:
+    with pytest.raises(relprop.RuleError, match="loses relevance"):
+        relprop.explain(
+            nn.Sequential(nn.Linear(4, 3)).double().eval(),
+            torch.randn(2, 4, **DOUBLE),
+            target=1,
+            rules=Own(WRONG["bias"][0]),
+            parameters="0.weight",
+        )
 
 
 def test_a_rule_without_a_hash_is_checked_as_well() -> None:
@@ -169,6 +196,20 @@ def overwriting(op: LinearOperation, incoming: Incoming, right: Propagated) -> P
     return right
 
 
+def overwriting_the_bias(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    if op.bias is not None:
+        op.bias.mul_(2)
+    return right
+
+
+def by_the_coefficient(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
+    if incoming.c is None:
+        return right
+    return Propagated(
+        op.transpose(incoming.c, op.weight), absorbed={"rest": incoming.relevance - incoming.c * op.z0}
+    )
+
+
 def of_the_batch(op: LinearOperation, incoming: Incoming, right: Propagated) -> Propagated:
     R = op.x * right.coefficient
     direct = (R + R.roll(1, 0)) / 2
@@ -189,6 +230,11 @@ def largest_first(op: LinearOperation, incoming: Incoming, right: Propagated) ->
 FAILING: dict[str, tuple[Any, str]] = {
     "loses": (Own(WRONG["share"][0]), "loses relevance"),
     "overwrites": (Own(overwriting), "changed z; work on copies."),
+    "overwrites the bias": (Own(overwriting_the_bias), "changed bias; work on copies."),
+    "forgets what is direct": (
+        Own(by_the_coefficient),
+        "makes another thing of the same relevance if it arrives",
+    ),
     "mixes samples": (
         Own(of_the_batch, puts_relevance=True),
         "gives sample 0 other relevance alone than in",
@@ -295,6 +341,56 @@ def test_a_linear_operation_of_ones_own_gets_every_rule(operations: Any, table: 
         expected = relprop.explain(lambda x: x @ matrix, X, target=2, rules=rule)
         assert found.rules[0].operation == "own_rules::circular"
         torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-9)
+
+
+def test_a_kernel_without_a_derivative_may_stand_in_a_chain(operations: Any, table: None) -> None:
+    register("own_rules::soft_clip", Secant(slope=1.0))
+    clip = operations.soft_clip
+    for function in (lambda x: clip(x + 1), lambda x: x * clip(x), lambda x: clip(clip(2 * x)) - 1):
+        check_operation(function, X)
+
+
+def test_rules_on_a_map_that_rounds(operations: Any, table: None) -> None:
+    register(
+        "own_rules::circular", lambda run, call, x, w: start(run, call, Kind.DENSE, x, w, None, Circular())
+    )
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        weight, x = (torch.randn(n, generator=generator, **DOUBLE) for n in ((6,), (3, 6)))
+        weight = -weight.abs() if seed < 5 else weight  # outputs without positive contributions
+        x = x.abs()
+        matrix = torch.stack([weight.roll(i) for i in range(6)])
+        for rule in (relprop.ZPlus(), relprop.AlphaBeta(2, 1), Gamma(0.25)):
+            model = (
+                [nn.ReLU(), lambda x, w=weight: operations.circular(x, w)],
+                [nn.ReLU(), lambda x, m=matrix: x @ m],
+            )
+            found, expected = (
+                relprop.explain(lambda x, f=f: f[1](f[0](x)), x, target=2, rules=rule) for f in model
+            )
+            torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-8, atol=1e-8)
+            assert found.ledger.gap.max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("me.log_clip", Exact(), r"give the name of an operation as errors print it, without an overload"),
+        ("me::log_clip.default", Exact(), r"without an overload"),
+        (torch.tanh, Exact(), r"give the name of an operation"),
+        ("tanh", Secant, r"an entry is called as entry\(run, call, [*]arguments\); write Secant\(...\)."),
+        ("tanh", 3.0, r"register\('tanh', 3.0\): an entry is called as"),
+    ],
+)
+def test_what_cannot_be_registered_is_told(name: Any, entry: Any, message: str, table: None) -> None:
+    with pytest.raises(relprop.InputError, match=message):
+        register(name, entry)
+
+
+def test_the_line_of_a_gap_is_the_users(table: None) -> None:
+    TABLE.pop("tanh")
+    with pytest.raises(relprop.CoverageError, match=r"tanh in module '1' at .*test_own_rules.py:\d+"):
+        relprop.explain(nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double().eval(), X, target=1)
 
 
 def test_an_entry_that_is_wrong_fails_the_check(table: None) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor
 import relprop
 import replica
 from cases import CASES
-from formulas import BIAS_MODES, HIDDEN, RULES, assert_agree
 from relprop import AlphaBeta, Epsilon, Gamma, RuleError, ZBox, ZPlus
 from relprop.rules import own
 from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import PrintedRule
+from replica import BIAS_MODES, HIDDEN, RULES, assert_agree
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")

@@ -1,5 +1,6 @@
 """The user's line that led into relprop: errors name it, and warnings are shown there."""
 
+import contextlib
 import sys
 import traceback
 import warnings
@@ -8,8 +9,9 @@ from types import FrameType
 
 import torch
 
-_LIBRARIES = tuple(
-    str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])
+_LIBRARIES = (
+    *(str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])),
+    contextlib.__file__,  # runs are contexts
 )
 
 

@@ -196,6 +196,18 @@ def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
             break
     if not value.requires_grad:
         return value, torch.zeros_like(value)
-    slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    try:
+        slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    except RuntimeError:  # a kernel that knows no derivative
+        slopes = tuple(_difference(call.last, leaves, i) for i in range(len(leaves)))
     parts = [own * slope for own, (_, slope) in zip(slopes, known, strict=True) if own is not None]
     return value.detach(), torch.stack(parts).sum(0)
+
+
+def _difference(function: Callable[[Sequence[Tensor]], Tensor], at: Sequence[Tensor], which: int) -> Tensor:
+    """The derivative by one operand, as a quotient of differences."""
+    step = torch.finfo(at[which].dtype).eps ** (1 / 3)
+    with torch.no_grad():
+        above, below = (function([x + h * (i == which) for i, x in enumerate(at)]) for h in (step, -step))
+    slope: Tensor = (above - below) / (2 * step)
+    return slope

@@ -8,6 +8,7 @@ twice.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -225,7 +226,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
             op = LinearOperation(map_, x, exact, w, b, nonnegative, scaled)
             arriving = Incoming(c, direct, z)
             if wanted and run.parameters is not None:
-                propagated = run.parameters.through(op, rule, arriving, own_weight)
+                propagated = run.parameters.through(op, partial(applied, rule), arriving, own_weight)
             else:
                 propagated = applied(rule, op, arriving)
         except Exception as error:

@@ -112,7 +112,7 @@ def what_helps(acceptable: Collection[str]) -> str:
     if not acceptable:
         return ""
     return (
-        "add an entry with relprop.register(name, entry) (CONTRIBUTING.md, 'Add an operation'), or accept "
+        "add an entry with relprop.register(name, entry) (docs/own-rules.md), or accept "
         f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
         "close then."
     )

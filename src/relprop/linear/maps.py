@@ -26,9 +26,12 @@ class LinearMap(ABC):
             `outputs`, `align_bias`, `scale_inputs` and `scale_outputs`.
         alike: whether all samples, or rows, have the same weights.
         by_rows: whether each row, the last dimension, is mapped by itself.
+        exact_zeros: whether an output without contributions is zero to the last bit, and sums of what is not
+            negative are precise. Those of products and convolutions are; a Fourier transform rounds.
     """
 
     folds: ClassVar[bool] = False
+    exact_zeros: ClassVar[bool] = False
     alike: ClassVar[bool] = True
     by_rows: ClassVar[bool] = False
 
@@ -105,6 +108,7 @@ class Dense(LinearMap):
     """
 
     folds: ClassVar[bool] = True
+    exact_zeros: ClassVar[bool] = True
     by_rows: ClassVar[bool] = True
 
     transposed: bool = False
@@ -156,6 +160,7 @@ class Convolution(LinearMap):
     """
 
     folds: ClassVar[bool] = True
+    exact_zeros: ClassVar[bool] = True
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -259,6 +264,8 @@ class Convolution(LinearMap):
 @dataclass(frozen=True)
 class Scaling(LinearMap):
     """Each channel, in dimension 1, is multiplied by a number: weight (channels,). A batch norm alone."""
+
+    exact_zeros: ClassVar[bool] = True
 
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * self._beside(weight, x.dim())

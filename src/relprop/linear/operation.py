@@ -81,7 +81,7 @@ class LinearOperation:
         difference, (z0 + A)/2, unless the contributions are few.
         """
         if self.nonnegative or self.few:
-            return self._sum_of(weights.positive, weights.negative), smallest(self.z.dtype)
+            return self._of_one_sign(weights.positive, weights.negative)
         A = self.magnitude()
         return (self.z0 + A) / 2, self._noise(A)
 
@@ -92,7 +92,7 @@ class LinearOperation:
         """
         P, noise = self.positive_part()
         if self.few:
-            return P, noise, self._sum_of(weights.negative, weights.positive), noise
+            return P, noise, *self._of_one_sign(weights.negative, weights.positive)
         N = self.z0 - P
         return P, noise, N, self._noise(P - N)
 
@@ -105,6 +105,14 @@ class LinearOperation:
         """
         depthwise = getattr(self.map, "groups", 1) == self.x.shape[1]
         return depthwise or self.map.contributions(self.weight) <= FEW
+
+    def _of_one_sign(self, with_positive: Modify, with_negative: Modify) -> tuple[Tensor, Tensor | float]:
+        """Sum of the contributions of one sign, and the size of its rounding errors."""
+        total = self._sum_of(with_positive, with_negative)
+        if self.map.exact_zeros:
+            return total, smallest(self.z.dtype)
+        largest = total.abs().flatten(1).amax(1)
+        return total, self._noise(largest.reshape(-1, *[1] * (total.dim() - 1)))
 
     def _sum_of(self, with_positive: Modify, with_negative: Modify) -> Tensor:
         """Sum of the contributions of one sign: from positive inputs, and from negative ones."""

@@ -19,6 +19,8 @@ class Contraction(LinearMap):
         z: letters of the output's.
     """
 
+    exact_zeros: ClassVar[bool] = True
+
     x: str
     w: str
     z: str
@@ -46,6 +48,7 @@ class Grouped(LinearMap):
         ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
     """
 
+    exact_zeros: ClassVar[bool] = True
     alike: ClassVar[bool] = False
 
     ends: tuple[int, ...]

@@ -8,8 +8,12 @@ relevance is an error that lists it.
 from collections.abc import Mapping
 
 from relprop.calls.names import aten_names
+from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
+from relprop.crossing.ruled import start
 from relprop.engine.interception import Entry
+from relprop.errors import InputError
+from relprop.linear.maps import LinearMap
 from relprop.operations import (
     arithmetic,
     attention,
@@ -26,7 +30,7 @@ from relprop.operations import (
 )
 from relprop.operations.pointwise import Homogeneous, Secant
 
-__all__ = ["FAMILIES", "TABLE", "Exact", "Homogeneous", "Secant", "register"]
+__all__ = ["FAMILIES", "TABLE", "Exact", "Homogeneous", "Kind", "LinearMap", "Secant", "register", "start"]
 
 FAMILIES: dict[str, Mapping[str, Entry]] = {
     "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE},
@@ -51,7 +55,20 @@ def register(name: str, entry: Entry) -> None:
 
     Args:
         name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_.
-        entry: how relevance crosses the operation, for instance `relprop.crossing.exact.Exact()`.
+        entry: how relevance crosses the operation, for instance `Exact()`: see docs/own-rules.md.
+
+    Raises:
+        InputError: the name is none of an operation, or the entry cannot be called.
     """
+    if not isinstance(name, str) or not name or "." in name:
+        raise InputError(
+            f"register({name!r}, ...): give the name of an operation as errors print it, without an "
+            "overload: 'cumsum', or 'mylib::op' for one of another library."
+        )
+    if isinstance(entry, type) or not callable(entry):
+        hint = f"; write {entry.__name__}(...)" if isinstance(entry, type) else ""
+        raise InputError(
+            f"register({name!r}, {entry!r}): an entry is called as entry(run, call, *arguments){hint}."
+        )
     for each in aten_names(name):
         TABLE[each] = entry

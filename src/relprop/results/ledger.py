@@ -1,6 +1,8 @@
 """Where relevance went: what every sink absorbed, per sample.
 
-Together with the inputs' relevance it sums to the seed.
+Together with the inputs' relevance it sums to the seed. Operations and the engine write to it by
+`Ledger.add`. A rule never does: it returns `Propagated.absorbed`. Seed and inputs are written where a
+backward ends: in `relprop.inputs.explained`, and for plain gradients in `relprop.runs.gradient`.
 """
 
 import math

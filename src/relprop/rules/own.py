@@ -11,8 +11,8 @@ from relprop.rules.rule import Rule
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How much of all relevance may be missing by rounding; of half precision more."""
 
-_checked: set[tuple[Rule, type]] = set()
-"""Rules that kept to it, and on which kind of operation."""
+_checked: set[tuple[Rule, type, bool, bool]] = set()
+"""Rules that kept to it, on which kind of operation, with a bias or without, on inputs of which signs."""
 
 
 def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
@@ -24,10 +24,11 @@ def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
     propagated = rule(op, incoming)
     if type(rule).__module__.startswith("relprop.rules."):
         return propagated
-    key = (rule, type(op.map)) if _is_hashable(rule) else None
+    key = (rule, type(op.map), op.b is None, op.nonnegative) if _is_hashable(rule) else None
     if key is None or key not in _checked:
         require_promises(rule, op, incoming, propagated)
-        if key is not None:
+        # Of no relevance, and where a rule needs no values, there is nothing to balance.
+        if key is not None and bool(incoming.relevance.any()):
             _checked.add(key)
     return propagated
 
@@ -68,10 +69,11 @@ def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propag
             "False; let it be True."
         )
     for name, amount in propagated.absorbed.items():
-        if not isinstance(amount, Tensor):
+        if not isinstance(amount, Tensor) or amount.shape[:1] != R.shape[:1]:
+            got = f"shape {tuple(amount.shape)}" if isinstance(amount, Tensor) else type(amount).__name__
             raise RuleError(
-                f"{rule}: Propagated.absorbed[{name!r}] is {type(amount).__name__}; give a tensor of the "
-                "output's shape, or of (samples,)."
+                f"{rule}: Propagated.absorbed[{name!r}] has {got}; give a tensor of the output's shape, "
+                f"{tuple(R.shape)}, or summed over all but the first dimension."
             )
     _require_balance(rule, x, R, propagated)
 

@@ -1,6 +1,6 @@
 """What a rule for linear operations is, and how rules print: as they are written."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -33,8 +33,10 @@ class PrintedRule:
     """
 
     def __repr__(self) -> str:
+        if not is_dataclass(self):
+            return f"{type(self).__name__} (write @dataclass(frozen=True, repr=False) before the class)"
         shown = []
-        for entry in fields(self):  # type: ignore[arg-type]
+        for entry in fields(self):
             value = getattr(self, entry.name)
             if entry.metadata == OPTION and value == entry.default:
                 continue

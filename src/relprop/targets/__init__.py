@@ -1,4 +1,8 @@
-"""What is explained: a target takes the model's output to one score for each sample."""
+"""What is explained: a target takes the model's output to one score for each sample.
+
+Dataclasses among the names that this folder exports are stored with an explanation; another target is stored
+as it prints.
+"""
 
 from relprop.targets import classes, structured
 from relprop.targets.classes import *

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,14 +20,16 @@ _GAP = 1e-9
 
 
 class _Between(nn.Module):
-    """A function between two linear layers, of which the second sees whatever shape comes."""
+    """A function between two linear layers, or alone before the second, which sees whatever shape comes."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, *, alone: bool
+    ) -> None:
         super().__init__()
         self.function = function
         with torch.no_grad():
             features = function(x).reshape(len(x), -1).shape[1]
-        self.first = nn.Linear(x.shape[-1], x.shape[-1]).double()
+        self.first = nn.Identity() if alone else nn.Linear(x.shape[-1], x.shape[-1]).double()
         self.last = nn.Linear(features, 3).double()
         for parameter in self.parameters():
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
@@ -40,8 +43,9 @@ def check_operation(
 ) -> None:
     """Check how relevance crosses an operation, as relprop checks its own entries.
 
-    The function is explained by itself and between two linear layers, by rules that carry coefficients and by
-    one that puts relevance on zeros:
+    The function is explained between two linear layers, by itself before one (where zeros of x come to it),
+    and with numbers that it is multiplied by and added, by rules that carry coefficients and by one that puts
+    relevance on zeros:
 
     - the output is the model's own, to the last bit;
     - every call is covered, and relevance arrives at the input;
@@ -63,16 +67,23 @@ def check_operation(
             f"x has shape {tuple(x.shape)} and dtype {x.dtype}; give float64, samples first, two or more."
         )
     generator = torch.Generator().manual_seed(seed)
-    model = _Between(function, x, generator).eval()
+    model = _Between(function, x, generator, alone=False).eval()
+    models = {
+        "between two linear layers": model,
+        "before a linear layer": _Between(function, x, generator, alone=True).eval(),
+        "within 2·f(x/2) + 1": _Between(
+            lambda x: 2 * function(0.5 * x) + 1, x, generator, alone=False
+        ).eval(),
+    }
     with_zeros = x.clone()
     with_zeros.flatten()[::3] = 0
-    for given, kind in ((x, "x"), (with_zeros, "x with zeros")):
+    for (place, tried), (given, kind) in product(models.items(), ((x, "x"), (with_zeros, "x with zeros"))):
         for rule in (Epsilon(0), Epsilon(0.1), ZPlus(), Flat()):
-            where = f"between two linear layers, by {rule}, on {kind}"
-            explanation = _explained(model, given, rule, where)
+            where = f"{place}, by {rule}, on {kind}"
+            explanation = _explained(tried, given, rule, where)
             for n in range(len(given)):
-                if _runs_alone(model, given, n):
-                    alone = _explained(model, given[n : n + 1], rule, where)
+                if _runs_alone(tried, given, n):
+                    alone = _explained(tried, given[n : n + 1], rule, where)
                     _require_close(alone, explanation, n, where)
     if like_gradient:
         leaf = x.clone().requires_grad_()

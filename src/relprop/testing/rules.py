@@ -136,12 +136,27 @@ def _operations(generator: torch.Generator) -> Iterator[tuple[LinearOperation, s
 
 def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: torch.Generator) -> None:
     incoming = Incoming(None, R, op.z)
-    before = [t.clone() for t in (op.x, op.z, op.weight, R)]
+    held = {"x": op.x, "z": op.z, "weight": op.weight, "bias": op.bias, "R": R}
+    before = {name: t.clone() for name, t in held.items() if t is not None}
     propagated = rule(op, incoming)
     require_promises(rule, op, incoming, propagated)
-    for name, old, now in zip(("x", "z", "weight", "R"), before, (op.x, op.z, op.weight, R), strict=True):
+    for name, old in before.items():
+        now = held[name]
+        assert now is not None
         _require(torch.equal(old, now), f"{where}: {rule} changed {name}; work on copies.")
     found = _relevance(op, propagated)
+
+    nonzero = op.z.masked_fill(op.z == 0, 1)
+    for c, direct, form in (
+        (R / nonzero, R.masked_fill(op.z != 0, 0), "a coefficient c and relevance on zeros"),
+        (R / (2 * nonzero), R - R / (2 * nonzero) * op.z, "half of it as a coefficient c, the rest directly"),
+    ):
+        _require_close(
+            _relevance(op, rule(op, Incoming(c, direct, op.z))),
+            found,
+            f"{where}: {rule} makes another thing of the same relevance if it arrives as {form}. Look at "
+            "incoming.relevance, or mind that c and direct may both be there, or None. It",
+        )
 
     other = torch.randn(R.shape, dtype=R.dtype, generator=generator)
     summed = _of(rule, op, 2 * R + other)
@@ -169,6 +184,11 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         c = torch.randn(op.z.shape, dtype=op.z.dtype, generator=generator)
         without = rule(blind, Incoming(c, None, blind.z)).coefficient
         with_values = rule(op, Incoming(c, None, op.z)).coefficient
+        _require(
+            without is not None and with_values is not None,
+            f"{where}: {rule} says that it does not look at values (needs_values); then it must return a "
+            "coefficient where one arrives.",
+        )
         assert without is not None
         assert with_values is not None
         _require_close(
@@ -187,8 +207,9 @@ def _check_formula(rule: Rule, formula: Formula, op: LinearOperation, R: Tensor,
         op.x[0],
     )
     one = replace(op, x=op.x[:1], z=op.z[:1])
-    found = _of(rule, one, R[:1]).flatten()
-    _require_close(found, formula(layer, R[0].flatten()), f"{where}: {rule} differs from the formula: it")
+    found, expected = _of(rule, one, R[:1]).flatten(), formula(layer, R[0].flatten())
+    _require(bool(expected.isfinite().all()), f"{where}: the formula gives NaN or infinity.")
+    _require_close(found, expected, f"{where}: {rule} differs from the formula: it")
 
 
 def _of(rule: Rule, op: LinearOperation, R: Tensor) -> Tensor:
@@ -211,7 +232,8 @@ def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), found.shape))
     raise AssertionError(
         f"{what} gives {float(found.flatten()[place]):.6g} in the place of "
-        f"{float(expected.flatten()[place]):.6g} at {index}."
+        f"{float(expected.flatten()[place]):.6g} at {index}, {float(apart.flatten()[place]):.2g} apart. "
+        "(All is float64 here; a constant in single precision makes a difference of 1e-8.)"
     )
 
 
