@@ -177,6 +177,19 @@ def test_the_error_says_what_a_function_lacks_to_be_a_rule() -> None:
             relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), rules=rules)
 
 
+def test_a_rule_of_which_the_decorator_was_forgotten_says_so() -> None:
+    class Forgotten(PrintedRule):
+        puts_relevance = False
+
+    assert repr(Forgotten()) == "Forgotten (write @dataclass(frozen=True, repr=False) before the class)"
+
+
+def test_a_ledger_that_does_not_balance_names_rules_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "require_promises", lambda *_: None)
+    with pytest.warns(UserWarning, match=r"does not close: .* \(by rules of your own: Own\(.*check_rule"):
+        explained(Own(WRONG["bias"][0]))
+
+
 # ---- check_rule ----
 
 

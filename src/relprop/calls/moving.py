@@ -30,4 +30,4 @@ WRITTEN_OUT = (
     *("expand_as", "broadcast_to", "view_as", "reshape_as", "tensor_split", "tile", "repeat_interleave"),
     "numpy_T",
 )
-"""Composite operations of these, which arrive as themselves where nothing is relevant."""
+"""Composite operations that only move elements: they arrive as themselves where nothing is relevant."""

@@ -163,7 +163,7 @@ class Explanation:
 
 def _short(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return repr(value)
+        return text_of(value)
     # Classes are whole numbers, of any size.
     shown = [str(v) if isinstance(v, int) else f"{v:.4g}" for v in value.tolist()[:4]]
     return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"

@@ -33,11 +33,11 @@ Made = TypeVar("Made")
 def _records() -> dict[str, Any]:
     """What is stored field by field: classes of data, of which making one runs nothing but its own checks."""
     known: list[Any] = [Applied, Ledger, *(vars(targets)[name] for name in targets.__all__)]
-    return {record.__name__: record for record in known if _holds_data(record)}
-
-
-def _holds_data(record: type) -> bool:
-    return dataclasses.is_dataclass(record)
+    return {
+        record.__name__: record
+        for record in known
+        if isinstance(record, type) and dataclasses.is_dataclass(record)
+    }
 
 
 _RECORDS = _records()

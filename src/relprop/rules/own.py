@@ -6,6 +6,7 @@ from torch import Tensor
 from relprop.errors import RuleError
 from relprop.linear.numerics import wide
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import Rule
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -22,7 +23,7 @@ def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
         RuleError: a rule of a user's own does not keep to what rules promise (see `require_promises`).
     """
     propagated = rule(op, incoming)
-    if type(rule).__module__.startswith("relprop.rules."):
+    if not is_own(rule):
         return propagated
     key = (rule, type(op.map), op.b is None, op.nonnegative) if _is_hashable(rule) else None
     if key is None or key not in _checked:
@@ -31,6 +32,11 @@ def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
         if key is not None and bool(incoming.relevance.any()):
             _checked.add(key)
     return propagated
+
+
+def is_own(rule: Rule | NonlinearRule | str) -> bool:
+    """Whether a rule is a user's own."""
+    return not isinstance(rule, str) and not type(rule).__module__.startswith("relprop.rules.")
 
 
 def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propagated: Propagated) -> None:

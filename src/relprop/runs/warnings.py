@@ -15,6 +15,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.composite import Composite
+from relprop.rules.own import is_own
 from relprop.targets.classes import Logit
 
 
@@ -66,11 +67,14 @@ def warn_of_books(run: Run, explanation: Explanation) -> None:
     gap = float(explanation.ledger.gap.max())
     if not gap <= (0.2 if half else 0.05):
         accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
-        why = (
-            f"accepted without a rule: {', '.join(accepted)}"
-            if accepted
-            else "look for NaN in the model's weights"
-        )
+        own = sorted({str(a.rule) for a in run.applied if is_own(a.rule)})
+        why = "look for NaN in the model's weights"
+        if accepted:
+            why = f"accepted without a rule: {', '.join(accepted)}"
+        elif own:
+            why = (
+                f"by rules of your own: {', '.join(own)}; relprop.testing.check_rule looks for what is wrong"
+            )
         warn(
             f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
             "See print(explanation.ledger)."
