@@ -13,6 +13,7 @@ import relprop
 import replica
 from networks import DOUBLE
 from relprop import Absolute, AlphaBeta, CoverageError, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.testing.dense import dense_layer
 from replica import RULES, assert_agree
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -89,7 +90,7 @@ def replicated(function: Any, ones: Any, x: Tensor, c: Tensor, rule: Any, parame
     """Relevance of an affine function's input by a rule's replica."""
     maps = []
     for sample, weights in zip(x, c, strict=True):
-        dense = replica.layer(function, ones, sample)
+        dense = dense_layer(function, ones, sample)
         maps.append(rule(dense, weights.flatten() * dense.z, **parameters).reshape(sample.shape))
     return torch.stack(maps)
 
