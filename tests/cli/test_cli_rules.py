@@ -107,7 +107,7 @@ def test_one_rule_is_told_in_full(name):
     )
     assert "\n    Args:\n        gamma: γ.\n" in text
     assert "Presets with it: epsilon-gamma-box, vgg-2019, attnlrp-vit.\n" in text
-    assert "Everywhere: explain(..., rules=relprop.Gamma())" in text
+    assert "Everywhere: explain(..., rules=relprop.rules.Gamma())" in text
     assert f"Andéol et al. 2021: {REFERENCES['Andéol et al. 2021']}" in spaceless(text)
 
 

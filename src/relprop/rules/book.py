@@ -158,7 +158,7 @@ def all_about(name: str) -> str:
     users = [preset for preset, composite in PRESETS.items() if _has(composite, rule)]
     about = "\n".join([*_hanging(signature(rule)), indent(text, "    ")])
     about += "\n\n" + "\n".join(_hanging(f"Presets with it: {', '.join(users) or 'none'}.")) + "\n"
-    call, others = f"relprop.{found}()", '("*", relprop.Epsilon())'
+    call, others = f"relprop.rules.{found}()", '("*", relprop.rules.Epsilon())'
     if rule in GROUPS["Rules for linear operations"]:
         about += f"Everywhere: {_used(call)}"
     elif rule in GROUPS["Rules for the first layer"]:
