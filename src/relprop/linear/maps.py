@@ -44,7 +44,7 @@ class LinearMap(ABC):
         with torch.enable_grad():
             x = s.new_zeros(shape, requires_grad=True)
             output = self.apply(x, weight)
-        return torch.autograd.grad(output, x, s)[0]
+        return torch.autograd.grad(output, x, s.contiguous())[0]  # which some kernels of torch ask for
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
         """Return T_one(s) and T_other(s)."""
