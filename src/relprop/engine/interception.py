@@ -9,18 +9,16 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
     _pop_mode_temporarily,
 )
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call, signature
 from relprop.calls.nested import map_tensors, tensors_in
@@ -28,38 +26,20 @@ from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
 from relprop.engine.gaps import Gap, reason_of
-from relprop.engine.keep import memory_of, saved_value
-from relprop.engine.known import Tag, merge_tags
+from relprop.engine.keep import saved_value
+from relprop.engine.known import merge_tags
 from relprop.engine.levels import aside, here, seeing, tracking
 from relprop.engine.modules import follow_modules
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
-from relprop.engine.seen import Memory, Seen, copy_of, inner_of, run_of, value_of
+from relprop.engine.seen import Seen, inner_of, run_of, value_of
+from relprop.engine.writing import Beginnings, Writing
 
 Entry = Callable[..., Any]
 """How relevance crosses an operation: from the run, the call and its arguments to the call's result.
 
 `NotImplemented` where a composite operation is to be written out as its parts after all.
 """
-
-
-class Beginnings(Protocol):
-    """Where relevance may begin: at tensors that no earlier call made."""
-
-    any_leaf: bool
-    """Whether it begins at every leaf that requires a gradient and is no parameter."""
-
-    def follow(self, call: Call) -> Any:
-        """Run a call on constants, and know of its results what is known of its operands."""
-
-    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
-        """What takes the place of a call's value, if relevance begins there."""
-
-    def note_written(self, target: Seen, value: Seen) -> None:
-        """Note that a value is about to be written to a tensor."""
-
-    def leaf(self, tensor: Tensor) -> Seen | None:
-        """What takes the place of a plain tensor, if relevance begins there."""
 
 
 class Interception:
@@ -85,9 +65,7 @@ class Interception:
         self._at_modules = [o for o in observers if type(o).after_module is not Observer.after_module]
         self._at_calls = [o for o in observers if type(o).after_call is not Observer.after_call]
         self.mode = _Mode(weakref.proxy(self))
-        # Plain tensors that seen ones were written to, by their memory.
-        self._written: dict[int, tuple[Tensor, Seen]] = {}
-        self._stand_ins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self.writing = Writing(run, beginnings)
         run.interception = weakref.proxy(self)
 
     # ---- calls ----
@@ -125,7 +103,7 @@ class Interception:
             with torch.inference_mode(mode=False), torch.no_grad(), aside():
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
-            self._open_target(call)
+            self.writing.open_target(call)
         if not any([t.relevant for t in seen]):
             result = self._constant(call)
         elif not self._wants_gradients():
@@ -144,7 +122,7 @@ class Interception:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
         if s.writes or s.views:
-            return self._written_to(operation, args, kwargs, call, result)
+            return self.writing.written_to(operation, args, kwargs, call, result)
         for t in seen:
             if t.memory is not None:
                 t.memory.is_read = True
@@ -153,49 +131,22 @@ class Interception:
     def _envelopes(self, args: list[Any]) -> list[Seen]:
         """The seen tensors among arguments, also those that stand for plain ones that were written to."""
         seen: list[Seen] = []
-        looks_at_plain, run = self.looks_at_plain, self.run
+        looks_at_plain, run = self.writing.looks_at_plain, self.run
         for i, a in enumerate(args):
             kind = type(a)
             if kind is Seen:
                 if a.run is not run:  # kept by the model since another run
-                    args[i] = a = self.stand_in(a)
+                    args[i] = a = self.writing.stand_in(a)
                 seen.append(a)
             elif kind is list or kind is tuple:
                 if a and (looks_at_plain or any([type(b) is Seen for b in a])):
-                    args[i] = inside = [self.stand_in(b) for b in a]
+                    args[i] = inside = [self.writing.stand_in(b) for b in a]
                     seen += [b for b in inside if type(b) is Seen]
             elif looks_at_plain and isinstance(a, Tensor):
-                args[i] = a = self.stand_in(a)
+                args[i] = a = self.writing.stand_in(a)
                 if type(a) is Seen:
                     seen.append(a)
         return seen
-
-    def stand_in(self, value: Any) -> Any:
-        """What stands for a plain tensor that was written to."""
-        if type(value) is Seen:
-            return value if value.run is self.run else self.run.seen(value_of(value), None)
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
-            return value
-        if self.beginnings.any_leaf and value.requires_grad and value.is_leaf:
-            begun = self.beginnings.leaf(value)
-            return value if begun is None else begun
-        known = self._written.get(memory_of(value)) if self._written else None
-        return value if known is None else self._view(value, *known)
-
-    def _view(self, plain: Tensor, base: Tensor, written: Seen) -> Seen:
-        """The one tensor that stands for a plain one, a part of what was written to."""
-        known: Seen | None = self._stand_ins.get(plain)  # type: ignore[no-untyped-call]
-        if known is not None:
-            return known
-        memory = written.memory
-        assert memory is not None
-        offset = memory.base.storage_offset() + plain.storage_offset() - base.storage_offset()
-        with aside(), torch.enable_grad():
-            part = memory.base.as_strided(plain.size(), plain.stride(), offset)
-            view = self.run.seen(part, Tag(memory.depth) if part.requires_grad else None)
-        view.views(written)
-        self._stand_ins[plain] = view
-        return view
 
     def _crossed(self, call: Call, entry: Entry | None) -> Any:
         """Run a call's entry, and mark what comes of a gap."""
@@ -268,76 +219,6 @@ class Interception:
                 self.run.cut(call.name, "runs under torch.no_grad()")
             return map_tensors(lambda t: self.run.seen(t, None), result)
 
-    # ---- writing ----
-
-    def _open_target(self, call: Call) -> None:
-        """Let what a call overwrites be a seen tensor from now on, if it is a plain one."""
-        s, target = call.signature, call.args[0]
-        if not isinstance(target, Tensor):  # several at once
-            self.run.refuse(call.name, "it overwrites several tensors at once; write to one after the other")
-            self.run.gaps.require_none()
-        if s.name == "set":  # two names would have to become one
-            self.run.refuse("set_", reason_of("set_"))
-            self.run.gaps.require_none()
-        if type(target) is Seen:
-            if not s.is_functional:
-                with aside(), torch.enable_grad():
-                    call.args[0] = self.run.seen(target.recorded.clone(), target._tag)
-            return
-        if target.requires_grad:
-            self.run.refuse(
-                call.name, "it writes to a parameter, or to what was computed of one before the run"
-            )
-            return
-        with aside(), torch.no_grad():
-            base = _whole(target)
-            self.run.constants.before_write(base)
-            written = self.run.seen(copy_of(base.detach()), None)
-        written.memory, written.offset = Memory(written.recorded), 0
-        self._written[memory_of(base)] = base, written
-        call.args[0] = self._view(target, base, written)
-
-    def _written_to(
-        self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], call: Call, result: Any
-    ) -> Any:
-        """What the model gets of a call that writes, or whose result shares memory with its operand."""
-        s, target = call.signature, args[0] if type(args[0]) is Seen else call.args[0]
-        if s.writes and not s.moves_view:
-            for t in tensors_in(call.args):
-                looked_at = t is not call.args[0] or call.operation not in _OVERWRITING
-                if type(t) is Seen and t.memory is not None and looked_at:
-                    t.memory.is_read = True
-            if type(target) is Seen:
-                with aside(), torch.enable_grad():
-                    value = self._fitting(result, target)
-                    if target.detached and not value.relevant and target.memory.base.requires_grad:  # type: ignore[union-attr]
-                        self.run.refuse("data", reason_of("data"))
-                    self.beginnings.note_written(target, value)
-                    target.become(value)
-            return args[0]
-        if type(target) is Seen:
-            detaches = s.name == "detach"
-            for t in (result,) if type(result) is Seen else tensors_in(result):
-                if type(t) is Seen and t is not target and (detaches or t._recorded._is_view()):
-                    t.views(target)
-                    if detaches and target.relevant:
-                        t.detached = True
-        if s.moves_view:
-            with no_dispatch():  # the envelope's own shape
-                operation(*args, **kwargs)
-            target.reshape_to(result)
-            return args[0]
-        return result
-
-    def _fitting(self, result: Any, target: Seen) -> Seen:
-        """A result in the type and shape of what it overwrites."""
-        value: Seen = result if type(result) is Seen else self.run.seen(inner_of(result), None)
-        inner = value.recorded
-        if inner.dtype == target.dtype and inner.shape == target.shape and inner.device == target.device:
-            return value
-        inner = inner.to(target.device, target.dtype).expand(target.shape)
-        return self.run.seen(inner, value._tag)
-
     def _wants_gradients(self) -> bool:
         """Whether the model wants gradients of a call.
 
@@ -366,11 +247,6 @@ class Interception:
         """Whether the calls that are made in this thread are this run's."""
         return bool(active_runs.stack) and active_runs.stack[-1] is self
 
-    @property
-    def looks_at_plain(self) -> bool:
-        """Whether plain tensors may stand for others."""
-        return bool(self._written) or self.beginnings.any_leaf
-
     @contextmanager
     def entered(self) -> Iterator[None]:
         """See the model's calls, also from within a backward, which may be in another thread."""
@@ -389,16 +265,6 @@ class Interception:
         """Compute aside from the run, between the model's calls."""
         with _pop_mode_temporarily(), aside():
             yield
-
-    def write_back(self) -> None:
-        """Let the model's tensors have what it wrote to them."""
-        with torch.no_grad(), aside():
-            for base, written in self._written.values():
-                base.copy_(written.memory.base.detach())  # type: ignore[union-attr]
-
-
-_OVERWRITING = frozenset(("copy", "fill", "zero"))
-"""Operations that do not look at what they overwrite."""
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -424,7 +290,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, interception = kwargs or {}, self._interception
-        if Seen not in types and type(func) is OpOverload and not interception.looks_at_plain:
+        if Seen not in types and type(func) is OpOverload and not interception.writing.looks_at_plain:
             return interception.plain(func, args, kwargs)
         run = run_of(args) or run_of(kwargs.values())
         if run is not None and not run.is_over:
@@ -450,7 +316,7 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
             yield interception
         finally:
             interception.run.is_over = True
-    interception.write_back()
+    interception.writing.write_back()
 
 
 _ASKING_FOR_SHAPES = frozenset(
@@ -463,11 +329,3 @@ _ASKING_FOR_SHAPES = frozenset(
 
 _APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """What a plain tensor is a part of: what it is a view of, or all that lies in its memory."""
-    if tensor._base is not None:
-        return tensor._base
-    count = tensor.untyped_storage().nbytes() // tensor.element_size()
-    return tensor if tensor.numel() == count else tensor.as_strided((count,), (1,), 0)

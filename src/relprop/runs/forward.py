@@ -85,7 +85,7 @@ class Forward:
     def values(self, value: Any) -> Any:
         """What the model computed, as plain tensors."""
         with self.interception.unseen():
-            return map_tensors(lambda t: value_of(self.interception.stand_in(t)), value)
+            return map_tensors(lambda t: value_of(self.interception.writing.stand_in(t)), value)
 
     def gradients(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool

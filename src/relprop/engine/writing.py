@@ -1,0 +1,174 @@
+"""Values that a model writes: in place, through views, and over tensors of its own."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from relprop.calls.call import Call
+from relprop.calls.nested import tensors_in
+from relprop.engine.gaps import reason_of
+from relprop.engine.keep import memory_of
+from relprop.engine.known import Tag
+from relprop.engine.levels import aside
+from relprop.engine.run import Run
+from relprop.engine.seen import Memory, Seen, copy_of, inner_of, value_of
+
+
+class Beginnings(Protocol):
+    """Where relevance may begin: at tensors that no earlier call made."""
+
+    any_leaf: bool
+    """Whether it begins at every leaf that requires a gradient and is no parameter."""
+
+    def follow(self, call: Call) -> Any:
+        """Run a call on constants, and know of its results what is known of its operands."""
+
+    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
+        """What takes the place of a call's value, if relevance begins there."""
+
+    def note_written(self, target: Seen, value: Seen) -> None:
+        """Note that a value is about to be written to a tensor."""
+
+    def leaf(self, tensor: Tensor) -> Seen | None:
+        """What takes the place of a plain tensor, if relevance begins there."""
+
+
+class Writing:
+    """What a model writes in a run.
+
+    A call in place is run out of place, and its result becomes the target's value. A plain tensor that is
+    written to is a seen one from then on.
+
+    Args:
+        run: what entries may use.
+        beginnings: where relevance may begin.
+    """
+
+    def __init__(self, run: Run, beginnings: Beginnings) -> None:
+        self.run = run
+        self.beginnings = beginnings
+        # Plain tensors that seen ones were written to, by their memory.
+        self._written: dict[int, tuple[Tensor, Seen]] = {}
+        self._stand_ins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    @property
+    def looks_at_plain(self) -> bool:
+        """Whether plain tensors may stand for others."""
+        return bool(self._written) or self.beginnings.any_leaf
+
+    def stand_in(self, value: Any) -> Any:
+        """What stands for a plain tensor that was written to."""
+        if type(value) is Seen:
+            return value if value.run is self.run else self.run.seen(value_of(value), None)
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            return value
+        if self.beginnings.any_leaf and value.requires_grad and value.is_leaf:
+            begun = self.beginnings.leaf(value)
+            return value if begun is None else begun
+        known = self._written.get(memory_of(value)) if self._written else None
+        return value if known is None else self._view(value, *known)
+
+    def _view(self, plain: Tensor, base: Tensor, written: Seen) -> Seen:
+        """The one tensor that stands for a plain one, a part of what was written to."""
+        known: Seen | None = self._stand_ins.get(plain)  # type: ignore[no-untyped-call]
+        if known is not None:
+            return known
+        memory = written.memory
+        assert memory is not None
+        offset = memory.base.storage_offset() + plain.storage_offset() - base.storage_offset()
+        with aside(), torch.enable_grad():
+            part = memory.base.as_strided(plain.size(), plain.stride(), offset)
+            view = self.run.seen(part, Tag(memory.depth) if part.requires_grad else None)
+        view.views(written)
+        self._stand_ins[plain] = view
+        return view
+
+    def open_target(self, call: Call) -> None:
+        """Let what a call overwrites be a seen tensor from now on, if it is a plain one."""
+        s, target = call.signature, call.args[0]
+        if not isinstance(target, Tensor):  # several at once
+            self.run.refuse(call.name, "it overwrites several tensors at once; write to one after the other")
+            self.run.gaps.require_none()
+        if s.name == "set":  # two names would have to become one
+            self.run.refuse("set_", reason_of("set_"))
+            self.run.gaps.require_none()
+        if type(target) is Seen:
+            if not s.is_functional:
+                with aside(), torch.enable_grad():
+                    call.args[0] = self.run.seen(target.recorded.clone(), target._tag)
+            return
+        if target.requires_grad:
+            self.run.refuse(
+                call.name, "it writes to a parameter, or to what was computed of one before the run"
+            )
+            return
+        with aside(), torch.no_grad():
+            base = _whole(target)
+            self.run.constants.before_write(base)
+            written = self.run.seen(copy_of(base.detach()), None)
+        written.memory, written.offset = Memory(written.recorded), 0
+        self._written[memory_of(base)] = base, written
+        call.args[0] = self._view(target, base, written)
+
+    def written_to(
+        self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], call: Call, result: Any
+    ) -> Any:
+        """What the model gets of a call that writes, or whose result shares memory with its operand."""
+        s, target = call.signature, args[0] if type(args[0]) is Seen else call.args[0]
+        if s.writes and not s.moves_view:
+            for t in tensors_in(call.args):
+                looked_at = t is not call.args[0] or call.operation not in _OVERWRITING
+                if type(t) is Seen and t.memory is not None and looked_at:
+                    t.memory.is_read = True
+            if type(target) is Seen:
+                with aside(), torch.enable_grad():
+                    value = self._fitting(result, target)
+                    if target.detached and not value.relevant and target.memory.base.requires_grad:  # type: ignore[union-attr]
+                        self.run.refuse("data", reason_of("data"))
+                    self.beginnings.note_written(target, value)
+                    target.become(value)
+            return args[0]
+        if type(target) is Seen:
+            detaches = s.name == "detach"
+            for t in (result,) if type(result) is Seen else tensors_in(result):
+                if type(t) is Seen and t is not target and (detaches or t._recorded._is_view()):
+                    t.views(target)
+                    if detaches and target.relevant:
+                        t.detached = True
+        if s.moves_view:
+            with no_dispatch():  # the envelope's own shape
+                operation(*args, **kwargs)
+            target.reshape_to(result)
+            return args[0]
+        return result
+
+    def _fitting(self, result: Any, target: Seen) -> Seen:
+        """A result in the type and shape of what it overwrites."""
+        value: Seen = result if type(result) is Seen else self.run.seen(inner_of(result), None)
+        inner = value.recorded
+        if inner.dtype == target.dtype and inner.shape == target.shape and inner.device == target.device:
+            return value
+        inner = inner.to(target.device, target.dtype).expand(target.shape)
+        return self.run.seen(inner, value._tag)
+
+    def write_back(self) -> None:
+        """Let the model's tensors have what it wrote to them."""
+        with torch.no_grad(), aside():
+            for base, written in self._written.values():
+                base.copy_(written.memory.base.detach())  # type: ignore[union-attr]
+
+
+_OVERWRITING = frozenset(("copy", "fill", "zero"))
+"""Operations that do not look at what they overwrite."""
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """What a plain tensor is a part of: what it is a view of, or all that lies in its memory."""
+    if tensor._base is not None:
+        return tensor._base
+    count = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor if tensor.numel() == count else tensor.as_strided((count,), (1,), 0)
