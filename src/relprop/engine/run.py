@@ -15,9 +15,10 @@ from relprop.engine.gaps import Gap, Gaps
 from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
 from relprop.engine.known import Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
+from relprop.engine.memory import copy_of
 from relprop.engine.modules import ModulePaths
 from relprop.engine.parameters import ParameterRelevance
-from relprop.engine.seen import Seen, copy_of, inner_of, value_of, within
+from relprop.engine.seen import Seen, inner_of, value_of, within
 from relprop.linear.numerics import divide, times
 from relprop.linear.operation import Incoming
 from relprop.results.ledger import Ledger

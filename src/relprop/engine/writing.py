@@ -14,8 +14,9 @@ from relprop.engine.gaps import reason_of
 from relprop.engine.keep import memory_of
 from relprop.engine.known import Tag
 from relprop.engine.levels import aside
+from relprop.engine.memory import Memory, copy_of
 from relprop.engine.run import Run
-from relprop.engine.seen import Memory, Seen, copy_of, inner_of, value_of
+from relprop.engine.seen import Seen, inner_of, value_of
 
 
 class Beginnings(Protocol):

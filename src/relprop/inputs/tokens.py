@@ -19,7 +19,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from relprop.calls.call import Call
 from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_leaves, tensors_in
-from relprop.engine.seen import Seen, inner_of, laid_out
+from relprop.engine.memory import laid_out
+from relprop.engine.seen import Seen, inner_of
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that say where, of which kind or which, and not what."""
