@@ -191,6 +191,8 @@ def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
             leaves = [y.clone().requires_grad_() for y, _ in expanded]
             value = call.last(leaves)
         except RuntimeError:  # a constant in the call, or before it, does not broadcast with this shape
+            if shape == like.shape:
+                raise
             continue
         if value.shape == shape:
             break

@@ -201,6 +201,9 @@ class Interception:
             begun = self.beginnings.looked_up(call, result, may_begin)
             if begun is not None:
                 return begun
+            same = [a for a in call.args if type(a) is Seen and a._recorded is result]
+            if same:  # as a cast to what it is already
+                return same[0]
             of_parameters = any(map(self.run.of_parameters.has, tensors_in(call.args)))
             picked = picks(call)
 
@@ -250,14 +253,15 @@ class Interception:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """See the model's calls, also from within a backward, which may be in another thread."""
+        traced, nested = here.traced, here.nested
+        here.nested = bool(active_runs.stack)
         active_runs.stack.append(self)
-        traced = here.traced
         here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
         try:
             with seeing(), self.mode:
                 yield
         finally:
-            here.traced = traced
+            here.traced, here.nested = traced, nested
             active_runs.stack.pop()
 
     @contextmanager

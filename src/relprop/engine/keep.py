@@ -49,7 +49,7 @@ class KeptConstant(Kept):
     __slots__ = ("_original", "_version")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.value = value = tensor.detach()
+        self.value = value = _own_copy(tensor) if tensor.is_inference() else tensor.detach()
         self.clippable = self.clipped = False
         self._original = value if tensor.requires_grad and tensor.grad_fn is not None else tensor
         self._version = _version(tensor)
@@ -62,7 +62,8 @@ class KeptConstant(Kept):
             ModelError: it was overwritten by an operation that the run did not see.
         """
         if _version(self._original) == self._version:
-            return self._original
+            # Where the model gave it other memory, by .data, the value is in the old one.
+            return self._original if self._lies_where(self._original) else self.value
         raise ModelError(
             f"a constant of shape {tuple(self.value.shape)} that relevance propagation needs was overwritten "
             "while the model did not run. Overwrite it after the explanation."
@@ -70,7 +71,17 @@ class KeptConstant(Kept):
 
     def is_still(self, tensor: Tensor) -> bool:
         """Whether it is this tensor, with the value that it has now."""
-        return self._original is tensor and self._version == _version(tensor)
+        return (
+            self._original is tensor
+            and self._version == _version(tensor)
+            and not torch._C._are_functorch_transforms_active()
+            and self._lies_where(tensor)
+        )
+
+    def _lies_where(self, tensor: Tensor) -> bool:
+        if self._original is self.value or tensor.is_inference() or not _has_memory(tensor):
+            return True
+        return memory_of(self.value) == memory_of(tensor)
 
     def shares_memory(self, tensor: Tensor) -> bool:
         """Whether writing to a tensor would change the value."""
@@ -78,7 +89,7 @@ class KeptConstant(Kept):
 
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
-        self._original = self.value = self.value.clone()
+        self._original = self.value = _own_copy(self.value)
         self._version = _version(self.value)
 
 
@@ -99,7 +110,7 @@ class Constants:
 
     def before_write(self, tensor: Tensor) -> None:
         """Copy every kept constant that shares memory with a tensor, which is about to be overwritten."""
-        if tensor.layout != torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if not _has_memory(tensor):
             return
         for reference in self._kept:
             kept = reference()
@@ -178,6 +189,16 @@ def saved_value(kept: Kept | Tensor) -> Tensor:
         return kept
     with StepOfBackward():
         return kept.value
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    """A copy that autograd can save, also of what was made in inference mode, or where that is on."""
+    with torch.inference_mode(mode=False):
+        return tensor.clone()
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def memory_of(tensor: Tensor) -> int:

@@ -40,10 +40,16 @@ _guard: Any = torch._C._ForceDispatchKeyGuard
 
 
 class _Here(threading.local):
-    """Whether modes around the runs of a thread, such as that of a trace, see what is computed."""
+    """What is around the run of a thread.
+
+    Attributes:
+        traced: whether modes around it, such as that of a trace, see what is computed.
+        nested: whether another run is, which sees what this one does to the model's own tensors.
+    """
 
     def __init__(self) -> None:
         self.traced = False
+        self.nested = False
 
 
 here = _Here()
@@ -66,5 +72,7 @@ def seeing() -> AbstractContextManager[None]:
 
 def tracking() -> AbstractContextManager[None]:
     """Compute unseen below autograd, where views know what they are views of, and writes are counted."""
-    context: AbstractContextManager[None] = _guard(_WITH_MODES if here.traced else _INCLUDED, _BELOW_AUTOGRAD)
+    context: AbstractContextManager[None] = _guard(
+        _WITH_MODES if here.traced or here.nested else _INCLUDED, _BELOW_AUTOGRAD
+    )
     return context

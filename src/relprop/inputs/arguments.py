@@ -281,6 +281,8 @@ def _trains(module: nn.Module) -> bool:
 def _depends_on_mode(module: nn.Module, *, in_graph: bool) -> bool:
     """Whether a module may do another thing in training; of torch's own, and of an exported one's, few do."""
     own = not in_graph and not type(module).__module__.startswith("torch.nn.modules")
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return own or module.dropout > 0
     return own or isinstance(
         module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
     )

@@ -10,7 +10,8 @@ from relprop.calls.user_line import warn
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
     """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
-    return (R / denominator).masked_fill_(denominator.abs() < smallest(R.dtype), 0)
+    least = smallest(R.dtype)
+    return (R / denominator).masked_fill_((denominator < least) & (denominator > -least), 0)
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:

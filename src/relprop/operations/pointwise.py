@@ -114,9 +114,11 @@ def relu(run: Run, call: Call, x: Seen) -> Any:
 def copied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """What gives the values themselves, as clone does: all that is known of them still holds."""
     inner = x.recorded
-    as_told = call.argument("memory_format") in (None, torch.preserve_format)
-    if not inner.is_contiguous() and not as_told:
-        inner = run.native(call)
+    if not inner.is_contiguous():
+        as_told = call.argument("memory_format") in (None, torch.preserve_format)
+        # A copy has no gaps in its memory.
+        if not as_told or torch.empty_like(inner, device="meta").stride() != inner.stride():
+            inner = run.native(call)
     return run.seen(inner, x.tag)
 
 
@@ -125,13 +127,14 @@ def dropout(run: Run, call: Call, x: Seen, p: float, train: bool) -> Any:
     if train and p > 0:
         run.gap(call.name, f"p={p:g} drops values at random; call model.eval(), or pass training=False")
         return Exact(keeps_sign=True, slot="none")(run, call)
-    return copied(run, call, x)
+    return x
 
 
 def native_dropout(run: Run, call: Call, x: Seen, p: float, train: bool | None) -> Any:
     """Dropout by its kernel, which returns as well what was not dropped."""
     kept = torch.ones(x.shape, dtype=torch.bool, device=x.device)
-    return dropout(run, call, x, p, bool(train)), run.seen(kept, None)
+    value = dropout(run, call, x, p, bool(train))
+    return copied(run, call, x) if value is x else value, run.seen(kept, None)
 
 
 def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
