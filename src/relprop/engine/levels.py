@@ -16,23 +16,23 @@ import torch
 _Keys = Any
 
 
-def _fresh_keys() -> tuple[_Keys, _Keys]:
-    """What a thread that has not done anything includes and excludes."""
+def _fresh_keys() -> tuple[_Keys, _Keys, _Keys]:
+    """What a thread that has not done anything includes and excludes, and what it excludes below autograd."""
     found: list[_Keys] = []
 
     def look() -> None:
         found.extend((torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()))
+        with torch._C._AutoDispatchBelowAutograd():
+            found.append(torch._C._dispatch_tls_local_exclude_set())
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    include, exclude = found
-    return include, exclude
+    include, exclude, below = found
+    return include, exclude, below
 
 
-_INCLUDED, _EXCLUDED = _fresh_keys()
-with torch._C._AutoDispatchBelowAutograd():
-    _BELOW_AUTOGRAD = torch._C._dispatch_tls_local_exclude_set()
+_INCLUDED, _EXCLUDED, _BELOW_AUTOGRAD = _fresh_keys()
 _WITH_MODES = _INCLUDED | torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
 _WITH_MODES = _WITH_MODES | torch._C.DispatchKeySet(torch._C.DispatchKey.PythonTLSSnapshot)
 
