@@ -400,6 +400,16 @@ def test_what_cannot_be_registered_is_told(name: Any, entry: Any, message: str, 
         register(name, entry)
 
 
+def test_an_entry_that_cannot_take_the_arguments_is_told(operations: Any, table: None) -> None:
+    register("own_rules::circular", lambda run, call, x: x)
+    with pytest.raises(
+        relprop.InputError,
+        match=r"the entry for 'own_rules::circular' cannot take the operation's arguments: too many "
+        r"positional arguments. It is called as entry\(run, call, x, weight\).",
+    ):
+        relprop.explain(lambda x: operations.circular(x, torch.ones(6, **DOUBLE)), X, target=1)
+
+
 def test_the_line_of_a_gap_is_the_users(table: None) -> None:
     TABLE.pop("tanh")
     with pytest.raises(relprop.CoverageError, match=r"tanh in module '1' at .*test_own_rules.py:\d+"):

@@ -5,6 +5,7 @@ themselves. An operation that has an entry is crossed by it. A composite one wit
 as its parts. Any other is a gap. What works in place is run out of place; its result becomes the target's.
 """
 
+import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of, run_of, value_of
 from relprop.engine.writing import Beginnings, Writing
+from relprop.errors import InputError
 
 Entry = Callable[..., Any]
 """How relevance crosses an operation: from the run, the call and its arguments to the call's result.
@@ -153,7 +155,12 @@ class Interception:
         run, gaps = self.run, self.run.gaps
         applied, noted = len(run.applied), len(gaps.noted)
         run.part_of = None
-        result = self._without_entry(call) if entry is None else entry(run, call, *call.args)
+        try:
+            result = self._without_entry(call) if entry is None else entry(run, call, *call.args)
+        except TypeError:
+            if entry is not None:
+                _require_fitting(entry, call)
+            raise
         if result is NotImplemented:
             return result
         found = gaps.noted[noted:]
@@ -269,6 +276,21 @@ class Interception:
         """Compute aside from the run, between the model's calls."""
         with _pop_mode_temporarily(), aside():
             yield
+
+
+def _require_fitting(entry: Entry, call: Call) -> None:
+    """Refuse an entry that cannot be called with the operation's arguments.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        inspect.signature(entry).bind(None, call, *call.args)
+    except TypeError as error:
+        raise InputError(
+            f"the entry for {call.operation!r} cannot take the operation's arguments: {error}. It is called "
+            f"as entry(run, call, {', '.join(call.signature.keywords)})."
+        ) from None
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
