@@ -261,7 +261,7 @@ class Interception:
     def entered(self) -> Iterator[None]:
         """See the model's calls, also from within a backward, which may be in another thread."""
         traced, nested = here.traced, here.nested
-        here.nested = bool(active_runs.stack)
+        here.nested = any([run is not self for run in active_runs.stack])
         active_runs.stack.append(self)
         here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
         try:
