@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE
+from relprop.engine.levels import here
 
 ONES = torch.ones(1, 4, **DOUBLE)
 
@@ -78,6 +79,22 @@ def test_a_run_within_sees_what_the_outer_one_wrote(inner: Callable[[Tensor, Ten
 
     three = 3 * ONES
     assert torch.equal(explained(model, three).output, three * inner(ONES, three[0]).sum())
+
+
+def test_a_module_that_runs_again_is_not_within_another_run() -> None:
+    nested = []
+
+    class Noting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nested.append(here.nested)
+            return x.relu()
+
+    model = nn.Sequential(nn.Linear(4, 4), Noting(), nn.Linear(4, 2)).double().eval()
+    relprop.explain(model, ONES, target=0, rules="epsilon", checkpoint="1")
+    assert nested == [False, False]
+    nested.clear()
+    explained(lambda x: x * relprop.explain(model, ONES, target=0, rules="epsilon").output.detach().sum())
+    assert nested == [True]
 
 
 @pytest.mark.parametrize(
