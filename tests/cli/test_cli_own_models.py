@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import relprop
-from pictures import PHOTOGRAPHS
 from relprop import cli
 from relprop.cli.answers import answers
 from relprop.cli.explain import explain
@@ -111,11 +110,6 @@ run = runner(explain)
 
 
 raised = raising(run)
-
-
-@pytest.fixture
-def cat(tmp_path) -> Path:
-    return Path(shutil.copy(PHOTOGRAPHS / "cat.png", tmp_path / "cat.png"))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 from PIL import Image
 
 import relprop
-from pictures import PHOTOGRAPHS
 from relprop.cli.answers import answers
 from relprop.cli.explain import explain
 from relprop.errors import CoverageError, FileError, InputError, ModelError
@@ -70,11 +68,6 @@ run = runner(explain)
 
 
 raised = raising(run)
-
-
-@pytest.fixture
-def cat(tmp_path) -> Path:
-    return Path(shutil.copy(PHOTOGRAPHS / "cat.png", tmp_path / "cat.png"))
 
 
 @pytest.fixture

@@ -59,10 +59,10 @@ _ACTIVATIONS = frozenset(
 _SATURATING = frozenset(("tanh", "exp", "clamp", "clamp_min", "clamp_max", "hardtanh", "hardsigmoid"))
 
 
-def gate_of(chain: Pointwise | None) -> Gate:
-    """What a pointwise function makes its result as a factor of others."""
-    if chain is None:
-        return Gate.NONE
+def gate_of(chain: Pointwise | None, known: Gate = Gate.NONE) -> Gate:
+    """What a pointwise function makes its result as a factor of others, if it is not known as one already."""
+    if chain is None or known is not Gate.NONE:
+        return known
     gated = chain.gates_itself and not chain.names.isdisjoint(_SATURATING)
     return Gate.ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else Gate.NONE
 
@@ -90,10 +90,7 @@ def attach_to_root(
     if clamps:
         at_zero, _ = _expanded_at_zero(function, like)
         clamps = isinstance(at_zero, Tensor) or at_zero != 0
-    if clamps:
-        gate = Gate.BOUNDED
-    elif gate is Gate.NONE:
-        gate = gate_of(chain)
+    gate = Gate.BOUNDED if clamps else gate_of(chain, gate)
     tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, gate=gate, step=chain.tag.step)
     return attach_secant(run, call, chain, function, lambda: _expanded_at_zero(function, like), tag)
 

@@ -49,7 +49,7 @@ def put_stand_ins(
     Raises:
         InputError: there is none to explain, or one that cannot be.
     """
-    named = list(_parameters_of(model.forward if isinstance(model, nn.Module) else model))
+    named = list(_parameters_of(model))
     given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
     given += arguments.items()
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
@@ -78,8 +78,9 @@ def put_stand_ins(
     return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
 
 
-def _parameters_of(forward: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A function's parameters by name; none where it does not tell, as one that was traced."""
+def _parameters_of(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """A model's parameters by name; none where it does not tell, as one that was traced."""
+    forward = model.forward if isinstance(model, nn.Module) else model
     if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
         return _read_parameters_of(forward)
     known = _methods.get(forward.__func__)  # reading them takes longer than a small model
@@ -105,7 +106,7 @@ def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dic
     """
     if not isinstance(model, nn.Module) or "use_cache" in arguments:
         return arguments
-    names = _parameters_of(model.forward)
+    names = _parameters_of(model)
     return arguments | {"use_cache": False} if "use_cache" in list(names)[positional:] else arguments
 
 
@@ -138,7 +139,7 @@ def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], argum
     Raises:
         InputError: there is one.
     """
-    parameters = _parameters_of(model.forward if isinstance(model, nn.Module) else model)
+    parameters = _parameters_of(model)
     unknown = arguments.keys() - parameters.keys()
     if not parameters or not unknown:
         return

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
-from relprop.crossing.exact import Exact, as_function
+from relprop.crossing.exact import Exact
 from relprop.crossing.ruled import linear_origin
 from relprop.engine.interception import Entry
 from relprop.engine.known import Gate, Tag, merge_tags
@@ -55,23 +55,14 @@ class Secant:
         tag = x.tag
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         chain = chained(run, call, [x])
+        assert chain is not None, "it has one operand, and so one root"
         gate = _GATES.get(self.gate, Gate.NONE)
-        if chain is not None and tag.pointwise is not None:
+        if tag.pointwise is not None:
             clamps = self.gate in ("shifted", "bounded")
             return attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=clamps, gate=gate)
-        known = Tag(
-            tag.depth,
-            nonnegative,
-            pointwise=chain,
-            gate=gate_of(chain) if gate is Gate.NONE else gate,
-            step=tag.step,
-        )
+        known = Tag(tag.depth, nonnegative, pointwise=chain, gate=gate_of(chain, gate), step=tag.step)
         quotient = None if self.quotient is None else self.quotient(call)
-        last, slope, dtype, device = as_function(run, call), self.slope, x.dtype, x.device
-
-        def function(x: Tensor) -> Tensor:
-            value: Tensor = last([x])
-            return value
+        function, slope, dtype, device = chain.function, self.slope, x.dtype, x.device
 
         def at_zero() -> tuple[float, float]:
             return value_at_zero(function, dtype, device), slope
@@ -96,9 +87,7 @@ class Homogeneous:
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
         if chain is None or type(result) is not Seen:
             return result
-        gate = x.tag.gate
-        result.tag.pointwise = chain
-        result.tag.gate = gate_of(chain) if gate is Gate.NONE else gate
+        result.tag.pointwise, result.tag.gate = chain, gate_of(chain, x.tag.gate)
         return result
 
 

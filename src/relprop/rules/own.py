@@ -85,10 +85,9 @@ def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propag
 
 
 def _require_balance(rule: Rule, x: Tensor, R: Tensor, propagated: Propagated) -> None:
-    parts = [propagated.direct] if propagated.coefficient is None else [x * propagated.coefficient]
-    if propagated.coefficient is not None and propagated.direct is not None:
-        parts.append(propagated.direct)
-    onward = [part.detach().to(wide(part.dtype)) for part in parts if part is not None]
+    c = propagated.coefficient
+    parts = [part for part in (None if c is None else x * c, propagated.direct) if part is not None]
+    onward = [part.detach().to(wide(part.dtype)) for part in parts]
     absorbed = {name: float(amount.double().sum()) for name, amount in propagated.absorbed.items()}
     arrived, went_on = float(R.double().sum()), sum(float(part.double().sum()) for part in onward)
     missing = arrived - went_on - sum(absorbed.values())

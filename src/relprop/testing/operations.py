@@ -78,13 +78,13 @@ def check_operation(
     with_zeros = x.clone()
     with_zeros.flatten()[::3] = 0
     for (place, tried), (given, kind) in product(models.items(), ((x, "x"), (with_zeros, "x with zeros"))):
+        by_themselves = [n for n in range(len(given)) if _runs_alone(tried, given, n)]
         for rule in (Epsilon(0), Epsilon(0.1), ZPlus(), Flat()):
             where = f"{place}, by {rule}, on {kind}"
             explanation = _explained(tried, given, rule, where)
-            for n in range(len(given)):
-                if _runs_alone(tried, given, n):
-                    alone = _explained(tried, given[n : n + 1], rule, where)
-                    _require_close(alone, explanation, n, where)
+            for n in by_themselves:
+                alone = _explained(tried, given[n : n + 1], rule, where)
+                _require_close(alone, explanation, n, where)
     if like_gradient:
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)

@@ -136,14 +136,13 @@ def _operations(generator: torch.Generator) -> Iterator[tuple[LinearOperation, s
 
 def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: torch.Generator) -> None:
     incoming = Incoming(None, R, op.z)
-    held = {"x": op.x, "z": op.z, "weight": op.weight, "bias": op.bias, "R": R}
-    before = {name: t.clone() for name, t in held.items() if t is not None}
+    held = {"x": op.x, "z": op.z, "weight": op.weight, "R": R}
+    held |= {} if op.bias is None else {"bias": op.bias}
+    before = {name: t.clone() for name, t in held.items()}
     propagated = rule(op, incoming)
     require_promises(rule, op, incoming, propagated)
     for name, old in before.items():
-        now = held[name]
-        assert now is not None
-        _require(torch.equal(old, now), f"{where}: {rule} changed {name}; work on copies.")
+        _require(torch.equal(old, held[name]), f"{where}: {rule} changed {name}; work on copies.")
     found = _relevance(op, propagated)
 
     nonzero = op.z.masked_fill(op.z == 0, 1)
@@ -184,13 +183,11 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         c = torch.randn(op.z.shape, dtype=op.z.dtype, generator=generator)
         without = rule(blind, Incoming(c, None, blind.z)).coefficient
         with_values = rule(op, Incoming(c, None, op.z)).coefficient
-        _require(
-            without is not None and with_values is not None,
-            f"{where}: {rule} says that it does not look at values (needs_values); then it must return a "
-            "coefficient where one arrives.",
-        )
-        assert without is not None
-        assert with_values is not None
+        if without is None or with_values is None:
+            raise AssertionError(
+                f"{where}: {rule} says that it does not look at values (needs_values); then it must return a "
+                "coefficient where one arrives."
+            )
         _require_close(
             without,
             with_values,
