@@ -1,8 +1,8 @@
 """Activation checkpointing: what named modules compute is let go, and computed again in the backward.
 
-While such a module runs, everything that the backward will need, what autograd saves and what rules do, gets
-a place in its `Block` and is dropped. The first value asked for makes the module run again, with what it was
-called with; what it keeps then, in the same order, are the values.
+While such a module runs, everything that the backward will need is dropped: what autograd saves, and what
+rules keep. Its `Block` counts these values. The first value asked for makes the module run again, with what
+it was called with. What it keeps then, in the same order, are the values.
 """
 
 import weakref
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.interception import Interception
-from relprop.engine.keep import Kept, KeptConstant, Place, saved_value
+from relprop.engine.keep import Kept, KeptConstant, saved_value
 from relprop.engine.known import Tag
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
@@ -83,7 +84,7 @@ class Block:
     frames: list[tuple[nn.Module, str, bool]]
     autocasts: list["_Autocast"]
     versions: dict[str, int]
-    _places: list[weakref.ref[Place]] = field(default_factory=list)
+    _dropped: list[weakref.ref[Kept]] = field(default_factory=list)
     _values: dict[int, Kept] = field(default_factory=dict)
     _position: int = -1
 
@@ -102,18 +103,18 @@ class Block:
                 "of one of them."
             )
         if not self.again:
-            place = Place(self, len(self._places))
-            self._places.append(weakref.ref(place))
-            return place
-        if self._position < len(self._places) and self._places[self._position]() is not None:
+            dropped = Kept.dropped(partial(self._take, len(self._dropped)))
+            self._dropped.append(weakref.ref(dropped))
+            return dropped
+        if self._position < len(self._dropped) and self._dropped[self._position]() is not None:
             self._values[self._position] = kept
         self._position += 1
-        if self._position == len(self._places):
+        if self._position == len(self._dropped):
             raise _Enough
         return kept
 
-    def take(self, number: int) -> Kept:
-        """Give back the value of a place, once; it is computed again if it is not there.
+    def _take(self, number: int) -> Kept:
+        """Give back a value, once; the module runs again if it is not there.
 
         Raises:
             ModelError: the module did something else the second time.

@@ -7,6 +7,7 @@ are overwritten.
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -22,25 +23,54 @@ class Kept:
     negative outputs receive no relevance. Such values are marked `clippable`.
 
     Attributes:
-        value: the value.
         clippable: whether max(0, value) would do.
-        clipped: whether it is that by now.
     """
 
-    __slots__ = ("__weakref__", "clippable", "clipped", "value")
+    __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable")
 
-    value: Tensor
-    clipped: bool
+    _value: Tensor | None
+    _again: Callable[[], "Kept"] | None
 
     def __init__(self, tensor: Tensor, *, clippable: bool = False) -> None:
-        self.value = tensor.detach()
+        self._value = tensor.detach()
+        self._clipped = False
+        self._again = None
         self.clippable = clippable
-        self.clipped = False
+
+    @classmethod
+    def dropped(cls, again: Callable[[], "Kept"]) -> "Kept":
+        """A value that was let go. `again` computes it; it is let go again after each step of a backward."""
+        kept = cls.__new__(cls)
+        kept._value, kept._clipped, kept._again, kept.clippable = None, False, again, False
+        return kept
+
+    @property
+    def value(self) -> Tensor:
+        """The value."""
+        return self._there() if self._value is None else self._value
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the value is max(0, value) by now."""
+        if self._value is None:
+            self._there()
+        return self._clipped
 
     def clip(self, y: Tensor) -> None:
         """Take y = max(0, value) in the place of the value, if y will do."""
-        if self.clippable and not self.clipped:
-            self.value, self.clipped = y.detach(), True
+        if self.clippable and not self._clipped:
+            self._value, self._clipped = y.detach(), True
+
+    def let_go(self) -> None:
+        """Let go of a value that can be computed again."""
+        self._value = None
+
+    def _there(self) -> Tensor:
+        assert self._again is not None
+        found = self._again()
+        self._value, self._clipped = found.value, found.clipped
+        _computed.again.append(self)
+        return self._value
 
 
 class KeptConstant(Kept):
@@ -49,8 +79,8 @@ class KeptConstant(Kept):
     __slots__ = ("_original", "_version")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.value = value = _own_copy(tensor) if tensor.is_inference() else tensor.detach()
-        self.clippable = self.clipped = False
+        super().__init__(_own_copy(tensor) if tensor.is_inference() else tensor)
+        value = self.value
         self._original = value if tensor.requires_grad and tensor.grad_fn is not None else tensor
         self._version = _version(tensor)
 
@@ -89,7 +119,7 @@ class KeptConstant(Kept):
 
     def copy(self) -> None:
         """Take a copy of the value, because its memory is about to be overwritten."""
-        self._original = self.value = _own_copy(self.value)
+        self._original = self._value = _own_copy(self.value)
         self._version = _version(self.value)
 
 
@@ -125,60 +155,28 @@ class Keeper(Protocol):
         """Return what stands for a kept value."""
 
 
-class Dropped(Protocol):
-    """Where values are that were let go, to be computed again."""
-
-    def take(self, number: int) -> Kept:
-        """Give back the value of a place, once in a backward."""
-
-
-class Place(Kept):
-    """Stands for a kept value that was let go. It is asked for where it is needed, and let go after that."""
-
-    __slots__ = ("_found", "_number", "_owner")
-
-    def __init__(self, owner: Dropped, number: int) -> None:
-        self.clippable = False
-        self._owner, self._number = owner, number
-        self._found: Kept | None = None
-
-    @property
-    def value(self) -> Tensor:  # type: ignore[override]
-        return self._there().value
-
-    @property
-    def clipped(self) -> bool:  # type: ignore[override]
-        return self._there().clipped
-
-    def _there(self) -> Kept:
-        if self._found is None:
-            self._found = self._owner.take(self._number)
-            _asked_for.places.append(self)
-        return self._found
-
-
-class _AskedFor(threading.local):
-    """The places that the present step of a backward has asked for."""
+class _Computed(threading.local):
+    """The values that the present step of a backward computed again."""
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
+        self.again: list[Kept] = []
 
 
-_asked_for = _AskedFor()
+_computed = _Computed()
 
 
 class StepOfBackward:
-    """One step of a backward: what it asked for is let go at its end."""
+    """One step of a backward: values that it computed again are let go at its end."""
 
     __slots__ = ("_outer",)
 
     def __enter__(self) -> None:
-        self._outer, _asked_for.places = _asked_for.places, []
+        self._outer, _computed.again = _computed.again, []
 
     def __exit__(self, *_error: object) -> None:
-        for place in _asked_for.places:
-            place._found = None
-        _asked_for.places = self._outer
+        for kept in _computed.again:
+            kept.let_go()
+        _computed.again = self._outer
 
 
 def saved_value(kept: Kept | Tensor) -> Tensor:
