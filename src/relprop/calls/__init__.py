@@ -1,1 +1,1 @@
-"""An aten call as a value: what it is, how its arguments are called, where it stands in the model."""
+"""One aten call as a value: its operation, its arguments by name, and its place in the model."""

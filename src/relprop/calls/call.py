@@ -1,4 +1,4 @@
-"""One call of an aten operation: its arguments bound by the operation's schema, run, and run again."""
+"""One call of an aten operation, with its arguments in the order of the schema. It can be run again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,26 @@ from relprop.calls.names import CONVOLUTIONS, documented_name
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Signature:
-    """What the schema of an operation says.
+    """The schema of an operation, as far as relprop needs it.
 
     Attributes:
-        operation: what is called; of an operation that works in place the one that does the same out of
-            place.
-        name: of the operation, the same for all its overloads, in place or not: "add". An operation of
-            another library goes by its full name.
-        positional: how many arguments are given by position.
-        defaults: of all arguments.
-        keywords: where an argument stands.
-        writes: whether it overwrites its first argument.
-        is_functional: whether `operation` leaves that one as it is.
-        moves_view: whether it only changes the shape of its first argument, as `unsqueeze_`.
-        writes_others: whether it overwrites another one, such as `out`.
-        without_out: what returns the result that this one writes to an argument `out`.
-        views: whether its results may share memory with the first argument.
-        composite: whether torch can write it out as other operations.
-        tracked: whether torch keeps account of what it does: of views, and of what is overwritten.
-        documented: the name in torch's documentation; empty where it depends on the arguments.
+        operation: the overload to run. For an in-place operation, the overload that computes the same out of
+            place, if there is one.
+        name: name of the operation, the same for all its overloads, in place or not: "add". An operation of
+            another library has its full name: "mylib::op".
+        positional: number of arguments that are passed by position.
+        defaults: default of every argument; None for an argument without default.
+        keywords: position of each argument in the schema, by the argument's name.
+        writes: whether the operation overwrites its first argument.
+        is_functional: whether `operation` leaves the first argument unchanged.
+        moves_view: whether the operation only changes the shape of its first argument, as `unsqueeze_` does.
+        writes_others: whether the operation overwrites another argument, such as `out`.
+        without_out: for an operation with an argument `out`, the overload without it; otherwise None.
+        views: whether a result may be a view of an argument.
+        composite: whether torch can decompose the operation into others.
+        tracked: whether the operation returns views or overwrites an argument. For plain tensors torch
+            records both.
+        documented: name in torch's documentation; empty if it depends on the arguments.
     """
 
     operation: Any
@@ -49,7 +50,7 @@ class Signature:
     documented: str
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The arguments in the order of the schema, with those that were left out."""
+        """Return all arguments in the order of the schema, with defaults for those that were left out."""
         bound = [*args, *self.defaults[len(args) :]]
         for name, value in kwargs.items():
             bound[self.keywords[name]] = value
@@ -65,8 +66,8 @@ class Signature:
 
 
 def signature(operation: Any) -> Signature:
-    """The signature of an operation."""
-    known = _known.get(id(operation))  # hashing an operation takes longer
+    """Return the signature of an operation, from a cache."""
+    known = _known.get(id(operation))  # by id, because hashing an operation takes longer
     if known is None or known[0] is not operation:
         known = _known[id(operation)] = operation, _signature(operation)
     return known[1]
@@ -112,7 +113,7 @@ def _signature(operation: Any) -> Signature:
 
 
 def _out_of_place(packet: Any, operation: OpOverload) -> Any:
-    """The overload of an operation that takes what one in place takes: pow.Tensor_Scalar for pow_.Scalar."""
+    """The overload with the same arguments as an in-place one: pow.Tensor_Scalar for pow_.Scalar."""
     wanted = [(a.name, str(a.type)) for a in operation._schema.arguments]
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet else []
     for overload in overloads:
@@ -133,8 +134,8 @@ class Call:
     """One call of an operation.
 
     Attributes:
-        signature: of the operation.
-        args: the arguments in the order of the schema.
+        signature: signature of the operation.
+        args: all arguments, in the order of the schema.
     """
 
     signature: Signature
@@ -151,10 +152,10 @@ class Call:
         return self.signature.documented or documented_name(self.signature.name, self.args)
 
     def argument(self, name: str, default: Any = None) -> Any:
-        """An argument by its name in the schema; overloads of an operation differ in which they have."""
+        """Return an argument by its name in the schema; `default` if the overload has no such argument."""
         place = self.signature.keywords.get(name)
         return default if place is None else self.args[place]
 
     def on(self, args: Sequence[Any]) -> Any:
-        """Run the operation on other arguments."""
+        """Run the operation on other arguments, given in the order of the schema."""
         return self.signature.call(args)

@@ -1,11 +1,12 @@
-"""Operations that only move elements: what holds of an element holds of it in its new place.
+"""Operations that only move elements: every element of a result is an element of an operand.
 
-Relevance, the positions of tokens and what is known of constants all follow these operations, so that they
-are listed once, by their names in aten.
+Relevance, the positions of tokens and the notes about constants all follow these operations. So they are
+listed once, by their names in aten.
 """
 
 BY_SHAPE = ("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "unflatten")
-"""Views that a shape decides: the memory of what stands for a tensor may lie otherwise than the tensor's."""
+"""Operations that only change the shape. On a stand-in for the tensor, such as a slot, `reshape` is called
+instead, because a stand-in may have other strides."""
 
 MOVING = (
     *BY_SHAPE,
@@ -24,10 +25,10 @@ MOVING = (
 """Operations that move elements of their first argument."""
 
 COPYING = ("clone", "contiguous", "to", "detach")
-"""Operations that leave every element of their first argument where it is, in a copy or in itself."""
+"""Operations that return their first argument, or a copy of it, with every element in its place."""
 
 WRITTEN_OUT = (
     *("expand_as", "broadcast_to", "view_as", "reshape_as", "tensor_split", "tile", "repeat_interleave"),
     "numpy_T",
 )
-"""Composite operations that only move elements: they arrive as themselves where nothing is relevant."""
+"""Composite operations that only move elements. They arrive undecomposed if no operand is relevant."""

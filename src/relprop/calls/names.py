@@ -1,4 +1,4 @@
-"""Names of operations: what aten calls them, and what torch's documentation does."""
+"""Names of operations, in aten and in torch's documentation."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -66,15 +66,15 @@ _DOCUMENTED = MappingProxyType(
         "_conj_physical": "conj",
     }
 )
-"""What torch's documentation calls operations of aten that have another name there."""
+"""Name in torch's documentation by the name in aten, where the two differ."""
 
 
 def documented_name(name: str, args: Sequence[Any] = ()) -> str:
-    """The name of an aten operation in torch's documentation.
+    """Return the name of an aten operation in torch's documentation.
 
     Args:
-        name: in aten, the same for all overloads.
-        args: in the order of the schema, as far as the name depends on them.
+        name: name in aten, the same for all overloads.
+        args: arguments in the order of the schema. Only the names of convolutions depend on them.
     """
     if name in CONVOLUTIONS:
         dimensions = args[1].dim() - 2
@@ -84,7 +84,7 @@ def documented_name(name: str, args: Sequence[Any] = ()) -> str:
 
 
 def aten_names(documented: str) -> list[str]:
-    """What aten calls an operation of torch's documentation."""
+    """Return the names that aten has for an operation of torch's documentation, that name itself first."""
     return [documented, *(name for name, known in _DOCUMENTED.items() if known == documented)]
 
 
@@ -104,15 +104,16 @@ _ALIASES = MappingProxyType(
         "moveaxis": "movedim",
     }
 )
-"""Functions that are spellings of another one."""
+"""Functions that are other spellings of a function."""
 
 
 @cache
 def name_of(function: Any) -> str:
-    """The name by which the documentation knows a function of torch that somebody gives.
+    """Return the name in torch's documentation of a function that a user gives.
 
-    `torch.relu`, `F.relu_`, `Tensor.relu` and `torch.ops.aten.relu` are "relu", `operator.add` and
-    `Tensor.__iadd__` are "add". What is no function of torch goes by its representation, which names nothing.
+    `torch.relu`, `F.relu_`, `Tensor.relu` and `torch.ops.aten.relu` are "relu". `operator.add` and
+    `Tensor.__iadd__` are "add". For anything else, such as a function of another library, the result is its
+    `repr`, which matches no operation.
     """
     name = getattr(function, "__name__", None)
     module = getattr(function, "__module__", None) or type(function).__module__
@@ -120,7 +121,7 @@ def name_of(function: Any) -> str:
     if name is None or root not in ("torch", "builtins", "_operator"):
         return repr(function)
     if str(module).startswith("torch._ops.") and str(module) != "torch._ops.aten":
-        return repr(function)  # other libraries may name theirs as they like
+        return repr(function)  # an operation of another library may have the name of one of torch's
     name = name.split(".")[0]  # without the overload
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
@@ -138,4 +139,4 @@ _OPERATORS = MappingProxyType(
 )
 
 CONVOLUTIONS = frozenset(("convolution", "_convolution", "convolution_overrideable", "_convolution_mode"))
-"""Operations whose name in the documentation depends on their arguments."""
+"""Operations whose names in torch's documentation depend on their arguments."""

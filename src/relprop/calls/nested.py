@@ -1,4 +1,4 @@
-"""Tensors in nested tuples, lists and dictionaries: found, and put in the place of others."""
+"""Find and replace tensors in nested tuples, lists and dictionaries."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import copy
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dictionaries, in order."""
+    """Yield the tensors in nested tuples, lists and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -19,13 +19,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def values_of(tensor: Tensor) -> Tensor:
-    """The values of a tensor alone, of which nothing is recorded."""
+    """Return the values of a tensor as a plain tensor without a graph."""
     values: Tensor = getattr(tensor, "values_alone", tensor.detach)()
     return values
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
-    """Put `function(leaf)` in the place of whatever is no container in nested tuples, lists, dictionaries."""
+    """Replace each leaf of nested tuples, lists and dictionaries by `function(leaf)`.
+
+    A leaf is anything but a tuple, a list or a mutable mapping.
+    """
     if isinstance(value, (list, tuple)):
         items = [map_leaves(function, item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -38,5 +41,5 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Put `function(tensor)` in the place of each tensor in nested tuples, lists and dictionaries."""
+    """Replace each tensor in nested tuples, lists and dictionaries by `function(tensor)`."""
     return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)

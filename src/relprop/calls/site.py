@@ -1,4 +1,4 @@
-"""Where an operation stands in the model, and which rule it got there."""
+"""The place of an operation in the model, and the rule that was applied there."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,13 +7,14 @@ from typing import Any, Literal
 from torch import nn
 
 Slots = Literal["none", "inputs", "all"]
-"""Which tensors get a slot for relevance itself: none, those up to the first linear operations, or all."""
+"""Which tensors get a slot (see `relprop.engine.known.Tag`): none, those up to the first linear operations,
+or all."""
 
 
 class Kind(StrEnum):
-    """Families of operations that composites tell apart.
+    """Families of operations that a composite can choose rules for.
 
-    The linear ones, dense and convolution, need a rule; the others have a usual one.
+    Linear operations, dense and convolution, need a rule. The other kinds have a default.
     """
 
     CONVOLUTION = "convolution"
@@ -25,19 +26,19 @@ class Kind(StrEnum):
 
 
 LINEAR = frozenset({Kind.DENSE, Kind.CONVOLUTION})
-"""Kinds of sites that rules are for, unless their `kinds` say otherwise."""
+"""The kinds of operations that a rule is for, unless the rule has an attribute `kinds`."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where an operation stands in the model; what a composite chooses by.
+    """The place of an operation in the model. A composite chooses a rule by it.
 
     Attributes:
-        path: of the innermost running module, within the explained model.
+        path: module path of the innermost running module, within the explained model.
         modules: the running modules, outermost first.
-        operation: its name in torch's documentation, such as "conv2d".
-        kind: family of the operation, a `Kind`, or the word of an entry that users registered.
-        depth: how many linear operations lie between the explained inputs and this one.
+        operation: name of the operation in torch's documentation, such as "conv2d".
+        kind: family of the operation: a `Kind`, or another word from an entry that a user registered.
+        depth: number of linear operations between the explained inputs and this operation.
     """
 
     path: str
@@ -48,13 +49,13 @@ class Site:
 
     @property
     def first(self) -> bool:
-        """Whether no linear operation lies between the explained inputs and this one."""
+        """Whether no linear operation lies between the explained inputs and this operation."""
         return self.depth == 0
 
 
 @dataclass(frozen=True)
 class Applied:
-    """A rule that was used: where, and for which operation."""
+    """A rule that was applied: the module path, the operation and the rule."""
 
     path: str
     operation: str

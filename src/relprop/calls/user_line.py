@@ -1,4 +1,4 @@
-"""The user's line that led into relprop: errors name it, and warnings are shown there."""
+"""The user's line that called relprop. Errors name it, and warnings are shown there."""
 
 import contextlib
 import sys
@@ -11,12 +11,12 @@ import torch
 
 _LIBRARIES = (
     *(str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])),
-    contextlib.__file__,  # runs are contexts
+    contextlib.__file__,  # a run is a context manager
 )
 
 
 def user_line() -> str:
-    """File and line of the innermost caller outside torch and relprop."""
+    """Return file and line of the innermost caller outside torch and relprop."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_ours(frame):
         frame = frame.f_back
@@ -24,13 +24,13 @@ def user_line() -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """File and line outside torch and relprop where an error came from."""
+    """Return file and line of the innermost call outside torch and relprop that led to an error."""
     places = [f for f, _ in traceback.walk_tb(error.__traceback__) if not _is_ours(f)]
     return f"{places[-1].f_code.co_filename}:{places[-1].f_lineno}" if places else "an unknown place"
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost caller outside torch and relprop."""
+    """Issue a warning at the line of the innermost caller outside torch and relprop."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back

@@ -1,1 +1,1 @@
-"""A linear operation as a value: its map and the transpose, weights, and one call of it as a rule sees it."""
+"""A linear operation as a value: its map, its modified weights, and one call of it as a rule gets it."""

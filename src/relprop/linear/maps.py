@@ -1,8 +1,8 @@
-"""Linear maps: what a rule may do with a linear operation, whatever its kind.
+"""Linear maps: one interface by which a rule uses a linear operation of any kind.
 
-A map knows how a weight is applied and how its transpose is. It does not hold the weight, because rules apply
-modified ones. `spread` and `fan_in` are the map with all weights one; a convolution does them at the price of
-one channel.
+A map applies a weight, and the transpose of a weight. It does not hold the weight, because rules apply
+modified weights. `spread` and `fan_in` use the map with all weights one. A convolution computes them at the
+price of one channel.
 """
 
 from abc import ABC, abstractmethod
@@ -18,16 +18,16 @@ from torch import Size, Tensor
 class LinearMap(ABC):
     """The bias-free linear map x ↦ L_w(x) of a kind of operation.
 
-    `apply` is all that a map must know. What follows from it by autograd is overridden where there is a
-    faster way. A map is a frozen dataclass: caches compare maps.
+    A subclass must define `apply`. The transpose follows from it by autograd. A subclass overrides a method
+    where there is a faster way. A map is a frozen dataclass, because caches compare maps.
 
     Attributes:
-        folds: whether what is done to each of its outputs can be folded into the weight. Such a map knows
+        folds: whether scales and shifts of the outputs can be folded into weight and bias. Such a map defines
             `outputs`, `align_bias`, `scale_inputs` and `scale_outputs`.
         alike: whether all samples, or rows, have the same weights.
-        by_rows: whether each row, the last dimension, is mapped by itself.
-        exact_zeros: whether an output without contributions is zero to the last bit, and sums of what is not
-            negative are precise. Those of products and convolutions are; a Fourier transform rounds.
+        by_rows: whether the map acts on the last dimension alone, so on each row by itself.
+        exact_zeros: whether an output without contributions is exactly zero, and a sum of non-negative terms
+            is precise. This holds for products and convolutions. A Fourier transform rounds.
     """
 
     folds: ClassVar[bool] = False
@@ -40,11 +40,11 @@ class LinearMap(ABC):
         """Return L_w(x)."""
 
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        """Return T_w(s), the gradient of Σ L_w(x)·s by an input x of this shape."""
+        """Return T_w(s), the gradient of Σ L_w(x)·s with respect to an input x of this shape."""
         with torch.enable_grad():
             x = s.new_zeros(shape, requires_grad=True)
             output = self.apply(x, weight)
-        return torch.autograd.grad(output, x, s.contiguous())[0]  # which some kernels of torch ask for
+        return torch.autograd.grad(output, x, s.contiguous())[0]  # some of torch's kernels need contiguous s
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
         """Return T_one(s) and T_other(s)."""
@@ -55,7 +55,7 @@ class LinearMap(ABC):
         return self.transpose(s, torch.ones_like(weight), shape)
 
     def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
-        """Return L_1(1): how many inputs each output is connected to. Broadcasts against the output."""
+        """Return L_1(1): the number of inputs of each output. The result broadcasts against the output."""
         samples = 1 if self.alike else shape[0]
         return self.apply(weight.new_ones(samples, *shape[1:]), torch.ones_like(weight))
 
@@ -64,11 +64,11 @@ class LinearMap(ABC):
         return True
 
     def contributions(self, weight: Tensor) -> int:
-        """How many inputs an output has at most."""
+        """Return the largest number of inputs that an output has."""
         return weight.numel()
 
     def outputs(self, weight: Tensor) -> int:
-        """How many outputs, or output channels, the weight has."""
+        """Return the number of outputs, or output channels, of the weight."""
         raise NotImplementedError(f"nothing is folded into {type(self).__name__}")
 
     def align_bias(self, bias: Tensor) -> Tensor:
@@ -76,23 +76,25 @@ class LinearMap(ABC):
         return bias
 
     def channels(self, weight: Tensor, shape: Size) -> int | None:
-        """How many input channels, in dimension 1, the weight has; None where its inputs lie elsewhere."""
+        """Return the number of input channels, or None if they are not in dimension 1 of the input."""
         return None
 
     def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
-        """Return the weight that stands for multiplying input channels by `factors` beforehand."""
+        """Return w' with L_w'(x) = L_w(x·factors); `factors` has one number for each input channel."""
         raise NotImplementedError
 
     def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
-        """Return the weight that stands for multiplying outputs by `factors`, (out,), afterwards."""
+        """Return w' with L_w'(x) = L_w(x)·factors; `factors` has one number for each output, (out,)."""
         raise NotImplementedError
 
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         """Return a constant given by the user as a tensor of a sample's shape, (1, *shape[1:]).
 
+        Where samples differ in their weights (`alike` is false), the result has the input's shape.
+
         Args:
             value: a number, a value per channel, or one per element of a sample.
-            shape: of the input, samples first.
+            shape: shape of the input, samples first.
 
         Raises:
             ValueError: the value has none of these shapes.
@@ -102,9 +104,9 @@ class LinearMap(ABC):
 
 @dataclass(frozen=True)
 class Dense(LinearMap):
-    """The last dimension is mapped.
+    """A matrix product over the last dimension.
 
-    Weight (out, in) as for `F.linear`; transposed (in, out), as for x @ weight.
+    The weight is (out, in), as for `F.linear`. If `transposed`, it is (in, out), as for x @ weight.
     """
 
     folds: ClassVar[bool] = True
@@ -146,7 +148,7 @@ class Dense(LinearMap):
     def align_input(self, value: Tensor, shape: Size) -> Tensor:
         sample = Size([1, *shape[1:]])
         if value.dim() > 1 and value.numel() == prod(shape[1:]):
-            return value.reshape(sample)  # a picture's bounds, for pixels that were flattened on the way
+            return value.reshape(sample)  # an image's bounds, for pixels that the model has flattened
         return expanded(value, sample)
 
 
@@ -154,9 +156,9 @@ class Dense(LinearMap):
 class Convolution(LinearMap):
     """Convolution and transposed convolution of any dimension, grouped and depthwise too.
 
-    Weight (out, in/groups, *kernel), transposed (in, out/groups, *kernel); input (N, in, *space). `pads` are
-    zeros put around the input beforehand, as for `F.pad`, where `padding` cannot say it because the sides
-    differ.
+    The weight is (out, in/groups, *kernel), or (in, out/groups, *kernel) if `transposed`. The input is
+    (N, in, *space). `pads` are zeros added around the input beforehand, in the order of `F.pad`. Unlike
+    `padding`, they may differ between the two sides of a dimension.
     """
 
     folds: ClassVar[bool] = True
@@ -181,7 +183,7 @@ class Convolution(LinearMap):
     def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
         if self.transposed:
             return weight * _beside(factors, weight)
-        # The input channels of each group stand beside the outputs of that group.
+        # An output uses the input channels of its own group.
         per_output = factors.reshape(self.groups, 1, -1).expand(-1, len(weight) // self.groups, -1)
         return weight * _beside(per_output.reshape(weight.shape[:2]), weight)
 
@@ -200,13 +202,14 @@ class Convolution(LinearMap):
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
         if self.transposed or self.groups > 1:
             return super().transpose_both(s, one, other, shape)
-        # One call with twice the input channels: a picture has few, and kernels compute with eight or more.
+        # One call with twice the input channels costs less than two calls: an image has few channels, and
+        # kernels compute with eight or more.
         channels = shape[1]
         both = self.transpose(s, torch.cat([one, other], 1), Size([shape[0], 2 * channels, *shape[2:]]))
         return both[:, :channels], both[:, channels:]
 
-    # With all weights one, the output channels of a group are equal, and of its input channels only the sum
-    # matters: one channel a group, moved into the batch, is enough.
+    # With all weights one, the output channels of a group are equal, and only the sum of its input channels
+    # matters. So one channel for each group is enough. The groups are moved into the batch dimension.
 
     def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         n, groups, space = s.shape[0], self.groups, shape[2:]
@@ -243,7 +246,7 @@ class Convolution(LinearMap):
         return output
 
     def _transpose(self, s: Tensor, weight: Tensor, shape: Size, groups: int) -> Tensor:
-        # The transpose of a convolution is a transposed one, and the other way round.
+        # The transpose of a convolution is a transposed convolution, and the other way round.
         space = list(shape[2:])
         for i, pad in enumerate(self.pads):  # F.pad counts dimensions from the last
             space[-1 - i // 2] += pad
@@ -256,14 +259,17 @@ class Convolution(LinearMap):
             s, weight, None, self.stride, self.padding, self.dilation, not self.transposed, extra, groups
         )
         if self.transposed:
-            for i, size in enumerate(space, 2):  # with an output padding of a stride it would be more
+            for i, size in enumerate(space, 2):  # the result is larger if the output padding reaches a stride
                 result = result.narrow(i, 0, size)
         return F.pad(result, [-pad for pad in self.pads]) if self.pads else result
 
 
 @dataclass(frozen=True)
 class Scaling(LinearMap):
-    """Each channel, in dimension 1, is multiplied by a number: weight (channels,). A batch norm alone."""
+    """Each channel, in dimension 1, is multiplied by a number: a batch norm that is folded into nothing.
+
+    The weight is (channels,).
+    """
 
     exact_zeros: ClassVar[bool] = True
 
@@ -295,7 +301,7 @@ def expanded(value: Tensor, shape: Size) -> Tensor:
     """Return a constant given by the user in this shape.
 
     Raises:
-        ValueError: it does not broadcast to it.
+        ValueError: the constant does not broadcast to the shape.
     """
     try:
         return value.expand(shape)

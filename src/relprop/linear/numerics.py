@@ -1,4 +1,4 @@
-"""Quotients, products and sums of relevance that stay finite, and what counts as rounding noise."""
+"""Quotients, products and sums of relevance that stay finite, and bounds of rounding errors."""
 
 from functools import cache
 
@@ -9,15 +9,16 @@ from relprop.calls.user_line import warn
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
-    """R / denominator, and 0 where the denominator is 0 or so small that the quotient could overflow."""
+    """Return R / denominator, and 0 where the denominator is so small that the quotient could overflow."""
     least = smallest(R.dtype)
     return (R / denominator).masked_fill_((denominator < least) & (denominator > -least), 0)
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
-    """c · constant, and 0 where c is 0 even if the constant is infinite, as in a mask.
+    """Return c · constant, and 0 where c is 0, even if the constant is infinite, as in an attention mask.
 
-    Of complex numbers the real part of c̄ · constant, since c is a gradient by real and imaginary part.
+    For complex numbers, return the real part of c̄ · constant, because autograd's complex gradient c holds the
+    derivatives with respect to the real and the imaginary part.
     """
     if c.is_complex():
         return torch.where(c == 0, 0, (c.conj() * constant).real)
@@ -25,28 +26,31 @@ def times(c: Tensor, constant: Tensor | float) -> Tensor:
 
 
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
-    """R - s·denominator: what a quotient s = R/denominator did not take along, as `summed`."""
+    """Return R - s·denominator, `summed`: the relevance that a quotient s = R/denominator leaves out."""
     return summed(torch.addcmul(R, s, denominator, value=-1))
 
 
 def summed(amount: Tensor) -> Tensor:
-    """Sums over all but the first dimension: a ledger needs no more, and the memory is free again."""
+    """Sum over all but the first dimension, half precision in single precision.
+
+    A ledger needs no more, and the memory of the full tensor is freed.
+    """
     dtype = wide(amount.dtype)
     return amount.flatten(1).sum(1, dtype=dtype) if amount.dim() > 1 else amount.to(dtype)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Single precision in the place of half."""
+    """Return single precision for a half-precision type, and any other type unchanged."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """Relative size under which a difference of two sums of contributions counts as rounding noise."""
+    """Return the relative size below which a difference of two sums of contributions is rounding noise."""
     return {torch.float64: 1e-13, torch.float32: 1e-6}.get(dtype, 2e-3)
 
 
 def resolved(epsilon: float, dtype: torch.dtype) -> float:
-    """ε, raised in half precision to what makes a difference to an output of one."""
+    """Return ε. In half precision, raise it, with a warning, to the least ε that changes an output of one."""
     finest = torch.finfo(dtype).eps
     if finest < 1e-5 or epsilon == 0 or epsilon >= finest:
         return epsilon
@@ -59,7 +63,7 @@ def resolved(epsilon: float, dtype: torch.dtype) -> float:
 
 @cache
 def smallest(dtype: torch.dtype) -> float:
-    """Size under which a denominator counts as zero, because quotients could overflow."""
+    """Return the size below which a denominator counts as zero, because quotients could overflow."""
     info = torch.finfo(dtype)
-    # float16 ends at 65504: there even the quotient of a relevance of one has to be watched.
+    # The largest float16 is 65504: even the quotient of a relevance of one could overflow.
     return 1 / info.max if dtype == torch.float16 else info.smallest_normal / info.eps

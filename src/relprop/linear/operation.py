@@ -1,4 +1,4 @@
-"""One call of a linear operation as a rule sees it, what arrives at its output, and what the rule returns."""
+"""What a rule gets and returns: a linear operation, the relevance of its output, that of its input."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -12,23 +12,24 @@ from relprop.linear.numerics import smallest, tolerance
 from relprop.linear.weights import Made
 
 FEW = 25
-"""Contributions to an output that are few: those of a 5 × 5 kernel on one channel."""
+"""Up to this number, contributions to an output are few. A 5 × 5 kernel on one channel has as many."""
 
 Modify = Callable[[Tensor], Tensor]
 
 
 @dataclass
 class LinearOperation:
-    """One call of a linear operation, as a rule sees it.
+    """One call of a linear operation, as a rule gets it.
 
     Attributes:
         map: the kind of operation.
         x: input (samples, ...), detached.
         z: output (samples, ...), bias included, detached.
-        weight: as the model holds it, so that modified weights are found in the cache.
-        bias: (out,), or shaped as it is added to the output, or None; detached.
+        weight: the weight, not detached, because the cache finds modified weights by this tensor.
+        bias: (out,), or of a shape that can be added to the output, or None; detached.
         nonnegative: whether the input is known to be non-negative.
-        scaled: whether a batch norm or the like is part of it, so that z is rounded in another way.
+        scaled: whether a factor, such as a batch norm's, is folded into the weight. Then z has other rounding
+            errors than the product with the weight.
     """
 
     map: LinearMap
@@ -50,7 +51,7 @@ class LinearOperation:
         if self.b is None:
             return self.z
         z0 = self.z - self.b
-        if self.scaled:  # then an output without contributions differs from the bias by rounding
+        if self.scaled:  # without contributions, z differs from the bias by rounding
             z0 = z0.masked_fill(z0.abs() <= tolerance(z0.dtype) * self.b.abs(), 0)
         return z0
 
@@ -75,10 +76,10 @@ class LinearOperation:
         return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
 
     def positive_part(self) -> tuple[Tensor, Tensor | float]:
-        """P, the sum of positive contributions, and the size of its rounding errors.
+        """Return P, the sum of positive contributions, and the size of its rounding errors.
 
-        For non-negative inputs P is a sum of what is not negative, exact to the last digits; for others a
-        difference, (z0 + A)/2, unless the contributions are few.
+        For non-negative inputs P is a sum of non-negative terms, precise to the last digits. For other inputs
+        P is the difference (z0 + A)/2, unless the contributions are few.
         """
         if self.nonnegative or self.few:
             return self._of_one_sign(weights.positive, weights.negative)
@@ -86,9 +87,9 @@ class LinearOperation:
         return (self.z0 + A) / 2, self._noise(A)
 
     def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor | float]:
-        """P and N, positive and negative contributions, each with the size of rounding errors.
+        """Return P and N, the sums of positive and negative contributions, each with its rounding error.
 
-        N = z0 - P is a difference for all inputs, unless the contributions are few.
+        N is the difference z0 - P, unless the contributions are few.
         """
         P, noise = self.positive_part()
         if self.few:
@@ -100,8 +101,8 @@ class LinearOperation:
     def few(self) -> bool:
         """Whether outputs have few contributions, as in depthwise convolutions.
 
-        Sums of those of one sign are tiny then for some outputs, and differences would lose them to
-        rounding. They are summed by themselves, which costs little where they are few.
+        If so, the sum of one sign is tiny at some outputs, and a difference would lose it to rounding. So
+        contributions of each sign are summed separately, which costs little if they are few.
         """
         depthwise = getattr(self.map, "groups", 1) == self.x.shape[1]
         return depthwise or self.map.contributions(self.weight) <= FEW
@@ -115,34 +116,46 @@ class LinearOperation:
         return total, self._noise(largest.reshape(-1, *[1] * (total.dim() - 1)))
 
     def _sum_of(self, with_positive: Modify, with_negative: Modify) -> Tensor:
-        """Sum of the contributions of one sign: from positive inputs, and from negative ones."""
+        """Sum of the contributions of one sign, those of positive inputs and those of negative inputs."""
         if self.nonnegative:
             return self.forward(with_positive(self.weight))
         up = self.map.apply(self.x.clamp(min=0), with_positive(self.weight))
         return up + self.map.apply(self.x.clamp(max=0), with_negative(self.weight))
 
     def _noise(self, magnitude: Tensor) -> Tensor:
-        """Rounding errors of differences of sums of this size; z0 = z - b is one itself."""
+        """Size of rounding errors of a difference of sums of this magnitude.
+
+        The bias counts too, because z0 = z - b is such a difference.
+        """
         size = magnitude if self.b is None else magnitude + self.b.abs()
         return tolerance(self.z.dtype) * size + smallest(self.z.dtype)
 
     def fan_in(self) -> Tensor:
-        """How many inputs each output is connected to."""
+        """The number of inputs of each output; broadcasts against the output."""
         return self.constant(
             "fan in", lambda: self.map.fan_in(self.weight.detach(), self.x.shape).to(self.z), None
         )
 
     def constant(self, purpose: str, make: Callable[[], Made], key: Hashable) -> Made:
-        """What depends on weight and input shape only, a tensor or several, from the cache."""
+        """Return `make()` from the cache. It may depend on the weight, the map and the input's shape alone.
+
+        Args:
+            purpose: what `make` computes; one result is kept for each purpose.
+            make: computes a tensor, or several.
+            key: what else the result depends on.
+        """
         key = (key, self.map, self.x.shape[int(self.map.alike) :])
         return weights.modified(self.weight, purpose, lambda _: make(), key)
 
 
 @dataclass
 class Incoming:
-    """Relevance that arrives at an output z: a coefficient, relevance put on z directly, or both.
+    """Relevance that arrives at an output z, R = c·z + direct.
 
-    R = c·z + direct.
+    Attributes:
+        c: coefficient, of z's shape, or None.
+        direct: relevance put on z directly, of z's shape, or None.
+        z: the output; None in the backward of an operation that does not need it.
     """
 
     c: Tensor | None
@@ -159,10 +172,13 @@ class Incoming:
 
 @dataclass
 class Propagated:
-    """Relevance of an operation's input, R = x·coefficient + direct, and per output what did not get there.
+    """Relevance of an operation's input, R = x·coefficient + direct, and the relevance that was absorbed.
 
-    `absorbed` has the amounts by the name of the sink; each of the output's shape, or summed over all but
-    samples.
+    Attributes:
+        coefficient: of x's shape, or None.
+        direct: relevance put on x directly, of x's shape, or None.
+        absorbed: amounts by the name of their sink in the ledger. Each has the output's shape, or is summed
+            over all but the first dimension.
     """
 
     coefficient: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Linear maps that are products with several matrices: einsum and batched products, and experts."""
+"""Linear maps that are products with several matrices: einsum, batched products, experts."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,12 +11,12 @@ from relprop.linear.maps import LinearMap
 
 @dataclass(frozen=True)
 class Contraction(LinearMap):
-    """An einsum of the input with a constant, and what can be written as one, such as batched products.
+    """An einsum of the input with a constant, or an operation that can be written so, as batched products.
 
     Attributes:
         x: letters of the input's dimensions.
-        w: letters of the weight's.
-        z: letters of the output's.
+        w: letters of the weight's dimensions.
+        z: letters of the output's dimensions.
     """
 
     exact_zeros: ClassVar[bool] = True
@@ -29,7 +29,7 @@ class Contraction(LinearMap):
         return torch.einsum(f"{self.x},{self.w}->{self.z}", x, weight)
 
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        # Dimensions of the input that were summed over, and are none of the weight's, get equal parts.
+        # An input dimension that neither weight nor output has was summed over: its elements get the same.
         known = "".join(letter for letter in self.x if letter in self.z + self.w)
         back = torch.einsum(f"{self.z},{self.w}->{known}", s, weight)
         for position, letter in enumerate(self.x):
@@ -40,12 +40,13 @@ class Contraction(LinearMap):
 
 @dataclass(frozen=True)
 class Grouped(LinearMap):
-    """Each group of rows is mapped by a matrix of its own, as by the experts of a mixture.
+    """Each group of rows is multiplied by a matrix of its own, as by the experts of a mixture.
 
-    Weight (groups, in, out); input (rows, in).
+    The weight is (groups, in, out), the input (rows, in).
 
     Attributes:
-        ends: where each group of rows ends; the first begins at 0. Rows behind the last belong to none.
+        ends: index where each group of rows ends. The first group begins at 0. Rows after the last end belong
+            to no group, and their output is zero.
     """
 
     exact_zeros: ClassVar[bool] = True
@@ -54,7 +55,7 @@ class Grouped(LinearMap):
     ends: tuple[int, ...]
 
     def _per_group(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Rows times the matrix of their group; weight (groups, columns of x, columns of the result)."""
+        """Multiply rows by the matrix of their group; weight (groups, columns of x, columns of result)."""
         groups = zip((0, *self.ends), self.ends, weight, strict=False)
         parts = [x[begin:end] @ matrix for begin, end, matrix in groups]
         return torch.cat([*parts, x.new_zeros(len(x) - self.ends[-1], weight.shape[-1])])

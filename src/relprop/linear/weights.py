@@ -1,9 +1,9 @@
-"""Modified weights (|w|, w⁺, w², ...) are computed once and kept as long as the weight lives, unchanged.
+"""A cache of modified weights (|w|, w⁺, w², ...), kept as long as the weight exists and is unchanged.
 
-The cache knows a weight by weak reference, never by `id()` or address alone, and a change of it by
-autograd's version counter. Writing through `weight.data` or `weight.numpy()` counts no version; a sample of
-the values catches such writes, short of one that leaves all the sampled elements as they were (to edit single
-weights, use `torch.no_grad()` instead).
+The cache finds a weight by weak reference, never by `id()` or address alone. It detects a change by
+autograd's version counter. Writing through `weight.data` or `weight.numpy()` does not raise the version. A
+sample of the values detects such writes, unless no sampled element changed. To edit single weights, use
+`torch.no_grad()` instead.
 """
 
 from collections.abc import Callable, Hashable
@@ -30,15 +30,16 @@ _cache: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: Hashable = None) -> Made:
-    """Return `make(weight)`, from the cache where the weight is still the same.
+    """Return `make(weight)`, from the cache if the weight is unchanged.
 
     Args:
-        weight: as the model holds it (a detached alias would be forgotten with the alias).
+        weight: the tensor that the model holds. The results for a detached alias would be dropped with the
+            alias.
         purpose: what `make` computes; one result is kept for each purpose.
         make: function of the detached weight.
-        key: what else the result depends on, such as a shape; a result for another key is replaced.
+        key: what else the result depends on, such as a shape. A result for another key is replaced.
     """
-    if weight.is_inference():  # counts no versions: whether it is still the same cannot be known
+    if weight.is_inference():  # it has no version counter, so a change could not be detected
         return make(weight)
     entry = _entry(weight)
     known = entry.modified.get(purpose)
@@ -61,9 +62,9 @@ def _entry(weight: Tensor) -> _Entry:
 
 def _sample(weight: Tensor) -> Tensor:
     values, count = weight.detach(), weight.numel()
-    step = count // _SAMPLED | 1  # odd, so that it walks through columns
+    step = count // _SAMPLED | 1  # odd, so that the sample does not stay in a few columns
     whole = count * weight.element_size() == weight.untyped_storage().nbytes()
-    # In the order of memory where that has no gaps, so that no layout needs a copy.
+    # A tensor that fills its storage is sampled in the order of memory: no layout needs a copy then.
     return values.as_strided((-(-count // step),), (step,), 0) if whole else values.reshape(-1)[::step]
 
 
@@ -87,7 +88,7 @@ def negative(weight: Tensor) -> Tensor:
 
 
 def square(weight: Tensor) -> Tensor:
-    """w², relative to the largest, so that it neither over- nor underflows."""
+    """w² relative to the largest w², which avoids overflow and underflow."""
     return modified(
         weight, "square", lambda w: (w / w.abs().amax().clamp(min=torch.finfo(w.dtype).tiny)) ** 2
     )
