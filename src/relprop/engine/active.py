@@ -1,4 +1,4 @@
-"""Which run is active in a thread, and what is off while one is."""
+"""Which run is active in a thread. The compiler is off while a run is active."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ import torch
 
 
 class ActiveRuns(threading.local):
-    """The runs of a thread, the innermost last."""
+    """The runs that are active in a thread, the innermost last."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -20,7 +20,7 @@ active_runs = ActiveRuns()
 
 
 class _Uncompiled:
-    """How many runs want compiled functions to run as they were written, and what was before the first."""
+    """Counts the runs in which compiled functions run uncompiled; `before` restores the earlier stance."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -33,12 +33,12 @@ _uncompiled = _Uncompiled()
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run what torch.compile compiled as it was written, because compiled calls cannot be seen.
+    """Run functions of torch.compile as they were written, because calls in compiled code cannot be seen.
 
-    The compiler's stance is one for all threads: the last of several runs gives it back.
+    All threads share the compiler's stance. So the last of several runs restores it.
     """
-    # Nothing is compiled where neither the compiler nor what compiles by itself was ever imported, and
-    # importing it takes seconds.
+    # Importing the compiler takes seconds. Nothing is compiled if neither the compiler nor flex attention,
+    # which compiles by itself, was ever imported.
     if not {"torch._dynamo", "torch.nn.attention.flex_attention"} & sys.modules.keys():
         yield
         return

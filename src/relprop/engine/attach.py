@@ -1,4 +1,4 @@
-"""The one autograd function: it gives a value that is already computed a backward of our own."""
+"""The one autograd function: it attaches another backward to a value that is already computed."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +13,19 @@ from relprop.engine.keep import StepOfBackward
 from relprop.engine.levels import aside
 
 Backward = Callable[..., Sequence[Tensor | None]]
-"""From the coefficients of the values (None where nothing arrives) to those of the roots."""
+"""From the gradients of the values (None where no relevance arrives) to the gradients of the roots."""
 
 
 @dataclass(slots=True)
 class Step:
-    """What `Attach` needs, out of autograd's sight: the values are fresh tensors to it, and not copied."""
+    """The arguments of `Attach`. In this object autograd does not see the values as inputs or copy them."""
 
     values: tuple[Tensor, ...]
     backward: Backward | None
 
 
 class Attach(torch.autograd.Function):
-    """Values with a backward of our own, attached to roots that need not be their operands."""
+    """Returns values with another backward, attached to roots that need not be their operands."""
 
     @staticmethod
     def forward(ctx: Any, step: Step, *roots: Tensor) -> tuple[Tensor, ...]:
@@ -44,12 +44,12 @@ class Attach(torch.autograd.Function):
         backward = step.backward
         if not _retained.count:
             step.backward = None  # frees the kept values, as autograd does
-        with aside(), StepOfBackward():  # a rule's own calls are not the model's
+        with aside(), StepOfBackward():  # calls of a rule are not calls of the model
             return (None, *backward(*coefficients))
 
 
 class _Retained:
-    """How many runs will go through their graph again. Kept values of all runs live longer meanwhile."""
+    """Counts the runs that use their graph again. While there are any, no run frees its kept values."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,7 +65,7 @@ _retained = _Retained()
 
 @contextmanager
 def retaining(wanted: bool) -> Iterator[None]:
-    """Let backwards keep what they need, for another one through the same graph."""
+    """Let backwards keep their values, if `wanted`, for another backward through the same graph."""
     _retained.add(int(wanted))
     try:
         yield
@@ -76,16 +76,16 @@ def retaining(wanted: bool) -> Iterator[None]:
 def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:
     """Return `values` as functions of `roots` whose backward is `backward`.
 
-    Usable once, like a graph not retained; inside of `retaining` again.
+    The backward runs once, as that of a graph that is not retained. Within `retaining` it runs again.
     """
-    # As an output of an autograd function, a view could not be overwritten.
+    # A view that an autograd function returns could not be overwritten in place.
     owned = tuple(value.detach() if value._is_view() else value for value in values)
     result: tuple[Tensor, ...] = _applied()(Step(owned, backward), *roots)
     return result
 
 
 def _applied() -> Callable[..., tuple[Tensor, ...]]:
-    """What records the function: without what torch does beforehand for its transforms, where none is on."""
+    """Return `Attach.apply`, without torch's work for functorch transforms if none is active."""
     if torch._C._are_functorch_transforms_active():
         return Attach.apply
     return super(torch.autograd.Function, Attach).apply

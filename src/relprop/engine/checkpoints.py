@@ -1,8 +1,8 @@
-"""Activation checkpointing: what named modules compute is let go, and computed again in the backward.
+"""Activation checkpointing: the values of named modules are dropped, and recomputed in the backward.
 
-While such a module runs, everything that the backward will need is dropped: what autograd saves, and what
-rules keep. Its `Block` counts these values. The first value asked for makes the module run again, with what
-it was called with. What it keeps then, in the same order, are the values.
+While such a module runs, every value for the backward is dropped: the tensors that autograd saves, and the
+values that rules keep. The module's `Block` counts these values. When the backward needs one of them, the
+module runs again with the same arguments. It keeps the same values again, in the same order.
 """
 
 import weakref
@@ -25,11 +25,12 @@ from relprop.engine.seen import Seen
 from relprop.errors import InputError, ModelError, did_you_mean
 
 Blocks = str | nn.Module | Iterable[str | nn.Module]
-"""Modules by path or glob, such as "model.layers.*"; or modules, a ModuleList for those in it."""
+"""Modules to checkpoint, by path or glob, such as "model.layers.*", or as modules. A ModuleList stands for
+the modules in it."""
 
 
 def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
-    """The modules whose values are let go.
+    """Return the modules to checkpoint.
 
     Raises:
         InputError: a path matches no module, or something is neither a path nor a module of the model.
@@ -61,20 +62,21 @@ def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
 
 
 class _Enough(Exception):  # noqa: N818  # nothing is wrong
-    """All that was dropped is there again."""
+    """Raised to end a recomputation once all dropped values have been recomputed."""
 
 
 @dataclass(eq=False)
 class Block:
-    """One call of a module whose values are let go.
+    """One call of a checkpointed module.
 
     Attributes:
-        checkpoints: of the run.
-        module: which.
-        arguments: positional and keyword arguments of the call; `operands` stand for the tensors in them.
-        frames: the modules that it ran in.
-        autocasts: as they were.
-        versions: of its parameters and buffers.
+        checkpoints: the checkpoints of the run.
+        module: the module.
+        arguments: positional and keyword arguments of the call.
+        operands: the tensors among the arguments as they were, in order.
+        frames: the stack of modules around this one.
+        autocasts: the settings of autocast at the call.
+        versions: versions of the module's parameters and buffers, by name.
     """
 
     checkpoints: "Checkpoints"
@@ -90,11 +92,15 @@ class Block:
 
     @property
     def again(self) -> bool:
-        """Whether the module runs again."""
+        """Whether the module is being recomputed."""
         return self._position >= 0
 
     def keep(self, kept: Kept) -> Kept:
-        """Take a kept value, and return what stands for it."""
+        """Return a dropped value in place of a kept one. While the module is recomputed, keep the value.
+
+        Raises:
+            ModelError: another hook on saved tensors is active within the module.
+        """
         top = torch._C._autograd._top_saved_tensors_default_hooks(False)
         if top is None or top[0] != self.checkpoints.run.keep_saved:
             raise ModelError(
@@ -114,10 +120,10 @@ class Block:
         return kept
 
     def _take(self, number: int) -> Kept:
-        """Give back a value, once; the module runs again if it is not there.
+        """Return a dropped value, once. If it has not been recomputed, run the module again.
 
         Raises:
-            ModelError: the module did something else the second time.
+            ModelError: the module computed something else the second time.
         """
         if number not in self._values:
             self._compute_again()
@@ -129,7 +135,7 @@ class Block:
         return self._values.pop(number)
 
     def forget(self) -> None:
-        """Let go of values that were computed again and not asked for."""
+        """Drop the values that were recomputed but not taken."""
         self._values.clear()
 
     def _compute_again(self) -> None:
@@ -163,7 +169,7 @@ def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(frozen=True)
 class _Autocast:
-    """Whether torch.autocast was on for a kind of device, and with which type."""
+    """The setting of torch.autocast for a kind of device."""
 
     device: str
     enabled: bool
@@ -179,11 +185,11 @@ class _Autocast:
 
 @dataclass(frozen=True)
 class _Operand:
-    """A tensor that a module was called with, as it was.
+    """A tensor that a module was called with, as it was at the call.
 
     Attributes:
-        value: what was in its envelope, or the plain tensor.
-        tag: what was known of it.
+        value: the inner tensor of a wrapper tensor, or a plain tensor as a kept constant.
+        tag: what was known about the tensor.
         relevant: whether it depends on the explained inputs.
     """
 
@@ -204,17 +210,17 @@ class _Operand:
         return (self.value.value if isinstance(self.value, KeptConstant) else self.value).device.type
 
     def restored(self, run: Run) -> Tensor:
-        """The tensor itself, or an envelope around what it was."""
+        """Return the plain tensor, or a wrapper tensor around the former value."""
         if isinstance(self.value, KeptConstant):
             return self.value.own
         return run.seen(self.value, self.tag if self.relevant else None)
 
 
 class Checkpoints:
-    """What a run lets go of, and computes again.
+    """The checkpointed modules of a run.
 
     Attributes:
-        run: whose.
+        run: the run.
     """
 
     def __init__(self, interception: Interception) -> None:
@@ -223,14 +229,14 @@ class Checkpoints:
         self._computed_again: Block | None = None
 
     def begin_again(self, block: Block) -> None:
-        """Let go of what another block computed again."""
+        """Drop the values that another block recomputed, before `block` is recomputed."""
         if self._computed_again is not None:
             self._computed_again.forget()
         self._computed_again = block
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Let a module run again within a backward, which may be in another thread."""
+        """Dispatch the calls of a module that is recomputed in a backward, which may be in another thread."""
         with (
             torch.enable_grad(),
             self._interception.entered(),
@@ -240,7 +246,7 @@ class Checkpoints:
 
     @contextmanager
     def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """Let go of what these modules compute, of nested ones the outermost, while the context is open."""
+        """Checkpoint these modules while the context is open; of nested modules, only the outermost."""
         run, modules = self.run, list(modules)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which constants are parameters of the model, or were made of them."""
+"""Which constants are parameters of the model, or were computed from parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ _PICKING = frozenset((*MOVING, *COPYING))
 
 
 def picks(call: Call) -> bool:
-    """Whether a call picks values of the model's own constants, by numbers that may be the samples'."""
+    """Whether a call picks values of the model's own constants, possibly by indices made of the samples."""
     first = call.args[0]
     return call.operation in _PICKING and isinstance(first, Tensor) and getattr(first, "picked", True)
 
 
 class OfParameters:
-    """Plain tensors of a run that are made of parameters, as the embedding of positions is.
+    """The plain tensors of a run that are computed from parameters, such as an embedding of positions.
 
-    They are the model's own, so that nothing is written on them.
+    They are listed here because nothing is written on tensors of the model.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class OfParameters:
         self._casts: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def has(self, value: Any) -> bool:
-        """Whether a constant is a parameter or was made of one."""
+        """Whether a constant is a parameter or was computed from one."""
         if not isinstance(value, Tensor):
             return False
         if _is_parameter(value) or getattr(value, "of_parameters", False):
@@ -39,19 +39,19 @@ class OfParameters:
         return _is_parameter(base) or (len(self._known) > 0 and (value in self._known or base in self._known))
 
     def note_cast(self, tensor: Any, result: Any) -> None:
-        """Note that a constant was cast to another type, as autocast does with weights."""
+        """Record that a constant was cast to another type, as autocast casts weights."""
         if isinstance(tensor, Tensor) and result is not tensor:
             self._casts[result] = tensor
 
     def before_cast(self, constant: Tensor) -> Tensor:
-        """A constant in the type that the model holds it in."""
+        """Return the tensor that a constant was cast from, or the constant itself if it was not cast."""
         if not len(self._casts):
             return constant
         original: Tensor = self._casts.get(constant, constant)  # type: ignore[no-untyped-call]
         return original
 
     def note_made(self, operands: Sequence[Any], result: Any) -> None:
-        """Note of the result of a call what holds of its operands."""
+        """Record the floating-point results of a call if an operand is a parameter or was made of one."""
         if any([self.has(operand) for operand in tensors_in(operands)]):
             for tensor in tensors_in(result):
                 if tensor.is_floating_point():
@@ -59,5 +59,5 @@ class OfParameters:
 
 
 def _is_parameter(tensor: Tensor) -> bool:
-    # Asking the class of parameters takes longer than most calls.
+    # isinstance() with nn.Parameter takes longer than most calls, so plain tensors are excluded first.
     return type(tensor) is not Tensor and isinstance(tensor, nn.Parameter)

@@ -1,4 +1,4 @@
-"""Operations that are not covered, places where the way of relevance is cut, and the errors about them."""
+"""Gaps (operations that are not covered), cuts (places where relevance ends), and the errors about both."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,15 @@ from relprop.errors import CoverageError
 
 @dataclass(frozen=True)
 class Gap:
-    """An operation on the way of relevance that is not covered."""
+    """An operation on relevant tensors that is not covered, or one that makes a constant of them.
+
+    Attributes:
+        path: module path.
+        operation: name of the operation.
+        source: the user's file and line.
+        reason: why the operation is not covered.
+        acceptable: whether the user may accept the operation's plain gradient.
+    """
 
     path: str
     operation: str
@@ -21,12 +29,12 @@ class Gap:
 
 
 class Gaps:
-    """The gaps of a run, and where the way of relevance is cut.
+    """The gaps and cuts of a run.
 
     Attributes:
         found: each gap once, in order.
         noted: each gap as often as it was found.
-        cuts: the first few places where the way ends without being a gap.
+        cuts: the first five places where the model makes a constant of a relevant tensor.
     """
 
     def __init__(self, accept: Collection[str] = ()) -> None:
@@ -37,7 +45,7 @@ class Gaps:
         self.cuts: list[Gap] = []
 
     def add(self, gap: Gap) -> bool:
-        """Note a gap, unless its operation is accepted; whether it is one."""
+        """Record a gap, unless its operation is accepted. Return whether the gap was recorded."""
         if gap.acceptable and gap.operation in self._accept:
             return False
         self.noted.append(gap)
@@ -46,24 +54,24 @@ class Gaps:
         return True
 
     def cut(self, place: Gap) -> None:
-        """Note where the way of relevance is cut."""
+        """Record a place where the model makes a constant of a relevant tensor."""
         if len(self.cuts) < 5:
             self.cuts.append(place)
 
     def find(self, gap: Gap) -> None:
-        """Note a gap that counts wherever relevance goes."""
+        """Record a gap that is an error wherever relevance goes."""
         self.add(gap)
         self._met.add(gap)
 
     def meet(self, gaps: Collection[Gap]) -> None:
-        """Note that relevance came to these gaps."""
+        """Record that relevance arrived at these gaps."""
         self._met.update(gaps)
 
     def require_none(self) -> None:
-        """Refuse relevance that went through gaps.
+        """Check that relevance arrived at no gap.
 
         Raises:
-            CoverageError: there are some; it names all.
+            CoverageError: relevance arrived at gaps; the error names all of them.
         """
         met = [gap for gap in self.found if gap in self._met]
         if met:
@@ -78,11 +86,11 @@ _REASONS = {
     "data_ptr": "what reads memory by itself, such as a kernel of another library, is out of relprop's sight",
     "set_": "a tensor that takes another one's memory is out of relprop's sight; copy the values instead",
 }
-"""Better advice than that there is no entry."""
+"""Reasons that are more helpful than "no entry in the operation table"."""
 
 
 def reason_of(operation: str) -> str:
-    """Why an operation without an entry is not covered."""
+    """Return the reason why an operation without an entry is not covered."""
     reason = _REASONS.get(operation, Gap.reason)
     if "_loss" in operation or operation in ("kl_div", "binary_cross_entropy_with_logits"):
         reason = "a loss is no score to explain: call the model without labels"
@@ -98,7 +106,7 @@ _ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
 def coverage_message(gaps: Sequence[Gap]) -> str:
-    """Say that operations are not covered: all of them, where, and what to do."""
+    """Return the error message about gaps: all of them, their places, and the remedy."""
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
     listed = "\n".join(f"  - {gap}" for gap in gaps)
     remedy = what_helps({gap.operation for gap in gaps if gap.acceptable})
@@ -108,7 +116,7 @@ def coverage_message(gaps: Sequence[Gap]) -> str:
 
 
 def what_helps(acceptable: Collection[str]) -> str:
-    """Say what users can do about operations whose plain gradient can be accepted; "" if there are none."""
+    """Return what users can do about operations whose plain gradient is acceptable; "" if there are none."""
     if not acceptable:
         return ""
     return (
@@ -119,7 +127,7 @@ def what_helps(acceptable: Collection[str]) -> str:
 
 
 def disconnected_message(cuts: Sequence[Gap]) -> str:
-    """Say that no way leads from the score to the inputs, and where it is cut."""
+    """Return the error message about a score that does not depend on the inputs, with the cuts."""
     places = "".join(f"\n  - {cut}" for cut in cuts)
     return (
         "the explained score does not depend on the input through recorded operations."

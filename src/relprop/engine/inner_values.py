@@ -1,7 +1,7 @@
-"""Relevance of inner values, by the path of the module that returned them: kept, masked, or started from.
+"""Relevance of module outputs, by module path: recorded, masked, or the start of the propagation.
 
-A module's output is replaced by the same value with a backward of our own, which notes what relevance
-arrives, and lets on of it what a condition lets pass.
+A module's output is replaced by the same value with another backward. This backward records the relevance
+that arrives, and passes on the part that the conditions select.
 """
 
 import difflib
@@ -25,19 +25,24 @@ from relprop.linear.operation import Incoming
 T = TypeVar("T", bound=Origin)
 
 Condition = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor]
-"""Which part of an inner value's relevance goes on.
+"""Which part of an inner value's relevance is passed on.
 
 Channels (dimension 1, or the last of sequences of vectors) by number, or as a tensor of integers; a mask that
 broadcasts to the value; or a function from the relevance to such a mask.
 """
 
 Start = str | tuple[str, int]
-"""A module's path and, where it was called several times, the number of the call, from 0."""
+"""A module path. If the module is called several times, the path and the number of the call, from 0."""
 
 
 @dataclass
 class _Value:
-    """One tensor that a module returned: its shape, and what arrived there in the present backward."""
+    """One tensor that a module returned.
+
+    Attributes:
+        like: a tensor of the same shape and type.
+        relevance: the relevance that arrived in the present backward, or None.
+    """
 
     like: Tensor
     relevance: Tensor | None = None
@@ -45,9 +50,11 @@ class _Value:
 
 @dataclass
 class _Call:
-    """One call of a module: the tensors that it returned.
+    """One call of a module.
 
-    Late: it ran in the backward, as parts of a checkpointed model do a second time.
+    Attributes:
+        late: whether the module ran in the backward, as parts of a checkpointed model do a second time.
+        values: the tensors that the module returned.
     """
 
     late: bool
@@ -55,18 +62,18 @@ class _Call:
 
     @property
     def counts(self) -> bool:
-        """Whether relevance went through this call, as far as it is known."""
+        """Whether the call is reported: any call of the forward, or a late call where relevance arrived."""
         return not self.late or any(value.relevance is not None for value in self.values)
 
 
 class InnerValues(Observer):
-    """What a run does at the outputs of modules.
+    """Records and masks relevance at the outputs of modules.
 
     Args:
-        run: what entries may use.
-        record: globs on the paths whose relevance is kept.
-        conditions: by path or glob, which part of relevance goes on.
-        start: where relevance starts, instead of the model's output.
+        run: the run, as entries see it.
+        record: globs; relevance is recorded at modules whose paths match.
+        conditions: by path or glob, which part of the relevance is passed on.
+        start: where relevance starts, instead of at the model's output.
     """
 
     def __init__(
@@ -83,7 +90,7 @@ class InnerValues(Observer):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether anything is to be recorded, masked or started from."""
         return bool(self.record or self.conditions) or self.start is not None
 
     def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
@@ -107,7 +114,7 @@ class InnerValues(Observer):
             if recorded:
                 self._calls.setdefault(path, []).append(call)
         if path == self._start_path and not self._forward_is_over:
-            # A copy, because the model may overwrite its own.
+            # Another wrapper tensor, because the model may overwrite the output in place.
             dimensions = [channel_dimension(module, t) for t in tensors_in(output)]
             copied = map_tensors(lambda t: _copy(run, t) if is_relevant(t) else t, output)
             self._outputs.append((copied, dimensions))
@@ -137,14 +144,18 @@ class InnerValues(Observer):
         def back(incoming: Incoming) -> list[Outgoing]:
             return [watch(incoming.c, incoming.direct, kept.value)]
 
-        # A later operation that attaches to what lies before this value watches in its place.
+        # A later operation that attaches to an earlier tensor bypasses this value, and calls `watch` itself.
         origin, pointwise = _watched(tag.origin, watch), _watched(tag.pointwise, watch)
         output = run.cross(value, [seen], back, replace(tag, origin=origin, pointwise=pointwise))
         output.replaces(seen)
         return output
 
     def started(self) -> tuple[Any, list[int]]:
-        """The inner value that relevance starts from, and of each tensor in it the dimension of channels."""
+        """Return the inner value that relevance starts from, and the channel dimension of each tensor in it.
+
+        Raises:
+            InputError: the module was called several times and no call is chosen, or there is no such call.
+        """
         assert self.start is not None
         call, times = None if isinstance(self.start, str) else self.start[1], len(self._outputs)
         if call is None and times > 1:
@@ -185,7 +196,7 @@ class InnerValues(Observer):
                 value.relevance = None
 
     def relevance(self) -> dict[str, list[Tensor | tuple[Tensor, ...]]]:
-        """Relevance by path: for each call of the module that of its output; zero where none arrived."""
+        """Return, by path, the relevance of the output of each call of the module; zero if none arrived."""
         return {
             path: [_alone([_arrived(value) for value in call.values]) for call in calls if call.counts]
             for path, calls in self._calls.items()
@@ -217,10 +228,10 @@ def _alone(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
 
 
 def channel_dimension(module: nn.Module, value: Tensor) -> int:
-    """Which dimension of a module's output its channels are: 1, or the last of sequences of vectors.
+    """Return the channel dimension of a module's output: 1, or the last if it is a sequence of vectors.
 
-    It is the last where the module has a dense layer, a layer norm or an embedding of its size, and no
-    convolution or batch norm with as many channels as dimension 1 has.
+    It is the last dimension if a layer such as a dense layer, a layer norm or an embedding has a parameter of
+    its size, and no convolution or batch norm has a parameter of the size of dimension 1.
     """
     if value.dim() < 3:
         return 1
@@ -235,7 +246,11 @@ def channel_dimension(module: nn.Module, value: Tensor) -> int:
 
 
 def _mask(path: str, condition: Condition, value: Tensor, dimension: int) -> Callable[[Tensor], Tensor]:
-    """Check a condition against the value that it is for, and return the mask as a function of relevance."""
+    """Check a condition against its inner value, and return the mask as a function of relevance.
+
+    Raises:
+        InputError: the condition does not fit the value.
+    """
     place, shape = f"conditions[{path!r}]", tuple(value.shape)
     refused = InputError(
         f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
@@ -282,11 +297,11 @@ def _broadcast(place: str, mask: Tensor, value: Tensor) -> Tensor:
 
 
 def outputs_of(value: Any, dimensions: Sequence[int]) -> Any:
-    """An inner value as scores for a class target: summed over positions, (samples, channels).
+    """Return an inner value as scores for a class target, (samples, channels).
 
     Args:
-        value: a tensor, or several, of which one alone is summed.
-        dimensions: of each of them, where its channels are.
+        value: a tensor, or several. A single tensor is summed over positions; several are returned unchanged.
+        dimensions: channel dimension of each tensor.
     """
     tensors = list(tensors_in(value))
     if len(tensors) == 1 and tensors[0].dim() > 2:

@@ -1,8 +1,9 @@
-"""What sees every call of a model: names it, hands it to its entry, and puts what comes back into envelopes.
+"""Dispatch of a model's calls: each call goes to its entry in the table, and its results are wrapped.
 
-The model runs below autograd, so that calls on seen tensors arrive as aten operations, composite ones as
-themselves. An operation that has an entry is crossed by it. A composite one without is written out by torch
-as its parts. Any other is a gap. What works in place is run out of place; its result becomes the target's.
+The model runs below autograd, so calls on wrapper tensors arrive as aten operations, and composite operations
+arrive undecomposed. An operation that has an entry is crossed by the entry. A composite operation without an
+entry is decomposed by torch, and its parts arrive as calls. Any other operation is a gap. An in-place call is
+run out of place, and its result becomes the value of the overwritten tensor.
 """
 
 import inspect
@@ -38,20 +39,20 @@ from relprop.engine.writing import Beginnings, Writing
 from relprop.errors import InputError
 
 Entry = Callable[..., Any]
-"""How relevance crosses an operation: from the run, the call and its arguments to the call's result.
+"""An entry of the operation table: from the run, the call and its arguments to the call's result.
 
-`NotImplemented` where a composite operation is to be written out as its parts after all.
+An entry returns `NotImplemented` if torch should decompose a composite operation after all.
 """
 
 
 class Interception:
-    """Sees the calls of a run.
+    """Dispatches the calls of a run.
 
     Args:
-        run: what entries may use.
+        run: the run, as entries see it.
         table: entries by the name of the operation in aten.
-        beginnings: where relevance may begin.
-        observers: what looks on.
+        beginnings: finds the explained inputs that appear while the model runs.
+        observers: objects that are called after modules and calls.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class Interception:
     # ---- calls ----
 
     def plain(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a call on constants of the model."""
+        """Run a call without wrapper tensors, as on parameters and buffers."""
         s = signature(operation)
         if s.writes or s.writes_others:
             for tensor in tensors_in((args, kwargs)):
                 self.run.constants.before_write(tensor)
         known = self.run.of_parameters
-        if s.tracked and self.is_active():  # else torch does so, for what a run within this one computes
+        if s.tracked and self.is_active():  # else the call is of a run within this one, and torch tracks it
             with tracking():
                 result = operation(*args, **kwargs)
         else:
@@ -91,7 +92,7 @@ class Interception:
         return result
 
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Cross a call."""
+        """Cross a call and return its result; without wrapper tensors among the arguments, run it plainly."""
         s = signature(operation)
         call = Call(s, s.bind(args, kwargs))
         seen = self._envelopes(call.args)
@@ -101,7 +102,7 @@ class Interception:
             with self.mode:
                 out = kwargs.pop("out")
                 return out.copy_(s.without_out(*args, **kwargs))
-        if s.name in _ASKING_FOR_SHAPES:  # not made of the samples' values
+        if s.name in _ASKING_FOR_SHAPES:  # the result holds no values of the samples
             with torch.inference_mode(mode=False), torch.no_grad(), aside():
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
@@ -131,13 +132,13 @@ class Interception:
         return result
 
     def _envelopes(self, args: list[Any]) -> list[Seen]:
-        """The seen tensors among arguments, also those that stand for plain ones that were written to."""
+        """Return the wrapper tensors among arguments, and put stand-ins for plain tensors into `args`."""
         seen: list[Seen] = []
         looks_at_plain, run = self.writing.looks_at_plain, self.run
         for i, a in enumerate(args):
             kind = type(a)
             if kind is Seen:
-                if a.run is not run:  # kept by the model since another run
+                if a.run is not run:  # the model kept it from another run
                     args[i] = a = self.writing.stand_in(a)
                 seen.append(a)
             elif kind is list or kind is tuple:
@@ -151,7 +152,11 @@ class Interception:
         return seen
 
     def _crossed(self, call: Call, entry: Entry | None) -> Any:
-        """Run a call's entry, and mark what comes of a gap."""
+        """Run a call's entry, and mark its results if it has gaps.
+
+        Raises:
+            InputError: the entry cannot take the operation's arguments.
+        """
         run, gaps = self.run, self.run.gaps
         applied, noted = len(run.applied), len(gaps.noted)
         run.part_of = None
@@ -172,7 +177,7 @@ class Interception:
         run = self.run
         try:
             result = run.native(call)
-        except RuntimeError:  # which has no gradient at all
+        except RuntimeError:  # the operation has no gradient
             result = run.value(call)
             run.refuse(call.name, reason_of(call.name), acceptable=True)
         if call.operation == "_local_scalar_dense":
@@ -185,7 +190,7 @@ class Interception:
         return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), result)
 
     def _marked(self, result: Any, gaps: list[Gap]) -> Any:
-        """Results of a gap, which counts once relevance comes there."""
+        """Attach a backward to results of gaps: it reports that relevance arrived there."""
 
         def mark(t: Tensor) -> Tensor:
             if type(t) is not Seen or not t.relevant:
@@ -201,7 +206,10 @@ class Interception:
         return map_tensors(mark, result)
 
     def _constant(self, call: Call) -> Any:
-        """Run a call on what does not depend on the inputs; or on integers, where relevance may begin."""
+        """Run a call on constants that were made of the samples.
+
+        If the call looks up token ids in a table, relevance may begin at its result.
+        """
         may_begin = self._wants_gradients()
         with torch.inference_mode(mode=False), torch.no_grad(), aside():
             result = self.beginnings.follow(call)
@@ -209,7 +217,7 @@ class Interception:
             if begun is not None:
                 return begun
             same = [a for a in call.args if type(a) is Seen and a._recorded is result]
-            if same:  # as a cast to what it is already
+            if same:  # as by a cast to the type that it has already
                 return same[0]
             of_parameters = any(map(self.run.of_parameters.has, tensors_in(call.args)))
             picked = picks(call)
@@ -222,7 +230,7 @@ class Interception:
             return map_tensors(seen, result)
 
     def _cut(self, call: Call) -> Any:
-        """Run a call of which the model wants no gradient."""
+        """Run a call on relevant tensors with gradients switched off. Its results are constants."""
         with torch.inference_mode(mode=False), torch.no_grad(), aside():
             result = call.on([value_of(a) if type(a) is Seen else inner_of(a) for a in call.args])
             if any(t.is_floating_point() for t in tensors_in(result)):
@@ -232,8 +240,8 @@ class Interception:
     def _wants_gradients(self) -> bool:
         """Whether the model wants gradients of a call.
 
-        In the forward of a custom autograd function they are off, which means nothing; they were on before
-        as far as the module that called it tells.
+        Torch switches gradients off in the forward of every custom autograd function. There the result is
+        whether they were on when the module that called the function was itself called.
         """
         if torch.is_grad_enabled():
             return True
@@ -248,18 +256,21 @@ class Interception:
     # ---- modules ----
 
     def after_module(self, module: nn.Module, output: Any) -> Any:
-        """Let observers look at a module's output."""
+        """Pass a module's output to the observers, and return the value that replaces it."""
         for observer in self._at_modules:
             output = observer.after_module(self.run.modules.path, module, output)
         return output
 
     def is_active(self) -> bool:
-        """Whether the calls that are made in this thread are this run's."""
+        """Whether this run is the innermost one that is active in this thread."""
         return bool(active_runs.stack) and active_runs.stack[-1] is self
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """See the model's calls, also from within a backward, which may be in another thread."""
+        """Dispatch the calls of this thread while the context is open.
+
+        The context is also entered within a backward, which may run in another thread.
+        """
         traced, nested = here.traced, here.nested
         here.nested = any([run is not self for run in active_runs.stack])
         active_runs.stack.append(self)
@@ -273,16 +284,16 @@ class Interception:
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
-        """Compute aside from the run, between the model's calls."""
+        """Compute without being seen by the run, between the model's calls."""
         with _pop_mode_temporarily(), aside():
             yield
 
 
 def _require_fitting(entry: Entry, call: Call) -> None:
-    """Refuse an entry that cannot be called with the operation's arguments.
+    """Check that an entry can be called with the operation's arguments.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be called with them.
     """
     try:
         inspect.signature(entry).bind(None, call, *call.args)
@@ -294,7 +305,7 @@ def _require_fitting(entry: Entry, call: Call) -> None:
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees the calls of a thread: those on seen tensors, and those on plain ones alone."""
+    """Dispatch mode for the calls of a thread, on wrapper tensors and on plain tensors alone."""
 
     supports_higher_order_operators = True
 
@@ -303,7 +314,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # the compiler is off already (`uncompiled`), and importing it takes seconds
 
     def __enter__(self) -> "_Mode":
-        # The stack is each thread's own; the flags beside it, which torch sets as well, are one for all.
+        # Each thread has its own stack. Torch's own method would also set flags that all threads share.
         torch._C._push_on_torch_dispatch_stack(self)
         return self
 
@@ -320,21 +331,24 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return interception.plain(func, args, kwargs)
         run = run_of(args) or run_of(kwargs.values())
         if run is not None and not run.is_over:
-            interception = run.interception  # of a run around this one, or within
+            interception = run.interception  # the tensors may be of a run around this one, or within it
         return interception.see(func, args, kwargs)
 
 
 @contextmanager
 def intercepting(interception: Interception) -> Iterator[Interception]:
-    """See the calls of this thread while the context is open."""
+    """Dispatch the calls of this thread to a run while the context is open.
+
+    At the end, unless an error was raised, plain tensors get the values that the model wrote to them.
+    """
     with (
         follow_modules(interception.run.modules, interception.is_active, interception.after_module),
         torch.inference_mode(mode=False),
         torch.enable_grad(),
         uncompiled(),
-        # Programs of torch.jit run as they were written, without derivatives of their own.
+        # torch.jit runs programs as they were written, without its own derivatives.
         torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
-        # What autograd saves of the model's own tensors is copied before the model overwrites them.
+        # A tensor of the model that autograd saves is copied before the model overwrites it.
         torch.autograd.graph.saved_tensors_hooks(interception.run.keep_saved, saved_value),
         interception.entered(),
     ):
@@ -351,7 +365,7 @@ _ASKING_FOR_SHAPES = frozenset(
         *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
     )
 )
-"""Operations that make a tensor of another one's shape and type alone."""
+"""Operations that use the shape and type of a tensor, but not its values."""
 
 _APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__

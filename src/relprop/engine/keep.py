@@ -1,8 +1,8 @@
 """Values that a backward pass needs.
 
-What a model computes is never overwritten (see `relprop.engine.seen`), so that a value is kept by reference.
-Constants are the model's own, such as weights that it streams through one buffer: they are copied before they
-are overwritten.
+A value that the model computes is never overwritten (see `relprop.engine.memory`). So it is kept by
+reference. A constant is the model's own tensor, such as a buffer through which the model streams weights. It
+is copied before the model overwrites it.
 """
 
 import threading
@@ -23,7 +23,7 @@ class Kept:
     negative outputs receive no relevance. Such values are marked `clippable`.
 
     Attributes:
-        clippable: whether max(0, value) would do.
+        clippable: whether max(0, value) may replace the value.
     """
 
     __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable")
@@ -39,30 +39,30 @@ class Kept:
 
     @classmethod
     def dropped(cls, again: Callable[[], "Kept"]) -> "Kept":
-        """A value that was let go. `again` computes it; it is let go again after each step of a backward."""
+        """Return a value that was dropped. `again` recomputes it, for one step of a backward at a time."""
         kept = cls.__new__(cls)
         kept._value, kept._clipped, kept._again, kept.clippable = None, False, again, False
         return kept
 
     @property
     def value(self) -> Tensor:
-        """The value."""
+        """The value, recomputed if it was dropped."""
         return self._there() if self._value is None else self._value
 
     @property
     def clipped(self) -> bool:
-        """Whether the value is max(0, value) by now."""
+        """Whether max(0, value) has replaced the value."""
         if self._value is None:
             self._there()
         return self._clipped
 
     def clip(self, y: Tensor) -> None:
-        """Take y = max(0, value) in the place of the value, if y will do."""
+        """Replace the value by y = max(0, value), if the value is clippable."""
         if self.clippable and not self._clipped:
             self._value, self._clipped = y.detach(), True
 
     def let_go(self) -> None:
-        """Let go of a value that can be computed again."""
+        """Drop a value that can be recomputed."""
         self._value = None
 
     def _there(self) -> Tensor:
@@ -74,7 +74,7 @@ class Kept:
 
 
 class KeptConstant(Kept):
-    """A constant as it was when it was kept. Shares memory with the model's own until that is overwritten."""
+    """A constant as it was when it was kept. It shares memory with the model's tensor until that changes."""
 
     __slots__ = ("_original", "_version")
 
@@ -86,13 +86,13 @@ class KeptConstant(Kept):
 
     @property
     def own(self) -> Tensor:
-        """The model's own tensor as long as it has its value, so that caches know it; else the value.
+        """The model's own tensor while it has the kept value, so that caches find it; else the value.
 
         Raises:
-            ModelError: it was overwritten by an operation that the run did not see.
+            ModelError: the tensor was overwritten by an operation that the run did not see.
         """
         if _version(self._original) == self._version:
-            # Where the model gave it other memory, by .data, the value is in the old one.
+            # If the model gave the tensor another storage, by .data, the value is in the old storage.
             return self._original if self._lies_where(self._original) else self.value
         raise ModelError(
             f"a constant of shape {tuple(self.value.shape)} that relevance propagation needs was overwritten "
@@ -100,7 +100,7 @@ class KeptConstant(Kept):
         )
 
     def is_still(self, tensor: Tensor) -> bool:
-        """Whether it is this tensor, with the value that it has now."""
+        """Whether this is the kept constant of a tensor that has not changed since."""
         return (
             self._original is tensor
             and self._version == _version(tensor)
@@ -114,32 +114,32 @@ class KeptConstant(Kept):
         return memory_of(self.value) == memory_of(tensor)
 
     def shares_memory(self, tensor: Tensor) -> bool:
-        """Whether writing to a tensor would change the value."""
+        """Whether the constant shares its storage with a tensor."""
         return memory_of(self._original) == memory_of(tensor)
 
     def copy(self) -> None:
-        """Take a copy of the value, because its memory is about to be overwritten."""
+        """Copy the value, because its storage is about to be overwritten."""
         self._original = self._value = _own_copy(self.value)
         self._version = _version(self.value)
 
 
 class Constants:
-    """The constants that are kept, to be copied when the model overwrites them."""
+    """The constants that a run keeps. They are copied before the model overwrites them."""
 
     def __init__(self) -> None:
         self._kept: list[weakref.ref[KeptConstant]] = []
         self._last: KeptConstant | None = None
 
     def keep(self, tensor: Tensor) -> KeptConstant:
-        """Keep the present value of a constant, or of what autograd saves."""
-        if self._last is not None and self._last.is_still(tensor):  # often it is both, one after the other
+        """Keep the present value of a constant, or of a tensor that autograd saves."""
+        if self._last is not None and self._last.is_still(tensor):  # often autograd saves it right afterwards
             return self._last
         self._last = kept = KeptConstant(tensor)
         self._kept.append(weakref.ref(kept))
         return kept
 
     def before_write(self, tensor: Tensor) -> None:
-        """Copy every kept constant that shares memory with a tensor, which is about to be overwritten."""
+        """Copy every kept constant that shares its storage with a tensor that is about to be overwritten."""
         if not _has_memory(tensor):
             return
         for reference in self._kept:
@@ -149,14 +149,14 @@ class Constants:
 
 
 class Keeper(Protocol):
-    """What keeps values for the backward in its own way."""
+    """Keeps values for the backward in another way, as checkpointing does."""
 
     def keep(self, kept: Kept) -> Kept:
-        """Return what stands for a kept value."""
+        """Return the kept value to use in place of `kept`."""
 
 
 class _Computed(threading.local):
-    """The values that the present step of a backward computed again."""
+    """The values that the present step of a backward has recomputed."""
 
     def __init__(self) -> None:
         self.again: list[Kept] = []
@@ -166,7 +166,7 @@ _computed = _Computed()
 
 
 class StepOfBackward:
-    """One step of a backward: values that it computed again are let go at its end."""
+    """One step of a backward. Values that it recomputes are dropped at its end."""
 
     __slots__ = ("_outer",)
 
@@ -180,7 +180,7 @@ class StepOfBackward:
 
 
 def saved_value(kept: Kept | Tensor) -> Tensor:
-    """The value of what autograd saved."""
+    """Return the value of a tensor that autograd saved by `Run.keep_saved`."""
     if type(kept) is KeptConstant:
         return kept.value
     if isinstance(kept, Tensor):
@@ -190,7 +190,7 @@ def saved_value(kept: Kept | Tensor) -> Tensor:
 
 
 def _own_copy(tensor: Tensor) -> Tensor:
-    """A copy that autograd can save, also of what was made in inference mode, or where that is on."""
+    """Return a copy that autograd can save, even of a tensor that was made in inference mode."""
     with torch.inference_mode(mode=False):
         return tensor.clone()
 
@@ -200,11 +200,11 @@ def _has_memory(tensor: Tensor) -> bool:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Number of the memory that a tensor lies in."""
+    """Return a number that identifies the storage of a tensor."""
     number: int = tensor.untyped_storage()._cdata
     return number
 
 
 def _version(tensor: Tensor) -> int:
-    # Tensors made in inference mode count no versions; they cannot be part of an autograd graph either.
+    # A tensor made in inference mode has no version counter. It cannot be part of an autograd graph either.
     return 0 if tensor.is_inference() else tensor._version

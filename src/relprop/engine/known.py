@@ -1,4 +1,4 @@
-"""What is known of a tensor on the way of relevance, and what a later call may attach to."""
+"""What the engine knows about a relevant tensor, one that depends on the explained inputs."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,18 +10,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 Watch = Callable[[Tensor | None, Tensor | None, Tensor], tuple[Tensor | None, Tensor | None]]
-"""Sees relevance arrive at a value, as coefficient and slot's gradient, and returns what goes on of it."""
+"""A callback for relevance that arrives at a value. It gets the coefficient, the relevance put on the value
+directly, and the value. It returns the coefficient and the direct relevance to pass on."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Origin:
-    """An operation, remembered with its result, so that a later one can attach to its operand instead.
+    """An operation, stored in its result's tag, so that a later operation can attach to the operand instead.
 
     Attributes:
         recorded: the operand, as autograd sees it.
-        tag: what is known of the operand.
-        watches: of values that are passed by when a later operation attaches to the operand; the last value's
-            first.
+        tag: what is known about the operand.
+        watches: callbacks of the values that are bypassed if a later operation attaches to the operand. The
+            callback of the last value comes first.
     """
 
     recorded: Tensor
@@ -31,14 +32,14 @@ class Origin:
 
 @dataclass(eq=False, slots=True)
 class Composed:
-    """A function of one tensor, element by element, as the calls that it is composed of.
+    """An elementwise function of one tensor, stored as the graph of the calls that it is composed of.
 
-    It holds no tensor of the model's but constants, so that a backward may keep it.
+    The only tensors of the model that it holds are constants, so a backward may keep it.
 
     Attributes:
-        last: the last call, from values of its operands to the function's.
-        operands: of the last call, as functions; None for the tensor itself.
-        at_zero: value and slope at zero, once somebody asked for them.
+        last: the last call, from the values of its operands to the function's values.
+        operands: the operands of the last call, as functions of the tensor; None for the tensor itself.
+        at_zero: value and slope at zero; None until they are first needed.
     """
 
     last: Callable[[Sequence[Tensor]], Tensor]
@@ -46,7 +47,7 @@ class Composed:
     at_zero: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function's values; every call is made once, however often its result is used."""
+        """Return the function's values. Each call is made once, even if its result is used several times."""
         order, uses = self.calls()
         values: dict[int, Tensor] = {}
         for call in order:
@@ -58,7 +59,7 @@ class Composed:
         return values[id(self)]
 
     def calls(self) -> "tuple[list[Composed], Counter[int]]":
-        """The calls in an order in which they can be made, and how often the result of each is used."""
+        """Return the calls, operands first, and by `id()` how often the result of each call is used."""
         order: list[Composed] = []
         uses: Counter[int] = Counter()
         met: set[int] = set()
@@ -79,13 +80,13 @@ class Composed:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Pointwise(Origin):
-    """A tensor that is a function of an earlier one, element by element, however many calls it took.
+    """A tensor that is an elementwise function of an earlier tensor, its root, by a chain of calls.
 
     Attributes:
-        recorded: the root: the tensor that the chain of calls began with.
-        function: from values of the root to those of the tensor.
-        names: of the operations among the calls.
-        gates_itself: whether the root was multiplied with a function of it, as in `x * sigmoid(x)`.
+        recorded: the root, as autograd sees it.
+        function: from the values of the root to the values of the tensor.
+        names: names of the operations in the chain.
+        gates_itself: whether two functions of the root were multiplied or divided, as in `x * sigmoid(x)`.
     """
 
     function: Composed
@@ -94,11 +95,11 @@ class Pointwise(Origin):
 
 
 class Gate(Enum):
-    """What a tensor is as a factor of others: the heavier of two factors weighs the other one, its signal.
+    """The role of a tensor as a factor. Of two factors, the one with the larger weight gates the other.
 
     Attributes:
-        made_by: what makes it.
-        weight: how heavy it is.
+        made_by: what computes such a tensor.
+        weight: larger for a stronger gate; 0 for a signal.
     """
 
     NONE = ("a signal", 0)
@@ -114,19 +115,19 @@ class Gate(Enum):
 
 @dataclass(eq=False, slots=True)
 class Tag:
-    """What is known of a tensor on the way of relevance.
+    """What the engine knows about a relevant tensor.
 
     Attributes:
-        depth: how many linear operations lie between the inputs and it.
-        nonnegative: whether it cannot be negative.
-        slot: a companion of the same shape whose gradient is relevance itself, beside the coefficient that
-            the tensor's own gradient is. Only rules that put relevance on zeros need it; None where there are
-            none.
-        origin: what an operation left here for a later one to re-root on: see `Origin`.
-        pointwise: the root that the tensor is a pointwise function of; None if it is a root itself.
-        gate: what it is as a factor of others.
-        step: how many elements, in logical order, lie between one sample and the next; None where the first
-            dimension is that of the samples, possibly merged with others.
+        depth: number of linear operations between the explained inputs and the tensor.
+        nonnegative: whether the tensor is known to be non-negative.
+        slot: a companion tensor of the same shape, or None. Its gradient is relevance that is put on the
+            tensor directly; the tensor's own gradient is a coefficient. Only rules that put relevance on
+            zeros need slots.
+        origin: the operation that made the tensor, if a later one can attach to its operand: see `Origin`.
+        pointwise: the root that the tensor is an elementwise function of; None if it is a root itself.
+        gate: the tensor's role as a factor.
+        step: number of elements, in logical order, between one sample and the next. None if the samples are
+            in the first dimension, possibly merged with others, or if it is not known where they are.
     """
 
     depth: int = 0
@@ -139,17 +140,17 @@ class Tag:
 
 
 def all_nonnegative(constant: Tensor) -> bool:
-    """Whether a constant is non-negative everywhere: no complex number is, nor what has no values."""
+    """Whether a constant is known to be non-negative everywhere. False for complex and fake tensors."""
     return not (constant.is_complex() or isinstance(constant, FakeTensor)) and bool((constant >= 0).all())
 
 
 def empty_slot(tensor: Tensor) -> Tensor:
-    """A tensor of this shape whose values do not matter, in the memory of one number."""
+    """Return a tensor of this shape whose values do not matter. It takes the memory of one number."""
     return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
 
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
-    """What holds of a result of operands with these tags."""
+    """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     first = tags[0]
     if len(tags) == 1:
         return Tag(first.depth, nonnegative, gate=first.gate)

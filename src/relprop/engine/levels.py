@@ -1,10 +1,11 @@
-"""At which level of torch's dispatcher calls are made: seen by a run, or aside from it.
+"""The levels of torch's dispatcher at which calls are made.
 
-A model runs below autograd (`seeing`): composite operations arrive as themselves, nothing of parameters is
-recorded, and the caller's grad mode is only looked at. It runs below torch's tracking of views as well, which
-takes longer with each view of a view; what a run needs to know of views it knows (see `relprop.engine.seen`).
-For the model's own tensors views and writes are tracked (`tracking`). What the engine, a rule or a target's
-bookkeeping computes is made where every program computes (`aside`): by autograd, unseen, without autocast.
+- `seeing`: the model runs below autograd. Composite operations arrive undecomposed, calls on parameters are
+  not recorded, and the caller's grad mode is only read. The model runs below torch's tracking of views as
+  well, which takes longer with each view of a view. The run tracks views by itself.
+- `tracking`: below autograd, but torch tracks views and in-place writes. Used for the model's own tensors.
+- `aside`: the level at which an ordinary program runs, with autograd and without autocast. The engine and the
+  rules compute here. The run does not see these calls.
 """
 
 import threading
@@ -17,7 +18,10 @@ _Keys = Any
 
 
 def _fresh_keys() -> tuple[_Keys, _Keys, _Keys]:
-    """What a thread that has not done anything includes and excludes, and what it excludes below autograd."""
+    """The dispatch keys that a fresh thread includes, that it excludes, and that it excludes below autograd.
+
+    These are three key sets, in this order.
+    """
     found: list[_Keys] = []
 
     def look() -> None:
@@ -40,11 +44,11 @@ _guard: Any = torch._C._ForceDispatchKeyGuard
 
 
 class _Here(threading.local):
-    """What is around the run of a thread.
+    """What surrounds the run of a thread.
 
     Attributes:
-        traced: whether modes around it, such as that of a trace, see what is computed.
-        nested: whether another run is, which sees what this one does to the model's own tensors.
+        traced: whether another dispatch mode, such as that of a trace, is active around the run.
+        nested: whether another run is active around the run.
     """
 
     def __init__(self) -> None:
@@ -56,22 +60,25 @@ here = _Here()
 
 
 def aside() -> AbstractContextManager[None]:
-    """Compute unseen, recorded by autograd where gradients are enabled.
+    """Compute without being seen by the run, recorded by autograd where gradients are enabled.
 
-    Modes around the run, such as that of a trace, still see it.
+    Dispatch modes around the run, such as that of a trace, still see the calls.
     """
     context: AbstractContextManager[None] = _guard(_WITH_MODES if here.traced else _INCLUDED, _EXCLUDED)
     return context
 
 
 def seeing() -> AbstractContextManager[None]:
-    """Compute below autograd, where calls arrive as they were made."""
+    """Compute below autograd, where operations arrive undecomposed."""
     context: AbstractContextManager[None] = torch._C._AutoDispatchBelowADInplaceOrView()
     return context
 
 
 def tracking() -> AbstractContextManager[None]:
-    """Compute unseen below autograd, where views know what they are views of, and writes are counted."""
+    """Compute below autograd without being seen by the run, while torch tracks views and in-place writes.
+
+    Dispatch modes and other runs around the run still see the calls.
+    """
     context: AbstractContextManager[None] = _guard(
         _WITH_MODES if here.traced or here.nested else _INCLUDED, _BELOW_AUTOGRAD
     )

@@ -1,4 +1,4 @@
-"""Memory that several tensors of a model share, as a tensor and its views do."""
+"""Storage that several tensors of a model share, as a tensor and its views do."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,30 +8,31 @@ from torch import Tensor
 
 
 class Part(Protocol):
-    """A tensor in a memory, where the model sees it (see `relprop.engine.seen.Seen`)."""
+    """A wrapper tensor that is part of a memory, as `relprop.engine.seen.Seen` is."""
 
     offset: int
 
     def size(self) -> torch.Size:
-        """Of the tensor."""
+        """Return the tensor's shape."""
 
     def stride(self) -> tuple[int, ...]:
-        """Of the tensor."""
+        """Return the tensor's strides."""
 
 
 class Memory:
-    """What several seen tensors share: an earlier tensor that the others are views of.
+    """The storage that a wrapper tensor, the base, shares with its views.
 
-    What is written to one of them is written to a copy of all, so that no value that something else keeps is
-    ever overwritten; one copy does for writes between which nobody looks.
+    An in-place write to one of these tensors goes to a copy of the base, so that no value that autograd or a
+    rule keeps is ever overwritten. Writes between which nothing is read share one copy.
 
     Attributes:
-        base: the present value of all, as autograd sees it.
-        positions: of a base of integers (see `relprop.inputs.tokens`), or None.
-        writes: where in the base it was written to, one after the other; `version` says how often.
-        replaced: values that stand for parts of the base, and take their place before it is written to.
-        is_read: whether somebody may have kept what is here.
-        depth: how many linear operations lie before what is here.
+        base: the present value of the base, as autograd sees it.
+        positions: the positions of token ids in a base of integers (see `relprop.inputs.tokens`), or None.
+        writes: the part of the base that each write changed, in order.
+        version: number of writes.
+        replaced: values with their offsets that are copied into the base before the next write.
+        is_read: whether something may keep the present value.
+        depth: largest number of linear operations between the explained inputs and a written value.
     """
 
     __slots__ = ("base", "depth", "is_read", "positions", "replaced", "version", "writes")
@@ -46,11 +47,11 @@ class Memory:
         self.depth = 0
 
     def part(self, seen: Part) -> Tensor:
-        """What one of the tensors is of the present value."""
+        """Return the present value of one of the tensors, a view of the base."""
         return self.base.as_strided(seen.size(), seen.stride(), self.base.storage_offset() + seen.offset)
 
     def write(self, seen: Part, value: Tensor) -> Tensor:
-        """Write a value over one of the tensors, and return it as part of all."""
+        """Write a value over one of the tensors, and return its new value, a view of the base."""
         if self.is_read:
             self.base, self.is_read = copy_of(self.base), False
         for offset, by in self.replaced:
@@ -64,7 +65,10 @@ class Memory:
         return part
 
     def box(self, seen: Part) -> "_Box | None":
-        """Which part of the base a tensor is, by the base's strides; None if it is no box of it."""
+        """Return the part of the base that a tensor is, as a range for each stride of the base.
+
+        None if the tensor is no such box.
+        """
         strides = sorted((s for s in self.base.stride() if s), reverse=True)
         sizes = {s: n for s, n in zip(seen.stride(), seen.size(), strict=True) if n > 1}
         if not sizes.keys() <= set(strides):
@@ -76,13 +80,13 @@ class Memory:
         return box
 
     def changed(self, seen: Part, since: int) -> bool:
-        """Whether a tensor was written to, by this name or another."""
+        """Whether a tensor was written to since version `since`, through itself or another tensor."""
         own = self.box(seen)
         return any(_overlap(own, written) for written in self.writes[since:])
 
 
 _Box = dict[int, tuple[int, int]]
-"""From strides to the first and the last place, exclusively."""
+"""For each stride the first place, and the place after the last."""
 
 
 def _overlap(one: _Box | None, other: _Box | None) -> bool:
@@ -92,12 +96,12 @@ def _overlap(one: _Box | None, other: _Box | None) -> bool:
 
 
 def copy_of(base: Tensor) -> Tensor:
-    """A copy that lies in memory as the original does."""
+    """Return a copy with the strides of the original; an original that is expanded is copied by `clone`."""
     copy = base.clone()
     same = copy.stride() == base.stride() or 0 in base.stride()
     return copy if same else laid_out(base, base.stride())
 
 
 def laid_out(value: Tensor, strides: Sequence[int]) -> Tensor:
-    """A copy with these strides."""
+    """Return a copy of a value with these strides."""
     return torch.empty_strided(value.size(), strides, dtype=value.dtype, device=value.device).copy_(value)

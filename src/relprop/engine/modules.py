@@ -1,7 +1,7 @@
-"""Which module of the model is running: its path, kept by hooks that live only inside a context.
+"""The modules that are running and their paths, tracked by hooks that exist only inside a context.
 
-The hooks are registered for the process and not on the user's modules, so that nothing is written on the
-model; they do nothing in threads, and for runs, other than the one that entered the context.
+The hooks are registered for the process and not on the user's modules, so nothing is written on the model.
+They do nothing in a thread, or for a run, other than the one that entered the context.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 @dataclass
 class ModulePaths:
-    """The stack of running modules, outermost first: each with its path, and whether it wants gradients."""
+    """The stack of running modules, outermost first.
+
+    Attributes:
+        frames: each module with its path, and whether gradients were enabled when it was called.
+    """
 
     frames: list[tuple[nn.Module, str, bool]] = field(default_factory=list)
     _running: tuple[nn.Module, ...] | None = ()
@@ -25,7 +29,7 @@ class ModulePaths:
 
     @property
     def path(self) -> str:
-        """Path of the innermost running module within the outermost one; empty for the outermost itself."""
+        """Path of the innermost running module within the outermost module; empty for the outermost one."""
         return self.frames[-1][1] if self.frames else ""
 
     @property
@@ -36,24 +40,28 @@ class ModulePaths:
         return self._running
 
     def enter(self, module: nn.Module) -> None:
-        """Note that `module` begins its forward."""
+        """Record that `module` begins its forward."""
         if not self.frames:
             self._names = {}
         self.frames.append((module, self._path_of(module), torch.is_grad_enabled()))
         self._running = None
 
     def runs(self, module: nn.Module) -> bool:
-        """Whether `module` is among the running ones."""
+        """Whether `module` is running."""
         frames = self.frames
         return bool(frames) and (frames[-1][0] is module or any([frame is module for frame, _, _ in frames]))
 
     def wants_gradients(self, inner: int) -> bool:
-        """Whether the module that runs, but for this many within it, was called with gradients enabled."""
+        """Whether a running module was called with gradients enabled.
+
+        Args:
+            inner: how many modules at the inner end of the stack to skip.
+        """
         outer = self.frames[: len(self.frames) - inner]
         return not outer or outer[-1][2]
 
     def leave(self, module: nn.Module) -> None:
-        """Note that `module` ended its forward, or left it by an exception."""
+        """Record that `module` ended its forward, by returning or by an exception."""
         self._running = None
         while self.frames:
             left, _, _ = self.frames.pop()
@@ -64,11 +72,11 @@ class ModulePaths:
         if not self.frames:
             return ""
         parent, prefix, _ = self.frames[-1]
-        # A shared module has several names; the right one is that by which its parent called it.
+        # A shared module has several names. It gets the name that it has in the module that called it.
         if parent not in self._children:
             self._children[parent] = _named_children(parent)
         name = self._children[parent].get(module)
-        if name == "_orig_mod":  # torch.compile's wrapper is no part of the model
+        if name == "_orig_mod":  # the wrapper of torch.compile is no part of the model
             return prefix
         if name is not None:
             return f"{prefix}.{name}" if prefix else name
@@ -78,7 +86,7 @@ class ModulePaths:
 
 
 def _named_children(parent: nn.Module) -> dict[nn.Module, str]:
-    """The modules that a module calls by itself: its own, and those in its lists and dictionaries of them."""
+    """Return the names of a module's children, and of the modules in its ModuleLists and ModuleDicts."""
     own = [(name, child) for name, child in reversed(parent._modules.items()) if child is not None]
     names = {
         inner: f"{name}.{rest}"
@@ -98,7 +106,8 @@ def follow_modules(
     Args:
         paths: the stack to keep.
         active: whether the module that runs now, in this thread, belongs to this context.
-        after: called with each module of the context and its output; returns what takes the output's place.
+        after: called with each module of the context and its output; returns the value that replaces the
+            output.
     """
 
     def enter(module: nn.Module, _arguments: Any) -> None:
@@ -109,7 +118,7 @@ def follow_modules(
         if not active() or not paths.runs(module):
             return None
         try:
-            # None is what is left of a forward that ended by an exception.
+            # The output is None if the forward raised an exception.
             return None if output is None else after(module, output)
         finally:
             paths.leave(module)

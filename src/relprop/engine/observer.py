@@ -1,4 +1,4 @@
-"""What looks on while a model runs."""
+"""The interface of objects that observe a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,24 +10,30 @@ from relprop.engine.gaps import Gap
 
 
 class Observer:
-    """What looks on in a run. Each method does nothing until it is overridden."""
+    """Base class of observers of a run. Each method does nothing unless it is overridden."""
 
     def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
-        """Return what takes the place of a module's output."""
+        """Return the value that replaces a module's output. Called after each module."""
         return output
 
     def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
-        """Look at a call that was crossed: how many rules there were before, and which gaps it has."""
+        """Observe a call that was crossed.
+
+        Args:
+            call: the call.
+            applied: number of rules that had been applied before the call.
+            gaps: the gaps of the call.
+        """
 
     def end_forward(self) -> None:
-        """The model has run. What comes later are parts of it that run again.
+        """Called once the model has run. Modules that run later are recomputed parts of it.
 
         Raises:
-            InputError: something that was asked for did not come.
+            InputError: something that the user asked for did not occur.
         """
 
     def begin(self) -> None:
-        """A backward begins; forget what an earlier one brought."""
+        """Forget the results of an earlier backward. Called before each backward."""
 
     def release(self) -> None:
-        """Let go of what holds the graph: the run is over."""
+        """Release everything that holds the graph. Called when the run is over."""

@@ -1,8 +1,8 @@
-"""Relevance of parameters: what each weight's connections carry, w·∂ in coefficients.
+"""Relevance of parameters: the relevance that the connections of each weight carry.
 
 A weight w_ij carries the relevance that goes from output j to input i, summed over all places where it is
-used. A rule sends relevance back with modified weights, |w| or w⁺, which scale with w; so W·∂R/∂W of each
-modified weight W is what its connections carry.
+used. A rule sends relevance back with modified weights W, such as |w| or w⁺, which scale with w. So the
+connections of a modified weight carry W·∂R/∂W.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from relprop.linear.operation import Incoming, LinearOperation, Propagated
 
 @dataclass
 class _Traced(LinearOperation):
-    """A linear operation that remembers with which weights relevance went back."""
+    """A linear operation that records the modified weights with which relevance is sent back."""
 
     leaves: list[Tensor] = field(default_factory=list)
 
@@ -49,15 +49,18 @@ def _offer(glob: str, parameters: Collection[str]) -> str:
 
 
 def _owner(name: str) -> str:
-    """The path of the module that uses a parameter; torch keeps parametrised ones below it."""
+    """Return the path of the module that uses a parameter. Torch stores parametrised ones in submodules."""
     return name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
 
 
 class ParameterRelevance(Observer):
-    """Collects the relevance of the weights of a model whose names match globs.
+    """Collects the relevance of the model's weights whose names match globs.
 
     Attributes:
         relevance: by parameter name, of the parameter's shape, summed over samples and uses.
+
+    Raises:
+        InputError: a glob matches no parameter.
     """
 
     def __init__(self, model: Any, names: Collection[str]) -> None:
@@ -77,7 +80,7 @@ class ParameterRelevance(Observer):
                 self._names[parameters[name]] = name
 
     def meet(self, weight: Tensor) -> None:
-        """Note that a linear operation with this weight runs."""
+        """Record that a linear operation with this weight runs."""
         if weight in self._names:
             self._met[self._names[weight]] = weight
 
@@ -90,10 +93,10 @@ class ParameterRelevance(Observer):
                 )
 
     def changed(self, paths: Collection[str]) -> list[str]:
-        """Which weights belong to a module that ran, but were no weight of a linear operation as they are.
+        """Return the wanted matrices that a module uses, but no linear operation takes unchanged.
 
         Args:
-            paths: of modules in which an operation got a rule.
+            paths: paths of modules in which a rule was applied.
         """
         wanted = dict.fromkeys(name for names in self._matching.values() for name in names)
         return [
@@ -119,7 +122,7 @@ class ParameterRelevance(Observer):
         incoming: Incoming,
         weight: Tensor,
     ) -> Propagated:
-        """Apply a rule and note what the weight's connections carried."""
+        """Apply a rule, and add what the weight's connections carried to `relevance`."""
         traced = _Traced(op.map, op.x, op.z, op.weight, op.bias, op.nonnegative, op.scaled)
         with torch.enable_grad():
             result = rule(traced, incoming)

@@ -1,4 +1,4 @@
-"""What entries of the operation table may use: to keep values, attach backwards, choose rules, fill sinks."""
+"""What entries of the operation table may use: keep values, attach backwards, choose rules, fill sinks."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, Protocol
@@ -25,7 +25,7 @@ from relprop.results.ledger import Ledger
 
 
 class Operand(Protocol):
-    """What a value can be attached to: a seen tensor, or the origin that one has."""
+    """What a value can be attached to: a wrapper tensor, or the origin in a tensor's tag."""
 
     @property
     def recorded(self) -> Tensor:
@@ -33,32 +33,32 @@ class Operand(Protocol):
 
     @property
     def tag(self) -> Tag:
-        """What is known of it."""
+        """What is known about the tensor."""
 
 
 Outgoing = tuple[Tensor | None, Tensor | None]
 """Relevance that goes to an operand: its coefficient, and relevance put on it directly."""
 
 Back = Callable[[Incoming], Sequence[Outgoing]]
-"""From what arrives at a value to what goes to its operands, one after the other."""
+"""A backward: from the relevance that arrives at a value to the relevance of each operand, in order."""
 
 
 class Run:
-    """One propagation, as entries see it.
+    """One run of a model, as entries see it.
 
     Attributes:
-        choose: gives the rule for an operation that needs one, or None.
-        slots: which tensors get a slot for relevance itself.
-        ledger: where relevance went.
-        applied: the rules that were used.
-        part_of: name and module path of the operation that the present call became part of, if it did.
-        modules: which module runs.
-        gaps: what is not covered.
-        of_parameters: which constants were made of parameters.
-        parameters: collects the relevance of parameters, if it is wanted.
-        block: the module whose values are let go while it runs, if any.
-        interception: takes calls on seen tensors that are made while no mode is active, as within another.
-        is_over: whether calls are none of the run's any more.
+        choose: returns the rule for a site, or None.
+        slots: which tensors get a slot.
+        ledger: amounts of relevance: the seed, what arrived at the inputs, what was absorbed.
+        applied: the rules that were applied, in order.
+        part_of: name and module path of the linear operation that the present call was folded into, or None.
+        modules: the modules that are running.
+        gaps: operations that are not covered.
+        of_parameters: constants that were made of parameters.
+        parameters: collects the relevance of parameters; None if it was not asked for.
+        block: the checkpointed module call that is running, which drops kept values; None outside of one.
+        interception: handles the calls on this run's wrapper tensors.
+        is_over: whether the run's context was left. Calls on its wrapper tensors are plain calls afterwards.
     """
 
     def __init__(
@@ -81,56 +81,61 @@ class Run:
         self.parameters = parameters
         self.block: Keeper | None = None
         self.constants = Constants()
-        # Constants that relevance meets hang on it, because autograd only visits what leads to a variable.
+        # A constant that absorbs relevance is attached to this leaf, because autograd only runs a backward
+        # that leads to a leaf.
         self.anchor = torch.zeros(0, requires_grad=True)
         self.interception: Any = None
         self.is_over = False
 
     def begin(self) -> None:
-        """Open new books, for another target of the same forward."""
+        """Start a new ledger, for another target of the same forward."""
         self.ledger = Ledger(samples=self.ledger.samples, per_operation=self.ledger.per_operation)
 
     # ---- values ----
 
     def keep(self, tensor: Tensor, *, clippable: bool = False) -> Kept:
-        """Keep a value for the backward. Clippable: or, behind a ReLU, what the ReLU makes of it."""
+        """Keep a value for the backward. If it is `clippable` and a ReLU follows, relu(value) may be kept."""
         kept = Kept(tensor, clippable=clippable)
         return kept if self.block is None else self.block.keep(kept)
 
     def keep_constant(self, tensor: Tensor) -> KeptConstant:
-        """Keep a constant, such as a weight, which stays where it is anyway."""
+        """Keep a constant, such as a weight, without a copy until the model overwrites it."""
         return self.constants.keep(tensor)
 
     def keep_saved(self, tensor: Tensor) -> Any:
-        """Keep what autograd saves, for `saved_value`."""
-        if type(tensor) is Seen:  # which torch's own checkpoints save
+        """Keep a tensor that autograd saves. `saved_value` returns its value."""
+        if type(tensor) is Seen:  # torch's own checkpoints save wrapper tensors
             return tensor
         return self.constants.keep(tensor) if self.block is None else self.block.keep(Kept(tensor))
 
     def native(self, call: Call, args: Sequence[Any] | None = None) -> Any:
-        """Run a call as it is, recorded by autograd: what autograd sees of its results."""
+        """Run a call on the inner tensors, recorded by autograd. Returns inner tensors."""
         return call.on([inner_of(a) for a in (call.args if args is None else args)])
 
     def value(self, call: Call, args: Sequence[Any] | None = None) -> Any:
-        """Run a call unrecorded."""
+        """Run a call on the inner tensors, not recorded by autograd. Returns plain tensors."""
         with tracking():
             return call.on([within(a) for a in (call.args if args is None else args)])
 
     def seen(self, inner: Tensor, tag: Tag | None) -> Seen:
-        """A tensor for the model: with what is known of it, or as a constant."""
+        """Return a wrapper tensor for the model: relevant with a tag, a constant without one."""
         if inner.dtype.is_complex and inner.is_conj():
-            inner = inner.resolve_conj()  # envelopes do not put it off
+            inner = inner.resolve_conj()  # a wrapper tensor has no lazy conjugation
         return Seen.of(inner, tag, self)
 
     def perform(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a torch function as the model would, for an operation that is written out as its parts."""
+        """Call a torch function as the model would, for an entry that writes an operation out as parts."""
         with seeing(), self.interception.mode:
             return function(*args, **kwargs)
 
     # ---- relevance ----
 
     def slot(self, operand: Operand) -> Tensor | None:
-        """The slot of an operand; a new one where an operation that does not know slots lost it."""
+        """Return the slot of an operand, or None.
+
+        If every tensor should have a slot and an operation without support for slots lost it, the slot is a
+        new one. Relevance of a new slot becomes a coefficient.
+        """
         slot, inner = operand.tag.slot, operand.recorded
         if slot is not None or self.slots != "all" or inner.is_complex():
             return slot
@@ -142,7 +147,7 @@ class Run:
         return attach([empty_slot(inner)], [inner], backward)[0]
 
     def as_coefficient(self, direct: Tensor, x: Tensor, path: str, operation: str) -> Tensor:
-        """Relevance of x as its coefficient; what lies on zeros is absorbed."""
+        """Return relevance put on x directly as a coefficient of x. Relevance on zeros of x is absorbed."""
         self.ledger.add("zero input", direct * (x == 0), path, operation)
         return divide(direct, x)
 
@@ -156,16 +161,16 @@ class Run:
         kept: Kept | None = None,
         slot: bool | Literal["same"] | None = None,
     ) -> Seen:
-        """Give a value a backward of its own.
+        """Attach a backward to a value and return the value as a wrapper tensor.
 
         Args:
-            value: what the operation computed, a tensor of its own.
-            operands: what it depends on.
+            value: the result of the operation, without a graph.
+            operands: the relevant tensors that the value depends on.
             back: the backward.
-            tag: what is known of the value, but for its slot.
-            kept: the value for the backward, where `back` looks at `Incoming.z`.
-            slot: whether the value has a slot, by default where all operands have one; "same" where relevance
-                itself stays on its element, so that the slot of the one operand is the value's too.
+            tag: what is known about the value, except its slot.
+            kept: the kept value, if `back` reads `Incoming.z`.
+            slot: whether the value has a slot; by default it has one if all operands have. "same" if direct
+                relevance stays on its element, so that the value shares the slot of its one operand.
         """
         if slot == "same":
             roots, same = [operands[0].recorded], self.slot(operands[0])
@@ -195,21 +200,21 @@ class Run:
         return self.seen(output, with_slot_of(tag, beside[0] if beside else None))
 
     def site(self, call: Call, kind: str, depth: int) -> Site:
-        """Where a call stands."""
+        """Return the place of a call in the model."""
         return Site(self.modules.path, self.modules.modules, call.name, kind, depth)
 
     def apply(self, call: Call, rule: Any) -> None:
-        """Note that a call got a rule."""
+        """Record that a rule was applied to a call."""
         self.applied.append(Applied(self.modules.path, call.name, rule))
 
     def sink_of(self, constant: Any) -> str:
-        """Name of the sink of what relevance a constant absorbs."""
+        """Return the name of the sink for relevance that a constant absorbs."""
         return "parameters" if self.of_parameters.has(constant) else "constant"
 
     def source(
         self, constant: Tensor, operation: str, dtype: torch.dtype | None = None, step: int | None = None
     ) -> Seen:
-        """Return a stand-in for a constant that relevance meets; what arrives there is absorbed."""
+        """Return a stand-in for a constant operand. It absorbs the relevance that arrives at it."""
         value = value_of(constant).detach()
         value = copy_of(value) if dtype in (None, value.dtype) else value.to(dtype)
         return self.sink(
@@ -217,7 +222,14 @@ class Run:
         )
 
     def sink(self, name: str, value: Tensor, operation: str, tag: Tag) -> Seen:
-        """Return a value as an end of the way: what relevance arrives there is absorbed."""
+        """Return a value as a wrapper tensor that absorbs all relevance that arrives at it.
+
+        Args:
+            name: name of the sink in the ledger.
+            value: the value, without a graph.
+            operation: name of the operation, for the ledger.
+            tag: what is known about the value, except its slot.
+        """
         path, kept, step = self.modules.path, self.keep(value), tag.step
 
         def backward(c: Tensor | None, direct: Tensor | None = None) -> tuple[None]:
@@ -233,22 +245,25 @@ class Run:
     # ---- what is not covered ----
 
     def gap(self, operation: str, reason: str = Gap.reason, acceptable: bool = True) -> None:
-        """Note an operation that is not covered; the run goes on, so that all gaps are found."""
+        """Record an operation that is not covered, or its plain gradient as applied if that is accepted.
+
+        The run goes on, so that all gaps are found.
+        """
         found = Gap(self.modules.path, operation, user_line(), reason, acceptable)
         if not self.gaps.add(found):
             self.applied.append(Applied(found.path, operation, "plain gradient, accepted"))
 
     def refuse(self, operation: str, reason: str, acceptable: bool = False) -> None:
-        """Note what the model did that makes every explanation doubtful, wherever relevance goes."""
+        """Record what the model did that is an error wherever relevance goes, unless it is accepted."""
         self.gaps.find(Gap(self.modules.path, operation, user_line(), reason, acceptable))
 
     def cut(self, operation: str, reason: str) -> None:
-        """Note where the way of relevance ends without a gap."""
+        """Record a place where the model makes a constant of a relevant tensor. This is no gap."""
         self.gaps.cut(Gap(self.modules.path, operation, user_line(), reason))
 
 
 def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:
-    """A tag with this slot."""
+    """Return the tag with this slot."""
     if tag.slot is slot:
         return tag
     return Tag(tag.depth, tag.nonnegative, slot, tag.origin, tag.pointwise, tag.gate, tag.step)

@@ -1,4 +1,4 @@
-"""The tensor that a model computes with while it is explained, an envelope around the one of autograd."""
+"""The wrapper tensor that a model computes with while it is explained."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -19,37 +19,37 @@ _make: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
 
 
 class Owner(Protocol):
-    """The run that a seen tensor belongs to, as far as the tensor needs it (see `relprop.engine.run.Run`)."""
+    """The run of a wrapper tensor, as far as the tensor needs it (see `relprop.engine.run.Run`)."""
 
     interception: Any
     is_over: bool
     gaps: Gaps
 
     def seen(self, inner: Tensor, tag: Tag | None) -> "Seen":
-        """A tensor for the model."""
+        """Return a wrapper tensor for the model."""
 
     def source(self, constant: Tensor, operation: str) -> "Seen":
-        """A stand-in for a constant that relevance meets."""
+        """Return a stand-in for a constant operand, which absorbs relevance."""
 
     def cut(self, operation: str, reason: str) -> None:
-        """Note where the way of relevance ends."""
+        """Record a place where the model makes a constant of a relevant tensor."""
 
     def refuse(self, operation: str, reason: str, acceptable: bool = False) -> None:
-        """Note what makes every explanation doubtful."""
+        """Record what the model did that is an error wherever relevance goes."""
 
 
 class Seen(Tensor):
-    """A tensor made of the samples. Calls on it are the run's to cross.
+    """A wrapper around a tensor that was computed from the samples. The run handles the calls on it.
 
     Attributes:
-        run: whose.
-        memory: what it shares with others, or None.
-        compared: what was compared with zero, of a mask that was made so.
+        run: the run that it belongs to.
+        memory: the storage that it shares with its base or its views, or None.
+        compared: for a mask, the tensor that was compared with zero to make it; otherwise None.
         of_parameters: whether it is a constant that was made of parameters.
-        picked: whether its values are those of the model's own constants, put where the samples say, as the
-            weights of the experts that they go to.
-        detached: whether it is off the way of relevance in the memory of what is on it.
-        offset: of its first element from that of the memory's base.
+        picked: whether its values are the model's own constants, picked by the samples, such as the weights
+            of the experts that were chosen.
+        detached: whether it was detached from a tensor and shares its storage.
+        offset: position of its first element after that of the memory's base, in elements.
     """
 
     run: "Owner"
@@ -61,13 +61,13 @@ class Seen(Tensor):
     compared: Tensor | None = None
     _recorded: Tensor
     _tag: Tag | None
-    _at: int = 0  # which version of the memory is in the envelope
+    _at: int = 0  # the version of the memory that `_recorded` has
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def of(inner: Tensor, tag: Tag | None, run: "Owner") -> "Seen":
-        """Put a tensor into an envelope; without a tag it is a constant."""
+        """Wrap a tensor. With a tag the result is relevant, without one it is a constant."""
         seen: Seen = _make(
             Seen, inner.shape, inner.stride(), 0, None, inner.dtype, torch.strided, inner.device
         )
@@ -80,9 +80,9 @@ class Seen(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Hand a call to the run that the first of its tensors belongs to."""
+        """Pass a call to the run of the first wrapper tensor among its arguments."""
         run = run_of(args) or run_of((kwargs or {}).values())
-        if run is None or run.is_over:  # kept by the model: a tensor like others
+        if run is None or run.is_over:  # the model kept it after the run: an ordinary tensor
             return func(*map_leaves(value_of, list(args)), **map_leaves(value_of, kwargs or {}))
         return run.interception.see(func, args, kwargs or {})
 
@@ -98,7 +98,7 @@ class Seen(Tensor):
 
     @property
     def tag(self) -> Tag:
-        """What is known of a tensor on the way of relevance."""
+        """What is known about the tensor; an empty tag if it is a constant."""
         memory = self.memory
         if memory is not None and memory.version != self._at:
             self._refresh(memory)
@@ -106,25 +106,25 @@ class Seen(Tensor):
 
     @property
     def relevant(self) -> bool:
-        """Whether it depends on the explained inputs; it is a constant otherwise."""
+        """Whether the tensor depends on the explained inputs. Otherwise it is a constant."""
         memory = self.memory
         if memory is None or not memory.version:
             return self._tag is not None
         return self.recorded.requires_grad
 
     def _refresh(self, memory: Memory) -> None:
-        """Take what was written to the memory by another name."""
+        """Read the value after a write through another tensor of the same memory."""
         since = self._at
         with aside(), torch.enable_grad():
             self._recorded, self._at = memory.part(self), memory.version
         if self._tag is not None and not memory.changed(self, since):
             return
-        # Only where it came from still holds.
+        # Of the tag, only the depth still holds.
         depth = memory.depth if self._tag is None else max(memory.depth, self._tag.depth)
         self._tag = Tag(depth) if self._recorded.requires_grad else None
 
     def views(self, base: "Seen") -> None:
-        """Note that it shares memory with another tensor."""
+        """Record that this tensor is a view of another one and shares its memory."""
         memory = base.memory
         if memory is None:
             memory = base.memory = Memory(base._recorded)
@@ -134,22 +134,22 @@ class Seen(Tensor):
         self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
 
     def replaces(self, other: "Seen") -> None:
-        """Share memory with another tensor of the same value, which this one stands for from now on."""
+        """Share memory with another tensor of the same value, which this tensor replaces."""
         self.views(other)
         assert self.memory is not None
         self.memory.replaced.append((self.offset, self._recorded))
 
     def become(self, value: "Seen") -> None:
-        """Take the value of another one, which was written to this one."""
+        """Take the value of another tensor, which the model wrote to this tensor in place."""
         inner, tag = value.recorded, value._tag
         memory = self.memory
         if memory is None:
-            if inner.stride() != self.stride() and 0 not in self.stride():  # the envelope tells the strides
+            if inner.stride() != self.stride() and 0 not in self.stride():  # as the wrapper reports them
                 inner = laid_out(inner, self.stride())
             self._recorded, self._tag = inner, tag
             return
         if inner.requires_grad and not memory.base.requires_grad:
-            # What is not written to is a constant, and absorbs what comes to it.
+            # The rest of the base is a constant, which absorbs relevance.
             memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
         elif memory.base.requires_grad and not inner.requires_grad:
             inner = self.run.source(inner, "copy").recorded
@@ -159,39 +159,39 @@ class Seen(Tensor):
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()
 
     def reshape_to(self, view: "Seen") -> None:
-        """Be a view of itself from now on, as the envelope is."""
+        """Become a view of itself, after an in-place call has changed the wrapper's shape in the same way."""
         self._recorded, self._tag = view._recorded, view._tag
         if view.memory is not None:
             self.memory, self.offset, self._at = view.memory, view.offset, view._at
 
-    # ---- what a model may ask beside aten's operations ----
+    # ---- attributes and methods that do not arrive as aten operations ----
 
     @property
     def requires_grad(self) -> bool:
-        """Whether it depends on the explained inputs."""
+        """Whether the tensor depends on the explained inputs."""
         return self.relevant
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        """Nothing: what is explained is not the model's to say."""
+        """Do nothing: the model does not decide what is explained."""
 
     @property
     def is_leaf(self) -> bool:  # type: ignore[override]
-        """Whether it does not depend on the explained inputs."""
+        """Whether the tensor does not depend on the explained inputs."""
         return not self.relevant
 
     def retain_grad(self) -> None:
-        """Nothing: there are coefficients here, and no gradients."""
+        """Do nothing: autograd's gradients are coefficients here."""
 
     @property
     def grad_fn(self) -> Any:  # type: ignore[override]
-        """None, but for a module that hangs its hooks on gradients there: they are not called."""
+        """None; for a module with full backward hooks, a node that never calls them."""
         asks = sys._getframe(1).f_globals.get("__name__")
         return _NO_HOOKS if asks == "torch.utils.hooks" and self.relevant else None
 
     @property
     def data(self) -> Tensor:
-        """The same off the way of relevance."""
+        """The values as a constant, which shares memory with this tensor."""
         if self.relevant:
             self.run.cut("data", "cuts the way of relevance")
         seen = self.run.seen(self.values_alone(), None)
@@ -201,28 +201,28 @@ class Seen(Tensor):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        """Take other values: not in relprop's sight."""
+        """Take other values. This is recorded as an error, because relprop does not see such writes."""
         self.run.refuse("data", reason_of("data"))
         with aside():
             self._recorded = self.recorded + (value_of(value) - self.recorded).detach()
 
     def values_alone(self) -> Tensor:
-        """The values as a plain tensor (see `relprop.calls.nested.values_of`)."""
+        """Return the values as a plain tensor (see `relprop.calls.nested.values_of`)."""
         with aside():
             return self.recorded.detach()
 
     def detach_(self) -> "Seen":
-        """Leave the way of relevance."""
+        """Become a constant."""
         self.run.cut("detach_", "cuts the way of relevance")
         self._recorded, self._tag = self.recorded.detach(), None
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> "Seen":
-        """Itself: what is explained is not the model's to say."""
+        """Return the tensor unchanged: the model does not decide what is explained."""
         return self
 
     def backward(self, *_arguments: Any, **_options: Any) -> None:
-        """Refused: the model's own gradients would be coefficients of relevance.
+        """Refuse, because the model's own gradients would be coefficients of relevance.
 
         Raises:
             CoverageError: always.
@@ -232,19 +232,19 @@ class Seen(Tensor):
         )
 
     def numpy(self, **options: Any) -> Any:
-        """The values, off the way of relevance."""
+        """Return the values, which are constants for relevance."""
         return self._looked_at("numpy").numpy(**options)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The values, off the way of relevance."""
+        """Return the values, which are constants for relevance."""
         return self._looked_at("__dlpack__").__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        """Where the values are."""
+        """Return the device of the values."""
         return self.values_alone().__dlpack_device__()
 
     def apply_(self, _function: Any) -> Tensor:
-        """Refused: what Python makes of numbers is out of relprop's sight.
+        """Refuse, because relprop does not see what Python computes with numbers.
 
         Raises:
             CoverageError: always.
@@ -254,21 +254,25 @@ class Seen(Tensor):
         return self
 
     def __array__(self, *args: Any) -> Any:
-        """The values, off the way of relevance."""
+        """Return the values, which are constants for relevance."""
         return self._looked_at("numpy").__array__(*args)  # type: ignore[no-untyped-call]
 
     def tolist(self) -> Any:
-        """The values, off the way of relevance."""
+        """Return the values, which are constants for relevance."""
         return self._looked_at("tolist").tolist()
 
     def data_ptr(self) -> int:
-        """Where the values are, for a kernel that computes what nobody sees."""
+        """Return the address of the values.
+
+        For a relevant tensor this is recorded as an error, because relprop does not see what is computed with
+        the address.
+        """
         if self.relevant and not self.run.is_over:
             self.run.refuse("data_ptr", reason_of("data_ptr"), acceptable=True)
         return self._looked_at("data_ptr").data_ptr()
 
     def untyped_storage(self) -> Any:
-        """The memory of the values."""
+        """Return the storage of the values."""
         return self._looked_at("untyped_storage").untyped_storage()
 
     def __repr__(self, **_options: Any) -> str:  # type: ignore[override]
@@ -294,27 +298,27 @@ _NOTHING = Tag()
 
 
 class _NoHooks:
-    """A node of the graph as modules with full backward hooks look for it."""
+    """A graph node for modules with full backward hooks. It accepts hooks and never calls them."""
 
     def name(self) -> str:
-        """Name of the node behind the inputs and outputs of such a module."""
+        """Return the name of the node that such a module expects behind its inputs and outputs."""
         return "BackwardHookFunctionBackward"
 
     def register_hook(self, _hook: Any) -> "_NoHooks":
-        """Take a hook that is not called."""
+        """Accept a hook, which is not called."""
         return self
 
     register_prehook = register_hook
 
     def remove(self) -> None:
-        """Take the hook away again."""
+        """Remove the hook."""
 
 
 _NO_HOOKS = _NoHooks()
 
 
 def run_of(value: Iterable[Any]) -> "Owner | None":
-    """The run that the first seen tensor in nested lists belongs to."""
+    """Return the run of the first wrapper tensor in nested lists, or None."""
     for v in value:
         kind = type(v)
         if kind is Seen:
@@ -325,17 +329,17 @@ def run_of(value: Iterable[Any]) -> "Owner | None":
 
 
 def is_relevant(value: Any) -> TypeGuard[Seen]:
-    """Whether a value is a tensor that depends on the explained inputs."""
+    """Whether a value is a wrapper tensor that depends on the explained inputs."""
     return type(value) is Seen and value.relevant
 
 
 def value_of(value: Any) -> Any:
-    """A tensor's value, as a plain tensor; anything else is itself."""
+    """Return the values of a wrapper tensor as a plain tensor, and anything else unchanged."""
     return value.values_alone() if type(value) is Seen else value
 
 
 def within(value: Any) -> Any:
-    """What is in an envelope; anything else is itself."""
+    """Return the inner tensors of wrapper tensors, also in lists, and anything else unchanged."""
     kind = type(value)
     if kind is Seen:
         return value.recorded
@@ -343,14 +347,14 @@ def within(value: Any) -> Any:
 
 
 def inner_of(value: Any) -> Any:
-    """What autograd sees of a value: of an envelope what is in it, of a parameter the constant that it is."""
+    """Return the tensor that autograd should see: an inner tensor, or a parameter detached as a constant."""
     kind = type(value)
     if kind is Seen:
         return value.recorded
     if kind is list or kind is tuple:
         return [inner_of(v) for v in value]
     if isinstance(value, Tensor):
-        if value.is_inference():  # which autograd cannot save
+        if value.is_inference():  # autograd cannot save such a tensor
             return value.detach().clone()
         return value.detach() if value.requires_grad else value
     return value

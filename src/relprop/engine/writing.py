@@ -1,4 +1,4 @@
-"""Values that a model writes: in place, through views, and over tensors of its own."""
+"""In-place writes of a model: to wrapper tensors, through views, and to plain tensors."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -20,49 +20,52 @@ from relprop.engine.seen import Seen, inner_of, value_of
 
 
 class Beginnings(Protocol):
-    """Where relevance may begin: at tensors that no earlier call made."""
+    """Finds the tensors at which relevance begins, while the model runs."""
 
     any_leaf: bool
-    """Whether it begins at every leaf that requires a gradient and is no parameter."""
+    """Whether relevance begins at every leaf that requires a gradient and is no parameter."""
 
     def follow(self, call: Call) -> Any:
-        """Run a call on constants, and know of its results what is known of its operands."""
+        """Run a call on constants, and record for its results what is known about its operands."""
 
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
-        """What takes the place of a call's value, if relevance begins there."""
+        """Return the wrapper tensor that replaces a call's value if relevance begins there, or None."""
 
     def note_written(self, target: Seen, value: Seen) -> None:
-        """Note that a value is about to be written to a tensor."""
+        """Record that a value is about to be written to a tensor."""
 
     def leaf(self, tensor: Tensor) -> Seen | None:
-        """What takes the place of a plain tensor, if relevance begins there."""
+        """Return the wrapper tensor that replaces a plain tensor if relevance begins there, or None."""
 
 
 class Writing:
-    """What a model writes in a run.
+    """The in-place writes of a run.
 
-    A call in place is run out of place, and its result becomes the target's value. A plain tensor that is
-    written to is a seen one from then on.
+    An in-place call is run out of place, and its result becomes the target's value. If a value of a wrapper
+    tensor is written to a plain tensor, a wrapper tensor stands for the plain tensor from then on.
 
     Args:
-        run: what entries may use.
-        beginnings: where relevance may begin.
+        run: the run, as entries see it.
+        beginnings: finds the tensors at which relevance begins.
     """
 
     def __init__(self, run: Run, beginnings: Beginnings) -> None:
         self.run = run
         self.beginnings = beginnings
-        # Plain tensors that seen ones were written to, by their memory.
+        # By storage: plain tensors that were written to, and the wrapper tensors that stand for them.
         self._written: dict[int, tuple[Tensor, Seen]] = {}
         self._stand_ins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     @property
     def looks_at_plain(self) -> bool:
-        """Whether plain tensors may stand for others."""
+        """Whether plain tensors may have stand-ins."""
         return bool(self._written) or self.beginnings.any_leaf
 
     def stand_in(self, value: Any) -> Any:
-        """What stands for a plain tensor that was written to."""
+        """Return the wrapper tensor that stands for a plain tensor, or the value itself if none does.
+
+        A wrapper tensor of another run becomes a constant of this run.
+        """
         if type(value) is Seen:
             return value if value.run is self.run else self.run.seen(value_of(value), None)
         if not isinstance(value, Tensor) or value.layout != torch.strided:
@@ -74,7 +77,7 @@ class Writing:
         return value if known is None else self._view(value, *known)
 
     def _view(self, plain: Tensor, base: Tensor, written: Seen) -> Seen:
-        """The one tensor that stands for a plain one, a part of what was written to."""
+        """Return the one wrapper tensor that stands for a plain tensor, a part of `base`."""
         known: Seen | None = self._stand_ins.get(plain)  # type: ignore[no-untyped-call]
         if known is not None:
             return known
@@ -89,12 +92,16 @@ class Writing:
         return view
 
     def open_target(self, call: Call) -> None:
-        """Let what a call overwrites be a seen tensor from now on, if it is a plain one."""
+        """Let a wrapper tensor stand for the tensor that a call overwrites, if that is a plain tensor.
+
+        Raises:
+            CoverageError: the call overwrites several tensors at once, or gives a tensor another storage.
+        """
         s, target = call.signature, call.args[0]
-        if not isinstance(target, Tensor):  # several at once
+        if not isinstance(target, Tensor):  # several tensors at once
             self.run.refuse(call.name, "it overwrites several tensors at once; write to one after the other")
             self.run.gaps.require_none()
-        if s.name == "set":  # two names would have to become one
+        if s.name == "set":  # two memories would have to become one
             self.run.refuse("set_", reason_of("set_"))
             self.run.gaps.require_none()
         if type(target) is Seen:
@@ -118,7 +125,15 @@ class Writing:
     def written_to(
         self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], call: Call, result: Any
     ) -> Any:
-        """What the model gets of a call that writes, or whose result shares memory with its operand."""
+        """Return what the model gets from a call that writes in place or returns a view.
+
+        Args:
+            operation: the operation that the model called.
+            args: arguments as the model gave them.
+            kwargs: keyword arguments as the model gave them.
+            call: the call out of place.
+            result: the result of `call`.
+        """
         s, target = call.signature, args[0] if type(args[0]) is Seen else call.args[0]
         if s.writes and not s.moves_view:
             for t in tensors_in(call.args):
@@ -141,14 +156,14 @@ class Writing:
                     if detaches and target.relevant:
                         t.detached = True
         if s.moves_view:
-            with no_dispatch():  # the envelope's own shape
+            with no_dispatch():  # change the wrapper's own shape
                 operation(*args, **kwargs)
             target.reshape_to(result)
             return args[0]
         return result
 
     def _fitting(self, result: Any, target: Seen) -> Seen:
-        """A result in the type and shape of what it overwrites."""
+        """Return a result in the type, shape and device of the tensor that it overwrites."""
         value: Seen = result if type(result) is Seen else self.run.seen(inner_of(result), None)
         inner = value.recorded
         if inner.dtype == target.dtype and inner.shape == target.shape and inner.device == target.device:
@@ -157,18 +172,18 @@ class Writing:
         return self.run.seen(inner, value._tag)
 
     def write_back(self) -> None:
-        """Let the model's tensors have what it wrote to them."""
+        """Copy to the model's plain tensors the values that the model wrote to them."""
         with torch.no_grad(), aside():
             for base, written in self._written.values():
                 base.copy_(written.memory.base.detach())  # type: ignore[union-attr]
 
 
 _OVERWRITING = frozenset(("copy", "fill", "zero"))
-"""Operations that do not look at what they overwrite."""
+"""Operations that do not read the values that they overwrite."""
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """What a plain tensor is a part of: what it is a view of, or all that lies in its memory."""
+    """Return the tensor that a plain tensor is a view of, or a tensor of its whole storage."""
     if tensor._base is not None:
         return tensor._base
     count = tensor.untyped_storage().nbytes() // tensor.element_size()

@@ -137,7 +137,7 @@ class LinearOperation:
         )
 
     def constant(self, purpose: str, make: Callable[[], Made], key: Hashable) -> Made:
-        """Return `make()` from the cache. It may depend on the weight, the map and the input's shape alone.
+        """Return `make()`, which depends on weight, map and input shape, from the cache.
 
         Args:
             purpose: what `make` computes; one result is kept for each purpose.
