@@ -1,1 +1,1 @@
-"""How relevance crosses an operation: by the plain gradient, a rule or a secant, or as part of another."""
+"""How relevance crosses an operation: by the plain gradient, a rule, a secant, or folded into another one."""

@@ -1,7 +1,8 @@
-"""Pointwise functions written in several calls: relevance passes from the end of a chain to its root.
+"""Chains: pointwise functions that a model writes in several calls.
 
-A chain such as `x * sigmoid(x)` is one function of its root x: what autograd would make of its parts, a
-product of two relevant factors for one, is replaced by the secant from the root to the end of the chain.
+A chain such as `x * sigmoid(x)` is one function of its root x. Autograd would cross its parts one by one,
+among them a product of two relevant factors. Instead, relevance passes from the end of the chain to its root,
+by the secant of the whole function.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from relprop.linear.operation import Incoming
 
 
 def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
-    """What the result of a pointwise call is as a function of one root; None if its operands have several."""
+    """Return the result of a pointwise call as a function of one root; None if its operands have several."""
     chains = [t.tag.pointwise for t in operands]
     roots = [t if chain is None else chain for t, chain in zip(operands, chains, strict=True)]
     first = roots[0]
@@ -34,7 +35,7 @@ def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     return Pointwise(
         recorded=first.recorded,
         tag=first.tag,
-        watches=tuple(dict.fromkeys(watches)),  # once each, where the operands have them in common
+        watches=tuple(dict.fromkeys(watches)),  # each once, though several operands may have it
         function=Composed(as_function(run, call), tuple([None if c is None else c.function for c in chains])),
         names=names,
         gates_itself=gates,
@@ -46,7 +47,7 @@ def _single(operation: str) -> frozenset[str]:
     return frozenset((operation,))
 
 
-# tanh is none: what it bounds is a signal as a rule, as in recurrent networks.
+# tanh is not among them: usually it bounds a signal, as in recurrent networks.
 _ACTIVATIONS = frozenset(
     (
         *("relu", "leaky_relu", "_prelu_kernel", "prelu", "gelu", "silu", "mish", "elu", "selu", "celu"),
@@ -55,12 +56,12 @@ _ACTIVATIONS = frozenset(
 )
 
 
-# What a root is multiplied with in activations that are written out.
+# If a root is multiplied by one of these functions of it, the product is an activation function.
 _SATURATING = frozenset(("tanh", "exp", "clamp", "clamp_min", "clamp_max", "hardtanh", "hardsigmoid"))
 
 
 def gate_of(chain: Pointwise | None, known: Gate = Gate.NONE) -> Gate:
-    """What a pointwise function makes its result as a factor of others, if it is not known as one already."""
+    """Return the role of a chain's result as a factor; `known`, if that is not NONE."""
     if chain is None or known is not Gate.NONE:
         return known
     gated = chain.gates_itself and not chain.names.isdisjoint(_SATURATING)
@@ -76,15 +77,15 @@ def attach_to_root(
     clamps: bool = False,
     gate: Gate = Gate.NONE,
 ) -> Seen:
-    """Give the result of a chain of pointwise calls the secant from its root.
+    """Attach the result of a chain of pointwise calls to its root, by the secant.
 
     Args:
         run: the run.
         call: the chain's last call.
-        chain: with that call.
-        nonnegative: whether the result cannot be negative.
-        clamps: whether the last call makes a gate of what is not 0 at 0.
-        gate: what else the result is as a factor of others.
+        chain: the chain, with that call.
+        nonnegative: whether the result is known to be non-negative.
+        clamps: whether the last call is a clamp. It makes a gate of a chain that is not 0 at 0.
+        gate: the result's role as a factor, if the clamp does not decide it.
     """
     function, like = chain.function, _Like(chain.recorded.shape, chain.recorded.dtype, chain.recorded.device)
     if clamps:
@@ -104,18 +105,18 @@ def attach_secant(
     tag: Tag,
     quotient: Callable[[Tensor], Tensor] | None = None,
 ) -> Seen:
-    """Give a call's value f(x) the secant from (0, f(0)) to (x, f(x)) for a backward.
+    """Attach a backward to a call's value f(x): the secant from (0, f(0)) to (x, f(x)).
 
-    For the backward f(x) is computed again, which takes less than keeping it does.
+    The backward computes f(x) again, which costs less than keeping it.
 
     Args:
         run: the run.
-        call: that makes the value.
-        operand: x, or the root of a chain.
+        call: the call that computes f(x).
+        operand: x; for a chain, its `Pointwise` with the root.
         function: f.
-        at_zero: gives f(0), which absorbs its part, and f'(0).
-        tag: what is known of the value.
-        quotient: f(x)/x, where it is known; without it, f(x) is computed again and divided.
+        at_zero: returns f(0), which absorbs relevance, and f'(0).
+        tag: what is known about the value.
+        quotient: x ↦ f(x)/x, if it is known. Otherwise f(x) is computed again and divided by x.
     """
     name, path, step = call.name, run.modules.path, tag.step
     value, kept_x = run.value(call), run.keep(operand.recorded)
@@ -135,9 +136,9 @@ def attach_secant(
         passes = not isinstance(offset, Tensor) and offset == 0
         if not passes:
             y = y - offset
-            # At an infinite x, as where scores are hidden, f has no part that x could carry.
+            # Where x is infinite, as masked scores are, x carries nothing and all of f(x) is absorbed.
             run.ledger.add("pointwise", c * torch.where(x.isinf(), y + offset, offset), path, name, step)
-        # Where f(0) is not 0, the difference cancels long before the quotient does.
+        # If f(0) is not 0, f(x) - f(0) loses its digits at a much larger x than f(x)/x does.
         tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
         return [((c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype), direct)]
 
@@ -145,13 +146,13 @@ def attach_secant(
 
 
 def value_at_zero(function: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> float:
-    """f(0) of a pointwise function."""
+    """Return f(0) of a pointwise function."""
     with torch.no_grad():
         return float(function(torch.zeros(1, dtype=dtype, device=device)))
 
 
 class _Like(NamedTuple):
-    """What tensors of zeros are like."""
+    """Shape, type and device of a root, for tensors of zeros."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -159,8 +160,8 @@ class _Like(NamedTuple):
 
 
 def _expanded_at_zero(function: Composed, like: _Like) -> tuple[Tensor | float, Tensor | float]:
-    """f(0) and f'(0) of a chain: numbers, or tensors where constants in it differ between elements."""
-    # What is saved here is no part of the model's forward, which a checkpoint counts.
+    """Return f(0) and f'(0) of a chain: numbers, or tensors if its constants differ between elements."""
+    # Without hooks: a checkpoint counts saved tensors, and those saved here are not the model's.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
         if function.at_zero is None:
             for call in function.calls()[0]:
@@ -168,16 +169,16 @@ def _expanded_at_zero(function: Composed, like: _Like) -> tuple[Tensor | float, 
                     call.at_zero = _last_at_zero(call, like)
     assert function.at_zero is not None
     y, slope = function.at_zero
-    slope = slope.nan_to_num(0, 0, 0)  # √ has none; relevance of zero is zero whatever the slope
+    slope = slope.nan_to_num(0, 0, 0)  # √ has no slope at 0; the relevance of a zero is 0 whatever the slope
     if y.numel() == 1:
         value = float(y)
-        # A difference of f(0) from zero by rounding is none.
+        # An f(0) that differs from zero by rounding counts as zero.
         return (0.0 if abs(value) < 4 * torch.finfo(like.dtype).eps else value), float(slope)
     return y, slope
 
 
 def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
-    """Value and slope after a call of a chain, from those before it."""
+    """Return value and slope of a chain's call at zero, from those of its operands."""
     _, dtype, device = like
     root = torch.zeros(1, dtype=dtype, device=device), torch.ones(1, dtype=dtype, device=device)
     before = [root if o is None else o.at_zero for o in call.operands]
@@ -197,14 +198,14 @@ def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
         return value, torch.zeros_like(value)
     try:
         slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
-    except RuntimeError:  # a kernel that knows no derivative
+    except RuntimeError:  # the kernel has no derivative
         slopes = tuple(_difference(call.last, leaves, i) for i in range(len(leaves)))
     parts = [own * slope for own, (_, slope) in zip(slopes, known, strict=True) if own is not None]
     return value.detach(), torch.stack(parts).sum(0)
 
 
 def _difference(function: Callable[[Sequence[Tensor]], Tensor], at: Sequence[Tensor], which: int) -> Tensor:
-    """The derivative by one operand, as a quotient of differences."""
+    """Return the derivative with respect to one operand, as a difference quotient."""
     step = torch.finfo(at[which].dtype).eps ** (1 / 3)
     with torch.no_grad():
         above, below = (function([x + h * (i == which) for i, x in enumerate(at)]) for h in (step, -step))

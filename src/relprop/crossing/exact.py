@@ -1,4 +1,4 @@
-"""Operations that are exact under the plain gradient; how relevance on zeros crosses them."""
+"""Operations that are exact under the plain gradient, and how direct relevance crosses them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from relprop.linear.numerics import divide
 
 
 def relevant_in(args: Sequence[Any]) -> list[Seen]:
-    """The tensors among arguments that depend on the explained inputs, in order."""
+    """Return the tensors among arguments that depend on the explained inputs, in order."""
     found: list[Seen] = []
     for a in args:
         if type(a) is Seen:
@@ -38,9 +38,10 @@ class Exact:
     Attributes:
         keeps_sign: whether the result of non-negative operands is non-negative.
         nonnegative: whether the result is non-negative whatever the operands are.
-        slot: how relevance itself crosses it. "same": the operation rearranges elements, and does the same
-            with slots; "pass": elementwise; "share": each operand gets relevance in proportion to what it
-            contributed. "none": as a coefficient; what lands on zeros is in the ledger.
+        slot: how relevance that is put on the result directly crosses the operation. "same": the operation
+            rearranges elements, and slots are rearranged alike. "pass": the operation is elementwise, and
+            relevance stays on its element. "share": each operand gets relevance in proportion to what it
+            contributed. "none": relevance crosses as a coefficient, and relevance on zeros is absorbed.
     """
 
     keeps_sign: bool = False
@@ -105,7 +106,7 @@ class Exact:
 
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
-    """The call as a function of its relevant operands, in the order of the arguments."""
+    """Return a call as a function of its relevant operands, in the order of the arguments."""
     template, signature = [_held(run, a) for a in call.args], call.signature
 
     def run_with(operands: Sequence[Tensor]) -> Any:
@@ -116,11 +117,14 @@ def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
 
 
 _PLACE = object()
-"""Stands where a relevant operand was among a call's arguments."""
+"""Stands for a relevant operand among a call's arguments."""
 
 
 def _held(run: Run, value: Any) -> Any:
-    """An argument without operands, which hold the graph; constants may be overwritten later."""
+    """Return an argument with placeholders for relevant operands, and constants as kept constants.
+
+    A relevant operand would hold the graph. A constant may be overwritten later.
+    """
     kind = type(value)
     if kind is Seen:
         return _PLACE if value.relevant else value_of(value)
@@ -141,13 +145,13 @@ def _filled(value: Any, operands: Iterator[Tensor]) -> Any:
 def share(
     function: Callable[[Sequence[Tensor]], Any], operands: list[Tensor], relevance: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Relevance of the operands of a homogeneous function, in proportion to what they contributed.
+    """Return the relevance of the operands of a homogeneous function, in proportion to their contributions.
 
-    R_i = x_i ∂y/∂x_i · R/y; where y is zero, in equal parts to the zeros that y is connected to.
+    R_i = x_i ∂y/∂x_i · R/y. Where y is zero, the zeros that y is connected to get equal parts.
     """
 
     def gradients(at: list[Tensor], weigh: Callable[[int, Tensor], Tensor | None]) -> list[Tensor]:
-        """Gradients of the outputs, each weighed, at given operands."""
+        """Gradients of the outputs, each multiplied by a weight, at given operands."""
         with torch.enable_grad():
             leaves = [x.clone().requires_grad_() for x in at]
             # Clones, because the function may work in place.
@@ -170,11 +174,11 @@ def share(
     shared, rest = share_by(operands, relevance), without_share(operands, relevance)
     if not any(bool(R.any()) for R in rest if R is not None):
         return shared
-    # First to the zeros, of which one wins a maximum of zero; where there are none, terms cancelled to zero.
+    # First to operands that are zero: one of them wins a maximum of zero. If there are none, terms cancelled.
     signs = [g.sign() for g in gradients(operands, lambda i, y: torch.ones_like(y))]
     zeros = [(x == 0) * sign for x, sign in zip(operands, signs, strict=True)]
-    # A minimum of zero is won by what is negative.
-    # Where all are zero a norm has no gradient, nor a deviation where all are equal.
+    # A minimum of zero is won by a negative stand-in.
+    # A norm has no gradient where all elements are zero, and a deviation has none where all are equal.
     ones = [torch.ones_like(x) for x in operands]
     ramps = [x.flatten().cumsum(0).view_as(x) for x in ones]
     for stand_ins in (zeros, signs, [-x for x in zeros], [-x for x in signs], ones, ramps):

@@ -1,7 +1,7 @@
-"""What is done to the output of a linear operation becomes part of it: biases, batch norms, scales.
+"""Folding: scales and shifts of a linear operation's output become part of the operation.
 
-Whatever the output was rearranged to in between. Beside it: what is done to any tensor by channel, for a
-linear operation that follows to take in.
+Biases, batch norms and factors are folded, even if the output was rearranged in between. `affine` records
+scales and shifts of any tensor by channel, for a linear operation that follows.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ from relprop.engine.seen import Seen
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Moved(LinearOrigin):
-    """A linear operation whose output's elements have been rearranged since, all of them, as by a transpose.
+    """A linear operation of whose output all elements have been rearranged since, as by a transpose.
 
     Attributes:
-        z: the output.
-        factor_of_z: a number that z was multiplied by already.
-        move: what was done to it.
+        z: the output before it was rearranged.
+        factor_of_z: the number by which z had been multiplied before.
+        move: the rearrangement.
     """
 
     z: Tensor
@@ -41,9 +41,16 @@ def fold(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> Seen | None:
-    """Let scale·z + shift of a linear operation's output z, which `value` computes, be part of the operation.
+    """Fold scale·z + shift, where z is the output of a linear operation, into the operation.
 
-    Returns None where the constants are no part of it: where they differ between positions or samples.
+    Args:
+        run: the run.
+        origin: the linear operation.
+        value: computes scale·z + shift as the model does.
+        scale: a constant, or None.
+        shift: a constant, or None.
+
+    Returns None if the map does not fold, or if a constant differs between positions or samples.
     """
     if not origin.map.folds:
         return None
@@ -60,7 +67,7 @@ def fold(
     scale, shift = per_output
     computed = value()
     if computed.dim() != origin.recorded.dim():
-        return None  # a constant of more dimensions adds one to the result
+        return None  # a constant with more dimensions has added a dimension to the result
     weight, bias, map_ = origin.kept_weight.own, origin.bias, origin.map
     if scale is not None:
         weight = modified(weight, "scaled output", scale, map_.scale_outputs)
@@ -80,7 +87,7 @@ def fold(
 
 
 def moved(origin: LinearOrigin, z: Tensor, move: Callable[[Sequence[Tensor]], Any]) -> Moved:
-    """A linear operation with its output z rearranged, after what has been done to it before."""
+    """Return a linear operation with its output z rearranged by `move`, after earlier rearrangements."""
     known = {name: getattr(origin, name) for name in _OF_LINEAR}
     factor = origin.factor
     if isinstance(origin, Moved):
@@ -98,7 +105,7 @@ def _after(second: Callable[..., Any], first: Callable[..., Any]) -> Callable[[S
 def _fold_moved(
     run: Run, origin: Moved, value: Callable[[], Tensor], scale: Tensor | None, shift: Tensor | None
 ) -> Seen | None:
-    """Fold what is done to rearranged outputs, if it is one number for each output."""
+    """Fold scale and shift of a rearranged output, if each is one number for each output."""
     map_, z = origin.map, origin.z
     outputs = torch.arange(map_.outputs(origin.weight), device=z.device)
     where = origin.move([map_.align_bias(outputs).expand(z.shape)])
@@ -121,20 +128,20 @@ def _fold_moved(
     before_move = linear_origin(folded)
     later = None if before_move is None else moved(before_move, folded.recorded, origin.move)
     place = _Place(origin.move([folded.recorded]), replace(tag, slot=slot))
-    # The model's own value, which may differ in the last digit.
+    # With the model's own value, which may differ in the last digit.
     return run.cross(value(), [place], unchanged, Tag(tag.depth, tag.nonnegative, origin=later))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """An operand that the model does not have."""
+    """An operand that is no tensor of the model."""
 
     recorded: Tensor
     tag: Tag
 
 
 def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | None:
-    """A constant as one value for each output, (out,); `where` says to which output an element belongs."""
+    """Return a constant as one value for each output, (out,), or None; `where` has each element's output."""
     shape, dimensions = where.shape, constant.dim()
     if dimensions > where.dim() or any(
         n not in (1, of) for n, of in zip(constant.shape, shape[where.dim() - dimensions :], strict=True)
@@ -143,7 +150,7 @@ def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | Non
     if not bool(constant.isfinite().all()):
         return None
     constant = constant.detach().reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
-    # First where it has values of its own: most constants that are not one for each output fail there.
+    # Compare first without expanding: most constants that are not one number for each output fail here.
     own = where[tuple(slice(None) if size > 1 else slice(1) for size in constant.shape)]
     if own.numel() < where.numel() and _values_by_output(constant, own, len(outputs)) is None:
         return None
@@ -156,9 +163,9 @@ def _values_by_output(full: Tensor, where: Tensor, outputs: int) -> Tensor | Non
 
 
 def affine(x: Seen, *steps: tuple[Literal["scale", "shift"], Tensor | float]) -> Affine | None:
-    """What x, multiplied by and added constants, is of x, or of what x itself is an affine function of.
+    """Record scales and shifts of x. If x has such a record already, continue it.
 
-    Returns None where the constants are not one number a channel, dimension 1.
+    Returns None if a constant is not one number for each channel, dimension 1.
     """
     if x.dim() < 2:
         return None
@@ -189,9 +196,9 @@ def _per_channel(constant: Tensor, x: Tensor) -> bool:
 
 
 def _per_output(origin: LinearOrigin, constant: Tensor) -> Tensor | None:
-    """A constant as one value per output of a linear operation, (out,); None if it is nothing of the kind."""
+    """Return a constant as one value for each output of a linear operation, (out,); None if it is not one."""
     if constant.dim() == origin.recorded.dim() and len(constant) == len(origin.recorded) > 1:
-        # As for a single sample, where a bias that was repeated for each of them looks like one.
+        # A constant that repeats one value for each sample counts as that value.
         if not torch.equal(constant, constant[:1].expand(constant.shape)):
             return None
         constant = constant[:1]
@@ -202,4 +209,4 @@ def _per_output(origin: LinearOrigin, constant: Tensor) -> Tensor | None:
     shape = origin.map.align_bias(flat).shape
     if constant.numel() > 1 and constant.shape[constant.dim() - len(shape) :] != shape:
         return None
-    return flat.detach().clone()  # a cache compares with it later, when the model's own may have changed
+    return flat.detach().clone()  # a cache compares with it later, when the model's tensor may have changed

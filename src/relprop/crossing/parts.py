@@ -1,4 +1,4 @@
-"""Operations that are written out as their parts, and have the value that the model computed all the same."""
+"""Operations that are written out as their parts, but keep the value that the model computed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +12,22 @@ from relprop.linear.operation import Incoming
 
 
 def with_own_value(run: Run, call: Call, parts: Any) -> Any:
-    """What the parts give, with the value of the call, which may differ in the last digit."""
+    """Return the result of the parts with the value of the call, which may differ in the last digit."""
     return of_value(run, run.value(call), parts)
 
 
 def of_value(run: Run, value: Any, parts: Any) -> Any:
-    """What the parts give, with this value."""
+    """Return the result of the parts with this value."""
     return run.cross(value, [parts], unchanged, parts.tag) if type(parts) is Seen else parts
 
 
 def plus(product: Callable[..., Any]) -> Callable[..., Any]:
-    """The entry of beta·input + alpha·product(one, other), as its parts."""
+    """Return the entry for beta·input + alpha·product(one, other), written out as its parts."""
 
     def entry(run: Run, call: Call, x: Any, one: Any, other: Any, beta: Any, alpha: Any) -> Any:
         term = run.perform(product, one, other)
         term = term if alpha == 1 else run.perform(torch.mul, term, alpha)
-        if beta != 0:  # else whatever lies in the input, NaN included, does not count
+        if beta != 0:  # if beta is 0, the input does not count, even if it is NaN
             term = run.perform(torch.add, term, x, alpha=beta)
         return with_own_value(run, call, term)
 
@@ -35,5 +35,5 @@ def plus(product: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unchanged(incoming: Incoming) -> list[Outgoing]:
-    """The backward of what only takes another value's place."""
+    """The backward of a value that replaces another one: relevance passes unchanged."""
     return [(incoming.c, incoming.direct)]

@@ -1,9 +1,9 @@
-"""A linear operation gets the backward of its rule, and takes in what was done to its operand.
+"""Linear operations: each output gets the backward of the rule that the composite chooses.
 
-Re-rooting: an operation leaves an `Origin` with its result, so that a later one can attach to its operand.
-Zeros padded around the input of a linear operation are its own padding, a batch norm before it is part of it;
-what is done to its output is folded into it by `folding`. The values are those of the model; nothing runs
-twice.
+Re-rooting: an operation stores an `Origin` in its result's tag, so that a later operation can attach to the
+operand instead of the result. Zeros padded around the input of a convolution become its own padding. A batch
+norm before a linear operation becomes part of it. `folding` does the same with scales and shifts of the
+output. The values are those that the model computed, and no operation runs twice in the forward.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ from relprop.rules.rule import Rule
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class LinearOrigin(Origin):
-    """A linear operation and the rule for it, for what is done to its output to be folded into it.
+    """A linear operation and its rule, into which scales and shifts of the output can be folded.
 
     Attributes:
-        weight: with what is folded into it.
-        own_weight: as the model holds it.
-        input_watches: of an operand that was passed by.
-        factor: a number that the output has been multiplied by since.
-        kept_z: the output as the backward needs it, for a ReLU to clip.
+        weight: the weight, with everything that is folded into it.
+        own_weight: the weight that the model holds.
+        input_watches: callbacks of operands that the operation bypasses.
+        factor: a number by which the output has been multiplied since.
+        kept_z: the output, kept for the backward. A ReLU that follows may clip it.
     """
 
     weight: Tensor
@@ -61,28 +61,32 @@ class LinearOrigin(Origin):
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class ZeroPadding(Origin):
-    """Zeros put around an operand, for a convolution to take as its own padding: zeros are no inputs."""
+    """Zeros padded around an operand. A convolution takes them as its own padding: they are no inputs.
+
+    Attributes:
+        pads: number of zeros at each side, in the order of `F.pad`.
+    """
 
     pads: tuple[int, ...]
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Affine(Origin):
-    """scale·x + shift with one number of each a channel, for a linear operation behind it to take in.
+    """scale·x + shift, with one scale and one shift for each channel, for a linear operation that follows.
 
-    A batch norm, or the normalisation of pixels within a model, in one call or several.
+    This is a batch norm, or the normalisation of pixels within a model, in one call or several.
 
     Attributes:
-        channels: how many there are, in dimension 1.
-        steps: what is done one after the other: multiplied by, or added, a constant of one number or one for
-            each channel, shaped as in the model.
+        channels: number of channels, dimension 1.
+        steps: scales and shifts in order. Each constant is one number, or has one for each channel, and is
+            shaped as in the model.
     """
 
     channels: int
     steps: tuple[tuple[Literal["scale", "shift"], Tensor | float], ...]
 
     def resolved(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift, (channels,)."""
+        """Return scale and shift, each (channels,)."""
         scale = torch.ones(self.channels, dtype=self.recorded.dtype, device=self.recorded.device)
         shift = torch.zeros_like(scale)
         for kind, constant in self.steps:
@@ -105,17 +109,19 @@ def start(
     *,
     root: Origin | None = None,
 ) -> Any:
-    """Let the composite choose a rule for a linear operation, and give its output the rule's backward.
+    """Let the composite choose a rule for a linear operation, and attach the rule's backward to its output.
+
+    If the operation is not covered or no rule is found, this is a gap, and the plain gradient is used.
 
     Args:
         run: the run.
         call: the operation.
-        kind: what a composite knows it as.
+        kind: the kind by which the composite chooses.
         x: the operand.
         weight: the weight.
         bias: the bias, or None.
         map_: how the weight is applied.
-        root: what the operation takes for its operand instead, as before a padding.
+        root: the origin to attach to instead of x, such as the operand of a padding.
     """
     problem, acceptable, rule, site = "", True, None, None
     if not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
@@ -166,20 +172,23 @@ def start(
 
 
 def value_or_own(run: Run, constant: Any) -> Any:
-    """A constant as a plain tensor: the model's own as it holds it, so that caches know it."""
+    """Return a constant as a plain tensor. For a plain constant this is the tensor that the model holds.
+
+    So caches find it, even if autocast has cast it.
+    """
     if constant is None or type(constant) is Seen:
         return value_of(constant)
     return run.of_parameters.before_cast(constant)
 
 
 def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 1) -> Seen:
-    """Give a linear operation's value the backward of its rule.
+    """Attach the backward of its rule to the output of a linear operation.
 
     Args:
         run: the run.
         origin: the operation.
         value: its output.
-        counts: how many linear operations it adds to those that lie before the output.
+        counts: how much the operation adds to the depth.
     """
     tag, rule = origin.tag, origin.rule
     slot = run.slot(origin)
@@ -191,13 +200,13 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
     scaled = origin.weight is not own_weight
     has_slot = slot is not None
     with_slot = run.slots == "all" or (has_slot and not counts)
-    # Relevance itself may come to outputs that a ReLU sets to zero, and some rules look at all outputs.
+    # Direct relevance may arrive at outputs that a ReLU sets to zero, and some rules look at all outputs.
     clippable = not with_slot and not getattr(rule, "looks_everywhere", True)
     wanted = run.parameters is not None and run.parameters.wants(own_weight)
     needs_values = bool(
         getattr(rule, "needs_values", True) or with_slot or has_slot or watches or input_watches or wanted
     )
-    # Shapes alone take no memory.
+    # If values are not needed, only shapes are kept, which take no memory.
     kept_x = run.keep(origin.recorded) if needs_values else Kept(empty_slot(origin.recorded))
     kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
     arranged = _Arrangement.of(run, map_, origin.recorded, tag.step)
@@ -205,15 +214,15 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
     def back(incoming: Incoming) -> list[Outgoing]:
         w = kept_w.own
 
-        # All of it in the weight's type: under autocast inputs and outputs have other ones.
+        # Compute in the weight's type: under autocast, inputs and outputs have other types.
         def prepared(t: Tensor) -> Tensor:
             return arranged(t if t.dtype == w.dtype else t.to(w.dtype))
 
         x, z = prepared(kept_x.value), prepared(kept_z.value)
         c, direct = (None if t is None else prepared(t) for t in (incoming.c, incoming.direct))
         b = None if kept_b is None else kept_b.value.to(w.dtype)
-        # Outputs that a ReLU set to zero are missed where another way brings relevance to them, and rounded
-        # outputs would turn differences with them into contributions.
+        # z is computed again if relevance arrives at outputs that a ReLU set to zero, or if z does not have
+        # the weight's type: in a difference, its rounding errors would count as contributions.
         lacking = kept_z.clipped and c is not None and bool(((z == 0) & (c != 0)).any())
         try:
             exact = z
@@ -238,7 +247,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
         for watch in input_watches:
             on_x, direct = arranged.watched(watch, on_x, direct, x)
         if direct is not None and not has_slot:
-            # Without a slot, relevance on zeros has no place to go.
+            # Without a slot, direct relevance becomes a coefficient.
             as_coefficient = run.as_coefficient(direct, x, path, operation)
             on_x, direct = as_coefficient if on_x is None else on_x + as_coefficient, None
         return [(arranged.back(on_x), arranged.back(direct))]
@@ -251,12 +260,12 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
 
 @dataclass(frozen=True)
 class _Arrangement:
-    """Rows of a dense operation by samples, however the model has them.
+    """An arrangement of the rows of a dense operation with the samples first.
 
     Attributes:
-        rows: shape of the rows as the model has them.
-        samples: how many there are.
-        step: how many rows lie between one sample and the next, or None where rows stay as they are.
+        rows: shape of the rows in the model.
+        samples: number of samples.
+        step: number of rows between one sample and the next; None if the rows stay as they are.
     """
 
     rows: tuple[int, ...]
@@ -277,14 +286,14 @@ class _Arrangement:
         return _Arrangement(rows, samples, apart if apart and count % (samples * apart) == 0 else None)
 
     def __call__(self, t: Tensor) -> Tensor:
-        """Samples first, then the rows of each."""
+        """Return rows arranged as (samples, rows of each sample, features)."""
         if self.step is None:
             return t
         grouped = t.reshape(-1, self.samples, self.step, t.shape[-1]).transpose(0, 1)
         return grouped.reshape(self.samples, -1, t.shape[-1])
 
     def back(self, t: Tensor | None) -> Tensor | None:
-        """As the model has them."""
+        """Return arranged rows as they are in the model."""
         if self.step is None or t is None:
             return t
         grouped = t.reshape(self.samples, -1, self.step, t.shape[-1]).transpose(0, 1)
@@ -293,7 +302,7 @@ class _Arrangement:
     def watched(
         self, watch: Watch, c: Tensor | None, direct: Tensor | None, value: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What a watch lets go on, which knows the value as the model has it."""
+        """Call a watch with tensors as they are in the model, and return arranged what it passes on."""
         if self.step is None:
             return watch(c, direct, value)
         as_in_model = self.back(value)
@@ -306,14 +315,14 @@ _AS_IT_IS = _Arrangement((), 1, None)
 
 
 def plain(run: Run, call: Call) -> Any:
-    """Go on with the plain gradient, behind a gap."""
+    """Run a call with its plain gradient, after a gap was recorded."""
     tag = merge_tags([t.tag for t in relevant_in(call.args)])
     return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), run.native(call))
 
 
 @dataclass(frozen=True, eq=False)
 class _SameValues:
-    """A key that is equal to another one with the same values."""
+    """A cache key that equals another key with the same values."""
 
     tensor: Tensor
 
@@ -327,19 +336,19 @@ class _SameValues:
 def modified(
     weight: Tensor, purpose: str, factor: Tensor, make: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Return a weight with a factor folded in, from the cache where both are still the same."""
+    """Return a weight with a factor folded in, from the cache if both are unchanged."""
     return weights.modified(weight, purpose, lambda w: make(w, factor), _SameValues(factor))
 
 
 def _with_shift(map_: LinearMap, weight: Tensor, bias: Tensor | None, shift: Tensor, x: Tensor) -> Tensor:
-    """The bias that stands for a shift of the input; beside padded zeros it differs by position."""
+    """Return the bias that replaces a shift of the input. With padded zeros it differs between positions."""
     constant = map_.align_input(shift, x.shape)
     through = map_.apply(constant.to(weight.dtype), weight.detach())
     return through if bias is None else through + map_.align_bias(bias.detach())
 
 
 def linear_origin(value: Any) -> LinearOrigin | None:
-    """The linear operation whose output a tensor is, if it is one."""
+    """Return the linear operation whose output a value is, or None."""
     if type(value) is not Seen or not value.relevant:
         return None
     origin = value.tag.origin

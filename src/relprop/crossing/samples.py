@@ -1,4 +1,4 @@
-"""Where the samples of a tensor are, for the ledger, in models that put another dimension first."""
+"""The place of the samples in a tensor, for the ledger, in models that put another dimension first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +21,11 @@ _REORDERING = frozenset(
 """Operations that may put another dimension first."""
 
 _BROADCASTING = frozenset(("add", "sub", "rsub", "mul", "div", "where", "expand"))
-"""Operations that may put new dimensions first, where an operand has more than the one that is followed."""
+"""Operations that may put new dimensions first, if another operand has more dimensions."""
 
 
 def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, slot: str) -> int | None:
-    """How far samples lie apart in a result; None where they are first, or where it is not known."""
+    """Return the step between samples in a result (see `Tag.step`); None if they are first, or unknown."""
     if run.ledger.samples == 1:
         return None
     x = operands[0]
@@ -47,7 +47,10 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
 
 
 def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
-    """How far samples lie apart in a tensor of a known one's dimensions, or of more in front of them."""
+    """Return the step between samples in a tensor that has x's dimensions, or more in front of them.
+
+    None if the samples are first, or if their step is not known.
+    """
     samples, more, rest = run.ledger.samples, other.dim() - x.dim(), 1
     step = x.shape[1:].numel() if x.tag.step is None else x.tag.step
     if more < 0 or (more == 0 and x.tag.step is None):
@@ -71,7 +74,7 @@ def _keeps_first(call: Call, x: Tensor) -> bool:
 
 
 def _found(run: Run, call: Call, x: Seen) -> int | None:
-    """Do to the numbers of samples what the call does to values."""
+    """Find the step between samples: run the call on the numbers of the samples instead of the values."""
     samples = run.ledger.samples
     with no_dispatch():
         numbers = _numbers(x, samples)
@@ -86,7 +89,7 @@ def _found(run: Run, call: Call, x: Seen) -> int | None:
 
 
 def _numbers(x: Seen, samples: int) -> Tensor | None:
-    """To which sample each element belongs."""
+    """Return for each element the number of its sample; None if that is not known."""
     count = x.numel()
     step = count // samples if x.tag.step is None else x.tag.step
     if step == 0 or count % (samples * step):
@@ -95,7 +98,10 @@ def _numbers(x: Seen, samples: int) -> Tensor | None:
 
 
 def step_of(numbers: Tensor, samples: int) -> int | None:
-    """How far samples lie apart, from the number of each element's sample."""
+    """Return the step between samples, from the number of each element's sample.
+
+    None if the samples are first, or not at regular steps.
+    """
     flat = numbers.reshape(-1)
     changes = (flat != flat[:1]).nonzero()
     if len(changes) == 0:
