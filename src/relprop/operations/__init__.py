@@ -1,8 +1,8 @@
 """The operation table: how relevance crosses each operation, one line an operation, one file a family.
 
-An operation is in the table with a rule, or as exact under the plain gradient. Operations go by their name in
-aten. Composite ones that are not here are written out as their parts by torch. Anything else that touches
-relevance is an error that lists it.
+An operation has a rule in the table, or is declared exact under the plain gradient. The keys are the names of
+operations in aten. A composite operation without an entry is decomposed by torch. Any other operation on
+relevant tensors is an error that lists it.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def register(name: str, entry: Entry) -> None:
         entry: how relevance crosses the operation, for instance `Exact()`: see docs/own-rules.md.
 
     Raises:
-        InputError: the name is none of an operation, or the entry cannot be called.
+        InputError: the name is empty or has an overload, or the entry cannot be called.
     """
     if not isinstance(name, str) or not name or "." in name:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Sums and differences, and products and quotients with constants. Products of activations: `products`."""
+"""Sums and differences; products and quotients with constants. `products` has products of activations."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ from relprop.rules.other import SumRule
 
 
 def add(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
-    """Sum a + alpha·b. A relevant term keeps its own relevance; a constant absorbs its part, or is a bias."""
+    """Sum a + alpha·b. A relevant term gets what it contributed. A constant absorbs its part or is a bias."""
     return _sum(run, call, a, b, (1.0, alpha))
 
 
@@ -40,14 +40,14 @@ def rsub(run: Run, call: Call, a: Any, b: Any, alpha: Any) -> Any:
 
 
 def mul(run: Run, call: Call, a: Any, b: Any) -> Any:
-    """Product with a constant, or of activations."""
+    """Product with a constant, or of two activations."""
     if is_relevant(a) and is_relevant(b):
         return product(run, call, a, b)
     return _scaled(run, call, *((a, b) if is_relevant(a) else (b, a)))
 
 
 def div(run: Run, call: Call, a: Any, b: Any, rounding: str | None = None) -> Any:
-    """Quotient by a constant, or by an activation, which counts as one."""
+    """Quotient by a constant, or by an activation, which usually counts as a constant."""
     if rounding is not None:
         run.gap("div", "rounding is not covered")
         return Exact(slot="pass")(run, call)
@@ -70,7 +70,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     chain = None
     if a.tag.pointwise is not None or b.tag.pointwise is not None:
         chain = chained(run, call, [a, b])
-    # Branches have one shape; a mean that is subtracted, and so broadcast, is none.
+    # Branches have the same shape. A mean that is subtracted is broadcast, so it is no branch.
     if chain is None and a.shape == b.shape:
         rule = run.choose(run.site(call, Kind.SUM, max(a.tag.depth, b.tag.depth)))
         if rule is not None:
@@ -83,7 +83,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
 def _shared_sum(
     run: Run, call: Call, rule: SumRule, terms: tuple[Seen, Seen], factors: tuple[Any, Any]
 ) -> Seen:
-    """The sum of two branches by a rule of the composite."""
+    """Sum of two branches, by a rule of the composite."""
     run.apply(call, rule)
     path, name, slots = run.modules.path, call.name, [run.slot(t) for t in terms]
     value = run.value(call)
@@ -106,15 +106,15 @@ def _shared_sum(
 
 
 def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False) -> Any:
-    """x·factor or, inverted, x/factor. Behind a linear operation, a factor for each output is part of it."""
+    """x·factor, or x/factor if `invert`. After a linear operation, a factor for each output is folded."""
     if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
         return Exact(slot="none")(run, call)
-    # With one sample, what is made of its values has the shape of one number an output.
+    # A constant made of a single sample's values may look like one number for each output, but is no weight.
     data = type(factor) is Seen
     linear, constant = linear_origin(x), _constant(factor, x)
     chain = chained(run, call, [x]) if _broadcasts_to(constant, x) else None
-    # A single number is folded only if something else comes after it: by itself it would take a linear
-    # operation's output apart where it is used with and without, as in relu(z) - 0.1·relu(-z).
+    # A single number is folded only if another constant follows. Otherwise, an output that is used both with
+    # and without the number, as in relu(z) - 0.1·relu(-z), would be split into two operations.
     number = None if data else _number(constant)
     later: Origin | None = None
     if not data:
@@ -122,7 +122,7 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
         if linear is not None and number is None:
             output = fold(run, linear, lambda: run.value(call), scale=scale)
             if output is not None:
-                # A factor for each output is part of the linear operation, and of no pointwise function.
+                # A factor for each output is part of the linear operation, not of a pointwise function.
                 output.tag.pointwise = None if constant.dim() else chain
                 return output
         elif linear is not None and number:
@@ -139,7 +139,7 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
 
 
 def _constant(value: Any, x: Tensor) -> Any:
-    """A constant as a number, or as a tensor of x's type."""
+    """Return a constant as a number, or as a tensor of x's type and device."""
     if isinstance(value, Tensor):
         constant = value_of(value)
         if constant.dtype != x.dtype or constant.device != x.device:
@@ -149,14 +149,14 @@ def _constant(value: Any, x: Tensor) -> Any:
 
 
 def _number(constant: Any) -> float | None:
-    """A constant that is a single number without dimensions."""
+    """Return a constant that is a single number without dimensions as a number, and None for others."""
     if isinstance(constant, float):
         return constant
     return float(constant) if constant.dim() == 0 else None
 
 
 def _broadcasts_to(constant: Any, x: Tensor) -> bool:
-    """Whether the result has the shape of x. torch.broadcast_shapes takes longer than the product may."""
+    """Whether a constant broadcasts to x's shape. torch.broadcast_shapes may take longer than the product."""
     if isinstance(constant, float):
         return True
     own, shape = constant.shape, x.shape
@@ -172,7 +172,7 @@ def _with_constant(
     data, sink, constant = type(constant) is Seen, run.sink_of(constant), _constant(constant, x)
     constant = constant if constant_factor == 1 else constant * constant_factor
     tag, linear = x.tag, linear_origin(x)
-    # What has a dimension is a bias of outputs rather than part of a pointwise function.
+    # A constant with dimensions is a bias of outputs rather than part of a pointwise function.
     single = isinstance(constant, float) or (
         constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and linear is None)
     )
@@ -193,7 +193,7 @@ def _with_constant(
 
 
 def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: str, **known: Any) -> Seen:
-    """factor·x + constant: the constant absorbs its part, in a sink of the ledger."""
+    """factor·x + constant. The constant absorbs its part, in the given sink of the ledger."""
     tag, shape = x.tag, x.shape
     path, name, number = run.modules.path, call.name, isinstance(constant, float)
     kept = None if number else run.keep_constant(constant)
@@ -205,7 +205,7 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
         if c is not None:
             run.ledger.add(sink, times(c, constant if kept is None else kept.value), path, name, step)
             to_x = (c if factor == 1 else c * factor).sum_to_size(shape)
-        # Relevance itself stays on the element that was shifted, as on a pixel that is normalised.
+        # Direct relevance stays on the element that was shifted, as on a pixel that is normalised.
         return [(to_x, None if direct is None else direct.sum_to_size(shape))]
 
     above = constant >= 0 if number else all_nonnegative(constant)

@@ -1,9 +1,10 @@
 """Attention: softmax(q kᵀ)·v as one operation, left fused.
 
-The products are bilinear, and the softmax has its Taylor expansion, so that the plain gradient of the fused
-kernel carries relevance through all of it: AttnLRP halves the relevance at both products, which is the
-gradient by q and k times 1/4 and by v times 1/2 (Achtibat et al. 2024, prop. 3.1 to 3.3). Where the weights
-are constants (CP-LRP, Ali et al. 2022) it is the gradient by v. No matrix of tokens by tokens is made.
+The products are bilinear, and relevance crosses the softmax by its Taylor expansion. So the plain gradient of
+the fused kernel carries relevance through all of it. AttnLRP halves the relevance at both products: this is
+the gradient with respect to q and k times 1/4, and to v times 1/2 (Achtibat et al. 2024, prop. 3.1 to 3.3).
+If the weights are constants (CP-LRP, Ali et al. 2022), it is the gradient with respect to v. No matrix of
+tokens by tokens is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from relprop.rules.other import SignalTakesAll, Uniform
 
 
 def scaled_dot_product_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *_args: Any) -> Any:
-    """F.scaled_dot_product_attention: every mask, causal, scaled, grouped queries, whichever kernel runs."""
+    """F.scaled_dot_product_attention with any mask, causal, scaled, with grouped queries, by any kernel."""
     mask, scale = call.argument("attn_mask", call.argument("attn_bias")), call.argument("scale")
     dropout, causal = call.argument("dropout_p", 0.0), call.argument("is_causal", False)
     grouped = call.argument("enable_gqa", query.dim() == 4 and query.shape[1] != key.shape[1])
@@ -46,7 +47,7 @@ def scaled_dot_product_attention(run: Run, call: Call, query: Any, key: Any, val
 
 
 def kernel(run: Run, call: Call, *args: Any) -> Any:
-    """One of torch's kernels, as decomposed programs call them: what they return first is the output."""
+    """One of torch's attention kernels, as decomposed programs call them. Its first result is the output."""
     value, *rest = run.value(call)
     output = of_value(run, value, scaled_dot_product_attention(run, call, *args))
     return (output, *(run.seen(t, None) if isinstance(t, Tensor) else t for t in rest))
@@ -69,7 +70,7 @@ def multi_head(
     average: bool,
     kind: int | None,
 ) -> Any:
-    """The kernel of nn.MultiheadAttention, which takes samples first, as what its module computes else."""
+    """The fused kernel of nn.MultiheadAttention, samples first, written out as its module does otherwise."""
     if kind not in (None, 0, 1):
         run.gap(call.name, "a mask that was made of two is not covered")
     turned = [run.perform(torch.transpose, t, 0, 1) for t in (query, key, value)]
@@ -96,7 +97,7 @@ def multi_head(
 
 
 def flex_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *rest: Any) -> Any:
-    """torch.nn.attention.flex_attention, as it calls its kernel. What changes the scores has its gradient."""
+    """torch.nn.attention.flex_attention, by its kernel. Functions that change scores have their gradient."""
     captured = [cell.cell_contents for f in rest for cell in getattr(f, "__closure__", None) or ()]
     if any(is_relevant(t) for t in tensors_in([*rest, *captured])):
         run.refuse(call.name, "a score_mod or mask_mod that depends on the input is not covered")
@@ -116,7 +117,7 @@ def flex_attention(run: Run, call: Call, query: Any, key: Any, value: Any, *rest
 def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callable[..., Tensor]) -> Seen:
     """Attention by a kernel from (query, key, value) to the output.
 
-    A factor that is no tensor of the way of relevance gets nothing, and the others share what comes.
+    An operand that is not relevant gets nothing, and the others share the relevance.
     """
     operands = (query, key, value)
     relevant = [is_relevant(t) for t in operands]
@@ -136,7 +137,7 @@ def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callab
 
 
 def _sharing(run: Run, call: Call, operands: tuple[Any, ...], relevant: list[bool]) -> tuple[Tensor, ...]:
-    """What stands for query, key and value, so that the plain gradient shares as the decomposed rules do."""
+    """Return query, key and value with a backward that scales their gradients as the decomposed rules do."""
     path, name = run.modules.path, call.name
     values = [value_of(t).detach() for t in operands]
     kept = [run.keep(t) for t in values]
@@ -149,7 +150,7 @@ def _sharing(run: Run, call: Call, operands: tuple[Any, ...], relevant: list[boo
             run.ledger.per_sample(c * k.value) if c is not None else None
             for c, k in zip(arrived, kept, strict=True)
         ]
-        # The output is linear in v: v·c sums to its relevance, of which the weights have their part.
+        # The output is linear in v, so v·c sums to the output's relevance. The weights get a part of it.
         lost = 0 if books[2] is None else of_weights * books[2]
         for amount, here in zip(books[:2], relevant, strict=False):
             if amount is not None and here:
@@ -177,7 +178,7 @@ def _written_out(
     scale: float | None,
     grouped: bool,
 ) -> Any:
-    """Attention with a mask that depends on the input: a term of the scores, which gets its share."""
+    """Attention with a mask that depends on the input. It is a term of the scores and gets its share."""
     if grouped:
         times = query.shape[-3] // key.shape[-3]
         key, value = (run.perform(torch.repeat_interleave, t, times, -3) for t in (key, value))

@@ -1,4 +1,4 @@
-"""Products of matrices and einsum: with a constant a linear operation, else a product of activations."""
+"""Products of matrices and einsum: linear if one operand is constant, else products of activations."""
 
 from collections.abc import Mapping, Sequence
 from string import ascii_letters
@@ -31,7 +31,7 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
         and b.dim() > 2
         and all(n == 1 or step == 0 for n, step in zip(b.shape[:-2], b.stride()[:-2], strict=True))
     ):
-        b = b[(0,) * (b.dim() - 2)]  # one matrix for all
+        b = b[(0,) * (b.dim() - 2)]  # one matrix for the whole batch
     if is_relevant(a) and b.dim() == 2:
         weight, map_ = as_held(b)
         return start(run, call, Kind.DENSE, a, weight, None, map_)
@@ -44,16 +44,16 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
 
 
 def _both(*operands: Any) -> bool:
-    """Whether a product is one of activations: both operands depend on the samples.
+    """Whether both operands are computed from the samples, so that it is a product of activations.
 
-    Values of the samples that count as constants, as attention weights may, are no weights of a layer. What
-    samples only pick is one, as the weights of experts.
+    A constant that is computed from the samples, as attention weights may be, is no weight of a layer. A
+    constant that the samples only pick, as the weights of experts, is one.
     """
     return all([type(t) is Seen and not t.picked for t in operands])
 
 
 def einsum(run: Run, call: Call, equation: str, operands: Sequence[Any], *_options: Any) -> Any:
-    """torch.einsum of one relevant operand, alone or with one constant, or of several."""
+    """torch.einsum of one operand, of a relevant operand and a constant, or of several operands."""
     operands = list(operands)
     if len(operands) == 1:
         return Exact(keeps_sign=True, slot="share")(run, call)
@@ -73,7 +73,7 @@ def einsum(run: Run, call: Call, equation: str, operands: Sequence[Any], *_optio
 
 
 def _one_after_the_other(run: Run, operands: list[Any], letters: list[str], z: str) -> Any:
-    """An einsum of several operands as products of two, so that each of its constants has its rule."""
+    """Write an einsum of several operands as products of two, so that each constant gets a rule."""
     (a, b, *operands), (of_a, of_b, *letters) = operands, letters
     wanted = "".join(letters) + z
     between = "".join(letter for letter in dict.fromkeys(of_a + of_b) if letter in wanted)
@@ -84,13 +84,13 @@ def _one_after_the_other(run: Run, operands: list[Any], letters: list[str], z: s
 
 
 def _elementwise(run: Run, operands: list[Any], letters: list[str], z: str) -> Any:
-    """A product that sums nothing, as of a scale or a gate: what `*` makes of it."""
+    """An einsum that sums over nothing, as with a scale or a gate: the elementwise product."""
     aligned = []
     for t, part in zip(operands, letters, strict=True):
         sizes = dict(zip(part, t.shape, strict=True))
         order = sorted(range(len(part)), key=lambda i: z.index(part[i]))
         shape = [sizes.get(letter, 1) for letter in z]
-        # Only where it is needed: what is known of a gate does not survive it.
+        # Only if it is needed, because a pointwise chain ends at a permutation.
         t = t if order == sorted(order) else run.perform(torch.permute, t, order)
         aligned.append(t if list(t.shape) == shape else run.perform(torch.reshape, t, shape))
     return run.perform(torch.mul, *aligned)
@@ -117,14 +117,14 @@ def _contract(run: Run, call: Call, operands: list[Any], letters: list[str], z: 
         and letters[which][:-1] == z[:-1]
         and set(letters[1 - which]) == {letters[which][-1], z[-1]}
     ):
-        # A plain layer after all, to which a bias and a batch norm may belong.
+        # This is a dense layer, into which a bias and a batch norm may be folded.
         return start(run, call, Kind.DENSE, x, weight, None, Dense(transposed=letters[1 - which][1] == z[-1]))
     map_ = Contraction(letters[which], letters[1 - which], z)
     return start(run, call, Kind.DENSE, x, weight, None, map_)
 
 
 def _letters(equation: str, operands: Sequence[Tensor]) -> tuple[list[str], str] | None:
-    """Letters of the operands' dimensions and of the result's, without dots; None for what is not covered."""
+    """Return the letters of the operands' and the result's dimensions, without dots; None for a diagonal."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     free = [letter for letter in ascii_letters if letter not in left]

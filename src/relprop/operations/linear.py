@@ -1,4 +1,4 @@
-"""Linear operations: where the rules of a composite apply."""
+"""Linear operations, to which the rules of a composite apply."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ def linear(run: Run, call: Call, x: Any, weight: Tensor, bias: Tensor | None) ->
 
 
 def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha: Any) -> Any:
-    """beta·bias + alpha·x @ weight: a layer, or written out as its parts."""
+    """beta·bias + alpha·x @ weight: a dense layer, or written out as its parts."""
     a_layer = bias.dim() == 1 and beta == 1 and alpha == 1
     if a_layer and is_relevant(x) and not is_relevant(weight) and not is_relevant(bias):
         weight, map_ = as_held(weight)
@@ -35,7 +35,7 @@ def addmm(run: Run, call: Call, bias: Any, x: Any, weight: Any, beta: Any, alpha
 
 
 def as_held(weight: Any) -> tuple[Any, Dense]:
-    """A matrix (in, out) as the model holds it, which may be its transpose, and how that one is applied."""
+    """Return a matrix (in, out) as the model holds it, possibly transposed, and the map that applies it."""
     base = weight._base
     same = base is not None and base.dim() == 2 and base.storage_offset() == weight.storage_offset()
     if same and base.shape == weight.shape and base.stride() == weight.stride():
@@ -46,7 +46,7 @@ def as_held(weight: Any) -> tuple[Any, Dense]:
 
 
 def grouped_mm(run: Run, call: Call, x: Any, weight: Any, ends: Any, bias: Any, _dtype: Any) -> Any:
-    """F.grouped_mm(x, weight, offs=...): rows of x times the matrix of their group, as of experts."""
+    """F.grouped_mm(x, weight, offs=...): rows of x times the matrix of their group, as in experts."""
     if x.dim() != 2 or weight.dim() != 3 or ends is None or bias is not None:
         run.gap(call.name, "only rows (rows, in) times weights (groups, in, out) without bias are covered")
         return plain(run, call)
@@ -97,7 +97,7 @@ def simple_convolution(
     dilation: Sequence[int],
     groups: int,
 ) -> Any:
-    """Convolution as models call it, unless its padding is a word, or its input a single sample."""
+    """Convolution as models call it. Torch decomposes it if the padding is a word or the input one sample."""
     if isinstance(padding, str) or x.dim() != weight.dim():
         return NotImplemented
     none = (0,) * (weight.dim() - 2)
@@ -105,7 +105,7 @@ def simple_convolution(
 
 
 def _of_padded(watch: Watch, pads: tuple[int, ...]) -> Watch:
-    """The watch of a padded value, for what comes to the value without its padding."""
+    """Return the callback of a padded value, for relevance that arrives at the value without padding."""
     crop = [-pad for pad in pads]
 
     def watches(c: Tensor | None, direct: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -1,8 +1,8 @@
-"""Normalisation: statistics in a denominator are constants; what remains is linear.
+"""Normalisation: statistics in the denominator count as constants, so that the operation is linear.
 
-Batch norm in evaluation is scale·x + shift with constants for each channel. Behind a linear operation it is
-folded into it, and a linear operation right behind it takes it in. Where it stands alone it has the gradient,
-and the shift absorbs its part, unless a composite names a rule for it.
+Batch norm in evaluation is scale·x + shift, with constants for each channel. Directly after or before a
+linear operation, it is folded into that operation. Elsewhere it has its plain gradient and the shift absorbs
+its part, unless a composite names a rule for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from relprop.linear.operation import Incoming
 
 
 def batch_norm(run: Run, call: Call, x: Seen, weight: Any, bias: Any, *_options: Any) -> Any:
-    """Batch norm with running statistics, however torch calls it."""
+    """Batch norm with running statistics, by any of torch's kernels."""
     mean, variance = call.argument("running_mean"), call.argument("running_var")
     eps = call.argument("eps", call.argument("epsilon"))
     training = call.argument("training", call.argument("use_input_stats", False))
@@ -53,7 +53,7 @@ def batch_norm(run: Run, call: Call, x: Seen, weight: Any, bias: Any, *_options:
 
 
 def _affine(run: Run, call: Call, x: Seen, scale: Tensor, shift: Tensor) -> Any:
-    """Scale·x + shift, one of each for each channel."""
+    """scale·x + shift, with one scale and one shift for each channel."""
     result = run.value(call)
     value: Tensor = result if isinstance(result, Tensor) else result[0]
     linear, output = linear_origin(x), None
@@ -65,7 +65,7 @@ def _affine(run: Run, call: Call, x: Seen, scale: Tensor, shift: Tensor) -> Any:
 
 
 def _first_of(run: Run, result: Any, output: Seen) -> Any:
-    """A call's output with what its kernel returns beside it."""
+    """Return a call's output together with the other results of its kernel, as constants."""
     if isinstance(result, Tensor):
         return output
     return (output, *map_tensors(lambda t: run.seen(t, None), list(result[1:])))

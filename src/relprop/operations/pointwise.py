@@ -1,4 +1,4 @@
-"""Pointwise functions: relevance passes through them, by the slope of a secant or by the plain gradient."""
+"""Pointwise functions: relevance crosses them by the slope of a secant or by the plain gradient."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 
 Office = Literal["never", "activation", "shifted", "bounded", "always"]
-"""Whether a function's usual office is to weigh other values."""
+"""Whether a function usually makes a gate (see `Secant`)."""
 
 
 _GATES: Mapping[Office, Gate] = MappingProxyType(
@@ -30,19 +30,18 @@ _GATES: Mapping[Office, Gate] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Secant:
-    """A function f passes relevance on by the slope from (0, f(0)) to (x, f(x)); its tangent saturates.
+    """A function f that relevance crosses by the slope from (0, f(0)) to (x, f(x)); the tangent saturates.
 
-    c_in = c · (f(x) - f(0))/x, and c · f'(0) where x is nearly zero. What f(0) carries is absorbed, as a
-    bias is.
+    c_in = c · (f(x) - f(0))/x, and c · f'(0) where x is nearly zero. f(0) absorbs its part, as a bias does.
 
     Attributes:
         slope: f'(0).
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
-        gate: whether the function's usual office is to weigh other values: "always"; "activation", as one;
-            "shifted", where it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6; or "bounded",
-            which is that there and an activation elsewhere, as ReLU6.
-        quotient: from the call to x ↦ f(x)/x, for functions with f(0) = 0 of which it is a plain one.
+        gate: whether the function makes a gate. "always": yes. "activation": a weak gate, as an activation
+            function. "shifted": if it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6. "bounded":
+            as "shifted" at such an end, and as "activation" elsewhere, as ReLU6.
+        quotient: from the call to x ↦ f(x)/x, for functions with f(0) = 0 for which f(x)/x is simple.
     """
 
     slope: float
@@ -72,7 +71,7 @@ class Secant:
 
 @dataclass(frozen=True)
 class Homogeneous:
-    """A pointwise function with f(ax) = a·f(x) for a > 0, exact under the plain gradient; part of chains.
+    """A pointwise function with f(ax) = a·f(x) for a > 0: exact under the plain gradient, part of chains.
 
     Attributes:
         nonnegative: whether f is non-negative everywhere.
@@ -92,7 +91,7 @@ class Homogeneous:
 
 
 def relu(run: Run, call: Call, x: Seen) -> Any:
-    """ReLU. Behind a linear operation max(0, z), which autograd keeps, does in the place of z."""
+    """ReLU. After a linear operation, max(0, z), which autograd keeps anyway, is kept instead of z."""
     result = _nonnegative(run, call, x)
     origin = linear_origin(x)
     if origin is not None and origin.kept_z is not None:
@@ -101,7 +100,7 @@ def relu(run: Run, call: Call, x: Seen) -> Any:
 
 
 def copied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
-    """What gives the values themselves, as clone does: all that is known of them still holds."""
+    """An operation that returns the values unchanged, such as clone. Their tag still holds."""
     inner = x.recorded
     if not inner.is_contiguous():
         as_told = call.argument("memory_format") in (None, torch.preserve_format)
@@ -120,14 +119,14 @@ def dropout(run: Run, call: Call, x: Seen, p: float, train: bool) -> Any:
 
 
 def native_dropout(run: Run, call: Call, x: Seen, p: float, train: bool | None) -> Any:
-    """Dropout by its kernel, which returns as well what was not dropped."""
+    """The kernel of dropout, which also returns the mask of elements that were not dropped."""
     kept = torch.ones(x.shape, dtype=torch.bool, device=x.device)
     value = dropout(run, call, x, p, bool(train))
     return copied(run, call, x) if value is x else value, run.seen(kept, None)
 
 
 def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
-    """clamp, and so ReLU6, between two numbers, either of which may be missing."""
+    """Clamp between two numbers, either of which may be missing. ReLU6 is such a clamp."""
     low, high = (_number(bound) for bound in (low, high))
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         run.gap(call.name, "bounds that are tensors are not covered")
@@ -161,12 +160,12 @@ def threshold(run: Run, call: Call, x: Seen, _threshold: float, value: float) ->
 
 
 def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0) -> Any:
-    """ELU, and so SELU; its derivative at zero is that from the left, as torch has it."""
+    """ELU and SELU. The derivative at zero is that from the left, as in torch."""
     return Secant(slope=float(alpha * scale * rate))(run, call, x)
 
 
 def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
-    """x to a constant power: 0, or 1 and more, or one between, whose slope at zero is infinite."""
+    """x to a constant power; a negative power is a `reciprocal`."""
     several = isinstance(exponent, Tensor) and exponent.numel() > 1
     if not is_relevant(x) or several or is_relevant(exponent):
         run.gap("pow", "only an exponent that is one constant number is covered")
@@ -174,14 +173,15 @@ def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
     exponent = float(value_of(exponent))
     if exponent < 0:
         return reciprocal(run, call, x)
-    slope = 1.0 if exponent == 1 else 0.0  # between 0 and 1: relevance of x = 0 is 0 whatever the slope
+    # Between 0 and 1 the slope at zero is infinite, but the relevance of x = 0 is 0 whatever the slope.
+    slope = 1.0 if exponent == 1 else 0.0
     return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
 
 
 def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
-    """1/x, 1/√x: scales of other values, made of their statistics. They get no relevance.
+    """1/x and 1/√x: a scale of other values, computed from their statistics. It absorbs its relevance.
 
-    Where it ends a chain with an exponential in it, as in 1/(1 + exp(-x)), it is a pointwise function.
+    If it ends a chain that has an exponential, as in 1/(1 + exp(-x)), it is a pointwise function.
     """
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
@@ -196,7 +196,7 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 
 def logarithm(run: Run, call: Call, x: Seen) -> Any:
-    """The end of a chain that is positive at 0, as log(1 + exp(x)) is."""
+    """A logarithm at the end of a chain that is positive at 0, as in log(1 + exp(x))."""
     chain = chained(run, call, [x])
     if chain is None or "exp" not in chain.names:
         run.gap(call.name, "log(0) is infinite; only chains such as log(1 + exp(x)) are covered")
@@ -205,12 +205,12 @@ def logarithm(run: Run, call: Call, x: Seen) -> Any:
 
 
 def log_sigmoid(run: Run, _call: Call, x: Seen) -> Any:
-    """The kernel of F.logsigmoid, which returns what its gradient would use as well."""
+    """The kernel of F.logsigmoid, which also returns a buffer for its own gradient."""
     return run.perform(F.logsigmoid, x), run.seen(x.recorded.detach().new_empty(0), None)
 
 
 def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
-    """GELU(x)/x: the normal distribution, or what approximates it."""
+    """GELU(x)/x: the normal distribution function, or its approximation by tanh."""
     if call.argument("approximate") == "none":
         return lambda x: torch.erf(x / sqrt(2)).add_(1).div_(2)
     return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)

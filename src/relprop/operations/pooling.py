@@ -1,4 +1,4 @@
-"""Pooling, sums and extremes: linear, or winner takes all, or by a rule of the composite."""
+"""Pooling, sums and extrema: linear, or winner takes all, or by a rule of the composite."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,12 @@ _shared = Exact(keeps_sign=True, slot="share")
 
 
 def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry:
-    """Max-pooling: the winner takes all, unless a composite has it share as an average pooling does."""
+    """Return the entry for a max-pooling: the winner takes all, unless the composite has a rule for it.
+
+    Args:
+        average: the average pooling that relevance is shared by under that rule.
+        adaptive: whether the pooling is adaptive.
+    """
 
     def entry(
         run: Run,
@@ -51,7 +56,7 @@ def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry
 
 
 def _averaged(run: Run, call: Call, x: Seen, value: Tensor, average: Callable[[Tensor], Tensor]) -> Seen:
-    """Max-pooling whose relevance is shared as an average pooling would."""
+    """Max-pooling whose relevance is shared as in an average pooling."""
     path, name, kept_x = run.modules.path, call.name, run.keep(x.recorded)
 
     def back(incoming: Incoming) -> list[Outgoing]:
@@ -67,7 +72,7 @@ def _averaged(run: Run, call: Call, x: Seen, value: Tensor, average: Callable[[T
 
 
 def larger(run: Run, call: Call, *terms: Any) -> Any:
-    """torch.maximum and torch.minimum: where a constant wins, it absorbs; one number clamps."""
+    """torch.maximum and torch.minimum. Where a constant wins, it absorbs; a single number is a clamp."""
     constants = [value_of(t) for t in terms if not is_relevant(t)]
     if constants and bool((constants[0] == constants[0].flatten()[0]).all()):
         x = next(t for t in terms if is_relevant(t))
@@ -86,7 +91,7 @@ def largest(run: Run, call: Call, *args: Any) -> Any:
 
 
 def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
-    """torch.var: homogeneous of degree two, so that the gradient counts everything twice."""
+    """torch.var: homogeneous of degree two, so x times the gradient is twice the value and is halved."""
 
     def back(incoming: Incoming) -> list[Outgoing]:
         return [(None if incoming.c is None else incoming.c / 2, incoming.direct)]
@@ -98,7 +103,7 @@ def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 
 def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
-    """torch.prod and torch.cumprod: products of n factors, of which each gets 1/n."""
+    """torch.prod and torch.cumprod: products of n factors, each of which gets 1/n."""
     dim, value = call.argument("dim"), run.native(call)
     if call.operation == "cumprod":
         count = torch.arange(1, x.shape[dim] + 1, device=x.device).view(
@@ -118,7 +123,7 @@ def variance_and_mean(run: Run, call: Call, x: Seen, dim: Any, *_options: Any) -
 
 
 def sign(run: Run, call: Call, *_args: Any) -> Any:
-    """A constant between its steps, whose gradient is zero."""
+    """A step function, such as sign or round. Its gradient is zero, so its result is a constant."""
     run.cut(call.name, "is constant between its steps")
     return run.seen(run.value(call), None)
 

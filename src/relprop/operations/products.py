@@ -1,9 +1,10 @@
 """Products and quotients of activations: gates, statistics, and factors that share alike.
 
-A factor that weighs the other one is a gate: a sigmoid or softmax, a value that is broadcast against the
-other factor, as in squeeze-and-excitation, or what an activation function made against what none did, as in
-gated feed-forward layers. The signal takes all. Factors of which neither is a gate get half each. A composite
-may decide otherwise. A statistic, such as 1/√variance, is a constant whatever it decides.
+A gate is a factor that weighs the other one, the signal. Gates are a sigmoid or a softmax, a value that is
+broadcast against the other factor (as in squeeze-and-excitation), and the result of an activation function if
+the other factor is not one (as in gated feed-forward layers). The signal takes all relevance. If neither
+factor is a gate, each gets half. A composite may decide otherwise. A statistic, such as 1/√variance, counts
+as a constant whatever the composite says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from relprop.rules.other import SignalTakesAll, Uniform
 
 
 def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
-    """a·b of relevant factors, element by element."""
+    """a·b of relevant factors, elementwise."""
     chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
@@ -57,11 +58,11 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
 
 
 def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
-    """A product of relevant factors that is summed over, as of matrices. A gate is known by its tag.
+    """A product of factors that is summed over, such as a matrix product. Only its tag tells a gate.
 
     Args:
         run: the run.
-        call: of the product.
+        call: the product.
         operands: the factors; some may be constants.
     """
     relevant = [t for t in operands if is_relevant(t)]
@@ -77,7 +78,7 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
 
 
 def in_parts(run: Run, product: Tensor, part: float, tag: Tag) -> Seen:
-    """A product of which each factor gets this part of what its gradient gives it."""
+    """Return a product each of whose factors gets this part of the relevance by its plain gradient."""
 
     def back(incoming: Incoming) -> list[Outgoing]:
         return [(None if incoming.c is None else incoming.c * part, None)]
@@ -93,7 +94,7 @@ def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
 
 
 def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) -> Seen | None:
-    """Decide who gets relevance of a product: the factor that gets none, or None where all share alike."""
+    """Return the factor of a product that gets no relevance; None if all factors share alike."""
     if len(factors) == 1:
         return None
     rule = run.choose(run.site(call, Kind.PRODUCT, max(t.tag.depth for t in factors)))
@@ -107,7 +108,7 @@ def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) 
 
 
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
-    """a/b with a relevant denominator, which is a statistic as a rule, and counts as a constant."""
+    """a/b with a relevant denominator, which is usually a statistic, and counts as a constant."""
     chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
@@ -116,7 +117,7 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
 
 
 def _gate(a: Seen, b: Seen) -> Seen | None:
-    """Which of two factors weighs the other one; None if neither does, or both do."""
+    """Return the one of two factors that gates the other; None if neither does, or both do."""
     if Gate.ACTIVATION not in (a.tag.gate, b.tag.gate) or a.numel() == b.numel():
         gate = _gate_by_tag(a, b)
         if gate is not None:
@@ -127,7 +128,7 @@ def _gate(a: Seen, b: Seen) -> Seen | None:
 
 
 def _gate_by_tag(a: Seen, b: Seen) -> Seen | None:
-    """Which of two factors weighs the other one, by what made them."""
+    """Return the one of two factors that gates the other, by their tags; None if the tags weigh the same."""
     weights = [t.tag.gate.weight for t in (a, b)]
     if weights[0] == weights[1]:
         return None
@@ -135,7 +136,7 @@ def _gate_by_tag(a: Seen, b: Seen) -> Seen | None:
 
 
 def solve_triangular(run: Run, call: Call, A: Any, B: Any, *_options: Any) -> Any:
-    """torch.linalg.solve_triangular(A, B): linear in B, which takes all; A is a constant, as denominators."""
+    """torch.linalg.solve_triangular(A, B): linear in B, which takes all. A is a constant, as denominators."""
     if not is_relevant(B):
         run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
         return Exact(slot="none")(run, call)
@@ -166,7 +167,7 @@ def lerp(run: Run, call: Call, x: Any, end: Any, weight: Any) -> Any:
 
 
 def hypot(run: Run, call: Call, a: Any, b: Any) -> Any:
-    """√(a² + b²), a norm: torch's own gradient is not a number where both are zero."""
+    """√(a² + b²), computed as a norm, because torch's gradient of hypot is NaN where both are zero."""
     sides = [t if is_relevant(t) else run.source(t, call.name) for t in (a, b)]
     both = run.perform(torch.stack, run.perform(torch.broadcast_tensors, *sides), -1)
     return with_own_value(run, call, run.perform(torch.linalg.vector_norm, both, 2, -1))
@@ -207,7 +208,7 @@ def ldexp(run: Run, call: Call, x: Any, exponent: Any) -> Any:
 
 
 def glu(run: Run, call: Call, x: Seen, dim: int) -> Any:
-    """F.glu: one half of a dimension weighed by the sigmoid of the other one, as its parts."""
+    """F.glu: one half of a dimension times the sigmoid of the other half, as its parts."""
     signal, gate = run.perform(torch.chunk, x, 2, dim)
     return with_own_value(run, call, run.perform(torch.mul, signal, run.perform(torch.sigmoid, gate)))
 

@@ -1,4 +1,4 @@
-"""Resizing and sampling of images: linear in the image, with weights that positions alone decide."""
+"""Resizing and sampling of images: linear in the image, with weights that depend on positions alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _of_any_sign = Exact(slot="share")  # bicubic weights may be negative
 
 
 def grid_sample(run: Run, call: Call, x: Any, grid: Any, mode: int, *rest: Any) -> Any:
-    """F.grid_sample. A grid that depends on the input says where to look, and gets no relevance."""
+    """F.grid_sample. A grid that depends on the input gets no relevance: it only says where to sample."""
     if not is_relevant(x):
         run.gap("grid_sample", "only the grid depends on the input, and it gets no relevance")
         return Exact()(run, call)

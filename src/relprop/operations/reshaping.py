@@ -1,4 +1,4 @@
-"""Operations that rearrange elements: exact, and they do with relevance what they do with values."""
+"""Operations that rearrange elements. They are exact, and rearrange relevance as they rearrange values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,10 @@ _rearranged = Exact(keeps_sign=True, slot="same")
 
 
 def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
-    """What moves elements: shapes, orders, parts. Of a linear operation's output it may be the whole."""
+    """Rearrange elements: shapes, orders, parts.
+
+    If all elements of a linear operation's output are rearranged, constants can still be folded into it.
+    """
     result = _rearranged(run, call)
     origin = linear_origin(x)
     if origin is not None and type(result) is Seen and result.relevant and result.numel() == x.numel():
@@ -39,18 +42,18 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
 
 
 def channel_shuffle(run: Run, call: Call, x: Seen, groups: int) -> Any:
-    """The kernel of F.channel_shuffle, of which torch has no derivative."""
+    """The kernel of F.channel_shuffle, for which torch has no derivative."""
     return run.perform(torch.channel_shuffle, x, groups)
 
 
 def detach(run: Run, call: Call, x: Seen) -> Any:
-    """The value alone, which is a constant."""
+    """The value as a constant."""
     run.cut(call.name, "cuts the way of relevance")
     return run.seen(x.recorded.detach(), None)
 
 
 def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
-    """to: the tensor itself where it is of that type and device already, else what casts it."""
+    """to: the tensor itself if it has that type and device already. Otherwise torch decomposes the call."""
     dtype, device, layout = (call.argument(name) for name in ("dtype", "device", "layout"))
     other = call.argument("other")
     same = other is None and dtype in (None, x.dtype) and device in (None, x.device) and layout is None
@@ -59,7 +62,7 @@ def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 
 def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
-    """cat, stack and their like. What lands on a constant among the parts is absorbed."""
+    """cat, stack and the like. A constant among the parts absorbs the relevance that arrives at it."""
     x = next(t for t in tensors if is_relevant(t))
     joined = [
         t if is_relevant(t) else run.source(t, call.name, x.dtype, step_beside(run, x, t)) for t in tensors
@@ -68,7 +71,7 @@ def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
 
 
 def pad(run: Run, call: Call, x: Seen, pads: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
-    """F.pad in every mode. Relevance that lands on a constant border is absorbed."""
+    """F.pad in every mode. A constant border absorbs the relevance that arrives at it."""
     value, pads = value or 0.0, tuple(pads)
     result: Seen = Exact(keeps_sign=value >= 0, slot="same")(run, call)
     if mode != "constant":
@@ -87,7 +90,7 @@ def constant_pad(run: Run, call: Call, x: Seen, pads: Sequence[int], value: Any 
 
 
 def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
-    """masked_fill with a number. Relevance that lands on it is absorbed."""
+    """masked_fill with a number, which absorbs the relevance that arrives at it."""
     if is_relevant(value):
         run.gap("masked_fill", "the value depends on the input")
         return Exact(slot="share")(run, call)
@@ -100,7 +103,7 @@ def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
 
 
 def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
-    """torch.where. What lands on a constant is absorbed."""
+    """torch.where. A constant absorbs the relevance that arrives at it."""
     mask = value_of(condition)
     keeps_sign = all(is_relevant(v) or all_nonnegative(torch.as_tensor(value_of(v))) for v in (a, b))
     result = Exact(keeps_sign=keeps_sign, slot="same")(run, call)
@@ -117,7 +120,7 @@ def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
 
 
 def compared_with_zero(mask: Any, x: Seen) -> bool:
-    """Whether a mask says where x is above, or below, zero."""
+    """Whether a mask is the result of comparing x with zero."""
     return type(mask) is Seen and mask.compared is x.recorded
 
 
@@ -127,7 +130,7 @@ def _is_zero(constant: Any) -> bool:
 
 
 def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
-    """A comparison, which is a constant."""
+    """A comparison, whose result is a constant."""
     mask = run.seen(run.value(call), None)
     if is_relevant(x) and isinstance(other, (int, float)) and other == 0:
         mask.compared = x.recorded
@@ -135,7 +138,7 @@ def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
 
 
 def with_zeros(run: Run, call: Call, *_args: Any, entry: Exact = _rearranged) -> Any:
-    """Rearrangement that fills places with zeros; relevance itself that lands there is absorbed."""
+    """Rearrange elements, and fill other places with zeros. The zeros absorb direct relevance."""
     operands = relevant_in(call.args)
     function: Callable[..., Tensor] = as_function(run, call)
     result: Seen = entry(run, call)
@@ -147,7 +150,15 @@ def with_zeros(run: Run, call: Call, *_args: Any, entry: Exact = _rearranged) ->
 
 
 def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operation: str) -> Seen:
-    """Report what relevance lands where `mask` is true, on a constant value (None: the result's own)."""
+    """Record the relevance that arrives where `mask` is true as absorbed by a constant.
+
+    Args:
+        run: the run.
+        result: the result of the operation.
+        mask: where the result is constant, of its shape.
+        value: the constant; None for the result's own values.
+        operation: name of the operation, for the ledger.
+    """
     path, tag, kept = run.modules.path, result.tag, run.keep_constant(mask)
     kept_value = run.keep(result.recorded) if value is None else None
 
@@ -160,7 +171,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
                 run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation, tag.step)
         return [(c, direct)]
 
-    # Of its own memory: as an output of an autograd function, what a later call returns is no view of it.
+    # Detached: otherwise the output of the autograd function would itself count as a view.
     return run.cross(
         result.recorded.detach(),
         [result],
@@ -170,7 +181,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
 
 
 def complex_of(run: Run, call: Call, real: Any, imaginary: Any) -> Any:
-    """torch.complex. A constant part absorbs what comes to it."""
+    """torch.complex. A constant part absorbs the relevance that arrives at it."""
     parts = [t if is_relevant(t) else run.source(t, call.name) for t in (real, imaginary)]
     return Exact(slot="none")(run, Call(call.signature, parts))
 
@@ -189,7 +200,7 @@ TABLE: Mapping[str, Entry] = {
     "detach": detach,
     "to": cast,
     "native_channel_shuffle": channel_shuffle,
-    # Their coefficients are what autograd's gradients are, by real and imaginary part.
+    # Their coefficients are autograd's gradients: derivatives with respect to real and imaginary parts.
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),
     "complex": complex_of,
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), Exact(slot="none")),

@@ -1,6 +1,6 @@
 """Softmax: its first-order Taylor expansion, which is the plain gradient. Achtibat et al. 2024, prop. 3.1.
 
-R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance; what is missing is in the ledger under "softmax".
+R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance. The difference is in the ledger under "softmax".
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
             leaf = kept_x.value.clone().requires_grad_()
             output = function([leaf])
         c_in = torch.autograd.grad(output, leaf, c)[0]
-        # Its coefficients sum to zero, so that x may be shifted; hidden scores, of any size, carry nothing.
+        # The coefficients sum to zero, so x may be shifted. Masked scores carry nothing, whatever their size.
         largest = kept_x.value.amax(dim, keepdim=True)
-        # Where all is hidden by a large number, rounding has eaten the scores: the weights are constants.
+        # If a large number masks a whole row, rounding has erased its scores: the weights are constants.
         c_in = c_in.masked_fill(largest < -1 / torch.finfo(largest.dtype).eps, 0)
         shifted = kept_x.value - largest
-        # Rows that are hidden as a whole are NaN, which the model replaces afterwards.
+        # Rows that are masked as a whole may be NaN. The model replaces them afterwards.
         carried = (shifted * c_in).masked_fill_((c_in == 0) | kept_y.value.isnan(), 0)
         run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name, step)
         return [(c_in, direct)]

@@ -1,7 +1,7 @@
-"""Writing to parts of a tensor: each element has the relevance of what was written there last.
+"""Writing to parts of a tensor: the relevance of an element goes to the value that was written there last.
 
-What lands on a constant that was written, or on the constant that was written to, is absorbed. What a model
-writes in place arrives as the operation that returns the whole.
+A constant that was written absorbs the relevance that arrives at it. So does the rest of a constant tensor
+that was written to. An in-place write arrives as the operation that returns the whole tensor.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,11 @@ _shared = Exact()
 
 @dataclass(frozen=True)
 class Written:
-    """An operation that overwrites part of its first argument with another one, at this position."""
+    """An operation that overwrites part of its first argument with another argument.
+
+    Attributes:
+        value: position of the argument that is written.
+    """
 
     value: int
 
@@ -41,7 +45,7 @@ class Written:
         return absorbing(run, result, self._mask(run, call), None, call.name) if constant else result
 
     def _mask(self, run: Run, call: Call) -> Tensor:
-        """Where the call writes."""
+        """Return where the call writes, as a mask of the result's shape."""
 
         def filled(number: float) -> Tensor:
             value = value_of(call.args[self.value])
@@ -56,7 +60,7 @@ class Written:
 def index_put(
     run: Run, call: Call, target: Any, indices: Any, values: Any, accumulate: bool, *rest: Any
 ) -> Any:
-    """Assignment to elements, or a sum with what is there."""
+    """Assignment to elements or, if `accumulate`, addition to the elements that are there."""
     if not accumulate:
         return Written(2)(run, call, target, indices, values, accumulate, *rest)
     terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
@@ -64,7 +68,7 @@ def index_put(
 
 
 def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> Any:
-    """What is copied over the whole of another tensor, in its type and shape."""
+    """A copy over the whole of another tensor: the source in the target's type, device and shape."""
     if not is_relevant(source):
         value = value_of(torch.as_tensor(source))
         return run.source(value.to(target.dtype).expand(target.shape), call.name)
@@ -77,14 +81,14 @@ def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> A
 
 
 def fill(run: Run, call: Call, target: Tensor, value: Any = 0) -> Any:
-    """One number everywhere."""
+    """A tensor of the target's shape with one number everywhere."""
     if is_relevant(value):
         return run.perform(torch.Tensor.expand, value, target.shape)
     return run.source(torch.full_like(value_of(target), float(value_of(value))), call.name)
 
 
 def scatter(run: Run, call: Call, *args: Any) -> Any:
-    """scatter with values or a number, written over what is there."""
+    """scatter with values or a number, which overwrite the elements that are there."""
     if call.argument("reduce") is not None:
         run.refuse(call.name, "torch has no gradient of it with reduce=...; take scatter_reduce")
         return run.seen(run.value(call), None)
@@ -92,12 +96,12 @@ def scatter(run: Run, call: Call, *args: Any) -> Any:
 
 
 def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
-    """index_add, scatter_add and scatter_reduce: constants among the terms absorb what comes to them."""
+    """index_add, scatter_add and scatter_reduce. Constants among the terms absorb their part."""
     if call.argument("reduce") == "prod":
         run.gap(call.name, "reduce='prod' is not covered")
     args: list[Any] = [target, *rest]
     index, source = (call.argument(name) for name in ("index", "src"))
-    if source is not None and source.shape != index.shape:  # what is beyond the index is not used
+    if source is not None and source.shape != index.shape:  # elements beyond the index are not used
         args[3] = run.perform(torch.Tensor.__getitem__, source, tuple(slice(n) for n in index.shape))
     floats = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.is_floating_point()]
     terms = [
