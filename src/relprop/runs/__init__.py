@@ -1,1 +1,1 @@
-"""One run of a model: forward and backward, by rules or by the plain gradient, and what makes it doubtful."""
+"""One run of a model: forward and backward, by rules or by the plain gradient, and warnings about it."""

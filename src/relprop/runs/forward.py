@@ -1,4 +1,4 @@
-"""One forward of a model, to make an explanation of, a table of what is covered, or a gradient."""
+"""One forward of a model, for an explanation, a table of coverage, or a plain gradient."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,17 +27,18 @@ from relprop.linear.numerics import divide
 
 
 class Forward:
-    """A model's run on its inputs, to be explained from there.
+    """One forward of a model, and backwards from its output.
 
     Args:
-        run: what entries may use.
+        run: the run, as entries see it.
         table: entries by the name of the operation in aten.
-        observers: what looks on.
+        observers: objects that are called after modules and calls.
+        any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
 
     Attributes:
-        model: what was run.
-        shapes: of the inputs that may be explained, by name and in order.
-        output: what the model returned.
+        model: the model.
+        shapes: shapes of the inputs that may be explained, by name and in order.
+        output: the model's output, with wrapper tensors.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Forward:
     def of(
         self, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
     ) -> Iterator["Forward"]:
-        """Run the model; inside, what is computed of its output is seen like the model's own calls.
+        """Run the model. While the context is open, calls on its output are handled as the model's own calls.
 
         Raises:
-            InputError: nothing of its inputs can be explained.
+            InputError: none of its inputs can be explained, or something that the user asked for did not
+                occur.
         """
         self.model = model
         try:
@@ -77,27 +79,28 @@ class Forward:
                 observer.release()
 
     def begin(self) -> None:
-        """Open new books, for a backward from another target."""
+        """Start a new ledger, for a backward from another target."""
         self.run.begin()
         for observer in self.observers:
             observer.begin()
 
     def values(self, value: Any) -> Any:
-        """What the model computed, as plain tensors."""
+        """Return a value that the model computed, with plain tensors."""
         with self.interception.unseen():
             return map_tensors(lambda t: value_of(self.interception.writing.stand_in(t)), value)
 
     def gradients(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool
     ) -> dict[Tensor, Tensor | None]:
-        """What comes to the inputs of the scores, one for each sample, (samples,).
+        """Run a backward from the scores, and return the gradient of each variable of the inputs.
 
         Args:
-            scores: as the model computed them.
+            scores: the scores that were computed of the model's output, (samples,).
             seed: the relevance to start from, (samples,); by default the scores themselves.
-            retain: whether other scores of the same forward follow.
+            retain: whether backwards from other scores of the same forward follow.
 
         Raises:
+            CoverageError: there are gaps that are errors wherever relevance goes.
             ModelError: the scores do not depend on the inputs.
         """
         self.run.gaps.require_none()
@@ -107,14 +110,14 @@ class Forward:
         variables = self.inputs.variables()
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
-        # Calls of parts of the model that run again, as of a checkpoint, are seen by their tensors.
+        # If parts of the model run again, as of a checkpoint, their wrapper tensors dispatch the calls.
         with _pop_mode_temporarily(), seeing():
             try:
                 found = torch.autograd.grad(
                     inner, variables, begin.detach(), retain_graph=retain, allow_unused=True
                 )
             except Exception:
-                self.run.gaps.require_none()  # of which the error may be a consequence
+                self.run.gaps.require_none()  # the error may be a consequence of a gap
                 raise
         return dict(zip(variables, found, strict=True))
 
@@ -122,7 +125,7 @@ class Forward:
         """Propagate the scores and return the relevance of each input by name.
 
         Raises:
-            CoverageError: relevance met operations that are not covered; all of them are named.
+            CoverageError: relevance arrived at operations that are not covered; the error names all of them.
             ModelError: the scores do not depend on the inputs.
         """
         found = self.gradients(scores, seed, retain=retain)
@@ -134,7 +137,11 @@ class Forward:
 
 @contextmanager
 def _own_gradients_refused() -> Iterator[None]:
-    """Say why a model cannot take gradients of its own: they would be coefficients of relevance."""
+    """Turn torch's error about a gradient that the model computes into one that says why it is not covered.
+
+    Raises:
+        CoverageError: the model computes a gradient of its own, which would be a coefficient of relevance.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -146,10 +153,10 @@ def _own_gradients_refused() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PlainGradient:
-    """The table in which every operation has its plain gradient."""
+    """A table in which every operation has its plain gradient."""
 
     def get(self, _operation: str) -> Entry:
-        """The entry of any operation."""
+        """Return the entry, which is the same for every operation."""
         return _native
 
 
@@ -158,7 +165,7 @@ def _native(run: Run, call: Any, *_args: Any) -> Any:
 
 
 class GradientsOfSeen(TorchFunctionMode):
-    """Lets `torch.autograd.grad` and `backward` begin at seen tensors."""
+    """Lets `torch.autograd.grad` and `backward` take wrapper tensors, by their inner tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):

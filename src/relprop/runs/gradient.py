@@ -23,11 +23,11 @@ def explain_by_gradient(
     arguments: dict[str, Any],
     goals: Sequence[Target],
 ) -> list[Explanation]:
-    """Explain with a plain gradient: one forward, and a backward for each target.
+    """Explain by a plain gradient: one forward, and a backward for each target.
 
     Raises:
-        InputError: nothing of the inputs can be explained.
-        ModelError: the scores do not depend on them.
+        InputError: none of the inputs can be explained.
+        ModelError: the scores do not depend on the inputs.
     """
     forward = Forward(Run(lambda site: None), PlainGradient())
     explanations = []

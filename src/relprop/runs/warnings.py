@@ -1,4 +1,4 @@
-"""What makes a result doubtful, said as warnings."""
+"""Warnings about results that are doubtful."""
 
 import difflib
 from typing import Any
@@ -20,7 +20,7 @@ from relprop.targets.classes import Logit
 
 
 def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
-    """Warn of a softmax at the end of what a model returned, and of explained scores that are negative."""
+    """Warn if the model's output is the result of a softmax, or if explained scores are negative."""
     gates = {t.tag.gate for t in tensors_in(output) if type(t) is Seen}
     squashed = sorted(gate.made_by for gate in gates & {Gate.SOFTMAX, Gate.LOG_SOFTMAX})
     if squashed:
@@ -42,10 +42,10 @@ def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
 
 
 def require_finite(model: Any, scores: Tensor) -> None:
-    """Refuse to explain scores that are no numbers.
+    """Check that the explained scores are finite.
 
     Raises:
-        ModelError: they are NaN or infinite; a parameter that is, is named.
+        ModelError: a score is NaN or infinite. The error names a parameter that is not finite, if any.
     """
     wrong = (~scores.detach().isfinite()).nonzero().flatten().tolist()
     if not wrong:
@@ -62,7 +62,7 @@ def require_finite(model: Any, scores: Tensor) -> None:
 
 
 def warn_of_books(run: Run, explanation: Explanation) -> None:
-    """Warn of books that do not close."""
+    """Warn if the ledger does not balance, to 5 % of its largest amount (20 % in half precision)."""
     half = next(tensors_in(explanation.relevance)).dtype in (torch.float16, torch.bfloat16)
     gap = float(explanation.ledger.gap.max())
     if not gap <= (0.2 if half else 0.05):
@@ -82,7 +82,7 @@ def warn_of_books(run: Run, explanation: Explanation) -> None:
 
 
 def warn_of_places(composite: Composite, run: Run) -> None:
-    """Warn of places in the composite that do not exist."""
+    """Warn of module paths and operations in the composite that match nothing in this run."""
     paths = {a.path for a in run.applied}
     for place in composite.places_without_match(paths):
         near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
@@ -101,7 +101,7 @@ def warn_of_places(composite: Composite, run: Run) -> None:
 
 
 def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:
-    """Warn of weights that a glob matches and that are used, but not as they are."""
+    """Warn of weights that a glob matches and a module uses, but no linear operation takes unchanged."""
     names = parameters.changed({a.path for a in run.applied})
     if names:
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""

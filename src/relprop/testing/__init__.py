@@ -1,4 +1,4 @@
-"""Checks for rules and operations of one's own, as relprop checks its own: docs/own-rules.md."""
+"""Checks for a user's own rules and operations, as relprop checks its own: docs/own-rules.md."""
 
 from relprop.testing.dense import DenseLayer
 from relprop.testing.operations import check_operation

@@ -1,4 +1,4 @@
-"""A linear operation as a matrix, for formulas to be written down a second time: slow, and easy to read."""
+"""A linear operation as a matrix, for a second implementation of a rule: slow, and easy to read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class DenseLayer:
-    """One linear operation at one sample, z_j = Σ_i x_i w_ij + b_j.
+    """One linear operation on one sample, z_j = Σ_i x_i w_ij + b_j.
 
     Attributes:
         x: inputs, (in,).
@@ -30,13 +30,13 @@ class DenseLayer:
 
 
 Formula = Callable[[DenseLayer, Tensor], Tensor]
-"""A rule as it is written in a paper: from a layer and the relevance of its outputs to that of its inputs."""
+"""A rule as a paper writes it: from a layer and the relevance of its outputs to that of its inputs."""
 
 
 def dense_layer(
     function: Callable[[Tensor], Tensor], all_ones: Callable[[Tensor], Tensor], x: Tensor
 ) -> DenseLayer:
-    """Take an affine function apart, at one sample of it.
+    """Return an affine function as a dense layer, for one sample.
 
     Args:
         function: from (1, *shape) to outputs.

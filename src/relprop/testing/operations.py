@@ -16,11 +16,11 @@ from relprop.rules.first_layer import Flat
 from relprop.rules.linear import Epsilon, ZPlus
 
 _GAP = 1e-9
-"""How far a ledger may be from its balance, in double precision."""
+"""Largest gap of a ledger, in double precision."""
 
 
 class _Between(nn.Module):
-    """A function between two linear layers, or alone before the second, which sees whatever shape comes."""
+    """A function between two linear layers, or only before the second. The second takes any shape."""
 
     def __init__(
         self, function: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, *, alone: bool
@@ -43,24 +43,24 @@ def check_operation(
 ) -> None:
     """Check how relevance crosses an operation, as relprop checks its own entries.
 
-    The function is explained between two linear layers, by itself before one (where zeros of x come to it),
-    and with numbers that it is multiplied by and added, by rules that carry coefficients and by one that puts
-    relevance on zeros:
+    The function is explained in three places: between two linear layers, alone before one (where it gets the
+    zeros of x), and as 2·f(x/2) + 1. This is done by rules that carry coefficients, and by one that puts
+    relevance on zeros. It is checked that
 
     - the output is the model's own, to the last bit;
     - every call is covered, and relevance arrives at the input;
     - the ledger balances, also where inputs are zero;
-    - samples do not know of each other, unless the function itself mixes them.
+    - samples do not influence each other, unless the function itself mixes them.
 
     Args:
-        function: of one tensor, samples first, to one tensor, samples first.
-        x: an input, float64, two samples or more; its last dimension is mapped by the layer before.
-        like_gradient: whether the plain gradient is right for the operation, as for what is linear or scales
-            with its input; then relevance is compared with it.
-        seed: of the random numbers.
+        function: from one tensor to one tensor, samples first.
+        x: an input, float64, two samples or more. The layer before maps its last dimension.
+        like_gradient: whether the plain gradient is right for the operation, because it is linear or scales
+            with its input. If so, relevance is compared with the gradient.
+        seed: seed of the random numbers.
 
     Raises:
-        AssertionError: something of this does not hold; it says what.
+        AssertionError: a check failed; the error says which.
     """
     if x.dtype != torch.float64 or x.dim() < 2 or len(x) < 2:
         raise AssertionError(
@@ -99,11 +99,11 @@ def check_operation(
 
 
 def _runs_alone(model: nn.Module, x: Tensor, n: int) -> bool:
-    """Whether the model makes the same of a sample alone as in the batch."""
+    """Whether the model computes the same for a sample alone as in the batch."""
     try:
         with torch.no_grad():
             return torch.allclose(model(x[n : n + 1])[0], model(x)[n])
-    except RuntimeError:  # it is written for this number of samples
+    except RuntimeError:  # the model is written for this number of samples
         return False
 
 

@@ -19,7 +19,7 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class _Case:
-    """A linear operation: its name, its map, the shapes of its weight and of a sample, how many outputs."""
+    """A linear operation: its name, its map, the shapes of its weight and a sample, its number of outputs."""
 
     name: str
     map: LinearMap
@@ -61,32 +61,33 @@ CASES = (
     _Case("einsum", Contraction("nhtd", "hde", "nhte"), (2, 3, 4), (2, 3, 3), 0),
     _Case("batch norm", Scaling(), (3,), (3, 4), 0),
 )
-"""Linear operations of every kind; `outputs` is 0 where there is no bias by output."""
+"""Linear operations of every kind; `outputs` is 0 if the operation is checked without a bias only."""
 
 
 def check_rule(rule: Rule, formula: Formula | None = None, *, seed: int = 0) -> None:
     """Check a rule for linear operations as relprop checks its own, in double precision.
 
-    On dense layers, convolutions of every kind and products, with and without bias, on inputs of both signs
-    and on non-negative ones, with zeros among them:
+    The rule is applied to dense layers, convolutions of every kind and products, with and without bias, on
+    inputs of both signs and on non-negative inputs, with zeros among them. It is checked that
 
-    - what it returns has the right form, and nothing is lost that is not in `absorbed`;
-    - it is linear in relevance: of twice as much it makes twice as much, of a sum the sum;
-    - samples do not know of each other;
-    - it changes neither the operation nor the relevance that it gets;
-    - it says of itself what is true: `looks_everywhere` and `needs_values`, if it has them;
+    - its result has the right form, and all relevance that is lost is in `absorbed`;
+    - the rule is linear in relevance;
+    - samples do not influence each other;
+    - the rule changes neither the operation nor the relevance that it gets;
+    - what its attributes `looks_everywhere` and `needs_values` say is true, if it has them;
     - with a formula, every share is the formula's.
 
-    A rule that refuses inputs that may be negative, by a `RuleError`, is checked on the others alone.
+    A rule that refuses inputs that may be negative, by a `RuleError`, is checked on non-negative inputs only.
 
     Args:
         rule: the rule.
         formula: the rule a second time, straight from the paper: from a `DenseLayer` and the relevance of its
-            outputs, (out,), to that of its inputs, (in,). A balance proves no share right; a formula does.
-        seed: of the random numbers.
+            outputs, (out,), to that of its inputs, (in,). Only a formula proves each share. A balance does
+            not.
+        seed: seed of the random numbers.
 
     Raises:
-        AssertionError: the rule does not keep to something; it says to what, and on which operation.
+        AssertionError: a check failed; the error says which, and on which operation.
     """
     if isinstance(rule, type):
         raise AssertionError(f"{rule.__name__} is a class; check an instance, {rule.__name__}().")
@@ -115,7 +116,7 @@ def check_rule(rule: Rule, formula: Formula | None = None, *, seed: int = 0) -> 
 
 
 def _operations(generator: torch.Generator) -> Iterator[tuple[LinearOperation, str]]:
-    """Every case with each kind of input, with and without bias."""
+    """Yield every case with each kind of input, with and without bias, and its description."""
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -197,7 +198,7 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
 
 def _check_formula(rule: Rule, formula: Formula, op: LinearOperation, R: Tensor, where: str) -> None:
     bias = 0 if op.b is None else op.b
-    # One sample is enough: that samples do not know of each other is checked already.
+    # One sample is enough: `_check` has shown that samples do not influence each other.
     layer = dense_layer(
         lambda x: op.map.apply(x, op.weight) + bias,
         lambda x: op.map.apply(x, torch.ones_like(op.weight)),
@@ -214,7 +215,7 @@ def _of(rule: Rule, op: LinearOperation, R: Tensor) -> Tensor:
 
 
 def _relevance(op: LinearOperation, propagated: Propagated) -> Tensor:
-    """Relevance of the input."""
+    """Return the relevance of the input."""
     c, direct = propagated.coefficient, propagated.direct
     R = torch.zeros_like(op.x) if c is None else op.x * c
     return R if direct is None else R + direct
