@@ -38,10 +38,10 @@ class Exact:
     Attributes:
         keeps_sign: whether the result of non-negative operands is non-negative.
         nonnegative: whether the result is non-negative whatever the operands are.
-        slot: how relevance that is put on the result directly crosses the operation. "same": the operation
-            rearranges elements, and slots are rearranged alike. "pass": the operation is elementwise, and
-            relevance stays on its element. "share": each operand gets relevance in proportion to what it
-            contributed. "none": relevance crosses as a coefficient, and relevance on zeros is absorbed.
+        slot: how direct relevance crosses the operation. "same": the operation rearranges elements, and slots
+            are rearranged alike. "pass": the operation is elementwise, and relevance stays on its element.
+            "share": each operand gets relevance in proportion to its contribution. "none": direct relevance
+            becomes a coefficient of the result, and relevance on zeros is absorbed.
     """
 
     keeps_sign: bool = False

@@ -1,4 +1,8 @@
-"""What the engine knows about a relevant tensor, one that depends on the explained inputs."""
+"""What the engine knows about a relevant tensor, one that depends on the explained inputs.
+
+Relevance R arrives at a tensor x as a coefficient c, with R = x·c, and as direct relevance: R itself, put on
+the tensor where no coefficient can express it.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

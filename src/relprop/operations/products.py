@@ -58,7 +58,7 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
 
 
 def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
-    """A product of factors that is summed over, such as a matrix product. Only its tag tells a gate.
+    """A product of factors that is summed over, such as a matrix product. Tags alone decide about gates.
 
     Args:
         run: the run.
