@@ -12,11 +12,11 @@ from torch import Tensor
 
 import relprop
 from relprop.cli.model_options import ModelName, Rules, Size, named_model
-from relprop.coverage import Coverage
 from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
 from relprop.models import RANDOM, Model, errors_of
 from relprop.models.language import PREFIX, load_language_model
+from relprop.runs.coverage import Coverage
 from relprop.text.explain import inputs_of
 from relprop.text.tokens import tokens_of
 from relprop.view.picture import read_picture
