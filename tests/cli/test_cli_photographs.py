@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import relprop
-from relprop.cli.answers import answers
 from relprop.cli.explain import explain
+from relprop.cli.work.answers import answers
 from relprop.errors import CoverageError, FileError, InputError, ModelError
 from relprop.models import resolve
 from shell import raising, runner
@@ -21,7 +21,7 @@ from torchvision_shim import import_torchvision
 NET = "efficientnet-lite0"
 
 # By name, because the package has a function called explain.
-command = importlib.import_module("relprop.cli.explain")
+command = importlib.import_module("relprop.cli.work.explain")
 
 OWN = """
 import torch

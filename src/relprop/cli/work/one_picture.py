@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import relprop
-from relprop.cli.answers import Answer, answer_for, answers, class_named
-from relprop.cli.terminal import refuse_to_replace_others
+from relprop.cli.words import VIEWS
+from relprop.cli.work.answers import Answer, answer_for, answers, class_named
+from relprop.cli.work.terminal import refuse_to_replace_others
 from relprop.errors import InputError
 from relprop.models import Model, Prepared, errors_of, output_of
 from relprop.results.explanation import Explanation
@@ -18,8 +19,6 @@ from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic, save_png
 from relprop.view.picture import read_picture
 from relprop.view.plot import compare
-
-VIEWS = ("heatmap", "overlay")
 
 # Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
 ENLARGE = 10
