@@ -99,7 +99,8 @@ def test_what_only_other_rules_can_mend_is_not_to_be_accepted(own, tmp_path):
     rules.write_text('[[rules]]\npath = "head"\nrule = "Epsilon"\n')
     result = run(f"{own}:Covered", "--rules", rules)
     assert result.exit_code == 1
-    assert "NOT COVERED: no entry of the composite matches" in result.stdout
+    assert f"NOT COVERED: no entry of {rules} matches" in result.stdout
+    assert 'end its rules with [[rules]] and rule = "Epsilon" or the like' in result.stdout
     assert "accept" not in result.stdout
 
 

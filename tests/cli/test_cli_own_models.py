@@ -235,6 +235,16 @@ def test_a_warning_of_several_classes_names_them_once(own, cat):
     assert alone.startswith(f"warning: {cat}: the explained score is negative")
 
 
+def test_what_has_no_rule_is_not_said_to_be_in_the_program(own, cat, tmp_path):
+    rules = tmp_path / "mine.toml"
+    rules.write_text('[[rules]]\nkind = "convolution"\nrule = "Gamma"\n')
+    told = str(raised(f"{own}:plain", cat, "--rules", rules))
+    assert told.splitlines()[1:] == [
+        f"  - linear in module '4': no entry of {rules} matches; end its rules with [[rules]] and "
+        'rule = "Epsilon" or the like'
+    ]
+
+
 # Ctrl-C
 
 

@@ -48,6 +48,7 @@ class Run:
 
     Attributes:
         choose: gives the rule for an operation that needs one, or None.
+        unmatched: what to say where it gives None.
         slots: which tensors get a slot for relevance itself.
         ledger: where relevance went.
         applied: the rules that were used.
@@ -65,12 +66,14 @@ class Run:
         self,
         choose: Callable[[Site], Any],
         *,
+        unmatched: str = "it has no rule",
         slots: Slots = "none",
         per_operation: bool = False,
         accept: Collection[str] = (),
         parameters: ParameterRelevance | None = None,
     ) -> None:
         self.choose = choose
+        self.unmatched = unmatched
         self.slots = slots
         self.ledger = Ledger(per_operation=per_operation)
         self.applied: list[Applied] = []

@@ -116,7 +116,7 @@ def coverage(
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
     require_arguments(explain, model, arguments)
-    run = Run(composite.choose, slots=composite.slots)
+    run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):
         pass
