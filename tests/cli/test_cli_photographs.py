@@ -82,12 +82,23 @@ def text(path: Path) -> dict[str, str]:
         return dict(heatmap.text)
 
 
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ("epsilon-gamma-box", r"0\.12; the rest was absorbed on the way \(docs/ledger\.md\): bias 9\.03"),
+        ("gradient-times-input", r"-?[\d.]+, not conserved [\d.]+"),
+    ],
+)
+def test_where_most_of_the_score_was_absorbed_that_is_said(cat, rules, told):
+    assert re.search(rf"; sum of relevance {told} \({rules}\); ", run(NET, cat, "--rules", rules).stdout)
+
+
 def test_a_photograph_becomes_a_labelled_heatmap_and_a_line(cat):
     result = run(NET, cat, "--rules", "epsilon-plus-flat")
     assert result.exit_code == 0, result.output
     found = re.fullmatch(
         r"\S*cat\.png: tiger cat \(class 282\), probability 0\.38, score ([\d.]+); sum of relevance ([\d.]+)"
-        r".*, no contribution [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
+        r".*: no contribution [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
         result.stdout,
     )
     assert found, result.stdout

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import relprop
 from relprop.cli.model_options import ModelOptions
-from relprop.cli.words import TEXT
+from relprop.cli.words import RANDOM, TEXT
 from relprop.cli.work.named_model import named_model
 from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
@@ -47,6 +47,7 @@ def tell_coverage(
         about = {"model": model, "weights": told, "input": sizes}
         typer.echo(json.dumps(about | _as_data(result), indent=2))
     else:
+        told += ", which makes no difference here" if told == RANDOM else ""
         typer.echo(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
         remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
         if remedy:

@@ -142,12 +142,23 @@ def _lines(picture: Path, heatmap: Path, best: Answer, explained: dict[Answer, E
     lines = []
     for answer, explanation in explained.items():
         line = answer.line if answer is best else f"explained {answer.line}"
-        assert isinstance(explanation.relevance, torch.Tensor)
-        total = float(explanation.relevance.sum())
-        sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
-        kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
-        lines.append(f"{line}; sum of relevance {round(total, 2) + 0:.2f}{kept} ({explanation.preset})")
+        lines.append(f"{line}; sum of relevance {_shared_out(explanation)} ({explanation.preset})")
     first = f"{best.line}; " if best not in explained else ""
     lines[0] = f"{picture}: {first}{lines[0]}"
     lines[-1] = f"{lines[-1]}; {heatmap}"
     return "\n  ".join(lines)
+
+
+def _shared_out(explanation: Explanation) -> str:
+    """Say how much relevance arrived, what was absorbed, and that it was, where that is most of it."""
+    assert isinstance(explanation.relevance, torch.Tensor)
+    total, seed = float(explanation.relevance.sum()), float(explanation.ledger.seed[0])
+    sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
+    kept = ", ".join(f"{name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
+    arrived = f"{round(total, 2) + 0:.2f}"
+    if not kept:
+        return arrived
+    # A plain gradient absorbs nothing: it does not conserve, and says so.
+    if abs(seed - total) <= abs(seed) / 2 or "not conserved" in sinks:
+        return f"{arrived}, {kept}"
+    return f"{arrived}; the rest was absorbed on the way (docs/ledger.md): {kept}"
