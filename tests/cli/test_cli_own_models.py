@@ -12,15 +12,14 @@ import torch
 from PIL import Image
 
 import relprop
-from relprop import cli
-from relprop.cli.answers import answers
 from relprop.cli.explain import explain
+from relprop.cli.work.answers import answers
 from relprop.errors import ModelError
 from relprop.models import resolve
 from shell import raising, runner
 
 # By name, because the package has a function called explain.
-command = importlib.import_module("relprop.cli.explain")
+command = importlib.import_module("relprop.cli.work.explain")
 
 OWN = """
 import torch
@@ -236,6 +235,16 @@ def test_a_warning_of_several_classes_names_them_once(own, cat):
     assert alone.startswith(f"warning: {cat}: the explained score is negative")
 
 
+def test_what_has_no_rule_is_not_said_to_be_in_the_program(own, cat, tmp_path):
+    rules = tmp_path / "mine.toml"
+    rules.write_text('[[rules]]\nkind = "convolution"\nrule = "Gamma"\n')
+    told = str(raised(f"{own}:plain", cat, "--rules", rules))
+    assert told.splitlines()[1:] == [
+        f"  - linear in module '4': no entry of {rules} matches; end its rules with [[rules]] and "
+        'rule = "Epsilon" or the like'
+    ]
+
+
 # Ctrl-C
 
 
@@ -256,36 +265,6 @@ def test_ctrl_c_tells_how_many_pictures_are_done(own, cat, monkeypatch):
     assert result.stderr.startswith("error: ")
     assert "1.png: class" in result.stdout
     assert [p.name for p in cat.parent.glob("*-heatmap.png")] == ["1-heatmap.png"]
-
-
-@pytest.mark.parametrize("at", ["import", "command"])
-def test_ctrl_c_is_never_a_traceback(at, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["relprop", "rules"])
-    if at == "import":
-
-        class Pressed:
-            def find_spec(self, name, *rest):
-                if name == "relprop.cli.commands":
-                    raise KeyboardInterrupt
-
-        monkeypatch.delitem(sys.modules, "relprop.cli.commands", raising=False)
-        monkeypatch.setattr(sys, "meta_path", [Pressed(), *sys.meta_path])
-    else:
-
-        def press(*_):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(importlib.import_module("relprop.cli.rules"), "as_text", press)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_the_entry_of_the_command_line_imports_little():
-    code = "import relprop, sys, relprop.cli; print(*{'typer', 'rich', 'PIL'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
 
 
 def test_the_package_can_be_run_as_a_module():

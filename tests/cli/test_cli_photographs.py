@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import relprop
-from relprop.cli.answers import answers
 from relprop.cli.explain import explain
+from relprop.cli.work.answers import answers
 from relprop.errors import CoverageError, FileError, InputError, ModelError
 from relprop.models import resolve
 from shell import raising, runner
@@ -21,7 +21,7 @@ from torchvision_shim import import_torchvision
 NET = "efficientnet-lite0"
 
 # By name, because the package has a function called explain.
-command = importlib.import_module("relprop.cli.explain")
+command = importlib.import_module("relprop.cli.work.explain")
 
 OWN = """
 import torch
@@ -82,12 +82,23 @@ def text(path: Path) -> dict[str, str]:
         return dict(heatmap.text)
 
 
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ("epsilon-gamma-box", r"0\.12; the rest was absorbed on the way \(docs/ledger\.md\): bias 9\.03"),
+        ("gradient-times-input", r"-?[\d.]+, not conserved [\d.]+"),
+    ],
+)
+def test_where_most_of_the_score_was_absorbed_that_is_said(cat, rules, told):
+    assert re.search(rf"; sum of relevance {told} \({rules}\); ", run(NET, cat, "--rules", rules).stdout)
+
+
 def test_a_photograph_becomes_a_labelled_heatmap_and_a_line(cat):
     result = run(NET, cat, "--rules", "epsilon-plus-flat")
     assert result.exit_code == 0, result.output
     found = re.fullmatch(
         r"\S*cat\.png: tiger cat \(class 282\), probability 0\.38, score ([\d.]+); sum of relevance ([\d.]+)"
-        r".*, no contribution [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
+        r".*: no contribution [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
         result.stdout,
     )
     assert found, result.stdout

@@ -107,7 +107,7 @@ def test_one_rule_is_told_in_full(name):
     )
     assert "\n    Args:\n        gamma: γ.\n" in text
     assert "Presets with it: epsilon-gamma-box, vgg-2019, attnlrp-vit.\n" in text
-    assert "Everywhere: explain(..., rules=relprop.rules.Gamma())" in text
+    assert "Everywhere: explain(..., rules=relprop.rules.Gamma()); at the shell --rules Gamma" in text
     assert f"Andéol et al. 2021: {REFERENCES['Andéol et al. 2021']}" in spaceless(text)
 
 
@@ -125,9 +125,11 @@ def test_rules_and_presets_of_one_name_are_told_apart_by_their_case():
 @pytest.mark.parametrize("name", RULES)
 def test_the_call_that_is_offered_works(name):
     line = next(line for line in printed(name).splitlines() if "explain(" in line)
-    rules = eval(line.partition("rules=")[2].removesuffix(")"), {"relprop": relprop})
+    call, _, at_the_shell = line.partition("; at the shell --rules ")
+    rules = eval(call.partition("rules=")[2].removesuffix(")"), {"relprop": relprop})
     model = relprop.load("mnist-mlp")
-    assert relprop.coverage(model, torch.zeros(1, 1, 28, 28), rules=rules).complete
+    for given in [rules, *([at_the_shell] if at_the_shell else [])]:
+        assert relprop.coverage(model, torch.zeros(1, 1, 28, 28), rules=given).complete
 
 
 def test_a_rule_for_other_operations_names_them():
@@ -144,7 +146,7 @@ def test_a_preset_is_told_with_its_list():
     )
     assert "\n    depth 1 to 6    Gamma(gamma=0.25)\n" in text
     assert '\n    "*" (max-pool)  AveragePooling()\n' in text
-    assert "explain(..., rules='vgg-2019')" in text
+    assert "explain(..., rules='vgg-2019'); at the shell --rules vgg-2019" in text
     assert "relevance starts from  one" in printed("excitation")
 
 

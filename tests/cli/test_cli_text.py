@@ -156,7 +156,7 @@ def test_interrupted(gpt2, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relprop.cli.text.explain_text", interrupt)
+    monkeypatch.setattr("relprop.cli.work.text.explain_text", interrupt)
     monkeypatch.setattr(sys, "argv", ["relprop", "text", gpt2, FRANCE])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -167,9 +167,9 @@ def test_only_what_is_of_the_network_is_blamed_on_it(monkeypatch, error, told):
     assert ("the network" in found) == isinstance(error, OSError)
 
 
-def test_without_transformers_the_extra_is_named(folders, monkeypatch):
+def test_without_transformers_the_error_names_it(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "pip install 'relprop[text]'" in refused(ModelError, folders["gpt2"])
+    assert "is not installed: pip install transformers" in refused(ModelError, folders["gpt2"])
 
 
 CODE = """

@@ -20,9 +20,49 @@ def run(code: str) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["PIL", "rich", "typer", "matplotlib", "transformers", "torchvision"])
-def test_import_brings_in_torch_and_no_pictures_nor_command_line(module: str) -> None:
-    assert run(f"import relprop, sys; print({module!r} in sys.modules)") == "False"
+def brought_in(code: str) -> set[str]:
+    """The packages that are there after some code."""
+    return set(run(f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})").split())
+
+
+ON_REQUEST = {"PIL", "rich", "typer", "matplotlib", "transformers", "torchvision"}
+
+
+def test_an_explanation_brings_in_torch_and_no_pictures_nor_command_line() -> None:
+    there = brought_in(
+        "import relprop, torch\nrelprop.explain(torch.nn.Linear(2, 3).eval(), torch.ones(1, 2))"
+    )
+    assert {"relprop", "torch"} <= there
+    assert not there & ON_REQUEST
+
+
+def test_import_alone_brings_in_next_to_nothing() -> None:
+    there = brought_in("import relprop; relprop.__version__, relprop.__doc__, relprop.__path__")
+    assert not there & {"torch", "numpy", "safetensors", *ON_REQUEST}
+
+
+def test_any_name_can_be_the_first() -> None:
+    assert run("from relprop import Gamma, explain; print(Gamma(), explain.__name__)").startswith("Gamma(")
+    assert run("from relprop import *; print(Gamma(), load.__name__)").startswith("Gamma(")
+    assert run("import relprop; print(relprop.rules.Gamma is relprop.Gamma)") == "True"
+    assert run("import relprop; print({*relprop.__all__} - {*dir(relprop)})") == "set()"
+    assert (
+        run("import relprop; print(hasattr(relprop, '__all__'), hasattr(relprop, '__wrapped__'))")
+        == "True False"
+    )
+
+
+def test_no_module_takes_the_place_of_a_name() -> None:
+    # Python puts a module into its package when it is imported, whatever is there already.
+    files = {path.stem for path in Path(relprop.__file__).parent.iterdir()}
+    assert not files & {*relprop.__all__}
+
+
+def test_a_name_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="module 'relprop' has no attribute 'explian'"):
+        relprop.explian  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'explian' from 'relprop'"):
+        exec("from relprop import explian")
 
 
 def test_the_version_is_said_once() -> None:

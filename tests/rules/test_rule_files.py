@@ -16,6 +16,7 @@ from relprop import (
     AveragePooling,
     BySize,
     Composite,
+    CoverageError,
     Depth,
     Epsilon,
     FileError,
@@ -203,6 +204,34 @@ def test_entries_without_meaning_are_refused_with_their_number(
 def test_files_without_meaning_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RuleError, match=message):
         read_rules(written(tmp_path, text))
+
+
+CONVOLUTIONS = {
+    "toml": '[[rules]]\nkind = "convolution"\nrule = "Gamma"',
+    "json": '{"rules": [{"kind": "convolution", "rule": "Gamma"}]}',
+}
+LAST = {"toml": '[[rules]] and rule = "Epsilon"', "json": '{"rule": "Epsilon"}'}
+
+
+@pytest.mark.parametrize("form", CONVOLUTIONS)
+def test_a_file_without_an_entry_for_the_rest_is_named_with_the_remedy(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"mine.{form}"
+    path.write_text(CONVOLUTIONS[form])
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)).eval()
+    with pytest.raises(CoverageError) as raised:
+        relprop.explain(model, torch.ones(1, 1, 3, 3), rules=path)
+    message = str(raised.value)
+    assert f"linear in module '2' at {__file__}:" in message
+    assert message.endswith(f": no entry of {path} matches; end its rules with {LAST[form]} or the like")
+    [gap] = relprop.coverage(model, torch.ones(1, 1, 3, 3), rules=str(path)).gaps
+    assert gap.how.startswith(f"NOT COVERED: no entry of {path} matches")
+
+
+def test_the_remedy_works(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{CONVOLUTIONS["toml"]}\n[[rules]]\nrule = "Epsilon"\n')
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)).eval()
+    assert len(relprop.explain(model, torch.ones(1, 1, 3, 3), rules=path).rules) == 2
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

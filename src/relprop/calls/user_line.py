@@ -9,16 +9,20 @@ from types import FrameType
 
 import torch
 
+_ROOT = str(Path(sys.modules["relprop"].__file__ or "").parent) + "/"
 _LIBRARIES = (
-    *(str(Path(module.__file__ or "").parent) + "/" for module in (torch, sys.modules["relprop"])),
+    _ROOT,
+    str(Path(torch.__file__).parent) + "/",
     contextlib.__file__,  # a run is a context manager
 )
 
 
 def user_line() -> str:
-    """Return file and line of the innermost caller outside torch and relprop."""
+    """Return file and line of the innermost caller outside torch and relprop; "" if the command line called."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_ours(frame):
+        if frame.f_code.co_filename.startswith(_ROOT + "cli/"):
+            return ""
         frame = frame.f_back
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

@@ -1,4 +1,8 @@
-"""The command line. Each command is a function in a file of its own; `commands` puts them together."""
+"""The command line. Each command is a function in a file of its own; `commands` puts them together.
+
+These files say how a command is called, and import nothing that takes long: help and mistyped options are
+answered at once. What a command does is in `work`, which it imports when it runs.
+"""
 
 import sys
 
@@ -8,7 +12,7 @@ from relprop.cli.status import INTERRUPTED
 def main() -> None:
     """Run the command line. Errors of relprop end it with a message and status 2, Ctrl-C with 130."""
     try:
-        # Imported here because that takes long enough to be interrupted.
+        # Imported here, where Ctrl-C is awaited.
         from relprop.cli.commands import app
         from relprop.errors import RelpropError
 

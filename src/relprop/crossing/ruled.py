@@ -138,8 +138,7 @@ def start(
         problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
     else:
         site = run.site(call, kind, x.tag.depth)
-        rule, acceptable = run.choose(site), False
-        problem = "no entry of the composite matches; end it with ('*', Epsilon()) or the like"
+        rule, acceptable, problem = run.choose(site), False, run.unmatched
     if rule is None or site is None:
         run.gap(call.name, problem, acceptable)
         return plain(run, call)

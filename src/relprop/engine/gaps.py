@@ -25,7 +25,8 @@ class Gap:
     acceptable: bool = True
 
     def __str__(self) -> str:
-        return f"{self.operation} in module {self.path or '(root)'!r} at {self.source}: {self.reason}"
+        place = f" at {self.source}" if self.source else ""
+        return f"{self.operation} in module {self.path or '(root)'!r}{place}: {self.reason}"
 
 
 class Gaps:
@@ -110,9 +111,7 @@ def coverage_message(gaps: Sequence[Gap]) -> str:
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
     listed = "\n".join(f"  - {gap}" for gap in gaps)
     remedy = what_helps({gap.operation for gap in gaps if gap.acceptable})
-    return f"relevance meets {count} that relprop has no rule for:\n{listed}" + (
-        f"\nEither {remedy}" if remedy else ""
-    )
+    return f"relevance meets {count} without a rule:\n{listed}" + (f"\nEither {remedy}" if remedy else "")
 
 
 def what_helps(acceptable: Collection[str]) -> str:

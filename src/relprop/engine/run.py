@@ -48,6 +48,7 @@ class Run:
 
     Attributes:
         choose: returns the rule for a site, or None.
+        unmatched: what the error says where `choose` returns None.
         slots: which tensors get a slot.
         ledger: amounts of relevance: the seed, what arrived at the inputs, what was absorbed.
         applied: the rules that were applied, in order.
@@ -65,12 +66,14 @@ class Run:
         self,
         choose: Callable[[Site], Any],
         *,
+        unmatched: str = "it has no rule",
         slots: Slots = "none",
         per_operation: bool = False,
         accept: Collection[str] = (),
         parameters: ParameterRelevance | None = None,
     ) -> None:
         self.choose = choose
+        self.unmatched = unmatched
         self.slots = slots
         self.ledger = Ledger(per_operation=per_operation)
         self.applied: list[Applied] = []

@@ -178,7 +178,7 @@ def _place(name: str, place: str) -> Path | str:
 
 
 def _transformers() -> Any:
-    return import_transformers("language models run", "text", "PreTrainedModel")
+    return import_transformers("language models run", "PreTrainedModel")
 
 
 @contextmanager

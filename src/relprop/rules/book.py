@@ -149,18 +149,18 @@ def all_about(name: str) -> str:
             f"the presets {', '.join(PRESETS)}; the baselines {', '.join(BASELINES)}."
         )
     if found in PRESETS:
-        about = f"{_preset_as_text(found)}\n\n{_used(repr(found))}"
+        about = f"{_preset_as_text(found)}\n\n{_used(repr(found), found)}"
         return about + _titles(PRESET_SOURCES.get(found, ""))
     if found in BASELINES:
         text = description(BASELINES[found])
-        return f"{found}\n{indent(text, '    ')}\n\n{_used(repr(found))}{_titles(text)}"
+        return f"{found}\n{indent(text, '    ')}\n\n{_used(repr(found), found)}{_titles(text)}"
     rule, text = RULES[found], description(RULES[found])
     users = [preset for preset, composite in PRESETS.items() if _has(composite, rule)]
     about = "\n".join([*_hanging(signature(rule)), indent(text, "    ")])
     about += "\n\n" + "\n".join(_hanging(f"Presets with it: {', '.join(users) or 'none'}.")) + "\n"
     call, others = f"relprop.rules.{found}()", '("*", relprop.rules.Epsilon())'
     if rule in GROUPS["Rules for linear operations"]:
-        about += f"Everywhere: {_used(call)}"
+        about += f"Everywhere: {_used(call, found)}"
     elif rule in GROUPS["Rules for the first layer"]:
         listed = f'[("first", {call}), {others}]'
         about += f"In a list: {_used(listed)}"
@@ -177,8 +177,9 @@ def _preset_as_text(name: str) -> str:
     return "\n".join([*_hanging(head), indent(composite_as_text(PRESETS[name]), "    ")])
 
 
-def _used(choice: str) -> str:
-    return f"explain(..., rules={choice})"
+def _used(choice: str, at_the_shell: str = "") -> str:
+    call = f"explain(..., rules={choice})"
+    return f"{call}; at the shell --rules {at_the_shell}" if at_the_shell else call
 
 
 def _has(composite: Composite, rule: type[PrintedRule]) -> bool:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Collection, Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import torch
@@ -168,6 +169,7 @@ class Composite:
         entries: the list. Rules for other than linear operations (`relprop.rules.other`) concern
             operations of their kind only.
         start: what relevance starts from: "score", the explained score itself, or "one".
+        file: where the entries stand, for errors.
 
     Raises:
         RuleError: an entry is no pair of a place (see `Where`) and a rule.
@@ -175,9 +177,14 @@ class Composite:
 
     entries: tuple[tuple[Where, Rule | NonlinearRule], ...]
     start: Literal["score", "one"] = "score"
+    file: Path | None = field(default=None, compare=False, repr=False)
 
     def __init__(
-        self, entries: Iterable[tuple[Where, Rule | NonlinearRule]], start: Literal["score", "one"] = "score"
+        self,
+        entries: Iterable[tuple[Where, Rule | NonlinearRule]],
+        start: Literal["score", "one"] = "score",
+        *,
+        file: Path | None = None,
     ) -> None:
         entries = tuple(entries)
         for entry in entries:
@@ -198,10 +205,19 @@ class Composite:
             raise RuleError(f"a composite's start={start!r}: give 'score' or 'one'.")
         object.__setattr__(self, "entries", entries)
         object.__setattr__(self, "start", start)
+        object.__setattr__(self, "file", file)
 
     def choose(self, site: Site) -> Rule | NonlinearRule | None:
         """Return the rule for an operation, or None if no entry matches."""
         return next((rule for where, rule in self.entries if _concerns(where, rule, site)), None)
+
+    @property
+    def unmatched(self) -> str:
+        """What to say of an operation that no entry matches."""
+        if self.file is None:
+            return "no entry of the composite matches; end it with ('*', Epsilon()) or the like"
+        last = '{"rule": "Epsilon"}' if self.file.suffix == ".json" else '[[rules]] and rule = "Epsilon"'
+        return f"no entry of {self.file} matches; end its rules with {last} or the like"
 
     def places_without_match(self, paths: Collection[str]) -> list[str]:
         """Globs on module paths that match none of `paths`."""

@@ -85,7 +85,7 @@ def read_rules(path: Path | str) -> Composite:
             entries.append(_entry(entry))
         except RuleError as error:
             raise RuleError(f"{path}, entry {number}: {error}") from None
-    return Composite([*entries, *following.entries], data.get("start", following.start))
+    return Composite([*entries, *following.entries], data.get("start", following.start), file=path)
 
 
 def _entry(entry: Any) -> tuple[Where, Any]:

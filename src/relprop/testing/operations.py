@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import RelpropError
-from relprop.explain import explain
 from relprop.results.explanation import Explanation
 from relprop.rules.composite import Composite
 from relprop.rules.first_layer import Flat
 from relprop.rules.linear import Epsilon, ZPlus
+from relprop.runs.explain import explain
 
 _GAP = 1e-9
 """Largest gap of a ledger, in double precision."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.explain import explain
 from relprop.models.language import LanguageModel, load_language_model, quietly
 from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
+from relprop.runs.explain import explain
 from relprop.targets.classes import logits_of
 from relprop.targets.structured import At
 from relprop.text.answers import Answer

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
-from relprop.explain import explain
 from relprop.inputs.arguments import require_fitting_mask, require_known
 from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
+from relprop.runs.explain import explain
 from relprop.targets.classes import Logit, OfClass, TargetLike
 from relprop.targets.structured import At
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from relprop.data.mnist import MNIST, test_set, tutorial_sample
-from relprop.explain import explain
 from relprop.linear.numerics import divide
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.composite import Composite
 from relprop.rules.first_layer import ZBox
 from relprop.rules.linear import Gamma
+from relprop.runs.explain import explain
 from relprop.targets.classes import Logit
 from relprop.tutorial.train import error_rate
 from relprop.zoo import bundled, fit, load, text_format

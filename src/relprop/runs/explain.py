@@ -216,6 +216,7 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
 def _run(composite: Composite, accept: Accepted, per_operation: bool, **collecting: Any) -> Run:
     return Run(
         composite.choose,
+        unmatched=composite.unmatched,
         slots=composite.slots,
         per_operation=per_operation,
         accept=[a if isinstance(a, str) else name_of(a) for a in _as_list(accept)],

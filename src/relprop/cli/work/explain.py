@@ -1,0 +1,113 @@
+"""Pictures in, heatmaps out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich.progress
+import typer
+
+from relprop.cli.model_options import ModelOptions
+from relprop.cli.status import INTERRUPTED
+from relprop.cli.work.named_model import named_model
+from relprop.cli.work.one_picture import Wishes, explain_picture
+from relprop.cli.work.terminal import console, progress_bar
+from relprop.errors import FileError, InputError
+from relprop.view.mosaic import made_by_relprop
+
+_OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+
+# Seconds after which a progress bar appears: earlier it would only flicker.
+PATIENCE = 2.0
+
+
+def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | None, wishes: Wishes) -> None:
+    """Make a heatmap of each picture, and say in a line what was found.
+
+    Raises:
+        InputError: the options have no meaning, or a heatmap would replace another picture.
+        ModelError: there is no such model, or it does not work here.
+        FileError: a file that belongs to the model is missing, damaged or does not fit.
+        Exit: with status 2, where pictures cannot be explained; with 130, after Ctrl-C.
+    """
+    pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
+    destinations = plan(pictures, out)
+    found = named_model(options)
+    wishes.check(found)
+    terminal = console()
+    errors: list[str] = []
+    warnings: list[str] = []
+    done, interrupted = 0, False
+    begun = time.monotonic()
+    bar = progress_bar(terminal, rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn())
+    task = bar.add_task("", total=len(destinations))
+    try:
+        for picture, heatmap in destinations.items():
+            if time.monotonic() - begun > PATIENCE:
+                bar.start()
+            bar.update(task, description=picture.name)
+            try:
+                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings))
+            except (FileError, InputError) as error:
+                errors.append(f"error: {error}")
+            done += 1
+            bar.advance(task)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        bar.stop()
+    # At the end, where they are seen, and not between the lines of a progress bar.
+    for line in [*dict.fromkeys(warnings), *errors]:
+        typer.echo(line, err=True)
+    if interrupted:
+        typer.echo(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if errors and len(destinations) > 1:
+        typer.echo(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
+    if errors:
+        raise typer.Exit(2)
+
+
+def _is_earlier_heatmap(picture: Path, files: Sequence[Path], out: Path | None) -> bool:
+    """Whether a picture is what an earlier run made of another one of the files, as in `*.png`."""
+    if not picture.name.endswith("-heatmap.png") or picture.parent != (out or picture.parent):
+        return False
+    stem = picture.name.removesuffix("-heatmap.png")
+    sources = [f for f in files if f.stem == stem and (out or f.parent) == picture.parent]
+    return bool(sources) and made_by_relprop(picture)
+
+
+def plan(files: Sequence[Path], out: Path | None) -> dict[Path, Path]:
+    """Decide where the heatmap of each picture goes, before any is made.
+
+    Raises:
+        InputError: a heatmap would replace one of the pictures, or another heatmap.
+    """
+    if out is not None and out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
+        raise InputError(f"--out {out}: heatmaps are PNG files. Give a name that ends in .png, or a folder.")
+    pictures = list(dict.fromkeys(files))
+    single = out is not None and out.suffix.lower() == ".png" and not out.is_dir()
+    if single and len(pictures) > 1:
+        raise InputError(
+            f"--out {out} names one picture, but there are {len(pictures)} to explain. Give a folder."
+        )
+    destinations: dict[Path, Path] = {}
+    makers: dict[Path, Path] = {}
+    given = {picture.resolve() for picture in pictures}
+    for picture in pictures:
+        name = f"{picture.stem}-heatmap.png"
+        heatmap = out if out is not None and single else (out or picture.parent) / name
+        place = heatmap.resolve()
+        if place in given:
+            raise InputError(
+                f"the heatmap of {picture} would replace {heatmap}, one of the pictures given. "
+                "Leave that picture out, or choose another folder with --out."
+            )
+        if place in makers:
+            raise InputError(
+                f"the heatmaps of {makers[place]} and {picture} would both be {heatmap}. "
+                "Rename one of the pictures, or explain them one after the other with different --out."
+            )
+        makers[place] = picture
+        destinations[picture] = heatmap
+    return destinations
