@@ -1,5 +1,7 @@
 """Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient."""
 
+from typing import TYPE_CHECKING, NoReturn
+
 from relprop.coverage import Coverage, coverage
 from relprop.errors import (
     CoverageError,
@@ -17,6 +19,7 @@ from relprop.operations import register
 from relprop.results.explanation import Explanation, load_explanation
 from relprop.results.ledger import Ledger
 from relprop.rules.composite import Composite, Depth, convolution, dense, feed_forward
+from relprop.rules.elsewhere import no_attribute
 from relprop.rules.first_layer import Flat, WSquare, ZBox
 from relprop.rules.gradients import BASELINES
 from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
@@ -84,3 +87,9 @@ __all__ = [
     "propagating",
     "register",
 ]
+
+
+if not TYPE_CHECKING:  # a checker knows by itself what is not there
+
+    def __getattr__(name: str) -> NoReturn:
+        raise no_attribute(__name__, name)
