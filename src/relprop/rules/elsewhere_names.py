@@ -270,7 +270,8 @@ LITERATURE = Library(
         ),
         "gradient_x_input input_x_gradient grad_x_input": Here('rules="gradient-times-input"'),
         "guided_backprop GuidedBackprop deconvnet DeconvNet Deconvolution": Here("", _GRADIENTS),
-        "integrated_gradients IntegratedGradients SmoothGrad Occlusion DeepLift": Here("", _MANY_RUNS),
+        "integrated_gradients IntegratedGradients SmoothGrad Occlusion": Here("", _MANY_RUNS),
+        "DeepLift deep_lift": Here("", "it compares with another input, and is no LRP"),
     },
     parameters={"eps ε": Here("epsilon="), "γ": Here("gamma="), "lo": Here("low="), "hi": Here("high=")},
 )
