@@ -14,8 +14,8 @@ import relprop
 from relprop.errors import InputError, ModelError, RuleError
 from relprop.rules.book import RULES, all_about
 from relprop.rules.choice import resolve
-from relprop.rules.elsewhere import no_attribute, plainly, told, told_of
-from relprop.rules.elsewhere_names import ALSO_OF_MODELS, LIBRARIES, Here
+from relprop.rules.elsewhere import ALSO_OF_MODELS, no_attribute, plainly, told, told_of
+from relprop.rules.elsewhere_names import LIBRARIES, Here
 
 OPTIONS = [
     name for name, p in inspect.signature(relprop.explain).parameters.items() if p.kind is p.KEYWORD_ONLY
@@ -288,6 +288,7 @@ def test_attributes_that_nobody_has(module: str) -> None:
     assert isinstance(no_attribute("relprop.rules", "composite"), AttributeError)
     assert not re.search("zennit", str(no_attribute("relprop.rules", "composite")))
     exec(f"from {module} import *")
+    assert not hasattr(place, "lrp.z")
 
 
 # Keyword arguments

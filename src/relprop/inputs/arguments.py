@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.inputs.tokens import may_be_ids
-from relprop.rules.elsewhere import told, told_of
-from relprop.rules.elsewhere_names import ALSO_OF_MODELS
+from relprop.rules.elsewhere import ALSO_OF_MODELS, told, told_of
 
 KEEP_OUT = (
     "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); one that has its "

@@ -7,13 +7,18 @@ has the name. No other library is imported.
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from relprop.rules.elsewhere_names import LIBRARIES, Here
+if TYPE_CHECKING:
+    from relprop.rules.elsewhere_names import Here
 
 Kind = Literal["names", "arguments", "parameters"]
 """Names of rules, composites, classes and functions; keyword arguments of what explains; those of rules."""
+
+ALSO_OF_MODELS = frozenset(
+    {"alpha", "beta", "efficient", "epsilon", "gamma", "high", "inputs", "layer", "low", "verbose"}
+)
+"""Arguments that a model may well have itself: where it takes any keyword, they are its own."""
 
 _LETTERS = str.maketrans(
     {
@@ -65,8 +70,11 @@ def no_attribute(module: str, name: str) -> AttributeError | ImportError:
     `from module import name` asks whether there is such an attribute, and lets the text of an AttributeError
     fall. There the answer is an ImportError.
     """
-    said = told(name) if find_spec(f"{module}.{name}") is None else ""  # a module is yet to be imported
-    if not said:  # with these tracebacks offer near matches
+    from importlib.util import find_spec
+
+    said = told(name) if name.isidentifier() else ""
+    if not said or find_spec(f"{module}.{name}") is not None:  # or a module that is yet to be imported
+        # From these two tracebacks find near matches.
         return AttributeError(
             f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules.get(module)
         )
@@ -81,15 +89,17 @@ def plainly(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower().translate(_LETTERS))
 
 
-def _entries(kind: Kind, library: str = "") -> Iterator[tuple[str, str, Here]]:
+def _entries(kind: Kind, library: str = "") -> Iterator[tuple[str, str, "Here"]]:
     """Library, name and what it is here."""
+    from relprop.rules.elsewhere_names import LIBRARIES  # which only errors need
+
     for owner, lists in LIBRARIES.items():
         if library in ("", owner):
             listed: Mapping[str, Here] = getattr(lists, kind)
             yield from ((owner, name, here) for names, here in listed.items() for name in names.split())
 
 
-def _sentence(spelled: Mapping[str, str], here: Here, kind: Kind) -> str:
+def _sentence(spelled: Mapping[str, str], here: "Here", kind: Kind) -> str:
     """What the owners' spellings of a name are here."""
     name = next(iter(spelled.values()))
     whose = " and ".join(f"{owner}'s" for owner in spelled if owner != "literature")

@@ -279,8 +279,3 @@ LITERATURE = Library(
 LIBRARIES: Mapping[str, Library] = MappingProxyType(
     {"zennit": ZENNIT, "captum": CAPTUM, "innvestigate": INNVESTIGATE, "LXT": LXT, "literature": LITERATURE}
 )
-
-ALSO_OF_MODELS = frozenset(
-    {"alpha", "beta", "efficient", "epsilon", "gamma", "high", "inputs", "layer", "low", "verbose"}
-)
-"""Arguments that a model may well have itself: where it takes any keyword, they are its own."""
