@@ -25,6 +25,7 @@ from relprop.cli.commands import app as command_line
 from relprop.operations.pooling import sign
 from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
+from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
 from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
 from relprop.rules.sources import REFERENCES
 
@@ -106,6 +107,35 @@ def operation_table() -> str:
     ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}
     lines += ["## Ends of the way\n", f"{END}\n", _listed(ends)]
     return NOTE + "\n".join(lines).rstrip() + "\n"
+
+
+def coming_from() -> str:
+    """The page about other libraries, whose tables come from the table that errors ask."""
+    path = DOCS / "coming-from.md"
+    text = path.read_text(encoding="utf-8")
+    for name, library in LIBRARIES.items():
+        mark = f"<!-- the names of {name} -->\n"
+        before, marked, rest = text.partition(mark)
+        end = rest.find("<!-- end -->")
+        if not marked or end < 0:
+            raise ValueError(f"{path} has no place for a table: write {mark.strip()} and <!-- end -->.")
+        text = f"{before}{mark}\n{_names_of(name, library)}\n{rest[end:]}"
+    return text
+
+
+def _names_of(name: str, library: Library) -> str:
+    """What a library calls things, and what they are here, as a table."""
+    whose = "in papers" if name == "literature" else f"in {name}"
+    lines = [f"| {whose} | here | |", "| --- | --- | --- |"]
+    for ending, table in (("", library.names), ("=", library.arguments), ("= of a rule", library.parameters)):
+        lines += [_row(names.split(), ending, here) for names, here in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(names: list[str], ending: str, here: Here) -> str:
+    there = ", ".join(f"`{name}{ending[:1]}`{ending[1:]}" for name in names)
+    typed = f"`{here.typed}`" if here.typed else "nothing"
+    return f"| {there} | {typed} |" + (f" {here.note} |" if here.note else " |")
 
 
 def _listed(table: Mapping[str, Any]) -> str:
@@ -210,7 +240,12 @@ TREATMENTS = {
 }
 """How relevance crosses the operations of each family."""
 
-PAGES = {"commands.md": commands, "rules.md": rules_and_presets, "operations.md": operation_table}
+PAGES = {
+    "commands.md": commands,
+    "rules.md": rules_and_presets,
+    "operations.md": operation_table,
+    "coming-from.md": coming_from,
+}
 
 
 def main() -> int:

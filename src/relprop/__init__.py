@@ -22,6 +22,8 @@ else:  # out of sight of type checkers, for which it would make any name right
             globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
             if name in globals():  # or a folder that came with them
                 return globals()[name]
+            # What other libraries call something is told what it is here.
+            raise import_module("relprop.rules.elsewhere").no_attribute("relprop", name)
         raise AttributeError(f"module 'relprop' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

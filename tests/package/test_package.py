@@ -94,3 +94,11 @@ def test_every_dependency_is_pinned() -> None:
         *project["build-system"]["requires"],
     ]
     assert {name.split(">")[0].lower() for name in wanted} <= pinned
+
+
+def test_names_of_other_libraries_are_read_for_errors_only() -> None:
+    loaded = "print('relprop.rules.elsewhere_names' in sys.modules)"
+    assert run(f"import relprop, sys; {loaded}; hasattr(relprop, 'LRP'); {loaded}").split() == [
+        "False",
+        "True",
+    ]

@@ -118,7 +118,7 @@ def explain(rules: Any, **options: Any) -> relprop.Explanation:
         ("deep-tailor", "there is no preset 'deep-tailor'. Did you mean 'deep-taylor'"),
         ("epsilon_plus", "Did you mean 'epsilon-plus'"),
         ("zzz", r"there is no preset 'zzz'. The presets are: deep-taylor, alpha2-beta1, "),
-        ("gamma", r"there is no preset 'gamma'.*A single rule is an object, such as rules=relprop.Gamma"),
+        ("gama", r"there is no preset 'gama'.*A single rule is an object, such as rules=relprop.Gamma"),
         (7, "rules=7: give a preset's name, a composite, a list of"),
         ("deep-taylor", r"rules='deep-taylor' has a box rule, which needs .*bounds=\(low, high\)"),
         ([("first", ZBox()), ("*", Epsilon())], r"rules='composite' has a box rule, which needs"),

@@ -294,7 +294,7 @@ def test_explain_takes_a_rule_as_text() -> None:
         ("Gamma(*[1])", "a rule's parameters are plain numbers and words"),
         ("Gamma({[]: 1})", "a rule's parameters are plain numbers and words"),
         ("Gamma(**{'gamma': 1})", "Gamma: got an unexpected keyword argument 'None'"),
-        ("relprop.Gamma(1)", "'relprop.Gamma.1.' is no rule; write it as Gamma"),
+        ("torch.Gamma(1)", "'torch.Gamma.1.' is no rule; write it as Gamma"),
         ("Gamma(1)(2)", "is no rule; write it as Gamma"),
         ("lambda: 0 or f()", "is no rule; write it as Gamma"),
     ],

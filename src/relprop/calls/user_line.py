@@ -18,7 +18,10 @@ _LIBRARIES = (
 
 
 def user_line() -> str:
-    """Return file and line of the innermost caller outside torch and relprop; "" if the command line called."""
+    """Return file and line of the innermost caller outside torch and relprop.
+
+    "" if the command line called.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_ours(frame):
         if frame.f_code.co_filename.startswith(_ROOT + "cli/"):

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.inputs.tokens import may_be_ids
+from relprop.rules.elsewhere import ALSO_OF_MODELS, told, told_of
 
 KEEP_OUT = (
     "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); one that has its "
@@ -132,21 +133,27 @@ def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
 
 
 def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Refuse a keyword argument that is neither the model's nor one of `ours`, but nearly.
+    """Refuse a keyword that is neither the model's nor one of `ours`, but nearly, or another library's.
 
-    A model that takes any keyword would let it pass in silence; there it has to be very near.
+    A model that takes any keyword would let it pass in silence; there it has to be very near, or such that no
+    model has it.
 
     Raises:
         InputError: there is one.
     """
     parameters = _parameters_of(model)
-    unknown = arguments.keys() - parameters.keys()
+    unknown = [name for name in arguments if name not in parameters]
     if not parameters or not unknown:
         return
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     options = [name for name, p in inspect.signature(ours).parameters.items() if p.kind is p.KEYWORD_ONLY]
     of_model = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for name in unknown:
+        said = "" if takes_any and name in ALSO_OF_MODELS else told(name, "arguments")
+        if said:
+            raise InputError(
+                f"explain(..., {name}=...): neither explain nor the model has such an argument.{said}"
+            )
         known = [*options, *of_model] if takes_any else options
         if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
             continue
@@ -241,6 +248,7 @@ def require_evaluation_mode(model: Any) -> None:
     if not callable(model):
         raise ModelError(
             f"the model is a {type(model).__name__}, which cannot be called; give a module or a function."
+            + told_of(model)
         )
     if not isinstance(model, nn.Module):
         return

@@ -4,9 +4,12 @@ What the letters in the formulas mean is told in `relprop.rules.linear`. A rule 
 `LinearOperation` and what is `Incoming` to what is `Propagated`: docs/own-rules.md.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules import first_layer, linear, other
 from relprop.rules.composite import Composite
+from relprop.rules.elsewhere import no_attribute
 from relprop.rules.first_layer import *
 from relprop.rules.linear import *
 from relprop.rules.other import *
@@ -17,3 +20,9 @@ __all__ = ["PRESETS", "Composite", "Incoming", "LinearOperation", "PrintedRule",
 __all__ += linear.__all__
 __all__ += first_layer.__all__
 __all__ += other.__all__
+
+
+if not TYPE_CHECKING:  # a checker knows by itself what is not there
+
+    def __getattr__(name: str) -> NoReturn:
+        raise no_attribute(__name__, name)

@@ -9,6 +9,7 @@ from typing import Any
 from relprop.errors import RuleError, did_you_mean
 from relprop.rules import first_layer, linear, other
 from relprop.rules.composite import Composite, Depth, Named, OfKind
+from relprop.rules.elsewhere import told
 from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES, PRESETS
 from relprop.rules.rule import PrintedRule
@@ -136,13 +137,16 @@ def all_about(name: str) -> str:
     """Everything about one rule, preset or baseline, by its name in upper or lower case.
 
     Raises:
-        RuleError: there is none of this name; near matches are offered.
+        RuleError: there is none of this name; what another library means by it, or near matches, are told.
     """
     every = [*RULES, *PRESETS, *BASELINES]
     wanted = name.strip().partition("(")[0]  # of a rule as it is written
     known = {each.lower(): each for each in reversed(every)}
     found = wanted if wanted in every else known.get(wanted.lower())
     if found is None:
+        said = told(wanted)
+        if said:
+            raise RuleError(f"there is no rule, preset or baseline {name!r}.{said}")
         hint = did_you_mean(wanted.lower(), known, most=3, written=lambda near: known[near])
         raise RuleError(
             f"there is no rule, preset or baseline {name!r}.{hint} There are the rules {', '.join(RULES)}; "

@@ -7,6 +7,7 @@ from typing import Any
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bounds, bounds_of, checked_bounds
 from relprop.rules.composite import Composite, Where, lacks_of
+from relprop.rules.elsewhere import told_of
 from relprop.rules.files import is_rule_file, read_rules, rule_from_text
 from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.other import NonlinearRule
@@ -68,7 +69,7 @@ def _composite(rules: Rules) -> Composite:
         return Composite(rules)
     raise RuleError(
         f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
-        + lacks_of(rules)
+        + (told_of(rules) or lacks_of(rules))
     )
 
 

@@ -16,6 +16,7 @@ from relprop.calls.names import name_of
 from relprop.calls.site import LINEAR, Kind, Site, Slots
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bound
+from relprop.rules.elsewhere import told_of
 from relprop.rules.first_layer import ZBox
 from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import Rule
@@ -197,10 +198,11 @@ class Composite:
                 raise RuleError(
                     f"{where!r} in a composite is no place: give 'first', a glob on module paths, a module "
                     "class, a torch function, a predicate on the site, or a tuple of these."
+                    + "".join(told_of(part) for part in _parts(where))
                 )
             if isinstance(rule, type) or not isinstance(rule, (Rule, NonlinearRule)):
                 hint = f" Write {rule.__name__}()." if isinstance(rule, type) else lacks_of(rule)
-                raise RuleError(f"{rule!r} in a composite is no rule.{hint}")
+                raise RuleError(f"{rule!r} in a composite is no rule.{told_of(rule) or hint}")
         if start not in ("score", "one"):
             raise RuleError(f"a composite's start={start!r}: give 'score' or 'one'.")
         object.__setattr__(self, "entries", entries)

@@ -37,6 +37,7 @@ from relprop.calls.site import LINEAR, Kind
 from relprop.errors import FileError, RuleError, did_you_mean
 from relprop.rules.book import RULES, signature
 from relprop.rules.composite import Composite, Depth, Named, OfKind, Where
+from relprop.rules.elsewhere import told
 from relprop.rules.presets import preset
 from relprop.rules.rule import PrintedRule
 
@@ -127,19 +128,21 @@ def _place(name: str, value: Any) -> Where:
 
 
 def rule_from_text(text: str) -> PrintedRule:
-    """Read a rule as it is printed: `Gamma(0.25)`, `Epsilon(epsilon=0.01)`, `ZPlus()` or `ZPlus`.
+    """Read a rule as it is printed, `Gamma(0.25)`, `Epsilon(epsilon=0.01)`, `ZPlus()` or `ZPlus`, or in full.
+
+    In full it is `relprop.Gamma(0.25)`, as errors write it.
 
     Raises:
         RuleError: it is no known rule, or its parameters are no constants or have no meaning.
     """
     try:
-        call = ast.parse(text.strip(), mode="eval").body
+        call = ast.parse(text.strip().removeprefix("relprop.").removeprefix("rules."), mode="eval").body
     except (SyntaxError, ValueError):
-        raise RuleError(f"{text!r} is no rule; write it as Gamma(0.25).") from None
+        raise _no_rule(text) from None
     if isinstance(call, ast.Name):
         return _made(call.id, [], {})
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise RuleError(f"{text!r} is no rule; write it as Gamma(0.25).")
+        raise _no_rule(text)
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -148,8 +151,18 @@ def rule_from_text(text: str) -> PrintedRule:
     return _made(call.func.id, positional, keywords)
 
 
+def _no_rule(text: str) -> RuleError:
+    """The error about a text that does not have the form of a rule."""
+    name = text.partition("(")[0]
+    said = "" if name in RULES else told(name)
+    return RuleError(f"{text!r} is no rule" + (f".{said}" if said else "; write it as Gamma(0.25)."))
+
+
 def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> PrintedRule:
     if name not in RULES:
+        said = told(name)
+        if said:
+            raise RuleError(f"there is no rule {name!r}.{said}")
         hint = did_you_mean(name, RULES, written=str)
         raise RuleError(f"there is no rule {name!r}.{hint} The rules are: {', '.join(RULES)}.")
     try:
@@ -158,4 +171,5 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         raise
     except (TypeError, ValueError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
-        raise RuleError(f"{name}: {problem}. Write it as {signature(RULES[name])}.") from None
+        said = "".join(told(parameter, "parameters") for parameter in keywords)
+        raise RuleError(f"{name}: {problem}.{said} Write it as {signature(RULES[name])}.") from None

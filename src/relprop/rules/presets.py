@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from relprop.errors import RuleError, did_you_mean
 from relprop.rules.composite import Composite, Depth, convolution, feed_forward
+from relprop.rules.elsewhere import plainly, told
 from relprop.rules.first_layer import Flat, ZBox
 from relprop.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.other import AveragePooling, SignalTakesAll, Uniform
@@ -101,10 +102,14 @@ def preset(name: str) -> Composite:
     """Return a preset by name.
 
     Raises:
-        RuleError: there is none of this name; near matches are offered.
+        RuleError: there is none of this name; what another library means by it, or near matches, are told.
     """
     if name in PRESETS:
         return PRESETS[name]
+    respelled = name.islower() and any(plainly(known) == plainly(name) for known in PRESETS)
+    said = "" if respelled else told(name)
+    if said:
+        raise RuleError(f"there is no preset {name!r}.{said}")
     raise RuleError(
         f"there is no preset {name!r}.{did_you_mean(name, PRESETS)} The presets are: {', '.join(PRESETS)}. "
         "A single rule is an object, such as rules=relprop.Gamma(0.25)."
