@@ -123,7 +123,9 @@ def ways(model: nn.Module, ids: Tensor, with_autolrp: bool) -> dict[str, Way]:
     """What is compared in this process, by name; those with a comma have checkpoints."""
 
     def explanation(rules: str, **options: Any) -> Way:
-        return lambda: relprop.explain(model, input_ids=ids, target=relprop.At(-1), rules=rules, **options)
+        return lambda: relprop.explain(
+            model, input_ids=ids, target=relprop.targets.At(-1), rules=rules, **options
+        )
 
     found: dict[str, Way] = {"gradient": lambda: gradient(model, ids)}
     found |= {rules: explanation(rules) for rules in ("attnlrp", "cp-lrp", "epsilon")}
@@ -234,7 +236,7 @@ def main() -> None:
         if wanted and find_spec(library) is None:
             parser.error(f"--{library}: it is not installed here; see above how.")
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", relprop.ScoreWarning)  # of random weights
+    warnings.simplefilter("ignore", relprop.errors.ScoreWarning)  # of random weights
     console = Console()
     console.print(f"width {options.width}, {options.layers} layers")
     model = build(options.width, options.layers, max(options.lengths))

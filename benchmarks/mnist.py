@@ -84,7 +84,7 @@ def main() -> None:
         torch.autograd.grad(model(leaf).gather(1, labels[:, None]).sum(), leaf)
 
     def by_relprop() -> None:
-        relprop.explain(model, x, target=labels, rules="deep-taylor")
+        relprop.explain(model, x, target=labels, rules="deep-taylor", bounds=(-1, 1))
 
     def with_products() -> None:
         oracle.maps("cnn", "deep-taylor", state, images, labels)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "networks_explained"))
 from torchvision_shim import import_torchvision
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", relprop.ScoreWarning)  # of random weights
+    warnings.simplefilter("ignore", relprop.errors.ScoreWarning)  # of random weights
     console = Console()
     for name in ("vgg16", "resnet50"):
         torch.manual_seed(0)

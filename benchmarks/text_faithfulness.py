@@ -103,7 +103,6 @@ def relevance(
         rules = method if method in RULES else "gradient-times-input"
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         explained = relprop.explain(model, input_ids=ids, attention_mask=mask, target=target, rules=rules)
-        assert isinstance(explained.relevance, Tensor)
         tokens = explained.relevance
     found = []
     for row, words in zip(tokens, texts, strict=True):

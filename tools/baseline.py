@@ -39,13 +39,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import (
+from relprop import Composite
+from relprop.data import mnist
+from relprop.places import First
+from relprop.rules import (
     Absolute,
     AlphaBeta,
-    At,
     AveragePooling,
     BySize,
-    Composite,
     Epsilon,
     EqualShares,
     Flat,
@@ -56,7 +57,7 @@ from relprop import (
     ZBox,
     ZPlus,
 )
-from relprop.data import mnist
+from relprop.targets import At
 
 spelled: Any = import_module("spellings")
 networks: Any = import_module("networks")
@@ -148,7 +149,8 @@ INPUTS = ("inputs_embeds", "pixel_values", "input_features", "input_values", "x"
 
 
 def explain(model: Function, *inputs: Tensor, **options: Any) -> Any:
-    """`relprop.explain`; inputs, or the weights if there are only tokens, are nudged if it is asked for."""
+    """`explain` or `explain_each`; inputs, or weights if there are only tokens, are nudged if asked for."""
+    asked: Any = relprop.explain_each if "targets" in options else relprop.explain
     if SETTINGS.nudge:
         floating = [t for t in [*inputs, *map(options.get, INPUTS)] if isinstance(t, Tensor)]
         inputs = tuple(map(nudged, inputs))
@@ -159,12 +161,12 @@ def explain(model: Function, *inputs: Tensor, **options: Any) -> Any:
                 for p in model.parameters():
                     p.copy_(nudged(p))
             try:
-                return relprop.explain(model, *inputs, **options)
+                return asked(model, *inputs, **options)
             finally:
                 with torch.no_grad():
                     for p, value in zip(model.parameters(), saved, strict=True):
                         p.copy_(value)
-    return relprop.explain(model, *inputs, **options)
+    return asked(model, *inputs, **options)
 
 
 # ---- the tutorial's networks on digits ----
@@ -173,10 +175,10 @@ TARGETS: dict[str, Any] = {
     "best": None,
     "class": 3,
     "classes": [0, 1, 2],
-    "contrastive": relprop.Contrastive(),
-    "runner-up": relprop.RunnerUp(),
-    "difference": relprop.Difference(7, 9),
-    "log-odds": relprop.LogOdds(4),
+    "contrastive": relprop.targets.Contrastive(),
+    "runner-up": relprop.targets.RunnerUp(),
+    "difference": relprop.targets.Difference(7, 9),
+    "log-odds": relprop.targets.LogOdds(4),
     "function": lambda output: output[:, 2] - 0.5 * output[:, 0],
 }
 
@@ -210,13 +212,13 @@ def of_digits_hidden(name: str, rules: Any) -> Found:
 HIDDEN: dict[str, Any] = {
     "flat": Flat(),
     "w-square": Composite([("*", AveragePooling()), ("*", WSquare())]),
-    "distributed bias": Composite([("first", ZBox(-1, 1)), ("*", Gamma(0.25, bias="distribute"))]),
+    "distributed bias": Composite([(First(), ZBox(-1, 1)), ("*", Gamma(0.25, bias="distribute"))]),
     "absolute": Absolute(),
 }
 for _name in relprop.PRESETS:
     if _name not in ("attnlrp", "cp-lrp", "attnlrp-vit"):
         add(f"digits/cnn/{_name}", of_digits, "mnist-cnn", _name)
-for _name in ("deep-taylor", "epsilon-gamma-box", "alpha2-beta1", *relprop.BASELINES):
+for _name in ("deep-taylor", "epsilon-gamma-box", "alpha2-beta1", *relprop.rules.BASELINES):
     add(f"digits/mlp/{_name}", of_digits, "mnist-mlp", _name)
 for _name, _rules in HIDDEN.items():
     add(f"digits/cnn/{_name}", of_digits_hidden, "mnist-cnn", _rules)
@@ -248,7 +250,7 @@ def of_vision(name: str, rules: Any, options: Mapping[str, Any]) -> Found:
 REGION = torch.zeros(64, 64, dtype=torch.bool)
 REGION[8:24, 4:20] = True
 EVERYTHING: dict[str, Any] = {
-    "targets": [1, relprop.RunnerUp(), relprop.Weighted(torch.linspace(-1, 1, 10))],
+    "targets": [1, relprop.targets.RunnerUp(), relprop.targets.Weighted(torch.linspace(-1, 1, 10))],
     "record": ["layer2", "layer3.*.conv2", "layer4.0", "bn1"],
     "conditions": {"layer3": [5, 7, 11, 12, 13], "layer2.0.bn2": lambda R: R > 0},
     "parameters": ["conv1.weight", "layer4.1.*", "fc.*"],
@@ -264,7 +266,7 @@ VISION: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "everything": ("epsilon-gamma-box", EVERYTHING),
         "everything, epsilon": ("epsilon", EVERYTHING),
         "start": ("epsilon-gamma-box", {"start": "layer3.1", "target": 5, "record": "layer2"}),
-        "by size": (Composite([("*", BySize()), ("first", WSquare()), ("*", Gamma(0.1))]), {}),
+        "by size": (Composite([("*", BySize()), (First(), WSquare()), ("*", Gamma(0.1))]), {}),
         "equal shares": (
             Composite([("*", EqualShares()), ("*", AveragePooling()), ("*", Epsilon(0.01))]),
             {"per_operation": True},
@@ -296,7 +298,7 @@ VISION: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "googlenet": {"epsilon-gamma-box": ("epsilon-gamma-box", {})},
     "deeplabv3_mobilenet_v3_large": {
         "epsilon-plus-flat": ("epsilon-plus-flat", {}),
-        "region": (None, {"target": relprop.Part("out", relprop.Region(2, REGION))}),
+        "region": (None, {"target": relprop.targets.Part("out", relprop.targets.Region(2, REGION))}),
     },
     "convnext_tiny": {"epsilon-plus-flat": ("epsilon-plus-flat", {}), "attnlrp-vit": ("attnlrp-vit", {})},
 }
@@ -350,7 +352,7 @@ def of_linear_layers(rule: Any) -> Found:
         yield name, explain(model, draw(2, *shape), target=weighed, rules=rule, record="*", parameters="*")
 
 
-MIXED = Composite([("first", ZBox(-5, 5)), ("*", Gamma(0.25))])
+MIXED = Composite([(First(), ZBox(-5, 5)), ("*", Gamma(0.25))])
 for _name, _rules in {"mixed": MIXED, "flat": Flat(), "alpha-beta": AlphaBeta(2, 1)}.items():
     add(f"layers/{_name}", of_linear_layers, _rules)
 
@@ -692,7 +694,13 @@ RULES_OF_OPERATIONS: dict[str, Any] = {
     "epsilon": Epsilon(0.01),
     "w-square": WSquare(),  # slots everywhere
     "shares": Composite(
-        [("*", EqualShares()), ("*", Uniform()), ("*", AveragePooling()), ("first", Flat()), ("*", Gamma())]
+        [
+            ("*", EqualShares()),
+            ("*", Uniform()),
+            ("*", AveragePooling()),
+            (First(), Flat()),
+            ("*", Gamma()),
+        ]
     ),
 }
 for _family in OPERATIONS:
@@ -770,7 +778,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
 }
 BLOCK_RULES: dict[str, Any] = {
-    "box": Composite([("first", ZBox(-6, 6)), ("*", Gamma(0.25))]),
+    "box": Composite([(First(), ZBox(-6, 6)), ("*", Gamma(0.25))]),
     "flat": Flat(),
     "alpha-beta": AlphaBeta(2, 1, bias="absorb"),
     "sums and products": Composite(
@@ -1110,7 +1118,12 @@ LLAMA: dict[str, dict[str, Any]] = {
         "record": ["model.layers.3", "model.layers.*.self_attn.v_proj"],
         "conditions": {"model.layers.5": lambda R: R > 0},
         "parameters": "model.layers.2.*proj.weight",
-        "targets": [At(-1), At(-1, relprop.RunnerUp()), At(7, relprop.Difference(7, 9)), At((3, 9), 5)],
+        "targets": [
+            At(-1),
+            At(-1, relprop.targets.RunnerUp()),
+            At(7, relprop.targets.Difference(7, 9)),
+            At((3, 9), 5),
+        ],
     },
     "start": {"rules": "attnlrp", "start": "model.layers.4", "target": 11},
 }
@@ -1171,7 +1184,11 @@ def of_generation() -> Found:
         for name, model, options in (
             ("llama", decoder, {"max_new_tokens": 4}),
             ("llama, padded", decoder, {"max_new_tokens": 3, "rules": "attnlrp", "attention_mask": mask}),
-            ("llama, log-odds", decoder, {"continuation": torch.tensor([7, 8]), "target": relprop.LogOdds}),
+            (
+                "llama, log-odds",
+                decoder,
+                {"continuation": torch.tensor([7, 8]), "target": relprop.targets.LogOdds},
+            ),
             ("t5", both, {"continuation": torch.tensor([7, 8, 9]), "rules": "attnlrp"}),
         ):
             g = relprop.explain_generation(model, prompt, **options)
@@ -1354,10 +1371,9 @@ def summary(tensor: Tensor) -> Summary:
 def tensors_of(explanation: relprop.Explanation) -> dict[str, Tensor]:
     """Relevance of inputs, recorded values and parameters, by name."""
     found: dict[str, Tensor] = {}
-    relevance = explanation.relevance
-    for name, R in relevance.items() if isinstance(relevance, dict) else [("", relevance)]:
-        found[f"input {name}".strip()] = R
-    for path, calls in explanation.inner.items():
+    for name, R in explanation.inputs.items():
+        found["input" if len(explanation.inputs) == 1 else f"input {name}"] = R
+    for path, calls in explanation.inner.calls.items():
         for i, call in enumerate(calls):
             for j, R in enumerate([call] if isinstance(call, Tensor) else call):
                 found[f"inner {path} {i} {j}"] = R

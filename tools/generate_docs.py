@@ -79,7 +79,7 @@ def rules_and_presets() -> str:
         "\n## Without rules, to compare with\n",
         "`explain(..., rules=NAME)` takes these names too.\n",
     ]
-    lines += [f"- `{name}`: {book.formula(one)}" for name, one in relprop.BASELINES.items()]
+    lines += [f"- `{name}`: {book.formula(one)}" for name, one in relprop.rules.BASELINES.items()]
     lines += ["\n## Rules as text and in files\n", _text(files)]
     lines.append(
         '`explain(..., rules="mine.toml")` and `relprop explain --rules mine.toml` take such a file.\n'

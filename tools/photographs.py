@@ -65,8 +65,9 @@ def _explained(model: Model, name: str, path: Path, *, show: bool) -> Pixels:
     said = f"{model.classes[best]}, {float(scores.softmax(0)[best]):.2f}"
     cells = [captioned(prepared.picture, above=said)] if show else []
     for preset in PRESETS:
-        explanation = relprop.explain(model.module, prepared.x, target=best, rules=preset)
-        assert isinstance(explanation.relevance, torch.Tensor)
+        explanation = relprop.explain(
+            model.module, prepared.x, target=best, rules=preset, bounds=model.bounds
+        )
         scaled = scale(reduce_channels(explanation.relevance))
         cells.append(captioned(paint(scaled.values)[0], above=preset))
         total, gap = float(explanation.relevance.sum()), float(explanation.ledger.gap.max())

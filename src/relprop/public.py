@@ -1,83 +1,42 @@
 """Every name that `relprop` itself has. To import it brings in torch."""
 
-from relprop.errors import (
-    CoverageError,
-    FileError,
-    InputError,
-    ModelError,
-    RelpropError,
-    RuleError,
-    ScoreWarning,
-)
+from relprop import errors, places, rules, targets
+from relprop.errors import RelpropError
 from relprop.models.language import LanguageModel, load_language_model
 from relprop.operations import register
 from relprop.results.explanation import Explanation, load_explanation
-from relprop.results.ledger import Ledger
-from relprop.rules.composite import Composite, Depth, convolution, dense, feed_forward
-from relprop.rules.first_layer import Flat, WSquare, ZBox
-from relprop.rules.gradients import BASELINES
-from relprop.rules.linear import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.rules.other import AveragePooling, BySize, EqualShares, SignalTakesAll, Uniform
+from relprop.rules.composite import Composite
 from relprop.rules.presets import PRESETS
 from relprop.runs.coverage import Coverage, coverage
-from relprop.runs.explain import explain, propagating
-from relprop.targets.classes import Contrastive, Difference, Logit, LogOdds, RunnerUp, Weighted
-from relprop.targets.structured import At, Part, Region
+from relprop.runs.explain import Explainer, explain, explain_each
+from relprop.runs.propagating import propagating
 from relprop.text.explain import explain_text
 from relprop.text.generation import Generation, explain_generation
 from relprop.text.result import TextExplanation
 from relprop.zoo import load
 
 __all__ = [
-    "BASELINES",
     "PRESETS",
-    "Absolute",
-    "AlphaBeta",
-    "At",
-    "AveragePooling",
-    "BySize",
     "Composite",
-    "Contrastive",
     "Coverage",
-    "CoverageError",
-    "Depth",
-    "Difference",
-    "Epsilon",
-    "EqualShares",
+    "Explainer",
     "Explanation",
-    "FileError",
-    "Flat",
-    "Gamma",
     "Generation",
-    "InputError",
     "LanguageModel",
-    "Ledger",
-    "LogOdds",
-    "Logit",
-    "ModelError",
-    "Part",
-    "Region",
     "RelpropError",
-    "RuleError",
-    "RunnerUp",
-    "ScoreWarning",
-    "SignalTakesAll",
     "TextExplanation",
-    "Uniform",
-    "WSquare",
-    "Weighted",
-    "ZBox",
-    "ZPlus",
-    "convolution",
     "coverage",
-    "dense",
+    "errors",
     "explain",
+    "explain_each",
     "explain_generation",
     "explain_text",
-    "feed_forward",
     "load",
     "load_explanation",
     "load_language_model",
+    "places",
     "propagating",
     "register",
+    "rules",
+    "targets",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import relprop
-from relprop import Epsilon
+from relprop.rules import Epsilon
 
 
 def test_where_takes_its_arguments_by_name() -> None:

@@ -199,9 +199,10 @@ def test_a_model_that_fails_is_an_error_that_says_so(own):
 
 def test_the_table_shows_long_bounds_to_four_digits_and_python_gets_all(own):
     model = resolve(f"{own}:Covered", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    table = str(relprop.coverage(model.module, model.prepare(Image.new("RGB", (12, 12)), "").x))
+    x = model.prepare(Image.new("RGB", (12, 12)), "").x
+    table = str(relprop.coverage(model.module, x, bounds=model.bounds))
     assert "ZBox(low=(-2.118, -2.036, -1.804), high=(2.249, 2.429, 2.64))" in table
-    (first, *_) = relprop.coverage(model.module, torch.zeros(1, 3, 12, 10)).crossings
+    (first, *_) = relprop.coverage(model.module, torch.zeros(1, 3, 12, 10), bounds=model.bounds).crossings
     assert f"low=({model.bounds[0][0]}, " in first.how
 
 

@@ -174,7 +174,7 @@ def test_colour_or_grey_is_found_and_box_rules_work(own, cat, name, channels):
     model = resolve(f"{own}:{name}")
     x = model.prepare(Image.open(cat), "").x
     assert x.shape == (1, channels, 16, 16)
-    found = relprop.explain(model.module, x, target=0, rules="epsilon-gamma-box")
+    found = relprop.explain(model.module, x, target=0, rules="epsilon-gamma-box", bounds=model.bounds)
     assert str(found.rules[0].rule).startswith("ZBox(")
     assert found.ledger.gap.max() < 1e-4
     result = run(f"{own}:{name}", cat)

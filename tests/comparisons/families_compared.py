@@ -29,9 +29,7 @@ def explained(
 ) -> tuple[relprop.Explanation, dict[str, Tensor]]:
     """Explain, and give the relevance of each explained argument by name, also where there is but one."""
     explanation = relprop.explain(model, **arguments, **options)
-    names = [name for name in arguments if name not in ("attention_mask", "use_cache")]
-    found = explanation.relevance
-    return explanation, {names[0]: found} if isinstance(found, Tensor) else dict(found)
+    return explanation, dict(explanation.inputs)
 
 
 def assert_same(relevance: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:

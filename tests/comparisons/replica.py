@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 from relprop.testing.dense import DenseLayer as Layer
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import relprop
 from alike import near, relevance, same_relevance
 from networks import DOUBLE, random_norm
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 generator = torch.Generator().manual_seed(7)
 

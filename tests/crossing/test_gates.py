@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import relprop
 from alike import assert_same
 from networks import DOUBLE, close
-from relprop import Epsilon, Flat, Gamma, SignalTakesAll, Uniform, ZPlus
+from relprop.rules import Epsilon, Flat, Gamma, SignalTakesAll, Uniform, ZPlus
 from small_transformers import drawn
 from spellings import ACTIVATIONS
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear
-from relprop import Flat
+from relprop.rules import Flat
 
 
 def test_relevance_on_zeros_of_a_difference() -> None:

@@ -140,5 +140,5 @@ def test_modules_of_torch_that_drop_values_by_themselves_are_refused_in_training
     x = torch.randn(1, 3, 4)
     attention = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
     for model, inputs in ((attention, (x, x, x)), (nn.LSTM(4, 4, num_layers=2, dropout=0.5), (x,))):
-        with pytest.raises(relprop.ModelError, match="the model is in training mode"):
+        with pytest.raises(relprop.errors.ModelError, match="the model is in training mode"):
             relprop.explain(model, *inputs, target=lambda o: o[0].flatten(1).sum(1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, linear
-from relprop import Epsilon, Flat, Gamma
+from relprop.rules import Epsilon, Flat, Gamma
 
 
 def test_a_model_that_mixes_its_samples_closes_for_the_batch() -> None:

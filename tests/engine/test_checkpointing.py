@@ -15,7 +15,8 @@ from alike import near, relevance, same_relevance
 from bit_by_bit import same
 from leftovers import everything_about
 from networks import DOUBLE, linear
-from relprop import Epsilon, Flat, Gamma, InputError, ModelError
+from relprop.errors import InputError, ModelError
+from relprop.rules import Epsilon, Flat, Gamma
 
 N, T, D, WORDS = 2, 7, 12, 20
 
@@ -93,15 +94,15 @@ def test_it_is_the_same_bit_by_bit(model: Model, ids: Tensor, rules: Any, blocks
 @pytest.mark.parametrize("rules", ["attnlrp", Gamma(0.25)], ids=str)
 def test_with_all_that_explain_offers(model: Model, ids: Tensor, rules: Any) -> None:
     options: dict[str, Any] = {
-        "targets": [0, relprop.RunnerUp(), 3],
+        "targets": [0, relprop.targets.RunnerUp(), 3],
         "rules": rules,
         "record": ["layers.*", "layers.1.attention"],
         "conditions": {"layers.1.narrow": lambda R: R > 0},
         "parameters": "layers.*.wide.weight",
         "per_operation": True,
     }
-    without = relprop.explain(model, ids, **options)
-    checkpointed = relprop.explain(model, ids, **options, checkpoint="layers.*")
+    without = relprop.explain_each(model, ids, **options)
+    checkpointed = relprop.explain_each(model, ids, **options, checkpoint="layers.*")
     for a, b in zip(without, checkpointed, strict=True):
         same(a, b)
         assert a.ledger.operations.keys() == b.ledger.operations.keys()
@@ -244,7 +245,7 @@ CHECKPOINTED: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_checkpointed_part_between_layers(part: str, targets: list[int]) -> None:
     layer, head, x = nn.Linear(4, 5).double(), nn.Linear(5, 2).double(), torch.randn(3, 4, **DOUBLE)
     run = CHECKPOINTED[part]
-    found = relprop.explain(
+    found = relprop.explain_each(
         lambda x: head(checkpoint(run, layer(x), use_reentrant=False)), x, targets=targets, rules=Epsilon(0.1)
     )
     near(found[-1].relevance, relevance(lambda x: head(run(layer(x))), x, Epsilon(0.1)))

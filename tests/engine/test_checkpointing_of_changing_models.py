@@ -13,7 +13,9 @@ from torch import Tensor, nn
 import relprop
 from bit_by_bit import same
 from leftovers import everything_about
-from relprop import Composite, Epsilon, Gamma, ModelError
+from relprop import Composite
+from relprop.errors import ModelError
+from relprop.rules import Epsilon, Gamma
 from small_transformers import drawn
 
 N, T, D = 2, 5, 8

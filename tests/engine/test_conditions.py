@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, Several, Twice, batch_norm, close, network
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZPlus
+from relprop.errors import InputError
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 LINEAR_IN_R = {
     "ε": Epsilon(0.01),
@@ -32,14 +33,14 @@ def test_the_maps_of_all_channels_sum_to_the_map_without_a_condition(
     x: Tensor, path: str, rules: Any
 ) -> None:
     everything = explain(x, None, rules, record=path)
-    channels = everything[path].shape[1]
+    channels = everything.inner[path].shape[1]
     parts = [explain(x, {path: channel}, rules) for channel in range(channels)]
     close(sum(part.relevance for part in parts), everything.relevance)
     for channel, part in enumerate(parts):
         assert part.ledger.gap.max() < 1e-9
         others = [c for c in range(channels) if c != channel]
-        close(part.ledger.absorbed["condition"], everything[path][:, others].flatten(1).sum(1))
-        assert not explain(x, {path: channel}, rules, record=path)[path][:, others].any()
+        close(part.ledger.absorbed["condition"], everything.inner[path][:, others].flatten(1).sum(1))
+        assert not explain(x, {path: channel}, rules, record=path).inner[path][:, others].any()
 
 
 @pytest.mark.parametrize("rules", LINEAR_IN_R.values(), ids=LINEAR_IN_R)
@@ -51,14 +52,14 @@ def test_what_a_branch_and_its_shortcut_bring_is_all(x: Tensor, rules: Any) -> N
     close(by_branch.relevance + by_shortcut.relevance, everything.relevance)
     for e, held in ((by_branch, "9.shortcut"), (by_shortcut, "9.branch")):
         assert e.ledger.gap.max() < 1e-9
-        close(e.ledger.absorbed["condition"], everything[held].flatten(1).sum(1))
+        close(e.ledger.absorbed["condition"], everything.inner[held].flatten(1).sum(1))
 
 
 def test_what_goes_on_is_what_the_rest_of_the_network_is_given(x: Tensor) -> None:
     model, mask = network(), torch.rand(4, 4, **DOUBLE)
     whole = explain(x, None, Gamma(0.25), record="4")
     h = model[:5](x).detach()
-    seed = torch.where(h == 0, 0, whole["4"] * mask / h)
+    seed = torch.where(h == 0, 0, whole.inner["4"] * mask / h)
     first = relprop.explain(
         model[:5].eval(), x, target=lambda y: (y * seed).flatten(1).sum(1), rules=Gamma(0.25)
     )
@@ -87,7 +88,7 @@ def test_every_form_of_a_condition(x: Tensor) -> None:
 
 
 def test_a_function_sees_the_relevance_that_arrives(x: Tensor) -> None:
-    recorded = explain(x, None, record="4")["4"]
+    recorded = explain(x, None, record="4").inner["4"]
     seen: list[Tensor] = []
 
     def positive(R: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def test_a_function_sees_the_relevance_that_arrives(x: Tensor) -> None:
     e = explain(x, {"4": positive}, record="4")
     assert len(seen) == 1
     close(seen[0], recorded)
-    close(e["4"], recorded.clamp(min=0))
+    close(e.inner["4"], recorded.clamp(min=0))
     close(e.ledger.absorbed["condition"], recorded.clamp(max=0).flatten(1).sum(1))
 
 
@@ -106,7 +107,7 @@ def test_several_conditions_hold_together_the_later_module_first(x: Tensor, rule
     both = explain(x, {"0": 1, "1": [0, 1]}, rules, record=["0", "1"], per_operation=True)
     alone = explain(x, {"0": 1}, rules, record=["0", "1"])
     close(both.relevance, alone.relevance)
-    close(both["0"], alone["0"])
+    close(both.inner["0"], alone.inner["0"])
     assert both.ledger.gap.max() < 1e-9
     # Channel 2 is held back behind the batch norm already, and channel 0 before it.
     held = {
@@ -115,22 +116,22 @@ def test_several_conditions_hold_together_the_later_module_first(x: Tensor, rule
         if "condition" in sinks
     }
     whole = explain(x, None, rules, record=["0", "1"])
-    close(held["1"], whole["1"][:, 2].flatten(1).sum(1))
-    close(held["0"], whole["0"][:, 0].flatten(1).sum(1))
+    close(held["1"], whole.inner["1"][:, 2].flatten(1).sum(1))
+    close(held["0"], whole.inner["0"][:, 0].flatten(1).sum(1))
 
 
 def test_a_glob_is_a_condition_on_each_module_that_it_matches(x: Tensor) -> None:
     e = explain(x, {"[34]": 0}, record=["3", "4"])
     for path in ("3", "4"):
-        assert e[path][:, 0].any()
-        assert not e[path][:, 1:].any()
+        assert e.inner[path][:, 0].any()
+        assert not e.inner[path][:, 1:].any()
     assert e.ledger.gap.max() < 1e-12
 
 
 def test_a_condition_on_a_module_that_is_called_twice_is_for_each_call() -> None:
     model, x = Twice().double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=Gamma(), conditions={"linear": [0, 1]}, record="linear")
-    for R in e["linear"]:
+    for R in e.inner.calls["linear"]:
         assert R[:, :2].any()
         assert not R[:, 2:].any()
     assert e.ledger.gap.max() < 1e-12
@@ -162,8 +163,8 @@ def test_a_batch_norm_in_front_of_a_convolution(x: Tensor) -> None:
     )
     for rules in LINEAR_IN_R.values():
         whole = relprop.explain(model, x, target=1, rules=rules, record="*")
-        close(whole["1"], whole["2"][..., 1:-1, 1:-1])
-        close(whole["1"], whole["0"])
+        close(whole.inner["1"], whole.inner["2"][..., 1:-1, 1:-1])
+        close(whole.inner["1"], whole.inner["0"])
         parts = [relprop.explain(model, x, target=1, rules=rules, conditions={"1": i}) for i in range(2)]
         close(parts[0].relevance + parts[1].relevance, whole.relevance)
         assert parts[0].relevance[:, 0].any()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import relprop
 from alike import same_relevance
 from networks import DOUBLE
-from relprop import CoverageError, Epsilon, ModelError
+from relprop.errors import CoverageError, ModelError
+from relprop.rules import Epsilon
 
 
 def test_a_librarys_own_operator_is_not_taken_for_torchs() -> None:

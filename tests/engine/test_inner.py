@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, Several, Twice, Unused, close, network
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZPlus
+from relprop.errors import InputError
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 RULES = {
     "ε": Epsilon(0.01),
@@ -59,7 +60,7 @@ def test_recorded_relevance_is_that_of_the_rest_of_the_network_as_a_network(x: T
             expected = relprop.explain(again, h, target=1, rules=Gamma(0.25)).relevance
         else:
             expected = relprop.explain(again, h, target=1, rules=rules).relevance
-        close(recorded[str(cut)], expected)
+        close(recorded.inner[str(cut)], expected)
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
@@ -83,7 +84,7 @@ def test_what_comes_to_each_module_and_what_was_absorbed_behind_it_is_the_score(
     assert e.ledger.gap.max() < 1e-12
     absorbed = torch.zeros(3, **DOUBLE)
     for number in reversed(range(len(layers))):
-        close(e[str(number)].flatten(1).sum(1) + absorbed, e.score)
+        close(e.inner[str(number)].flatten(1).sum(1) + absorbed, e.score)
         for (path, _), sinks in e.ledger.operations.items():
             absorbed = absorbed + (sum(sinks.values()) if path == str(number) else 0)
     if not bias and rules in (RULES["γ"], RULES["flat"], RULES["w²"], RULES["α2β1"]):
@@ -93,19 +94,19 @@ def test_what_comes_to_each_module_and_what_was_absorbed_behind_it_is_the_score(
 @pytest.mark.parametrize("rules", [Gamma(0.25), Flat()])
 def test_relevance_crosses_a_folded_batch_norm_unchanged(x: Tensor, rules: Any) -> None:
     e = relprop.explain(network(), x, target=1, rules=rules, record=["0", "1", "2", "9.branch*"])
-    close(e["0"], e["1"])
-    close(e["1"], e["2"])
-    close(e["9.branch.1"], e["9.branch"])
-    close(e["9.branch.0"], e["9.branch.1"])
-    assert e["0"].abs().sum() > 0
+    close(e.inner["0"], e.inner["1"])
+    close(e.inner["1"], e.inner["2"])
+    close(e.inner["9.branch.1"], e.inner["9.branch"])
+    close(e.inner["9.branch.0"], e.inner["9.branch.1"])
+    assert e.inner["0"].abs().sum() > 0
 
 
 def test_what_pointwise_modules_pass_on_is_all_of_it(x: Tensor) -> None:
     for rules in (Epsilon(0.01), Flat()):
         e = relprop.explain(network(), x, target=1, rules=rules, record="*")
-        close(e["4.sigmoid"], e["4"])  # x·sigmoid(x) is one function of x
-        close(e["7"], e["8"])
-        assert e["8"].abs().sum() > 0
+        close(e.inner["4.sigmoid"], e.inner["4"])  # x·sigmoid(x) is one function of x
+        close(e.inner["7"], e.inner["8"])
+        assert e.inner["8"].abs().sum() > 0
 
 
 def test_a_chain_of_pointwise_modules_is_counted_once(x: Tensor) -> None:
@@ -120,20 +121,20 @@ def test_a_chain_of_pointwise_modules_is_counted_once(x: Tensor) -> None:
 
     for rules in (Epsilon(0.01), Flat()):
         e = relprop.explain(Chain().eval(), x, target=1, rules=rules, record="tanh")
-        close(e["tanh"], e.relevance + 0)
+        close(e.inner["tanh"], e.relevance + 0)
 
 
 def test_zeros_padded_by_a_module_get_nothing_and_the_rest_is_recorded(x: Tensor) -> None:
     e = relprop.explain(network(), x, target=1, rules=WSquare(), record=["4", "5"])
-    close(e["5"][..., 1:-1, 1:-1], e["4"])
-    close(e["5"].sum(), e["4"].sum())
-    assert e["4"].abs().sum() > 0
+    close(e.inner["5"][..., 1:-1, 1:-1], e.inner["4"])
+    close(e.inner["5"].sum(), e.inner["4"].sum())
+    assert e.inner["4"].abs().sum() > 0
 
 
 def test_modules_called_several_times_have_an_entry_for_each_call() -> None:
     model, x = Twice().double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=Gamma(0.25), record="linear")
-    first, second = e["linear"]
+    first, second = e.inner.calls["linear"]
     h = model.linear(x).relu().detach()
     rest = relprop.explain(
         lambda h: model.head(model.linear(h).relu()), h, target=0, rules=Gamma(0.25), record="*"
@@ -141,7 +142,7 @@ def test_modules_called_several_times_have_an_entry_for_each_call() -> None:
     close(first, rest.relevance)
     head = relprop.explain(model.head, model.linear(h).relu().detach(), target=0, rules=Gamma(0.25))
     close(second, head.relevance)
-    assert len(e.inner["linear"]) == 2
+    assert len(e.inner.calls["linear"]) == 2
 
 
 CONTAINERS: dict[str, tuple[Any, Any]] = {
@@ -157,13 +158,16 @@ CONTAINERS: dict[str, tuple[Any, Any]] = {
 def test_modules_that_return_several_tensors(container: str) -> None:
     model, x = Several(*CONTAINERS[container]).double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=Epsilon(0.01), record="inner")
-    assert isinstance(e["inner"], tuple)
+    assert isinstance(e.inner.calls["inner"][0], tuple)
     h = torch.cat([model.inner.a(x).relu(), model.inner.b(x).relu()], 1).detach()
-    close(torch.cat(e["inner"], 1), relprop.explain(model.head, h, target=0, rules=Epsilon(0.01)).relevance)
+    close(
+        torch.cat(e.inner.calls["inner"][0], 1),
+        relprop.explain(model.head, h, target=0, rules=Epsilon(0.01)).relevance,
+    )
     # A condition is for each of them.
     some = relprop.explain(model, x, target=0, rules=Epsilon(0.01), conditions={"inner": 1})
     assert some.ledger.gap.max() < 1e-12
-    close(some.ledger.absorbed["condition"], sum(R[:, [0, 2]].sum(1) for R in e["inner"]))
+    close(some.ledger.absorbed["condition"], sum(R[:, [0, 2]].sum(1) for R in e.inner.calls["inner"][0]))
 
 
 def test_functions_called_inside_of_a_recorded_module() -> None:
@@ -187,13 +191,13 @@ def test_functions_called_inside_of_a_recorded_module() -> None:
     model, x = Functional().double().eval(), torch.randn(2, 4, **DOUBLE)
     e = relprop.explain(model, x, target=0, rules=AlphaBeta(2, 1), record="block")
     h = F.linear(x, model.weight).relu().detach()
-    close(e["block"], relprop.explain(model.head, h, target=0, rules=AlphaBeta(2, 1)).relevance)
+    close(e.inner["block"], relprop.explain(model.head, h, target=0, rules=AlphaBeta(2, 1)).relevance)
 
 
 def test_a_recorded_value_that_nothing_comes_to_has_zeros() -> None:
     e = relprop.explain(Unused().double().eval(), torch.randn(2, 4, **DOUBLE), rules=Epsilon(), record="*")
-    assert torch.equal(e["unused"], torch.zeros(2, 2, **DOUBLE))
-    assert e[""].shape == (2, 3)
+    assert torch.equal(e.inner["unused"], torch.zeros(2, 2, **DOUBLE))
+    assert e.inner[""].shape == (2, 3)
 
 
 def test_modules_inside_of_a_checkpoint_count_once() -> None:
@@ -211,10 +215,10 @@ def test_modules_inside_of_a_checkpoint_count_once() -> None:
     plain = nn.Sequential(*model.body, model.head).eval()
     expected = relprop.explain(plain, x, target=0, rules=Gamma(0.25), record="*")
     e = relprop.explain(model, x, target=0, rules=Gamma(0.25), record=["body*", "head"])
-    assert {path: len(calls) for path, calls in e.inner.items()} == dict.fromkeys(e.inner, 1)
+    assert {path: len(calls) for path, calls in e.inner.calls.items()} == dict.fromkeys(e.inner, 1)
     close(e.relevance, expected.relevance)
-    close(e["body.0"], expected["0"])
-    close(e["body"], expected["1"])
+    close(e.inner["body.0"], expected.inner["0"])
+    close(e.inner["body"], expected.inner["1"])
 
 
 def test_a_name_of_a_tensor_that_is_overwritten_later_has_what_was_written() -> None:
@@ -297,9 +301,9 @@ def test_what_starts_at_a_recorded_module_is_recorded_there(x: Tensor) -> None:
     model = network()
     e = relprop.explain(model, x, target=1, rules=Epsilon(0), start="3", record=["3", "2", "6"])
     h = model[:4](x).detach()
-    close(e["3"], h * torch.tensor([0.0, 1, 0, 0], **DOUBLE)[:, None, None])
-    assert e["2"].abs().sum() > 0
-    assert not e["6"].any()
+    close(e.inner["3"], h * torch.tensor([0.0, 1, 0, 0], **DOUBLE)[:, None, None])
+    assert e.inner["2"].abs().sum() > 0
+    assert not e.inner["6"].any()
     held = relprop.explain(model, x, target=1, rules=Epsilon(0), start="3", conditions={"3": 2})
     close(held.ledger.absorbed["condition"], held.score)
     assert not held.relevance.any()
@@ -310,7 +314,7 @@ def test_a_softmax_at_the_end_is_no_matter_for_a_start_before_it(x: Tensor) -> N
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", relprop.ScoreWarning)
+        warnings.simplefilter("error", relprop.errors.ScoreWarning)
         relprop.explain(model, x, target=_largest, rules=Epsilon(), start="0")
 
 
@@ -359,11 +363,12 @@ def test_a_function_without_modules_has_no_paths() -> None:
 def test_an_explanation_says_what_was_recorded(x: Tensor) -> None:
     e = relprop.explain(network(), x, rules=Epsilon(), record=["3", "4"])
     with pytest.raises(
-        InputError, match=r"explanation\['5'\]: recorded are '3', '4'; use explain\(..., record=\['5'\]\)"
+        InputError,
+        match=r"explanation\.inner\['5'\]: recorded are '3', '4'\..*record=\['5'\]\)",
     ):
-        e["5"]
+        e.inner["5"]
     with pytest.raises(InputError, match="nothing is recorded"):
-        relprop.explain(network(), x, rules=Epsilon())["5"]
+        relprop.explain(network(), x, rules=Epsilon()).inner["5"]
 
 
 # ---- sequences of vectors ----
@@ -389,11 +394,11 @@ def test_channels_of_sequences_are_the_last_dimension() -> None:
         hidden = model.layer(model.embedding(ids))
     e = relprop.explain(model, ids, start="layer", target=3)
     torch.testing.assert_close(e.score, hidden[:, :, 3].sum(1), rtol=1e-4, atol=1e-5)
-    e = relprop.explain(model, ids, start="layer", target=relprop.At(4, 3))
+    e = relprop.explain(model, ids, start="layer", target=relprop.targets.At(4, 3))
     torch.testing.assert_close(e.score, hidden[:, 4, 3], rtol=1e-4, atol=1e-5)
     e = relprop.explain(model, ids, conditions={"layer": [3]}, record="layer", target=0)
-    assert e["layer"][:, :, 3].abs().sum() > 0
-    assert not e["layer"][:, :, [0, 1, 2, 4, 5, 6, 7]].any()
+    assert e.inner["layer"][:, :, 3].abs().sum() > 0
+    assert not e.inner["layer"][:, :, [0, 1, 2, 4, 5, 6, 7]].any()
     with pytest.raises(InputError, match=r"channel 8 is out of range; .* shape \(2, 6, 8\), channels 0 to 7"):
         relprop.explain(model, ids, conditions={"layer": [8]}, target=0)
 
@@ -401,8 +406,8 @@ def test_channels_of_sequences_are_the_last_dimension() -> None:
 def test_channels_of_convolutions_are_dimension_one() -> None:
     model, ids = Sequences().eval(), torch.randint(20, (2, 6))
     e = relprop.explain(model, ids, conditions={"convolution": [4]}, record="convolution", target=0)
-    assert e["convolution"].shape == (2, 5, 4)
-    assert not e["convolution"][:, :4].any()
+    assert e.inner["convolution"].shape == (2, 5, 4)
+    assert not e.inner["convolution"][:, :4].any()
 
 
 class Overwriting(nn.Module):
@@ -428,7 +433,7 @@ def test_a_value_that_is_overwritten_in_part_is_recorded_and_masked() -> None:
         torch.manual_seed(0)
         options: dict[str, Any] = {"record": "first", "conditions": {"first": [1, 2]}}
         found.append(relprop.explain(Overwriting(how).double().eval(), x, rules=Epsilon(0), **options))
-    assert found[0].inner["first"][0].abs().amax(0).tolist()[0] == 0
-    assert (found[0].inner["first"][0][:, [1, 2]] != 0).all()
-    close(found[0].inner["first"][0], found[1].inner["first"][0])
+    assert found[0].inner["first"].abs().amax(0).tolist()[0] == 0
+    assert (found[0].inner["first"][:, [1, 2]] != 0).all()
+    close(found[0].inner["first"], found[1].inner["first"])
     close(found[0].relevance, found[1].relevance)

@@ -14,13 +14,14 @@ from torch.nn.modules import module as module_internals
 
 import relprop
 from networks import modules
-from relprop import Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.places import First
+from relprop.rules import Epsilon, Flat, Gamma, WSquare, ZPlus
 
 RULES = [
     Epsilon(0.1),
     Gamma(0.25),
     ZPlus(),
-    relprop.AlphaBeta(2, 1),
+    relprop.rules.AlphaBeta(2, 1),
     Flat(),
     WSquare(),
     Epsilon(0.1, bias="distribute"),
@@ -243,9 +244,9 @@ def test_parts_of_a_parameter_that_are_joined_are_of_parameters() -> None:
 
 def test_the_engine_without_explain(x: Tensor) -> None:
     model, leaf = modules(), x.clone().requires_grad_()
-    with relprop.propagating([("first", Gamma(0.25)), ("*", Epsilon(0.1))]) as run:
+    with relprop.propagating([(First(), Gamma(0.25)), ("*", Epsilon(0.1))]) as run:
         (c,) = torch.autograd.grad(model(leaf)[:, 3].sum(), leaf)
-    expected = relprop.explain(model, x, target=3, rules=[("first", Gamma(0.25)), ("*", Epsilon(0.1))])
+    expected = relprop.explain(model, x, target=3, rules=[(First(), Gamma(0.25)), ("*", Epsilon(0.1))])
     torch.testing.assert_close(c * x, expected.relevance)
     assert [str(a) for a in run.applied] == [str(a) for a in expected.rules]
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import relprop
 from alike import near, relevance
 from networks import DOUBLE, random_norm
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 from relprop.engine.keep import Kept
+from relprop.places import First
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 FIRST, SECOND = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
 
@@ -86,7 +87,7 @@ def test_what_is_not_clippable_stays_as_it_is() -> None:
 def test_a_batch_norm_by_a_rule_before_a_relu_takes_relevance_on_zeros(rule: Any, first: Any) -> None:
     norm, layer, head = random_norm(nn.BatchNorm2d(3)), nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 2).double()
     x = torch.randn(2, 3, 5, 5, **DOUBLE)
-    rules = [(nn.BatchNorm2d, rule), ("first", first), ("*", Epsilon(0.1))]
+    rules = [(nn.BatchNorm2d, rule), (First(), first), ("*", Epsilon(0.1))]
 
     def model(relu: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: head(layer(relu(norm(x))).relu().mean((2, 3)))

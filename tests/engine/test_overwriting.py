@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import relprop
 from alike import near, relevance, same_relevance
 from networks import DOUBLE, linear
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, ModelError, ZPlus
+from relprop.errors import ModelError
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
 
 
 def test_weights_overwritten_in_the_forward() -> None:

@@ -12,7 +12,8 @@ import relprop
 from alike import near
 from cases import CASES
 from networks import DOUBLE, Unused, batch_norm, close, network, random_norm
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, InputError, WSquare, ZBox, ZPlus
+from relprop.errors import InputError
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 RULES = {
     "LRP-0": Epsilon(0),
@@ -139,7 +140,7 @@ def test_what_the_weights_of_a_layer_carry_is_what_comes_to_its_input(rules: Any
     # The layer, and the module in front of it.
     close(e.parameters["0.weight"].sum(), e.relevance.sum())  # batch norm behind
     for layer, before in (("3", "2"), ("6", "5"), ("11", "10"), ("15", "14")):  # batch norm before 11
-        close(e.parameters[f"{layer}.weight"].sum(), e[before].sum())
+        close(e.parameters[f"{layer}.weight"].sum(), e.inner[before].sum())
 
 
 @pytest.mark.parametrize("rules", [Epsilon(0.01), Gamma(0.25), WSquare(), Flat()])

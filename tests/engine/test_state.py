@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear, modules
-from relprop import CoverageError, Epsilon, ZPlus
+from relprop.errors import CoverageError
+from relprop.rules import Epsilon, ZPlus
 
 
 def test_what_was_computed_before_the_run_is_constant() -> None:

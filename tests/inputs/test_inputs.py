@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import relprop
 from networks import modules
-from relprop import Epsilon, InputError, ZPlus
+from relprop.errors import InputError
+from relprop.places import First
+from relprop.rules import Epsilon, ZPlus
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ from relprop import Epsilon, InputError, ZPlus
     ],
 )
 def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
-    with pytest.raises(relprop.InputError, match=message):
+    with pytest.raises(relprop.errors.InputError, match=message):
         relprop.explain(nn.Linear(4, 2).eval(), x)
 
 
@@ -116,7 +118,11 @@ def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
     x[:, 0, 0, 0] = 5
     relprop.explain(modules(), x, bounds=([0, 0], [5, 1]))
     with pytest.warns(UserWarning, match="outside of the bounds"):
-        relprop.explain(modules(), x, rules=[("first", relprop.ZBox([0, 0], [1, 5])), ("*", Epsilon())])
+        relprop.explain(
+            modules(),
+            x,
+            rules=[(First(), relprop.rules.ZBox([0, 0], [1, 5])), ("*", Epsilon())],
+        )
     relprop.explain(modules(), x, bounds=(0, 1), rules="epsilon")  # no box, no warning
 
 
@@ -150,8 +156,8 @@ def test_numbers_that_have_no_relevance_are_refused_with_a_remedy(dtype: torch.d
 
 def test_lists_are_asked_for_where_several_may_be_given() -> None:
     model, x = nn.Linear(3, 2).eval(), torch.rand(2, 3)
-    with pytest.raises(InputError, match=r"targets=3: give a list of targets; a single one is target="):
-        relprop.explain(model, x, targets=3)
+    with pytest.raises(InputError, match=r"targets=3: give a list of targets; a single one is explain"):
+        relprop.explain_each(model, x, targets=3)
     with pytest.raises(InputError, match=r"record=3: give a name, or a list of them"):
         relprop.explain(model, x, record=3)
 
@@ -168,6 +174,5 @@ def test_several_inputs_are_explained_by_name() -> None:
 
     left, right = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     e = relprop.explain(Two().double().eval(), left, flag=True, right=right, scale=2.0, rules=ZPlus())
-    assert isinstance(e.relevance, dict)
-    assert {name: R.shape for name, R in e.relevance.items()} == {"left": left.shape, "right": right.shape}
+    assert {name: R.shape for name, R in e.inputs.items()} == {"left": left.shape, "right": right.shape}
     assert e.ledger.gap.max() < 1e-12

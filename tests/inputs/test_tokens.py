@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close
-from relprop import At, InputError
+from relprop.errors import InputError
+from relprop.targets import At
 from small_transformers import Transformer, drawn
 
 N, TOKENS, SIZE, WORDS = 2, 6, 16, 11
@@ -361,7 +362,7 @@ def test_ids_that_are_embedded_twice_get_the_relevance_of_both() -> None:
         return model.rest(inputs_embeds=one + model.down(other))
 
     tables = model.one(text).detach(), model.other(text).detach()
-    parts = relprop.explain(of_embedded, *tables, target=LAST, rules="attnlrp").relevance.values()
+    parts = relprop.explain(of_embedded, *tables, target=LAST, rules="attnlrp").inputs.values()
     close(e.relevance, sum(part.sum(-1) for part in parts))
     assert e.ledger.gap.max() < 1e-12
 
@@ -384,13 +385,13 @@ def test_several_inputs_give_a_dictionary_in_the_order_of_the_arguments() -> Non
     model, text, answer = drawn(Pair()), ids(), ids(N, 3)
     e = relprop.explain(model, text, answer, target=LAST, rules="attnlrp")
     turned = relprop.explain(model, decoder_input_ids=answer, input_ids=text, target=LAST, rules="attnlrp")
-    assert list(e.relevance) == ["input_ids", "decoder_input_ids"]
-    assert list(turned.relevance) == ["decoder_input_ids", "input_ids"]
-    assert [R.shape for R in e.relevance.values()] == [(N, TOKENS), (N, 3)]
-    for name, R in e.relevance.items():
-        assert torch.equal(R, turned.relevance[name])
+    assert list(e.inputs) == ["input_ids", "decoder_input_ids"]
+    assert list(turned.inputs) == ["decoder_input_ids", "input_ids"]
+    assert [R.shape for R in e.inputs.values()] == [(N, TOKENS), (N, 3)]
+    for name, R in e.inputs.items():
+        assert torch.equal(R, turned.inputs[name])
         assert (R.abs() > 1e-9).all()
-    close(e.ledger.inputs, sum(R.sum(1) for R in e.relevance.values()))
+    close(e.ledger.inputs, sum(R.sum(1) for R in e.inputs.values()))
     assert e.ledger.gap.max() < 1e-12
 
     def embedded(one: Tensor, other: Tensor) -> Tensor:
@@ -398,8 +399,8 @@ def test_several_inputs_give_a_dictionary_in_the_order_of_the_arguments() -> Non
         return model.answers(inputs_embeds=torch.cat([memory, other], 1))
 
     tables = model.embedding(text).detach(), model.embedding(answer).detach()
-    expected = relprop.explain(embedded, *tables, target=LAST, rules="attnlrp").relevance.values()
-    for R, wanted in zip(e.relevance.values(), expected, strict=True):
+    expected = relprop.explain(embedded, *tables, target=LAST, rules="attnlrp").inputs.values()
+    for R, wanted in zip(e.inputs.values(), expected, strict=True):
         close(R, wanted.sum(-1))
 
 
@@ -407,8 +408,8 @@ def test_the_same_ids_as_two_arguments_are_two_inputs() -> None:
     model, text = drawn(Pair()), ids()
     e = relprop.explain(model, text, text, target=LAST, rules="attnlrp")
     apart = relprop.explain(model, text, text.clone(), target=LAST, rules="attnlrp")
-    for name, R in apart.relevance.items():
-        assert torch.equal(e.relevance[name], R)
+    for name, R in apart.inputs.items():
+        assert torch.equal(e.inputs[name], R)
 
 
 def test_ids_beside_a_picture() -> None:
@@ -419,7 +420,7 @@ def test_ids_beside_a_picture() -> None:
 
     pixels, text = torch.randn(N, 2, 5, **DOUBLE), ids()
     e = relprop.explain(together, text, pixels, target=LAST, rules="attnlrp")
-    assert {name: R.shape for name, R in e.relevance.items()} == {
+    assert {name: R.shape for name, R in e.inputs.items()} == {
         "input_ids": (N, TOKENS),
         "pixels": (N, 2, 5),
     }

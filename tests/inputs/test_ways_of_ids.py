@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import close
-from relprop import InputError
+from relprop.errors import InputError
 from small_transformers import drawn
 
 N, T, D, WORDS = 2, 5, 6, 11
@@ -64,8 +64,8 @@ def test_inputs_that_are_joined_get_their_parts(left: int, right: int, rules: st
     a, b = ids(N, left), ids(N, right + 10)[:, 10:]
     both = relprop.explain(reader(joined), a, b, target=1, rules=rules)
     one = relprop.explain(reader(plainly), torch.cat([a, b], 1), target=1, rules=rules).relevance
-    assert list(both.relevance) == ["ids", "others"]
-    for R, expected in zip(both.relevance.values(), one.split([left, right], 1), strict=True):
+    assert list(both.inputs) == ["ids", "others"]
+    for R, expected in zip(both.inputs.values(), one.split([left, right], 1), strict=True):
         close(R, expected)
         assert (R != 0).all()
 
@@ -77,7 +77,7 @@ def test_inputs_that_are_stacked_and_looked_up_again_get_the_sum() -> None:
     a, b = ids(), ids(N, T + 1)[:, 1:]
     e = explained(twice, a, b)
     expected = explained(lambda model, i: model.words(i) * 3, torch.cat([a, b], 1)).relevance
-    close(torch.cat(list(e.relevance.values()), 1), expected)
+    close(torch.cat(list(e.inputs.values()), 1), expected)
 
 
 # ---- ids that give a shape, a type or an index ----

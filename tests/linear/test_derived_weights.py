@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Flat, Gamma
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma
 
 DERIVED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "weight norm": parametrizations.weight_norm,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from counting import flops
-from relprop import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 from torchvision_shim import import_torchvision
 
 

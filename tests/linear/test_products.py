@@ -8,7 +8,7 @@ from torch import nn
 
 import relprop
 from counting import flops
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 
 def network() -> nn.Module:
@@ -96,7 +96,7 @@ def test_presets_cost_two_gradients_at_most(name: str) -> None:
 
 
 def test_contrastive_targets_cost_a_fourth_product_only_where_relevance_meets_negative_outputs() -> None:
-    price = relative_price(Gamma(0.25), NONNEGATIVE, target=relprop.Contrastive(3))
+    price = relative_price(Gamma(0.25), NONNEGATIVE, target=relprop.targets.Contrastive(3))
     assert price <= 1.53  # the last layer is small
     form_of_2019 = Gamma(0.25, favour="positive")
-    assert relative_price(form_of_2019, NONNEGATIVE, target=relprop.Contrastive(3)) <= 1.52
+    assert relative_price(form_of_2019, NONNEGATIVE, target=relprop.targets.Contrastive(3)) <= 1.52

@@ -66,7 +66,7 @@ def test_a_function_in_a_file_and_what_its_model_says_of_itself(own, photograph)
     assert model.classes == ("left", "right")
     torch.testing.assert_close(model.bounds[1][0], 5.0)
     assert model.weights == "as make made them"
-    assert relprop.explain(model.module, prepared.x).preset == "epsilon-gamma-box"
+    assert relprop.explain(model.module, prepared.x, bounds=model.bounds).preset == "epsilon-gamma-box"
 
 
 def test_options_go_before_what_the_model_says(own, photograph):

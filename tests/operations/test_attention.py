@@ -15,7 +15,8 @@ import attention_replica
 import relprop
 from attention_replica import Books
 from networks import DOUBLE, close
-from relprop import CoverageError, Epsilon, SignalTakesAll, Uniform
+from relprop.errors import CoverageError
+from relprop.rules import Epsilon, SignalTakesAll, Uniform
 
 N, H, T, S, D = 2, 3, 4, 5, 6
 QUERY, KEY, VALUE = (N, H, T, D), (N, H, S, D), (N, H, S, D + 1)
@@ -38,7 +39,7 @@ def explained(
         shape = attention(*inputs).shape
         c = torch.randn(shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(inputs[0])
     e = relprop.explain(attention, *inputs, target=lambda z: (z * c).flatten(1).sum(1), rules=rules)
-    relevance = list(e.relevance.values()) if isinstance(e.relevance, dict) else [e.relevance]
+    relevance = list(e.inputs.values())
     return relevance, e
 
 
@@ -476,8 +477,8 @@ def test_attention_in_a_custom_function_is_attention(rules: str) -> None:
     q, k, v = operands()
     _, e = explained(lambda q, k, v: WholeAttention.apply(q, k, v), q, k, v, rules=rules)
     _, expected = explained(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), q, k, v, rules=rules)
-    for name, R in expected.relevance.items():
-        torch.testing.assert_close(e.relevance[name], R)
+    for name, R in expected.inputs.items():
+        torch.testing.assert_close(e.inputs[name], R)
 
 
 def test_each_product_is_told_with_its_rule() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 N, HEADS, T, D, K = 2, 3, 4, 5, 6
 
@@ -30,7 +30,9 @@ PRODUCTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor, Tensor], Tensor]]] 
     "rule", [Epsilon(0.1), Gamma(0.25), ZPlus(), AlphaBeta(2, 1), WSquare(), Flat()], ids=str
 )
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_weights_that_broadcast_are_as_weights_that_are_repeated(name: str, rule: relprop.Epsilon) -> None:
+def test_weights_that_broadcast_are_as_weights_that_are_repeated(
+    name: str, rule: relprop.rules.Epsilon
+) -> None:
     shape, product = PRODUCTS[name]
     w, x = weights(*shape), torch.randn(N, HEADS, T, D, dtype=torch.float64)
     repeated = w.expand(N, HEADS, *w.shape[-2:]).clone()
@@ -49,7 +51,7 @@ def test_weights_that_broadcast_are_as_weights_that_are_repeated(name: str, rule
 
 
 @pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus()], ids=str)
-def test_an_input_that_broadcasts_counts_wherever_it_is_used(rule: relprop.Epsilon) -> None:
+def test_an_input_that_broadcasts_counts_wherever_it_is_used(rule: relprop.rules.Epsilon) -> None:
     w, x = weights(1, HEADS, D, K), torch.randn(N, 1, T, D, dtype=torch.float64)
     e, expected = (
         relprop.explain(f, x, target=lambda z: z.sum((1, 2, 3)), rules=rule)

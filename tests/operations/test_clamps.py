@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import CoverageError, Epsilon, Flat
+from relprop.errors import CoverageError
+from relprop.rules import Epsilon, Flat
 
 
 @pytest.mark.parametrize("bound", [torch.zeros(1), torch.zeros(3), torch.full((2, 3), 0.5)])

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import relprop
 from networks import DOUBLE, close
-from relprop import CoverageError, Gamma
+from relprop.errors import CoverageError
+from relprop.rules import Gamma
 
 N, T, D = 2, 5, 6
 

@@ -8,7 +8,8 @@ from torch import Tensor
 import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear
-from relprop import CoverageError, Epsilon
+from relprop.errors import CoverageError
+from relprop.rules import Epsilon
 
 
 def test_a_masked_class_does_not_spoil_the_others() -> None:

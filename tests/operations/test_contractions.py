@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close
-from relprop import Flat, Gamma, ZPlus
+from relprop.rules import Flat, Gamma, ZPlus
 
 N, D = 2, 6
 

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
 
 import relprop
-from relprop import CoverageError, Epsilon, ModelError
 from relprop.calls.names import documented_name
+from relprop.errors import CoverageError, ModelError
 from relprop.operations import TABLE
 from relprop.operations.pooling import sign
 from relprop.operations.reshaping import compared
+from relprop.rules import Epsilon
 
 
 def _core() -> dict[str, list[OpOverload]]:

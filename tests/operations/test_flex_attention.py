@@ -10,7 +10,7 @@ from torch.nn.attention import flex_attention as module
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import relprop
-from relprop import CoverageError, ModelError
+from relprop.errors import CoverageError, ModelError
 
 N, HEADS, T, D = 2, 2, 128, 8
 
@@ -33,7 +33,7 @@ def with_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_gradient")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", relprop.Epsilon(0)], ids=str)
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", relprop.rules.Epsilon(0)], ids=str)
 def test_it_is_as_the_other_attention(qkv: tuple[Tensor, ...], causal: bool, rules: Any) -> None:
     mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, T, T, device="cpu") if causal else None
     e = relprop.explain(
@@ -45,7 +45,7 @@ def test_it_is_as_the_other_attention(qkv: tuple[Tensor, ...], causal: bool, rul
         target=scores,
         rules=rules,
     )
-    for R, expected in zip(e.relevance.values(), other.relevance.values(), strict=True):
+    for R, expected in zip(e.inputs.values(), other.inputs.values(), strict=True):
         torch.testing.assert_close(R, expected, rtol=1e-5, atol=1e-6)
     assert [a.rule for a in e.rules] == [a.rule for a in other.rules]
     assert e.ledger.gap.max() < 1e-5

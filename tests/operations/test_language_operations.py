@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, Experts, close
-from relprop import AlphaBeta, CoverageError, Epsilon, Flat, Gamma, SignalTakesAll, Uniform, WSquare, ZPlus
+from relprop.errors import CoverageError
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, SignalTakesAll, Uniform, WSquare, ZPlus
 
 N, T, D = 2, 4, 6
 
@@ -35,7 +36,7 @@ def explained(function: Function, *inputs: Tensor, rules: Any) -> tuple[list[Ten
         return (z * draw(*z.shape, seed=7).to(z)).flatten(1).sum(1)
 
     e = relprop.explain(function, *inputs, target=target, rules=rules)
-    return list(e.relevance.values()) if isinstance(e.relevance, dict) else [e.relevance], e
+    return list(e.inputs.values()), e
 
 
 def of_output(z: Tensor) -> Tensor:
@@ -450,7 +451,7 @@ def test_weights_of_the_best_experts_over_their_sum(before: str, rules: Any) -> 
 
     e = assert_same(model, constant, x, experts, rules=rules)
     half = 0.5 if rules == "attnlrp" else 1.0
-    close(e.relevance["experts"].flatten(1).sum(1), half * e.score)
+    close(e.inputs["experts"].flatten(1).sum(1), half * e.score)
 
 
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=str)

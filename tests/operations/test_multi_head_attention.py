@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close
-from relprop import CoverageError, Epsilon
+from relprop.errors import CoverageError
+from relprop.rules import Epsilon
 from small_transformers import drawn
 
 N, T, S, SIZE, HEADS = 2, 4, 5, 12, 4
@@ -51,7 +52,7 @@ def assert_same(
 
 
 def parts(e: relprop.Explanation) -> list[Tensor]:
-    return list(e.relevance.values()) if isinstance(e.relevance, dict) else [e.relevance]
+    return list(e.inputs.values())
 
 
 def heads_of(x: Tensor) -> Tensor:

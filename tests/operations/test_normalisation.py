@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE
-from relprop import Epsilon
+from relprop.rules import Epsilon
 from replica import assert_agree
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import relprop
 from operation_cases import HOMOGENEOUS, KERNELS, OF_NONNEGATIVE, POINTWISE, STATISTIC, STEPS, C, N
-from relprop import CoverageError, Epsilon, Flat, ModelError, ZPlus
 from relprop.crossing.exact import share
+from relprop.errors import CoverageError, ModelError
 from relprop.operations import TABLE
+from relprop.rules import Epsilon, Flat, ZPlus
 
 
 class Wrapped(nn.Module):

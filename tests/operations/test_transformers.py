@@ -15,7 +15,8 @@ import relprop
 from attention_replica import Method, Replica
 from counting import flops
 from networks import close
-from relprop import Composite, Epsilon, SignalTakesAll, Uniform
+from relprop import Composite
+from relprop.rules import Epsilon, SignalTakesAll, Uniform
 from small_transformers import Transformer, drawn
 
 TOKENS, LABEL = 6, 3
@@ -27,7 +28,7 @@ def embedded(samples: int = 2, size: int = 16) -> Tensor:
 
 
 def explained(model: nn.Module, x: Tensor, rules: Any) -> relprop.Explanation:
-    return relprop.explain(model, inputs_embeds=x, target=relprop.At(-1, LABEL), rules=rules)
+    return relprop.explain(model, inputs_embeds=x, target=relprop.targets.At(-1, LABEL), rules=rules)
 
 
 def closes(e: relprop.Explanation) -> float:
@@ -105,7 +106,7 @@ def test_cp_lrp_conserves_the_score_where_there_are_no_biases(causal: bool, gate
 
 def test_tokens_that_come_later_get_nothing() -> None:
     model, x = drawn(Transformer(causal=True)), embedded()
-    e = relprop.explain(model, inputs_embeds=x, target=relprop.At(2, LABEL), rules="attnlrp")
+    e = relprop.explain(model, inputs_embeds=x, target=relprop.targets.At(2, LABEL), rules="attnlrp")
     assert (e.relevance[:, 3:] == 0).all()
     assert (e.relevance[:, :3] != 0).all()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import relprop
-from relprop import Epsilon
+from relprop.rules import Epsilon
 
 W = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -50,7 +50,9 @@ def in_two_parts(x: Tensor) -> Tensor:
     return k
 
 
-@pytest.mark.parametrize("rule", [Epsilon(0), Epsilon(0.1), relprop.ZPlus(), relprop.Flat()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [Epsilon(0), Epsilon(0.1), relprop.rules.ZPlus(), relprop.rules.Flat()], ids=str
+)
 @pytest.mark.parametrize("write", [by_copy, by_a_kept_view, by_adding, through_a_transpose, in_two_parts])
 def test_they_are_as_what_is_joined(write: Callable[[Tensor], Tensor], rule: Epsilon) -> None:
     x, head = torch.randn(2, 4, 6, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """The package itself: what an import brings in, and what is shipped."""
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -42,9 +43,11 @@ def test_import_alone_brings_in_next_to_nothing() -> None:
 
 
 def test_any_name_can_be_the_first() -> None:
-    assert run("from relprop import Gamma, explain; print(Gamma(), explain.__name__)").startswith("Gamma(")
-    assert run("from relprop import *; print(Gamma(), load.__name__)").startswith("Gamma(")
-    assert run("import relprop; print(relprop.rules.Gamma is relprop.Gamma)") == "True"
+    assert run("from relprop import rules, explain; print(rules.Gamma(), explain.__name__)").startswith(
+        "Gamma("
+    )
+    assert run("from relprop import *; print(rules.Gamma(), load.__name__)").startswith("Gamma(")
+    assert run("import relprop; print(relprop.rules.Gamma is relprop.rules.linear.Gamma)") == "True"
     assert run("import relprop; print({*relprop.__all__} - {*dir(relprop)})") == "set()"
     assert (
         run("import relprop; print(hasattr(relprop, '__all__'), hasattr(relprop, '__wrapped__'))")
@@ -55,7 +58,14 @@ def test_any_name_can_be_the_first() -> None:
 def test_no_module_takes_the_place_of_a_name() -> None:
     # Python puts a module into its package when it is imported, whatever is there already.
     files = {path.stem for path in Path(relprop.__file__).parent.iterdir()}
-    assert not files & {*relprop.__all__}
+    same = files & {*relprop.__all__}
+    assert same == {"errors", "places", "rules", "targets"}
+    for name in same:
+        assert getattr(relprop, name) is importlib.import_module(f"relprop.{name}")
+
+
+def test_few_names_are_at_the_top() -> None:
+    assert 20 <= len(relprop.__all__) == len(set(relprop.__all__)) <= 25
 
 
 def test_a_name_that_is_not_there_is_an_error() -> None:

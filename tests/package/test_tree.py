@@ -12,8 +12,8 @@ ROOT = Path(relprop.__file__).parent
 
 ROOMS = (
     # from the ground up
-    *("errors", "files", "calls", "linear", "targets", "rules", "view", "results", "data", "zoo", "models"),
-    *("engine", "crossing", "operations", "inputs", "runs", "testing", "tutorial", "text"),
+    *("errors", "files", "calls", "places", "linear", "targets", "rules", "view", "results", "data", "zoo"),
+    *("models", "engine", "crossing", "operations", "inputs", "runs", "testing", "tutorial", "text"),
     *("public", "", "cli", "__main__"),
 )
 """Folders and single files, each above what it may import; "" is `relprop/__init__.py` itself."""

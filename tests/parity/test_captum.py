@@ -75,14 +75,14 @@ def test_plain_network(pooling: nn.Module, inplace: bool, epsilon: float, assert
     model = Plain(pooling, inplace).double().eval()
     x = torch.randn(3, 3, 12, 12, dtype=torch.float64)
     classes = model(x).argmax(1).tolist()
-    found = relprop.explain(model, x, target=classes, rules=relprop.Epsilon(epsilon)).relevance
+    found = relprop.explain(model, x, target=classes, rules=relprop.rules.Epsilon(epsilon)).relevance
     assert_agree(found, by_captum(model, x, classes, epsilon, of_pooling=TINY))
 
 
 def test_vgg16(assert_agree: Agree) -> None:
     model, x, classes = NETWORKS["vgg16"].make(torch.float64)
     assert isinstance(classes, list)
-    found = relprop.explain(model, x, target=classes, rules=relprop.Epsilon(1e-9)).relevance
+    found = relprop.explain(model, x, target=classes, rules=relprop.rules.Epsilon(1e-9)).relevance
     assert_agree(found, by_captum(model, x, classes, 1e-9, of_pooling=TINY))
 
 
@@ -91,7 +91,7 @@ def test_pooling_takes_no_epsilon() -> None:
     model = Plain(nn.AvgPool2d(2)).double().eval()
     x = torch.randn(3, 3, 12, 12, dtype=torch.float64)
     classes = model(x).argmax(1).tolist()
-    found = relprop.explain(model, x, target=classes, rules=relprop.Epsilon(1e-9)).relevance
+    found = relprop.explain(model, x, target=classes, rules=relprop.rules.Epsilon(1e-9)).relevance
     assert isinstance(found, Tensor)
     differences = [
         relative_difference(found, by_captum(model, x, classes, 1e-9, of_pooling=epsilon))
@@ -126,7 +126,7 @@ def test_an_operator_between_modules(assert_agree: Agree) -> None:
     score = model(x)
     (gradient,) = torch.autograd.grad(score.sum(), x)
     x = x.detach()
-    assert_agree(relprop.explain(model, x, target=0, rules=relprop.Epsilon(0)).relevance, x * gradient)
+    assert_agree(relprop.explain(model, x, target=0, rules=relprop.rules.Epsilon(0)).relevance, x * gradient)
     assert by_captum(model, x, [0], 1e-9, of_pooling=TINY).sum() > 1.5 * score
 
 
@@ -162,9 +162,9 @@ def test_what_captum_refuses(model: nn.Module, refusal: str) -> None:
 @pytest.mark.parametrize(
     ("weight", "rule", "theirs"),
     [
-        (2, relprop.Epsilon(1e-9), lambda: EpsilonRule(1e-9)),
-        (-2, relprop.Gamma(1), lambda: GammaRule(1)),
-        (-2, relprop.AlphaBeta(1, 0), Alpha1_Beta0_Rule),
+        (2, relprop.rules.Epsilon(1e-9), lambda: EpsilonRule(1e-9)),
+        (-2, relprop.rules.Gamma(1), lambda: GammaRule(1)),
+        (-2, relprop.rules.AlphaBeta(1, 0), Alpha1_Beta0_Rule),
     ],
 )
 def test_hand_numbers(weight: float, rule: Any, theirs: Callable[[], Any], assert_agree: Agree) -> None:
@@ -176,6 +176,6 @@ def test_hand_numbers(weight: float, rule: Any, theirs: Callable[[], Any], asser
     model.linear.rule, model.linear2.rule = theirs(), theirs()
     # captum's γ and αβ rules have their ε, 1e-9, also where relprop divides.
     model.linear.rule.STABILITY_FACTOR = model.linear2.rule.STABILITY_FACTOR = (
-        1e-9 if isinstance(rule, relprop.Epsilon) else TINY
+        1e-9 if isinstance(rule, relprop.rules.Epsilon) else TINY
     )
     assert_agree(found, LRP(model).attribute(INPUTS.clone().requires_grad_()).detach())

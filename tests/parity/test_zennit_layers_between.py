@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from zennit import composites
 from zennit import rules as zennit  # after zennit_parts, which makes it importable
 
-from relprop import PRESETS, Composite, Epsilon, Flat, WSquare, ZBox, convolution, dense
+from relprop import PRESETS, Composite
+from relprop.places import First, Kind
+from relprop.rules import Epsilon, Flat, WSquare, ZBox
 
 exactly = parts.exactly
 Agree = Callable[[Any, Tensor], None]
@@ -157,10 +159,11 @@ def test_presets_on_a_network_without_convolutions(assert_agree: Agree) -> None:
     assert_agree(by_relprop(model, x, PRESETS["epsilon-plus-flat"]), by_zennit(model, x, everywhere))
     flat = composites.EpsilonPlusFlat(stabilizer=exactly)
     assert_agree(
-        by_relprop(model, x, Composite([("first", Flat()), (dense, Epsilon())])), by_zennit(model, x, flat)
+        by_relprop(model, x, Composite([(First(), Flat()), (Kind("dense"), Epsilon())])),
+        by_zennit(model, x, flat),
     )
     box = composites.EpsilonGammaBox(-1, 1, stabilizer=exactly)
-    without = Composite([(("first", convolution), ZBox(-1.0, 1.0)), (dense, Epsilon())])
+    without = Composite([(First() & Kind("convolution"), ZBox(-1.0, 1.0)), (Kind("dense"), Epsilon())])
     assert_agree(by_relprop(model, x, without), by_zennit(model, x, box))
     boxed = composites.EpsilonGammaBox(
         -1, 1, stabilizer=exactly, first_map=[(nn.Linear, zennit.ZBox(-1, 1, exactly))]

@@ -15,7 +15,9 @@ from zennit.canonizers import NamedMergeBatchNorm, SequentialMergeBatchNorm
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 from zennit.types import AvgPool, BatchNorm, Convolution, Linear
 
-from relprop import PRESETS, Composite, Epsilon, Flat, WSquare, ZBox, ZPlus, convolution, explain
+from relprop import PRESETS, Composite, explain
+from relprop.places import First, Kind
+from relprop.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
 from zoo_networks import BOUNDS, NETWORKS
 
 exactly = parts.exactly
@@ -24,7 +26,7 @@ exactly = parts.exactly
 DENSE = (nn.Linear, hooks.Epsilon(1e-6))
 NO_BIAS = {"zero_params": "bias", "stabilizer": exactly}
 EXCHANGED = (Convolution, parts.alpha_beta_with_exchange(2, 1, zero_params="bias"))
-FLAT = (("first", convolution), Flat())
+FLAT = (First() & Kind("convolution"), Flat())
 EPSILON = ("*", Epsilon(1e-6))
 
 # name: zennit's composite without its canonizers, relprop's rules.
@@ -32,19 +34,19 @@ COMPOSITES: dict[str, tuple[Callable[..., Any], Any]] = {
     # zennit's composites as they come
     "EpsilonPlus": (
         partial(zennit.EpsilonPlus, stabilizer=exactly),
-        Composite([(convolution, ZPlus("absorb")), EPSILON]),
+        Composite([(Kind("convolution"), ZPlus("absorb")), EPSILON]),
     ),
     "EpsilonPlusFlat": (
         partial(zennit.EpsilonPlusFlat, stabilizer=exactly),
-        Composite([FLAT, (convolution, ZPlus("absorb")), EPSILON]),
+        Composite([FLAT, (Kind("convolution"), ZPlus("absorb")), EPSILON]),
     ),
     "EpsilonAlpha2Beta1": (
         partial(zennit.EpsilonAlpha2Beta1, stabilizer=exactly),
-        Composite([(convolution, AlphaBetaWithoutExchange(2, 1, "absorb")), EPSILON]),
+        Composite([(Kind("convolution"), AlphaBetaWithoutExchange(2, 1, "absorb")), EPSILON]),
     ),
     "EpsilonAlpha2Beta1Flat": (
         partial(zennit.EpsilonAlpha2Beta1Flat, stabilizer=exactly),
-        Composite([FLAT, (convolution, AlphaBetaWithoutExchange(2, 1, "absorb")), EPSILON]),
+        Composite([FLAT, (Kind("convolution"), AlphaBetaWithoutExchange(2, 1, "absorb")), EPSILON]),
     ),
     "EpsilonGammaBox": (
         partial(zennit.EpsilonGammaBox, *BOUNDS, stabilizer=exactly),

@@ -17,7 +17,9 @@ from zennit.core import Stabilizer
 from zennit.layer import Sum
 
 from cases import CASES
-from relprop import AlphaBeta, Composite, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus, explain
+from relprop import Composite, explain
+from relprop.places import First
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 # torch says so itself wherever a convolution with an even kernel is padded to the same size.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -196,7 +198,7 @@ def test_bounds_per_channel(assert_agree: Agree) -> None:
     shaped = (torch.tensor(v, dtype=torch.float64).reshape(1, 2, 1, 1) for v in (low, high))
     box = zennit.ZBox(*shaped, stabilizer=exactly)
     hooks = NameMapComposite([(["0"], box), (["1"], zennit.Pass()), (["2"], zennit.Epsilon(0.1))])
-    assert_agree(*both(model, x, Composite([("first", ZBox(low, high)), ("*", Epsilon(0.1))]), hooks))
+    assert_agree(*both(model, x, Composite([(First(), ZBox(low, high)), ("*", Epsilon(0.1))]), hooks))
 
 
 def test_the_comparison_notices_a_thousandth() -> None:

@@ -47,8 +47,7 @@ def neuron(weights: list[float], bias: float = 0) -> nn.Linear:
 def by_relprop(call: Callable[..., Tensor], *inputs: Tensor, weights: Tensor, rules: Any) -> list[Tensor]:
     """Relevance of each input of the weighted sum of what a call returns."""
     with precision(torch.float64):
-        relevance = explain(call, *inputs, target=weights, rules=rules).relevance
-    return list(relevance.values()) if isinstance(relevance, dict) else [relevance]
+        return list(explain(call, *inputs, target=weights, rules=rules).inputs.values())
 
 
 def by_gradient(call: Callable[..., Tensor], *inputs: Tensor, weights: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from lxt_parts import by_explicit, by_gradient, by_relprop, functional, implicit
 from lxt_side import by_lxt, draw
 from torch import Tensor, nn
 
-from relprop import Epsilon
+from relprop.rules import Epsilon
 
 Agree = Callable[[Tensor, Tensor], None]
 ONE = row(1)
@@ -84,7 +84,6 @@ def test_softcapped_scores(assert_agree: Agree) -> None:
     cap = 5.0
     run = draw("gemma3", final_logit_softcapping=cap)
     explanation = run.by_relprop("attnlrp")
-    assert isinstance(explanation.relevance, Tensor)
     reference = by_lxt([run], "attnLRP")[0]["relevance"]
     y = explanation.score[:, None, None]
     z = cap * torch.atanh(y / cap)

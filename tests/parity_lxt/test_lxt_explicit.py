@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lxt_parts import explicit, functional
 from torch import Tensor
 
-from relprop import Epsilon
+from relprop.rules import Epsilon
 
 Agree = Callable[[Tensor, Tensor], None]
 Function = Callable[..., Tensor]

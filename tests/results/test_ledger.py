@@ -159,7 +159,7 @@ def test_the_table_is_as_expected():
         "(root)                cat                1.0000              6.7490\n"
         "absorbed in all                2.2500    1.0000   0.0010\n"
         "inputs                                                       6.7490\n"
-        "1 sample; closes to 0.0e+00 of the largest amount\n"
+        "1 sample; balances to 0.0e+00 of the largest amount\n"
         "1 operation more, with no more than 1.0e-05 in any sink; all are listed with above=0"
     )
 
@@ -214,14 +214,14 @@ def test_without_books_for_operations_the_error_says_how_to_have_them(call):
     with pytest.raises(InputError) as error:
         getattr(ledger, call)()
     assert str(error.value) == (
-        f"ledger.{call}(): this ledger has no books for each operation. Ask for them: "
+        f"ledger.{call}(): this ledger has no amounts of each operation. Ask for them: "
         "explain(..., per_operation=True)."
     )
 
 
 def test_of_a_plain_gradient_there_are_no_such_books():
     ledger = explained(rules="gradient-times-input").ledger
-    with pytest.raises(InputError, match=r"a plain gradient has no books for each operation\. Explain by"):
+    with pytest.raises(InputError, match=r"a plain gradient has no amounts of each operation\. Explain by"):
         ledger.table()
 
 
@@ -408,7 +408,7 @@ def test_colour_blind_eyes_tell_sinks_apart(blindness):
 
 def test_sinks_that_took_nothing_are_not_printed():
     ledger = a_ledger({("a", "conv2d"): {"bias": 2.0, "epsilon": 0.0, "shift": 1e-12, "constant": 1e-10}})
-    assert [row[0] for row in rows(str(ledger))] == ["seed", "inputs", "bias", "constant", "closes"]
+    assert [row[0] for row in rows(str(ledger))] == ["seed", "inputs", "bias", "constant", "balances"]
     assert list(ledger.absorbed) == ["bias", "epsilon", "shift", "constant"]
 
 
@@ -422,7 +422,7 @@ def test_what_arrives_is_printed_if_it_is_nothing_and_so_is_what_is_no_number():
         "shift",
     ]
     nothing = a_ledger({("a", "conv2d"): {"bias": 0.0}}, seed=0.0)
-    assert [row[0] for row in rows(str(nothing))] == ["seed", "inputs", "closes"]
+    assert [row[0] for row in rows(str(nothing))] == ["seed", "inputs", "balances"]
     of_one_sample = Ledger(samples=2, absorbed={"bias": torch.tensor([0.0, 1.0]).double()})
     assert "bias" in str(of_one_sample)
 

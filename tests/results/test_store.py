@@ -15,6 +15,8 @@ from torch import nn
 
 import relprop
 from relprop.errors import FileError, InputError
+from relprop.places import First
+from relprop.results.inner import InnerRelevance
 from relprop.view.mosaic import made_by_relprop
 
 
@@ -34,7 +36,7 @@ def same(one, other):
     """Whether what came back equals what was stored: tensors to the last bit, rules as they print."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, relprop.Ledger | relprop.Explanation):
+    if isinstance(one, relprop.results.ledger.Ledger | relprop.Explanation | InnerRelevance):
         return type(one) is type(other) and same(vars(one), vars(other))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
@@ -55,8 +57,8 @@ def stored(explanation, tmp_path):
     [
         {},
         {"per_operation": True},
-        {"rules": [("first", relprop.ZBox(0, 1)), ("*", relprop.Gamma(0.25))]},
-        {"rules": relprop.Epsilon(1e-2)},
+        {"rules": [(First(), relprop.rules.ZBox(0, 1)), ("*", relprop.rules.Gamma(0.25))]},
+        {"rules": relprop.rules.Epsilon(1e-2)},
     ],
     ids=["default", "books of operations", "composite", "rule"],
 )
@@ -64,7 +66,7 @@ def test_everything_comes_back(tmp_path, arguments):
     explanation = explained(**arguments)
     again = stored(explanation, tmp_path)
     assert same(explanation, again)
-    assert not same(explanation, dataclasses.replace(again, relevance=again.relevance + 1e-6))
+    assert not same(explanation, dataclasses.replace(again, inputs={"input": again.relevance + 1e-6}))
     assert str(again.ledger) == str(explanation.ledger)
     assert [str(rule) for rule in again.rules] == [str(rule) for rule in explanation.rules]
     assert repr(again) == repr(explanation)
@@ -81,7 +83,7 @@ def test_what_was_loaded_can_be_saved_again(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_types_of_numbers_are_kept(tmp_path, dtype):
     explanation = explained()
-    converted = dataclasses.replace(explanation, relevance=explanation.relevance.to(dtype))
+    converted = dataclasses.replace(explanation, inputs={"input": explanation.relevance.to(dtype)})
     assert stored(converted, tmp_path).relevance.dtype == dtype
 
 
@@ -97,8 +99,8 @@ def test_several_inputs_and_outputs_of_other_forms_come_back(tmp_path):
         model, torch.rand(2, 3), torch.rand(2, 3), target=lambda output: output["scores"][:, 1]
     )
     again = stored(explanation, tmp_path)
-    assert same(again.relevance, explanation.relevance)
-    assert len(again.relevance) == 2
+    assert same(again.inputs, explanation.inputs)
+    assert len(again.inputs) == 2
     assert same(again.output, explanation.output)
     # A function comes back as its name.
     assert again.target.endswith("test_several_inputs_and_outputs_of_other_forms_come_back.<locals>.<lambda>")
@@ -107,12 +109,12 @@ def test_several_inputs_and_outputs_of_other_forms_come_back(tmp_path):
 @pytest.mark.parametrize(
     "value",
     [
-        relprop.Contrastive(3),
-        relprop.LogOdds((1, 2, 3)),
-        relprop.RunnerUp(),
-        relprop.At(-1, relprop.Contrastive(2)),
-        relprop.Part("out", 3),
-        relprop.Part(1, relprop.Part("logits", relprop.RunnerUp())),
+        relprop.targets.Contrastive(3),
+        relprop.targets.LogOdds((1, 2, 3)),
+        relprop.targets.RunnerUp(),
+        relprop.targets.At(-1, relprop.targets.Contrastive(2)),
+        relprop.targets.Part("out", 3),
+        relprop.targets.Part(1, relprop.targets.Part("logits", relprop.targets.RunnerUp())),
     ],
     ids=str,
 )
@@ -121,16 +123,16 @@ def test_targets_come_back(tmp_path, value):
 
 
 def test_weights_of_a_target_come_back(tmp_path):
-    target = relprop.Weighted(torch.rand(5))
+    target = relprop.targets.Weighted(torch.rand(5))
     again = stored(dataclasses.replace(explained(), target=target), tmp_path).target
-    assert isinstance(again, relprop.Weighted)
+    assert isinstance(again, relprop.targets.Weighted)
     assert torch.equal(again.weights, target.weights)
 
 
 @pytest.mark.parametrize("mask", [None, torch.tensor([[True, False], [False, True]])])
 def test_a_region_comes_back(tmp_path, mask):
-    again = stored(dataclasses.replace(explained(), target=relprop.Region(2, mask)), tmp_path).target
-    assert isinstance(again, relprop.Region)
+    again = stored(dataclasses.replace(explained(), target=relprop.targets.Region(2, mask)), tmp_path).target
+    assert isinstance(again, relprop.targets.Region)
     assert again.index == 2
     assert again.mask is None if mask is None else torch.equal(again.mask, mask)
 
@@ -165,13 +167,13 @@ def test_collections_come_back_as_plain_ones(tmp_path):
 
 
 def test_relevance_of_modules_and_weights_comes_back(tmp_path):
-    inner = {"layer1.0": [torch.rand(3, 4), (torch.rand(3), torch.rand(2, 2))], "layer2": [torch.rand(1)]}
+    calls = {"layer1.0": (torch.rand(3, 4), (torch.rand(3), torch.rand(2, 2))), "layer2": (torch.rand(1),)}
     explanation = dataclasses.replace(
-        explained(), inner=inner, parameters={"0.weight": torch.rand(4, 3, 3, 3)}
+        explained(), inner=InnerRelevance(calls), parameters={"0.weight": torch.rand(4, 3, 3, 3)}
     )
     again = stored(explanation, tmp_path)
     assert same(explanation, again)
-    assert torch.equal(again["layer2"], inner["layer2"][0])
+    assert torch.equal(again.inner["layer2"], calls["layer2"][0])
 
 
 def test_the_header_tells_what_is_explained(tmp_path):
@@ -184,12 +186,13 @@ def test_the_header_tells_what_is_explained(tmp_path):
     assert about == explanation.described("my network")
     assert about["Model"] == "my network"
     assert about["Target"] == "2, 0, 1"
-    assert book["format"] == 1
+    assert book["format"] == 2
+    assert book["kind"] == "Explanation"
 
 
 def test_of_many_samples_some_are_described():
     explanation = explained()
-    books = relprop.Ledger(100, seed=torch.ones(100), inputs=torch.ones(100))
+    books = relprop.results.ledger.Ledger(100, seed=torch.ones(100), inputs=torch.ones(100))
     many = dataclasses.replace(explanation, score=torch.arange(100.0), target=torch.arange(100), ledger=books)
     assert many.described()["Score"].endswith("62, 63, ... (100 in all)")
     assert many.described(samples=[99, 2])["Score"] == "99, 2"
@@ -313,14 +316,14 @@ def nested(depth):
         lambda book, tensors: "[]",
         lambda book, tensors: "{}",
         lambda book, tensors: nested(20_000),
-        lambda book, tensors: book["fields"].pop("relevance") and None,
-        lambda book, tensors: tensors.pop("relevance") is None or None,
+        lambda book, tensors: book["fields"].pop("inputs") and None,
+        lambda book, tensors: tensors.pop("inputs.input") is None or None,
         changed("format", to="x"),
         changed("fields", to=[]),
         changed("fields", "more", to=1),
-        changed("fields", "relevance", to="text"),
-        changed("fields", "relevance", to={"tensor": "nowhere"}),
-        changed("fields", "relevance", to={"tensor": ["a"]}),
+        changed("fields", "inputs", to="text"),
+        changed("fields", "inputs", to={"mapping": [["input", {"tensor": "nowhere"}]]}),
+        changed("fields", "inputs", to={"mapping": [["input", {"tensor": ["a"]}]]}),
         changed("fields", "score", to=None),
         changed("fields", "ledger", to={"tuple": []}),
         changed("fields", "ledger", to={"Ledger": {"words": 1}}),
@@ -333,7 +336,7 @@ def nested(depth):
         changed("fields", "output", to={"float": "one"}),
         changed("fields", "output", to={"os.mkdir": {"path": "executed"}}),
         changed("fields", "output", to={"Explanation": {}}),
-        changed("fields", "output", to={"tensor": "relevance", "list": []}),
+        changed("fields", "output", to={"tensor": "inputs.input", "list": []}),
         changed("fields", "output", to={}),
     ],
 )
@@ -352,9 +355,10 @@ def test_an_unchanged_header_is_no_error(tmp_path):
 
 
 def test_a_file_of_a_later_version_is_an_error(tmp_path):
-    path = rewritten(tmp_path, changed("format", to=2))
+    path = rewritten(tmp_path, changed("format", to=3))
     with pytest.raises(
-        FileError, match=r"was written by relprop .*, in format 2; this version reads formats up to 1"
+        FileError,
+        match=r"written by relprop .*, in format 3; this version reads format 2\. Install a newer",
     ):
         relprop.load_explanation(path)
 

@@ -1,5 +1,6 @@
 """relprop's maps against the tutorial's way of computing, on its twelve digits; and what they show."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ METHODS = {
 CASES = [(name, method) for name, methods in METHODS.items() for method in methods]
 
 
+BOUNDS = (-1, 1)
+"""Of the pixels of both networks."""
+
+
 def sample(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """A trained network, the tutorial's digits as it takes them, and their classes."""
     images, labels = tutorial_sample()
@@ -34,9 +39,7 @@ def relprop_maps(model: nn.Module, x: Tensor, labels: Tensor, method: str) -> Te
     if method == "sensitivity":
         leaf = x.clone().requires_grad_()
         return torch.autograd.grad(model(leaf).gather(1, labels[:, None]).sum(), leaf)[0] ** 2
-    R = relprop.explain(model, x, rules=method, target=trailing_relu(labels)).relevance
-    assert isinstance(R, Tensor)
-    return R
+    return relprop.explain(model, x, rules=method, target=trailing_relu(labels), bounds=BOUNDS).relevance
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -53,7 +56,7 @@ def test_maps_are_those_of_the_tutorial(name: Any, method: Any, dtype: torch.dty
 @pytest.mark.parametrize("name", METHODS)
 def test_relevance_sums_to_the_score_of_each_digit(name: str, rules: str) -> None:
     model, x, labels = sample(name)
-    e = relprop.explain(model, x, target=trailing_relu(labels), rules=rules)
+    e = relprop.explain(model, x, target=trailing_relu(labels), rules=rules, bounds=BOUNDS)
     torch.testing.assert_close(e.relevance.flatten(1).sum(1), e.score, rtol=1e-4, atol=1e-4)
     assert e.ledger.gap.max() < 1e-4
 
@@ -68,10 +71,10 @@ def test_deep_taylor_is_nowhere_negative(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_preset_closes_its_ledger_on_real_digits(name: str, preset: str) -> None:
     model, x, labels = sample(name)
-    single = relprop.explain(model, x, target=labels, rules=preset)
+    single = relprop.explain(model, x, target=labels, rules=preset, bounds=BOUNDS)
     assert single.ledger.gap.max() < 1e-4
     assert not single.ledger.mixed  # rounding errors are no mixture of samples
-    e = relprop.explain(model.double(), x.double(), target=labels, rules=preset)
+    e = relprop.explain(model.double(), x.double(), target=labels, rules=preset, bounds=BOUNDS)
     assert e.ledger.gap.max() < 1e-9
 
 
@@ -95,14 +98,15 @@ def test_the_cnn_keeps_closer_to_the_stroke_than_the_mlp() -> None:
 
 def test_the_default_rules_are_said_in_the_result() -> None:
     model, x, _ = sample("cnn")
-    e = relprop.explain(model, x)
+    e = relprop.explain(model, x, bounds=BOUNDS)
     assert e.preset == "epsilon-gamma-box"
     assert [str(a) for a in e.rules] == [
-        "c1: conv2d: ZBox(low=-1.0, high=1.0)",
+        "c1: conv2d: ZBox(low=-1, high=1)",
         "c2: conv2d: Gamma(gamma=0.25)",
         "c3: conv2d: Gamma(gamma=0.25)",
         "c4: conv2d: Gamma(gamma=0.25)",
     ]
-    assert "rules epsilon-gamma-box: 4 operations, ledger closes to" in repr(e)
-    unknown = relprop.explain(nn.Sequential(*model.children()).eval(), x)
-    assert unknown.preset == "epsilon-plus-flat"
+    assert "rules epsilon-gamma-box: 4 operations, ledger balances to" in repr(e)
+    for same in (model, copy.deepcopy(model), nn.Sequential(model), nn.Sequential(*model.children())):
+        without = relprop.explain(same, x)
+        assert without.preset == "epsilon-plus-flat"

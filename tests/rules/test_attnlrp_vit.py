@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import relprop
-from relprop import Epsilon, Gamma
+from relprop.rules import Epsilon, Gamma
 from torchvision_shim import import_torchvision
 
 torchvision = import_torchvision()

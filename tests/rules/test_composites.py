@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE
-from relprop import AlphaBeta, Composite, CoverageError, Epsilon, Flat, Gamma, RuleError, ZBox, ZPlus
+from relprop import Composite
+from relprop.errors import CoverageError, RuleError
+from relprop.places import FeedForward, First, Kind, Layer, Path
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
 from relprop.rules.presets import PRESETS
 from small_transformers import drawn
 
@@ -60,7 +63,7 @@ def chosen(entries: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("where", "paths"),
     [
-        ("first", ["left", "right"]),
+        (First(), ["left", "right"]),
         ("body.*", PATHS[2:6]),
         ("body.?", ["body.0", "body.2"]),
         ("*.conv", ["body.0.conv", "body.2.conv"]),
@@ -71,11 +74,10 @@ def chosen(entries: Any) -> dict[str, str]:
         (F.conv2d, PATHS[:6]),
         (torch.conv2d, PATHS[:6]),
         (F.linear, ["head"]),
-        (relprop.convolution, PATHS[:6]),
-        (relprop.dense, ["head"]),
+        (Kind("convolution"), PATHS[:6]),
+        (Kind("dense"), ["head"]),
         (lambda site: len(site.modules) == 3, ["body.0", "body.2"]),
-        (("body.*", Block, "*conv"), ["body.0.conv", "body.2.conv"]),
-        (("first", nn.Linear), []),
+        (Path("body.*") & Layer(Block) & Path("*conv"), ["body.0.conv", "body.2.conv"]),
     ],
 )
 def test_places(where: Any, paths: list[str]) -> None:
@@ -83,20 +85,20 @@ def test_places(where: Any, paths: list[str]) -> None:
 
 
 def test_the_first_match_wins() -> None:
-    found = chosen([("first", ZBox(-1, 1)), ("body.2*", AlphaBeta(2, 1)), (nn.Conv2d, ZPlus())])
+    found = chosen([(First(), ZBox(-1, 1)), ("body.2*", AlphaBeta(2, 1)), (nn.Conv2d, ZPlus())])
     assert list(found.values()) == ["ZBox", "ZBox", "ZPlus", "ZPlus", "AlphaBeta", "AlphaBeta"]
 
 
 def test_first_is_first_to_run_and_not_first_to_be_registered() -> None:
     assert next(iter(Network().named_children()))[0] == "head"
-    assert list(chosen([("first", Flat())])) == ["left", "right"]
+    assert list(chosen([(First(), Flat())])) == ["left", "right"]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Composite([Epsilon()]), r"a composite's entry is a pair \(where, rule\).*got Epsilon"),
-        (lambda: Composite([(3, Epsilon())]), "3 in a composite is no place: give 'first', a glob"),
+        (lambda: Composite([(3, Epsilon())]), "3 in a composite is no place. Give a path such as"),
         (lambda: Composite([((), Epsilon())]), r"\(\) in a composite is no place"),
         (lambda: Composite([(dict, Epsilon())]), "<class 'dict'> in a composite is no place"),
         (lambda: Composite([("*", Epsilon)]), r"Epsilon'> in a composite is no rule. Write Epsilon\(\)"),
@@ -118,10 +120,13 @@ def explain(rules: Any, **options: Any) -> relprop.Explanation:
         ("deep-tailor", "there is no preset 'deep-tailor'. Did you mean 'deep-taylor'"),
         ("epsilon_plus", "Did you mean 'epsilon-plus'"),
         ("zzz", r"there is no preset 'zzz'. The presets are: deep-taylor, alpha2-beta1, "),
-        ("gama", r"there is no preset 'gama'.*A single rule is an object, such as rules=relprop.Gamma"),
+        ("gama", r"there is no preset 'gama'.*A single rule is an object, such as rules=relprop.rules.Gamma"),
         (7, "rules=7: give a preset's name, a composite, a list of"),
         ("deep-taylor", r"rules='deep-taylor' has a box rule, which needs .*bounds=\(low, high\)"),
-        ([("first", ZBox()), ("*", Epsilon())], r"rules='composite' has a box rule, which needs"),
+        (
+            [(First(), ZBox()), ("*", Epsilon())],
+            r"rules='composite' has a box rule, which needs",
+        ),
     ],
 )
 def test_rules_without_meaning_are_refused(rules: Any, message: str) -> None:
@@ -161,7 +166,7 @@ def test_a_composite_that_ends_early_is_an_error_and_no_silent_gradient() -> Non
 
 @pytest.mark.parametrize("bounds", [5, (0,), (0, 1, 2)])
 def test_bounds_that_are_no_pair_are_refused(bounds: Any) -> None:
-    with pytest.raises(relprop.InputError, match=r"bounds=.*: give a pair, bounds=\(low, high\)"):
+    with pytest.raises(relprop.errors.InputError, match=r"bounds=.*: give a pair, bounds=\(low, high\)"):
         explain("deep-taylor", bounds=bounds)
 
 
@@ -182,12 +187,12 @@ def test_inputs_of_different_bounds_have_a_box_rule_each() -> None:
     def explained(**options: Any) -> relprop.Explanation:
         return relprop.explain(model, image, table, target=lambda y: y[:, 0].abs(), **options)
 
-    with pytest.raises(relprop.InputError) as error:
+    with pytest.raises(relprop.errors.InputError) as error:
         explained(bounds={"image": (0, 1), "table": (-3, 3)})
     assert str(error.value) == (
         "bounds={'image': (0, 1), 'table': (-3, 3)}: bounds are one pair, (low, high), for all inputs. Where "
         "inputs differ, give each a box rule by the path of the module that takes it first: "
-        'rules=[("stem", relprop.ZBox(0, 1)), ..., ("*", relprop.Epsilon())].'
+        'rules=[("stem", relprop.rules.ZBox(0, 1)), ..., ("*", relprop.rules.Epsilon())].'
     )
     # The remedy works, and tells the inputs apart.
     boxes = [("stem", ZBox(0, 1)), ("encoder", ZBox(-3, 3)), ("*", Epsilon())]
@@ -196,7 +201,7 @@ def test_inputs_of_different_bounds_have_a_box_rule_each() -> None:
         "stem: conv2d: ZBox(low=0, high=1)",
         "encoder: linear: ZBox(low=-3, high=3)",
     ]
-    assert set(e.relevance) == {"image", "table"}
+    assert set(e.inputs) == {"image", "table"}
     torch.testing.assert_close(e.ledger.total, e.score)
 
 
@@ -243,7 +248,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], set[str], set[str]]] = {
 @pytest.mark.parametrize("case", LAYERS)
 def test_feed_forward_layers_are_told_from_attention(case: str) -> None:
     make, feeding, others = LAYERS[case]
-    rules = Composite([(relprop.feed_forward, Gamma(0.05)), ("*", Epsilon())])
+    rules = Composite([(FeedForward(), Gamma(0.05)), ("*", Epsilon())])
     e = relprop.explain(drawn(make()), torch.randn(N, D, **DOUBLE), target=1, rules=rules)
     assert {a.path for a in e.rules if a.rule == Gamma(0.05)} == feeding
     assert {a.path for a in e.rules if a.rule == Epsilon()} == others

@@ -63,12 +63,12 @@ def run(typed: str, names: dict[str, Any]) -> None:
         return
     value = eval(typed, names)
     if isinstance(value, relprop.rules.other.NonlinearRule):
-        value = [("*", value), ("*", relprop.Epsilon())]
-    if value is relprop.convolution:
-        value = [(value, relprop.Gamma()), ("*", relprop.Epsilon())]
+        value = [("*", value), ("*", relprop.rules.Epsilon())]
+    if isinstance(value, relprop.places.Place):
+        value = [(value, relprop.rules.Gamma()), ("*", relprop.rules.Epsilon())]
     if isinstance(value, (list, relprop.Composite, *RULES.values())):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*matches no", UserWarning)
+            warnings.filterwarnings("ignore", ".*has no effect", UserWarning)
             relprop.explain(model, x, rules=value)
 
 
@@ -115,14 +115,14 @@ def test_a_parameter_of_a_rule_is_told_and_what_it_says_is_there(library: str, n
 
 def test_no_name_is_one_of_relprop_s_own() -> None:
     """Or it would never be asked for, except as an object of the library."""
-    own = {*relprop.PRESETS, *relprop.BASELINES}
+    own = {*relprop.PRESETS, *relprop.rules.BASELINES}
     assert not [name for p in entries("names") for name in [p.values[1]] if name in own]
 
 
 def test_every_preset_is_some_other_library_s() -> None:
     typed = " ".join(p.values[2].typed for p in entries("names"))
     named = set(re.findall(r'rules="([\w-]+)"', typed))
-    assert {*relprop.PRESETS, *relprop.BASELINES} - named == {"epsilon", "alpha2-beta1", "vgg-2019"}
+    assert {*relprop.PRESETS, *relprop.rules.BASELINES} - named == {"epsilon", "alpha2-beta1", "vgg-2019"}
 
 
 # What is given as text
@@ -134,31 +134,31 @@ def test_every_preset_is_some_other_library_s() -> None:
         ("EpsilonPlusFlat", r"zennit's EpsilonPlusFlat is rules=\"epsilon-plus-flat\" here"),
         ("EpsilonGammaBox", r"is rules=\"epsilon-gamma-box\", bounds=\(low, high\) here"),
         ("lrp.sequential_preset_a_flat", r"innvestigate's .*_a_flat is rules=\"epsilon-plus-flat\" here"),
-        ("LRPEpsilon", r"innvestigate's LRPEpsilon is relprop\.Epsilon\(1e-7\) here\.$"),
-        ("lrp.epsilon", r"innvestigate's lrp\.epsilon is relprop\.Epsilon\(1e-7\) here\.$"),
-        ("lrp-0", r"^there is no preset 'lrp-0'\. lrp-0 is relprop\.Epsilon\(0\) here\.$"),
-        ("LRP-0", r"^'LRP-0' is no rule\. LRP-0 is relprop\.Epsilon\(0\) here\.$"),
-        ("lrp_0", r"lrp_0 is relprop\.Epsilon\(0\) here\.$"),
-        ("LRP-ε", r"LRP-ε is relprop\.Epsilon\(1e-6\) here\.$"),
-        ("lrp-epsilon", r"'lrp-epsilon'\. lrp-epsilon is relprop\.Epsilon\(1e-6\) here\.$"),
-        ("lrp-gamma", r"lrp-gamma is relprop\.Gamma\(0\.25\) here\.$"),
-        ("lrp-alpha-beta", r"lrp-alpha-beta is relprop\.AlphaBeta\(2, 1\) here: α - β is 1\.$"),
-        ("alpha-beta", r"'alpha-beta'\. alpha-beta is relprop\.AlphaBeta\(2, 1\) here"),
-        ("zplus", r"zplus is relprop\.ZPlus\(\) here\.$"),
-        ("z-plus", r"z-plus is relprop\.ZPlus\(\) here\.$"),
-        ("z+", r"z\+ is relprop\.ZPlus\(\) here\.$"),
-        ("lrp-z", r"lrp-z is relprop\.Epsilon\(0\) here\.$"),
+        ("LRPEpsilon", r"innvestigate's LRPEpsilon is relprop\.rules\.Epsilon\(1e-7\) here\.$"),
+        ("lrp.epsilon", r"innvestigate's lrp\.epsilon is relprop\.rules\.Epsilon\(1e-7\) here\.$"),
+        ("lrp-0", r"^there is no preset 'lrp-0'\. lrp-0 is relprop\.rules\.Epsilon\(0\) here\.$"),
+        ("LRP-0", r"^'LRP-0' is no rule\. LRP-0 is relprop\.rules\.Epsilon\(0\) here\.$"),
+        ("lrp_0", r"lrp_0 is relprop\.rules\.Epsilon\(0\) here\.$"),
+        ("LRP-ε", r"LRP-ε is relprop\.rules\.Epsilon\(1e-6\) here\.$"),
+        ("lrp-epsilon", r"'lrp-epsilon'\. lrp-epsilon is relprop\.rules\.Epsilon\(1e-6\) here\.$"),
+        ("lrp-gamma", r"lrp-gamma is relprop\.rules\.Gamma\(0\.25\) here\.$"),
+        ("lrp-alpha-beta", r"lrp-alpha-beta is relprop\.rules\.AlphaBeta\(2, 1\) here: α - β is 1\.$"),
+        ("alpha-beta", r"'alpha-beta'\. alpha-beta is relprop\.rules\.AlphaBeta\(2, 1\) here"),
+        ("zplus", r"zplus is relprop\.rules\.ZPlus\(\) here\.$"),
+        ("z-plus", r"z-plus is relprop\.rules\.ZPlus\(\) here\.$"),
+        ("z+", r"z\+ is relprop\.rules\.ZPlus\(\) here\.$"),
+        ("lrp-z", r"lrp-z is relprop\.rules\.Epsilon\(0\) here\.$"),
         ("deep_taylor.bounded", r"is rules=\"deep-taylor\", bounds=\(low, high\) here"),
         ("guided-backprop", r"guided-backprop has no counterpart here: it is a gradient and no LRP; rules="),
-        ("Alpha1_Beta0_Rule", r"captum's Alpha1_Beta0_Rule is relprop\.ZPlus\(\) here"),
-        ("EpsilonRule(1e-9)", r"captum's EpsilonRule is relprop\.Epsilon\(1e-9\) here\. innvestigate's"),
+        ("Alpha1_Beta0_Rule", r"captum's Alpha1_Beta0_Rule is relprop\.rules\.ZPlus\(\) here"),
+        ("EpsilonRule(1e-9)", r"captum's EpsilonRule is relprop\.rules\.Epsilon\(1e-9\) here\. innv"),
         ("Epsilon(eps=1)", r"'eps'\. eps= is epsilon= here\. Write it as Epsilon\("),
         ("ZPlus(zero_params='bias')", r"zennit's zero_params= is bias=\"ignore\" here\. Write it as ZPlus\("),
     ],
 )  # fmt: skip
 def test_rules_as_text(rules: str, said: str) -> None:
     with pytest.raises(RuleError, match=said) as error:
-        resolve(None, rules, None)
+        resolve(rules)
     assert "Did you mean" not in str(error.value)
 
 
@@ -177,27 +177,27 @@ def test_rules_as_text(rules: str, said: str) -> None:
 )
 def test_what_nobody_has_is_told_as_before(rules: str, said: str) -> None:
     with pytest.raises(RuleError, match=said):
-        resolve(None, rules, None)
+        resolve(rules)
 
 
-@pytest.mark.parametrize("text", ["relprop.Gamma(0.5)", "relprop.rules.Gamma(0.5)", "Gamma(0.5)"])
+@pytest.mark.parametrize("text", ["relprop.rules.Gamma(0.5)", "rules.Gamma(0.5)", "Gamma(0.5)"])
 def test_a_rule_as_text_may_be_written_in_full(text: str) -> None:
-    _, composite = resolve(None, text, None)
-    assert composite == relprop.Composite([("*", relprop.Gamma(0.5))])
+    _, composite = resolve(text)
+    assert composite == relprop.Composite([("*", relprop.rules.Gamma(0.5))])
 
 
 def test_in_files_of_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text('preset = "EpsilonPlus"\n')
     with pytest.raises(RuleError, match="zennit's EpsilonPlus is rules="):
-        resolve(None, path, None)
+        resolve(path)
     path.write_text('[[rules]]\nrule = "GammaRule"\n')
     with pytest.raises(RuleError, match=r"entry 1: there is no rule 'GammaRule'\. captum's GammaRule is"):
-        resolve(None, path, None)
+        resolve(path)
 
 
 def test_what_is_told_about_rules() -> None:
-    with pytest.raises(RuleError, match=r"baseline 'LRP-0'\. LRP-0 is relprop\.Epsilon\(0\) here\.$"):
+    with pytest.raises(RuleError, match=r"baseline 'LRP-0'\. LRP-0 is relprop\.rules\.Epsilon\(0\) here\.$"):
         all_about("LRP-0")
     with pytest.raises(RuleError, match="Did you mean epsilon-plus"):
         all_about("epsilon-plas")
@@ -218,9 +218,12 @@ WRITTEN = type("Mine", (made("zennit.composites", "LayerMapComposite"),), {})
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (THEIRS(), r"captum's EpsilonRule is relprop\.Epsilon\(1e-9\) here\.$"),
-        (made("lxt.explicit.rules", "EpsilonRule"), r"LXT's EpsilonRule is relprop\.Epsilon\(1e-8\) here\.$"),
-        (made("zennit.rules", "Gamma")(), r"zennit's Gamma is relprop\.Gamma\(0\.25\) here\.$"),
+        (THEIRS(), r"captum's EpsilonRule is relprop\.rules\.Epsilon\(1e-9\) here\.$"),
+        (
+            made("lxt.explicit.rules", "EpsilonRule"),
+            r"LXT's EpsilonRule is relprop\.rules\.Epsilon\(1e-8\) here\.$",
+        ),
+        (made("zennit.rules", "Gamma")(), r"zennit's Gamma is relprop\.rules\.Gamma\(0\.25\) here\.$"),
         (WRITTEN(), r"zennit's LayerMapComposite is relprop\.Composite\(\[\(nn\.Conv2d, "),
         (made("zennit.composites", "GuidedBackprop")(), "GuidedBackprop has no counterpart here"),
         (made("zennit.core", "Stabilizer")(), r"It is of zennit: docs/coming-from\.md"),
@@ -229,24 +232,27 @@ WRITTEN = type("Mine", (made("zennit.composites", "LayerMapComposite"),), {})
 def test_objects(value: Any, said: str) -> None:
     assert re.search(said, told_of(value))
     with pytest.raises(RuleError, match=r"^rules=.* or a rule\. " + said):
-        resolve(None, value, None)
+        resolve(value)
     with pytest.raises(RuleError, match=r" in a composite is no rule\. " + said):
-        relprop.Composite([("first", value)])
+        relprop.Composite([("*", value)])
 
 
 def test_objects_of_others_and_of_none() -> None:
-    assert told_of(nn.Linear) == told_of(relprop.Epsilon()) == told_of(made("mine.zennit", "Gamma")()) == ""
+    assert (
+        told_of(nn.Linear)
+        == told_of(relprop.rules.Epsilon())
+        == told_of(made("mine.zennit", "Gamma")())
+        == ""
+    )
     with pytest.raises(RuleError, match=r"Epsilon'> in a composite is no rule\. Write Epsilon\(\)\.$"):
-        relprop.Composite([("*", relprop.Epsilon)])  # type: ignore[list-item]
+        relprop.Composite([("*", relprop.rules.Epsilon)])  # type: ignore[list-item]
 
 
 def test_places_of_zennit() -> None:
     place = made("zennit.types", "Convolution")
-    for where in (place, ("first", place)):
-        with pytest.raises(
-            RuleError, match=r"no place.*\. zennit's Convolution is relprop\.convolution here"
-        ):
-            relprop.Composite([(where, relprop.Gamma())])  # type: ignore[list-item]
+    said = r"no place.*\. zennit's Convolution is relprop\.places\.Kind\(\"convolution\"\) here"
+    with pytest.raises(RuleError, match=said):
+        relprop.Composite([(place, relprop.rules.Gamma())])  # type: ignore[list-item]
 
 
 def test_what_is_given_for_the_model() -> None:
@@ -303,7 +309,10 @@ def test_attributes_that_nobody_has(module: str) -> None:
         ("additional_forward_args", r"captum's .* is relprop\.explain\(model, x\) here"),
         ("baselines", "captum's baselines= has no counterpart here: LRP"),
         ("neuron_selection", "innvestigate's neuron_selection= is target= here"),
-        ("epsilon", r"zennit's and innvestigate's epsilon= is rules=relprop\.Epsilon\(epsilon\) here\.$"),
+        (
+            "epsilon",
+            r"zennit's and innvestigate's epsilon= is rules=relprop\.rules\.Epsilon\(epsilon\) here\.$",
+        ),
         ("monkey_patch", 'LXT\'s monkey_patch= is rules="attnlrp" here'),
         ("targt", r"Did you mean target=\.\.\.\?$"),
     ],
@@ -340,5 +349,5 @@ def test_what_does_not_matter_in_a_name() -> None:
     assert plainly("z⁺") == plainly("z+") == plainly("ZPlus") == "zplus"
     assert plainly("w²") == plainly("WSquare") == "wsquare"
     assert plainly("zᴮ") == plainly("z_B") == "zb"
-    assert told("ZBOX").startswith(" ZBOX is relprop.ZBox(low, high) here: for the first layer")
+    assert told("ZBOX").startswith(" ZBOX is relprop.rules.ZBox(low, high) here: for the first layer")
     assert told("nothing of the kind") == told("") == ""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import relprop
-from relprop import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Gamma, ZPlus
 
 INPUTS = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
 

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, batch_norm, close
-from relprop import (
+from relprop.errors import CoverageError, RuleError
+from relprop.places import Depth, First, Kind, Layer, Path
+from relprop.rules import (
     Absolute,
     AveragePooling,
     BySize,
-    CoverageError,
     Epsilon,
     EqualShares,
     Flat,
     Gamma,
-    RuleError,
     SignalTakesAll,
     Uniform,
     ZBox,
@@ -148,7 +148,7 @@ def test_in_a_network_only_the_pooling_that_is_named_shares() -> None:
         ("3", "max_pool2d", AveragePooling()),
     ]
     h = model[:3](x).detach()
-    close(e["2"], torch.where(h == 0, 0, _shared_or_nothing(h, e["3"], nn.AvgPool2d(2))))
+    close(e.inner["2"], torch.where(h == 0, 0, _shared_or_nothing(h, e.inner["3"], nn.AvgPool2d(2))))
 
 
 def _shared_or_nothing(x: Tensor, R: Tensor, average: Any) -> Tensor:
@@ -201,8 +201,7 @@ def test_sums_share_by_the_formula(rule: Any, name: str) -> None:
     assert [x.rule for x in e.rules] == [rule]
     z = function(a.clone(), b)
     part_a, part_b = shares(rule, (of_a * a).expand(z.shape), (of_b * b).expand(z.shape))
-    R = e.relevance
-    first, second = R.values()
+    first, second = e.inputs.values()
     close(first, (part_a * c * z).sum_to_size(a.shape))
     close(second, (part_b * c * z).sum_to_size(b.shape))
     close(e.ledger.inputs, e.score)
@@ -215,7 +214,7 @@ def test_terms_that_are_broadcast_are_no_branches(rule: Any) -> None:
         lambda a, b: a - b, a, b, rules=[("*", rule), ("*", Epsilon())], c=torch.ones(2, 3, 4, **DOUBLE)
     )
     assert not e.rules
-    first, second = e.relevance.values()
+    first, second = e.inputs.values()
     close(first, a)
     close(second, -3 * b)
 
@@ -254,14 +253,14 @@ def test_residual_sums(rule: Any, inplace: bool) -> None:
     R = relprop.explain(lambda y: model.head(y.relu().mean((2, 3))), z, target=1, rules=Gamma(0.25)).relevance
     part, rest = shares(rule, branch, h)
     part, rest = part.nan_to_num(0.5), rest.nan_to_num(0.5)
-    close(e["conv"], part * R)
+    close(e.inner["conv"], part * R)
     through = relprop.explain(
         lambda h: model.conv(h.relu()),
         h,
         target=lambda y: (y * torch.where(branch == 0, 0, part * R / branch)).flatten(1).sum(1),
         rules=Gamma(0.25),
     ).relevance
-    close(e["stem"], through + rest * R)
+    close(e.inner["stem"], through + rest * R)
 
 
 @pytest.mark.parametrize("rule", [BySize(), EqualShares()])
@@ -280,10 +279,10 @@ def test_equal_shares_where_a_term_is_zero() -> None:
     c = torch.ones(1, 3, **DOUBLE)
     e = explain(lambda a, b: a + b, a, b, rules=[("*", EqualShares()), ("*", Epsilon())], c=c)
     half = torch.tensor([[1.5, 0.5, 0]], **DOUBLE)
-    for R in e.relevance.values():
+    for R in e.inputs.values():
         close(R, half)
     e = explain(lambda a, b: a + b, a, b, rules=[("*", BySize()), ("*", Epsilon())], c=c)
-    first, second = e.relevance.values()
+    first, second = e.inputs.values()
     close(first, torch.tensor([[0, 2 / 3, 0]], **DOUBLE))
     close(second, torch.tensor([[3, 1 / 3, 0]], **DOUBLE))
 
@@ -306,8 +305,8 @@ def test_a_difference_of_what_is_not_negative_may_be() -> None:
     e = relprop.explain(model, a, b, target=1, rules=[("*", BySize()), ("*", Gamma(0.25))])
     inner = relprop.explain(layer, (b - a), target=1, rules=Gamma(0.25)).relevance
     part_a, part_b = shares(BySize(), a, b)
-    close(e.relevance["a"], part_a * inner)
-    close(e.relevance["b"], part_b * inner)
+    close(e.inputs["a"], part_a * inner)
+    close(e.inputs["b"], part_b * inner)
 
 
 # ---- products ----
@@ -336,13 +335,13 @@ def test_a_gate_gets_nothing_or_half() -> None:
     usual, signal = explained(), explained(("*", SignalTakesAll()))
     assert [str(a) for a in usual.rules][2] == "(root): mul: SignalTakesAll()"
     assert torch.equal(usual.relevance, signal.relevance)
-    assert not usual["gate"].any()
+    assert not usual.inner["gate"].any()
     half = explained(("*", Uniform()))
     assert [str(a) for a in half.rules][2] == "(root): mul: Uniform()"
     assert half.ledger.gap.max() < 1e-12
     # Half of what the product has comes to the gate's sigmoid: f(0) absorbs, the rest goes on.
     at_zero = half.ledger.absorbed["pointwise"]
-    close(half["gate"].flatten(1).sum(1) + at_zero, half.score / 2 - _bias(model, x) / 2)
+    close(half.inner["gate"].flatten(1).sum(1) + at_zero, half.score / 2 - _bias(model, x) / 2)
 
 
 def _bias(model: Gated, x: Tensor) -> Tensor:
@@ -354,7 +353,7 @@ def test_factors_of_which_neither_is_a_gate_get_half_whatever_is_said() -> None:
     for entries in ([], [("*", Uniform())], [("*", SignalTakesAll())]):
         e = explain(lambda a, b: a * b, a, b, rules=[*entries, ("*", Epsilon())], c=c)
         assert [x.rule for x in e.rules] == [Uniform()]
-        for R in e.relevance.values():
+        for R in e.inputs.values():
             close(R, a * b * c / 2)
 
 
@@ -363,7 +362,7 @@ def test_factors_of_which_neither_is_a_gate_get_half_whatever_is_said() -> None:
 
 def test_entries_for_other_operations_leave_linear_ones_alone_and_the_other_way_round() -> None:
     model, x = Residual().double().eval(), torch.randn(2, 2, 5, 5, **DOUBLE)
-    linear = [("first", ZBox(-5, 5)), ("conv", Gamma(0.1)), ("*", Epsilon(0.1))]
+    linear = [(First(), ZBox(-5, 5)), ("conv", Gamma(0.1)), ("*", Epsilon(0.1))]
     other = [("*", BySize()), ("*", Uniform()), ("*", AveragePooling())]
     alone = relprop.explain(model, x, rules=linear)
     assert [type(a.rule) for a in alone.rules] == [ZBox, Gamma, Epsilon]
@@ -382,12 +381,11 @@ def test_places_of_other_operations() -> None:
 
     assert found(torch.add) == ["add"]
     assert found(Residual) == ["add"]
-    assert found(relprop.Depth(2, 2)) == ["add"]
+    assert found(Depth(2, 2)) == ["add"]
     assert found(lambda site: site.kind == "sum") == ["add"]
-    for nowhere in ("first", nn.Conv2d, relprop.Depth(0, 1), relprop.convolution):
-        assert found(nowhere) == []
-    with pytest.warns(UserWarning, match="'mul' in the composite is no operation that got a rule"):
-        assert found(torch.mul) == []
+    for nowhere in (First(), nn.Conv2d, Depth(0, 1), Kind("convolution"), torch.mul):
+        with pytest.warns(UserWarning, match=r"no effect: \(.*, EqualShares\(\)\) matches no operation"):
+            assert found(nowhere) == []
 
 
 def test_a_linear_rule_that_is_named_for_a_batch_norm() -> None:
@@ -400,13 +398,14 @@ def test_a_linear_rule_that_is_named_for_a_batch_norm() -> None:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = (norm.bias - norm.running_mean * scale).detach()[:, None, None]
     contribution = x.relu() * scale.detach()[:, None, None]
-    for named in (nn.BatchNorm2d, F.batch_norm, (nn.BatchNorm2d, "1")):
+    for named in (nn.BatchNorm2d, F.batch_norm, Layer(nn.BatchNorm2d) & Path("1")):
         e = explained((named, Absolute()))
         assert str(e.rules[0]) == "1: batch_norm: Absolute()"
-        close(e["0"], e["1"] * contribution.abs() / (contribution.abs() + shift.abs()))
+        close(e.inner["0"], e.inner["1"] * contribution.abs() / (contribution.abs() + shift.abs()))
         assert e.ledger.gap.max() < 1e-12
-    for unnamed in ("*", lambda site: site.path == "1"):
-        assert [a.operation for a in explained((unnamed, Absolute())).rules] == ["linear"]
+    assert [a.operation for a in explained(("*", Absolute())).rules] == ["linear"]
+    with pytest.warns(UserWarning, match=r"no effect: \(\"1\", Absolute\(\)\) matches no module"):
+        assert [a.operation for a in explained(("1", Absolute())).rules] == ["linear"]
 
 
 @pytest.mark.parametrize("rule", [BySize(), EqualShares(), Uniform(), SignalTakesAll(), AveragePooling()])
@@ -421,7 +420,7 @@ def test_alone_they_are_no_rules_for_a_network(rule: Any) -> None:
         relprop.explain(nn.Linear(4, 3).eval(), x, rules=[("*", rule)])
 
 
-@pytest.mark.parametrize("rule", [relprop.BySize(), relprop.EqualShares()])
+@pytest.mark.parametrize("rule", [relprop.rules.BySize(), relprop.rules.EqualShares()])
 def test_a_mean_that_is_subtracted_is_no_branch(rule: Any) -> None:
     norm, conv, x = nn.LayerNorm(4).double(), nn.Conv2d(3, 4, 3).double(), torch.rand(2, 3, 6, 6).double()
 

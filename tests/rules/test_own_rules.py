@@ -19,7 +19,7 @@ from relprop.rules import Epsilon, Flat, Gamma, Incoming, LinearOperation, Print
 from relprop.testing import DenseLayer, check_operation, check_rule
 from replica import HIDDEN, RULES
 
-pytestmark = pytest.mark.filterwarnings("ignore::relprop.ScoreWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::relprop.errors.ScoreWarning")
 
 Change = Callable[[LinearOperation, Incoming, Propagated], Propagated | None]
 
@@ -116,7 +116,7 @@ WRONG: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_rule_that_is_wrong_is_refused_by_its_name(name: str) -> None:
     change, message = WRONG[name]
-    with pytest.raises(relprop.RuleError, match=message) as raised:
+    with pytest.raises(relprop.errors.RuleError, match=message) as raised:
         explained(Own(change))
     assert str(raised.value).startswith("Own(")
     assert raised.value.__notes__ == ["The rule was for linear in module '2'."]
@@ -140,7 +140,7 @@ def test_a_rule_that_was_right_without_a_bias_is_checked_with_one() -> None:
     layers = [nn.Linear(4, 3, bias=bias).double().eval() for bias in (False, True)]
     x = torch.randn(2, 4, **DOUBLE)
     relprop.explain(layers[0], x, target=1, rules=forgetful)
-    with pytest.raises(relprop.RuleError, match="loses relevance"):
+    with pytest.raises(relprop.errors.RuleError, match="loses relevance"):
         relprop.explain(layers[1], x, target=1, rules=forgetful)
 
 
@@ -148,12 +148,12 @@ def test_no_relevance_says_nothing_of_a_rule() -> None:
     loses = Own(WRONG["share"][0])
     layer, x = nn.Linear(4, 3).double().eval(), torch.randn(2, 4, **DOUBLE)
     relprop.explain(layer, x, target=torch.zeros(3, **DOUBLE), rules=loses)
-    with pytest.raises(relprop.RuleError, match="loses relevance"):
+    with pytest.raises(relprop.errors.RuleError, match="loses relevance"):
         relprop.explain(layer, x, target=1, rules=loses)
 
 
 def test_a_rule_is_checked_where_relevance_of_weights_is_wanted() -> None:
-    with pytest.raises(relprop.RuleError, match="loses relevance"):
+    with pytest.raises(relprop.errors.RuleError, match="loses relevance"):
         relprop.explain(
             nn.Sequential(nn.Linear(4, 3)).double().eval(),
             torch.randn(2, 4, **DOUBLE),
@@ -167,13 +167,13 @@ def test_a_rule_without_a_hash_is_checked_as_well() -> None:
     class Unhashable(Own):
         __hash__ = None  # type: ignore[assignment]
 
-    with pytest.raises(relprop.RuleError, match="loses relevance"):
+    with pytest.raises(relprop.errors.RuleError, match="loses relevance"):
         explained(Unhashable(WRONG["bias"][0]))
 
 
 def test_the_error_says_what_a_function_lacks_to_be_a_rule() -> None:
     for rules in (lambda op, incoming: None, [("*", lambda op, incoming: None)]):
-        with pytest.raises(relprop.RuleError, match="by an attribute puts_relevance whether it puts"):
+        with pytest.raises(relprop.errors.RuleError, match="by an attribute puts_relevance whether it puts"):
             relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), rules=rules)
 
 
@@ -186,7 +186,7 @@ def test_a_rule_of_which_the_decorator_was_forgotten_says_so() -> None:
 
 def test_a_ledger_that_does_not_balance_names_rules_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "require_promises", lambda *_: None)
-    with pytest.warns(UserWarning, match=r"does not close: .* \(by rules of your own: Own\(.*check_rule"):
+    with pytest.warns(UserWarning, match=r"does not balance: .* \(by rules of your own: Own\(.*check_rule"):
         explained(Own(WRONG["bias"][0]))
 
 
@@ -348,7 +348,7 @@ def test_a_linear_operation_of_ones_own_gets_every_rule(operations: Any, table: 
     check_operation(lambda x: operations.circular(x, weight), X)
     matrix = torch.stack([weight.roll(i) for i in range(6)])  # (in, out)
     for rule, _, _ in RULES.values():
-        if isinstance(rule, relprop.ZBox):
+        if isinstance(rule, relprop.rules.ZBox):
             continue
         found = relprop.explain(lambda x: operations.circular(x, weight), X, target=2, rules=rule)
         expected = relprop.explain(lambda x: x @ matrix, X, target=2, rules=rule)
@@ -373,7 +373,7 @@ def test_rules_on_a_map_that_rounds(operations: Any, table: None) -> None:
         weight = -weight.abs() if seed < 5 else weight  # outputs without positive contributions
         x = x.abs()
         matrix = torch.stack([weight.roll(i) for i in range(6)])
-        for rule in (relprop.ZPlus(), relprop.AlphaBeta(2, 1), Gamma(0.25)):
+        for rule in (relprop.rules.ZPlus(), relprop.rules.AlphaBeta(2, 1), Gamma(0.25)):
             model = (
                 [nn.ReLU(), lambda x, w=weight: operations.circular(x, w)],
                 [nn.ReLU(), lambda x, m=matrix: x @ m],
@@ -396,14 +396,14 @@ def test_rules_on_a_map_that_rounds(operations: Any, table: None) -> None:
     ],
 )
 def test_what_cannot_be_registered_is_told(name: Any, entry: Any, message: str, table: None) -> None:
-    with pytest.raises(relprop.InputError, match=message):
+    with pytest.raises(relprop.errors.InputError, match=message):
         register(name, entry)
 
 
 def test_an_entry_that_cannot_take_the_arguments_is_told(operations: Any, table: None) -> None:
     register("own_rules::circular", lambda run, call, x: x)
     with pytest.raises(
-        relprop.InputError,
+        relprop.errors.InputError,
         match=r"the entry for 'own_rules::circular' cannot take the operation's arguments: too many "
         r"positional arguments. It is called as entry\(run, call, x, weight\).",
     ):
@@ -412,7 +412,7 @@ def test_an_entry_that_cannot_take_the_arguments_is_told(operations: Any, table:
 
 def test_the_line_of_a_gap_is_the_users(table: None) -> None:
     TABLE.pop("tanh")
-    with pytest.raises(relprop.CoverageError, match=r"tanh in module '1' at .*test_own_rules.py:\d+"):
+    with pytest.raises(relprop.errors.CoverageError, match=r"tanh in module '1' at .*test_own_rules.py:\d+"):
         relprop.explain(nn.Sequential(nn.Linear(6, 6), nn.Tanh()).double().eval(), X, target=1)
 
 

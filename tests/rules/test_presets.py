@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close
-from relprop import AveragePooling, Epsilon, Gamma, ZBox
+from relprop.places import First
+from relprop.rules import AveragePooling, Epsilon, Gamma, ZBox
 from relprop.rules.presets import PRESETS
 
 # VGG-16: channels of its convolutions, here 1/32 of them; "M" is a max-pooling.
@@ -126,25 +127,25 @@ def test_excitation_starts_from_one_whatever_the_score(scale: float) -> None:
     assert e.ledger.gap.max() < 1e-12
     close(e.score, model(x).amax(1))
     # z+ of the score itself is the same map, times the score.
-    deep = relprop.explain(model, x, rules=relprop.ZPlus())
+    deep = relprop.explain(model, x, rules=relprop.rules.ZPlus())
     close(e.relevance * e.score[:, None], deep.relevance)
 
 
 def test_a_composite_of_ones_own_may_start_from_one_with_any_rules_and_targets() -> None:
     model, x = nn.Linear(6, 4).double().eval(), torch.randn(3, 6, **DOUBLE)
     rules = relprop.Composite([("*", Epsilon(0, bias="ignore"))], start="one")
-    for target in (None, 2, relprop.Contrastive(1), lambda y: y[:, 0] - y[:, 3]):
+    for target in (None, 2, relprop.targets.Contrastive(1), lambda y: y[:, 0] - y[:, 3]):
         e = relprop.explain(model, x, target=target, rules=rules)
         close(e.relevance.sum(1), torch.ones(3, **DOUBLE))
-    several = relprop.explain(model, x, targets=[0, 1], rules=rules)
+    several = relprop.explain_each(model, x, targets=[0, 1], rules=rules)
     for e in several:
         close(e.relevance.sum(1), torch.ones(3, **DOUBLE))
 
 
 def test_bounds_leave_where_relevance_starts_alone() -> None:
-    rules = relprop.Composite([("first", ZBox()), ("*", Epsilon())], start="one")
+    rules = relprop.Composite([(First(), ZBox()), ("*", Epsilon())], start="one")
     assert rules.with_bounds(0, 1).start == "one"
-    with pytest.raises(relprop.RuleError, match="a composite's start='score2': give 'score' or 'one'"):
+    with pytest.raises(relprop.errors.RuleError, match="a composite's start='score2': give 'score' or 'one'"):
         relprop.Composite([("*", Epsilon())], start="score2")
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import relprop
-from relprop import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.places import First
+from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 LOW, HIGH = -3.0, 3.0
 
@@ -127,7 +128,11 @@ def test_relevance_of_a_positive_score_is_nowhere_negative(
 @examples
 @given(networks(signed=False))
 def test_box_rule_is_nowhere_negative(network: tuple[nn.Module, Tensor]) -> None:
-    R = relevance(*network, [("first", ZBox(LOW, HIGH)), ("*", ZPlus())], target=lambda y: y.relu().sum(1))
+    R = relevance(
+        *network,
+        [(First(), ZBox(LOW, HIGH)), ("*", ZPlus())],
+        target=lambda y: y.relu().sum(1),
+    )
     assert (-1e-12 * R.abs().max() <= R).all()
 
 
@@ -136,7 +141,7 @@ def test_box_rule_is_nowhere_negative(network: tuple[nn.Module, Tensor]) -> None
 def test_box_rule_from_zero_is_z_plus(network: tuple[nn.Module, Tensor]) -> None:
     # The bracket x·w - h·w- is x·w+ for h = x; a larger h adds what is below the bound, for negative weights.
     model, x = network[0], network[1][:1]
-    box = relevance(model, x, [("first", ZBox(torch.zeros_like(x[0]), x[0])), ("*", ZPlus())])
+    box = relevance(model, x, [(First(), ZBox(torch.zeros_like(x[0]), x[0])), ("*", ZPlus())])
     close(box, relevance(model, x, ZPlus()))
 
 
@@ -146,7 +151,7 @@ def test_alpha_beta_is_linear_in_alpha_layer_by_layer(
     network: tuple[nn.Module, Tensor], a: float, b: float
 ) -> None:
     def first(alpha: float) -> Tensor:
-        return relevance(*network, [("first", AlphaBeta(alpha, alpha - 1)), ("*", ZPlus())])
+        return relevance(*network, [(First(), AlphaBeta(alpha, alpha - 1)), ("*", ZPlus())])
 
     middle = (a + b) / 2
     close(first(middle), (first(a) + first(b)) / 2, 1e-8)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 
 @pytest.mark.parametrize("rules", ["epsilon-alpha2-beta1", "epsilon-plus"])

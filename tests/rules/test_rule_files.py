@@ -10,24 +10,11 @@ from torch import nn
 
 import relprop
 from networks import DOUBLE, batch_norm, network
-from relprop import (
-    Absolute,
-    AlphaBeta,
-    AveragePooling,
-    BySize,
-    Composite,
-    CoverageError,
-    Depth,
-    Epsilon,
-    FileError,
-    Flat,
-    Gamma,
-    RuleError,
-    ZBox,
-    ZPlus,
-)
+from relprop import Composite, places
+from relprop.errors import CoverageError, FileError, RuleError
+from relprop.places import Depth, First, Kind, Layer, Operation
+from relprop.rules import Absolute, AlphaBeta, AveragePooling, BySize, Epsilon, Flat, Gamma, ZBox, ZPlus
 from relprop.rules.book import RULES
-from relprop.rules.composite import Named, OfKind
 from relprop.rules.files import read_rules, rule_from_text
 from relprop.rules.presets import PRESETS
 
@@ -70,11 +57,11 @@ of = "rms"
 
 COMPOSITE = Composite(
     [
-        (("first",), ZBox((-1, -2), 3.5)),
-        (("layer4.*", OfKind("convolution")), Gamma(0.1, favour="positive")),
-        ((Depth(1), nn.Conv2d, Depth(1, 6)), AlphaBeta(3, 2)),
-        ((Named("batch_norm"),), Absolute()),
-        ((OfKind("sum"),), BySize()),
+        (First(), ZBox((-1, -2), 3.5)),
+        (places.Path("layer4.*") & Kind("convolution"), Gamma(0.1, favour="positive")),
+        (Depth(1) & Layer(nn.Conv2d) & Depth(1, 6), AlphaBeta(3, 2)),
+        (Operation("batch_norm"), Absolute()),
+        (Kind("sum"), BySize()),
         ("*", Epsilon(of="rms")),
     ],
     start="one",
@@ -145,9 +132,7 @@ def test_a_batch_norm_can_be_named_by_its_operation(tmp_path: Path) -> None:
 
 def test_what_a_preset_says_follows(tmp_path: Path) -> None:
     text = 'preset = "excitation"\n[[rules]]\nfirst = true\nrule = "Flat"\n'
-    assert read_rules(written(tmp_path, text)) == Composite(
-        [(("first",), Flat()), ("*", ZPlus())], start="one"
-    )
+    assert read_rules(written(tmp_path, text)) == Composite([(First(), Flat()), ("*", ZPlus())], start="one")
     assert read_rules(written(tmp_path, 'preset = "vgg-2019"')) == PRESETS["vgg-2019"]
     changed = read_rules(written(tmp_path, 'preset = "excitation"\nstart = "score"'))
     assert changed.start == "score"

@@ -10,8 +10,8 @@ from torch import Tensor
 import relprop
 import replica
 from cases import CASES
-from relprop import AlphaBeta, Epsilon, Gamma, RuleError, ZBox, ZPlus
-from relprop.rules import own
+from relprop.errors import RuleError
+from relprop.rules import AlphaBeta, Epsilon, Gamma, ZBox, ZPlus, own
 from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import PrintedRule
 from relprop.testing.dense import dense_layer

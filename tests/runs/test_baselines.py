@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close, network
-from relprop import InputError, ModelError, RuleError
+from relprop.errors import InputError, ModelError, RuleError
 from relprop.rules.gradients import GradientTimesInput, SquaredGradient
 
 NAMES = ["gradient-times-input", "squared-gradient"]
@@ -29,7 +29,7 @@ def test_they_are_what_autograd_says_also_where_the_model_works_in_place(name: s
         ([0, 2], lambda y: y[[0, 1], [0, 2]]),
         (None, lambda y: y.amax(1)),
         (lambda y: y[:, 1].square(), lambda y: y[:, 1].square()),
-        (relprop.Contrastive(1), lambda y: y[:, 1] - y[:, [0, 2, 3, 4]].mean(1)),
+        (relprop.targets.Contrastive(1), lambda y: y[:, 1] - y[:, [0, 2, 3, 4]].mean(1)),
     ):
         e = relprop.explain(model, x, target=target, rules=name)
         close(e.relevance, by_autograd(name, model, x, score=score)[0])
@@ -68,10 +68,10 @@ def test_several_inputs(name: str) -> None:
     a, b, unused = (torch.randn(2, 4, **DOUBLE) for _ in range(3))
     e = relprop.explain(model, a, 3, unused=unused, b=b, target=1, rules=name)
     expected = by_autograd(name, lambda a, b: model(a, 3, b, unused), a, b, score=lambda y: y[:, 1])
-    assert list(e.relevance) == ["a", "unused", "b"]
-    close(e.relevance["a"], expected[0])
-    close(e.relevance["b"], expected[1])
-    assert not e.relevance["unused"].any()
+    assert list(e.inputs) == ["a", "unused", "b"]
+    close(e.inputs["a"], expected[0])
+    close(e.inputs["b"], expected[1])
+    assert not e.inputs["unused"].any()
 
 
 def test_several_targets_share_one_forward() -> None:
@@ -82,7 +82,7 @@ def test_several_targets_share_one_forward() -> None:
         return x.exp()
 
     x = torch.randn(2, 4, **DOUBLE)
-    first, second = relprop.explain(model, x, targets=[0, 3], rules=NAMES[0])
+    first, second = relprop.explain_each(model, x, targets=[0, 3], rules=NAMES[0])
     assert len(calls) == 1
     close(first.relevance[:, 0], (x * x.exp())[:, 0])
     close(second.relevance[:, 3], (x * x.exp())[:, 3])
@@ -114,7 +114,7 @@ def test_no_gradient_is_needed_around_it() -> None:
 def test_they_can_be_given_as_objects(rules: Any, name: str) -> None:
     model, x = nn.Linear(4, 3).eval(), torch.randn(2, 4)
     assert relprop.explain(model, x, rules=rules).preset == name
-    assert relprop.BASELINES[name] == rules
+    assert relprop.rules.BASELINES[name] == rules
 
 
 @pytest.mark.parametrize(

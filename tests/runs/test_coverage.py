@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, network
-from relprop import BySize, Epsilon, Gamma, InputError, ModelError, RuleError, ZBox
+from relprop.errors import InputError, ModelError, RuleError
+from relprop.rules import BySize, Epsilon, Gamma, ZBox
 
 
 class Cumulated(nn.Module):
@@ -94,7 +95,7 @@ def test_gaps_are_no_error_and_come_first() -> None:
     assert printed[1].split(maxsplit=3) == ["logcumsumexp", "3", "1", gaps[0][2]]
     assert [line.split()[0] for line in printed[2:-1]] == ["clamp", "linear", "mul"]
     assert printed[-1] == "4 of 8 calls covered (50 %), rules: epsilon"
-    with pytest.raises(relprop.CoverageError, match="2 operations"):
+    with pytest.raises(relprop.errors.CoverageError, match="2 operations"):
         relprop.explain(model, torch.randn(2, 4, **DOUBLE), rules="epsilon")
 
 
@@ -150,7 +151,11 @@ def test_rules_and_arguments_are_as_for_explain() -> None:
         ),
         ({"rules": "epsilonn"}, RuleError, "there is no preset 'epsilonn'"),
         ({"rules": "deep-taylor"}, RuleError, "has a box rule, which needs"),
-        ({"model": nn.Linear(4, 3)}, ModelError, "the model is in training mode"),
+        (
+            {"model": nn.Sequential(nn.Dropout(), nn.Linear(4, 3))},
+            ModelError,
+            "the model is in training mode",
+        ),
         ({"x": torch.ones(2, 4, dtype=torch.int64)}, InputError, "nothing to explain"),
         ({"x": torch.ones(4)}, InputError, "has no dimension for samples"),
     ],

@@ -14,7 +14,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
 from networks import DOUBLE, linear, network
-from relprop import Composite, Epsilon, Flat, Gamma, ModelError, ScoreWarning
+from relprop import Composite, places
+from relprop.errors import ModelError, ScoreWarning
+from relprop.places import First, Kind, Layer, Operation
+from relprop.rules import Epsilon, Flat, Gamma
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def nothing_said() -> Iterator[None]:
 
 def test_a_negative_score_is_doubtful(x: Tensor) -> None:
     message = (
-        r"the explained score is negative for 3 of 3 samples: .*Contrastive\(\.\.\.\) or relprop\.RunnerUp"
+        r"the explained score is negative for 3 of 3 samples: .*Contrastive.* or relprop\.targets\.RunnerUp"
     )
     with pytest.warns(ScoreWarning, match=message) as said:
         relprop.explain(scores(2, -1), x, target=1, rules=Epsilon())
@@ -55,11 +58,13 @@ def test_a_negative_score_is_doubtful(x: Tensor) -> None:
         relprop.explain(scores(-2, -1), x, rules=Epsilon())
 
 
-@pytest.mark.parametrize("target", [None, 0, relprop.Contrastive(1), relprop.RunnerUp(1), lambda y: y[:, 1]])
+@pytest.mark.parametrize(
+    "target", [None, 0, relprop.targets.Contrastive(1), relprop.targets.RunnerUp(1), lambda y: y[:, 1]]
+)
 def test_positive_scores_and_differences_are_not(x: Tensor, target: Any) -> None:
     with nothing_said():
         relprop.explain(scores(2, -1), x, target=target, rules=Epsilon())
-        relprop.explain(scores(2, -1), x, targets=[target, 0], rules=Epsilon())
+        relprop.explain_each(scores(2, -1), x, targets=[target, 0], rules=Epsilon())
 
 
 def test_the_text_reads_as_one(x: Tensor) -> None:
@@ -68,7 +73,7 @@ def test_the_text_reads_as_one(x: Tensor) -> None:
     assert str(said[0].message) == (
         "the explained score is negative for 3 of 3 samples: relevance then speaks for its being low, and "
         "rules such as z+ explain positive scores only. Explain a class with a positive score, or a "
-        "difference: target=relprop.Contrastive(...) or relprop.RunnerUp(...)."
+        "difference: target=relprop.targets.Contrastive(...) or relprop.targets.RunnerUp(...)."
     )
 
 
@@ -107,7 +112,7 @@ def test_a_softmax_at_the_end_is_doubtful(x: Tensor, end: Any, name: str) -> Non
 def test_a_softmax_among_several_outputs_is_doubtful(x: Tensor) -> None:
     model = Ending(nn.Softmax(1), lambda y: {"probabilities": y}).eval()
     with pytest.warns(ScoreWarning, match="the model ends in a softmax"):
-        relprop.explain(model, x, target=relprop.Part("probabilities", 0), rules=Epsilon())
+        relprop.explain(model, x, target=relprop.targets.Part("probabilities", 0), rules=Epsilon())
 
 
 def test_a_softmax_within_is_not(x: Tensor) -> None:
@@ -172,7 +177,7 @@ def _size(output: Tensor) -> Tensor:
 def test_books_that_do_not_close_are_doubtful(x: Tensor) -> None:
     layer = nn.Linear(4, 3).double().eval()
     message = (
-        r"the ledger does not close: \d\.\de[+-]\d\d of the largest amount is missing or too much \(accepted "
+        r"the ledger does not balance: \d\.\de[+-]\d\d of the largest amount is missing or too much \(acc.* "
         r"without a rule: logcumsumexp\)\. See print\(explanation\.ledger\)"
     )
     with pytest.warns(UserWarning, match=message) as said:
@@ -195,7 +200,7 @@ def test_weights_that_are_nan_are_refused_by_name(x: Tensor) -> None:
     with pytest.raises(ModelError, match=message):
         relprop.explain(model, x, target=0, rules=Epsilon())
     # Another class has a score, but relevance meets what is no number.
-    with pytest.warns(UserWarning, match=r"the ledger does not close: nan .*\(look for NaN in the model"):
+    with pytest.warns(UserWarning, match=r"the ledger does not balance: nan .*\(look for NaN in the model"):
         relprop.explain(model, x, target=1, rules=Epsilon())
 
 
@@ -228,18 +233,27 @@ def test_a_place_that_matches_nothing_is_doubtful() -> None:
         return [str(w.message) for w in said]
 
     assert said_of("9.branch.1") == [
-        "'9.branch.1' in the composite matches no module with a linear operation; near it are '9.branch.0'."
+        'an entry of the composite has no effect: ("9.branch.1", Gamma(gamma=0.1)) matches no module with an '
+        "operation that Gamma is for; near it are '9.branch.0'."
     ]
     assert said_of("zzz") == [
-        "'zzz' in the composite matches no module with a linear operation; explanation.rules has the paths."
+        'an entry of the composite has no effect: ("zzz", Gamma(gamma=0.1)) matches no module with an '
+        "operation that Gamma is for; there are '0', '11', '15', '3', '6', '9.branch.0'."
     ]
-    assert len(said_of(("layer*", nn.Conv2d), "first", "3", lambda site: False)) == 1
-    assert said_of("9.*", "first", "1?", nn.Linear) == []
+    where = (places.Path("layer*") & Layer(nn.Conv2d), First(), "3", lambda site: False, Kind("max-pool"))
+    assert [said.partition("effect: ")[2] for said in said_of(*where)] == [
+        '("layer*" and Conv2d, Gamma(gamma=0.1)) matches no operation of this model.',
+        "(<lambda>, Gamma(gamma=0.1)) matches no operation of this model.",
+        "(of the kind max-pool, Gamma(gamma=0.1)) matches no operation of this model.",
+    ]
+    (said,) = said_of("first")
+    assert said.endswith("The first layer is relprop.places.First().")
+    assert said_of("9.*", First(), "1?", nn.Linear) == []
     # Once for all targets.
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         warnings.simplefilter("ignore", ScoreWarning)
-        relprop.explain(model, x, targets=[0, 1], rules=[("zzz", Gamma()), ("*", Epsilon())])
+        relprop.explain_each(model, x, targets=[0, 1], rules=[("zzz", Gamma()), ("*", Epsilon())])
     assert len(said) == 1
 
 
@@ -261,14 +275,16 @@ def test_an_operation_that_did_not_run_is_doubtful(tmp_path: Path) -> None:
         return path
 
     assert said_of(named("conv3d")) == [
-        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
+        "an entry of the composite has no effect: (the operation conv3d, Gamma(gamma=0.25)) matches no "
+        "operation that got a rule; near it are 'conv2d'."
     ]
-    assert said_of(named("zzz")) == [
-        "'zzz' in the composite is no operation that got a rule in this run; there were conv2d, linear."
-    ]
-    assert said_of([(("9.*", F.conv3d), Gamma()), (torch.conv3d, Flat()), ("*", Epsilon())]) == [
-        "'conv3d' in the composite is no operation that got a rule in this run; near it are 'conv2d'."
-    ]
+    (said,) = said_of(named("zzz"))
+    assert "(the operation zzz, Gamma(gamma=0.25)) matches no operation that got a rule; there are" in said
+    one, other = said_of(
+        [(places.Path("9.*") & Operation(F.conv3d), Gamma()), (torch.conv3d, Flat()), ("*", Epsilon())]
+    )
+    assert '("9.*" and the operation conv3d, Gamma(gamma=0.25)) matches no operation of this model' in one
+    assert "(the operation conv3d, Flat()) matches no operation that got a rule; near it" in other
     assert said_of(named("conv2d")) == []
     assert said_of([(F.linear, Epsilon(0.1)), (torch.conv2d, Flat()), ("*", Epsilon())]) == []
 
@@ -277,7 +293,8 @@ def test_a_folded_normalisation_has_no_rule_and_that_is_said() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
     rules = [(F.batch_norm, Flat()), ("*", Epsilon())]
     message = (
-        r"^'batch_norm' in the .* in this run \(one that is folded into .* has none\); there were linear\.$"
+        r"no effect: \(the operation batch_norm, Flat\(\)\) matches no operation that got a rule \(one "
+        r"that is folded into a linear operation has no rule of its own\); there are 'linear'\.$"
     )
     with pytest.warns(UserWarning, match=message):
         relprop.explain(model, torch.randn(2, 4), target=lambda y: y[:, 0].abs(), rules=rules)
@@ -311,7 +328,7 @@ def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor)
     def said_of(parameters: Any) -> list[str]:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            e = relprop.explain(model, x, targets=[_size, _size], rules=Epsilon(), parameters=parameters)
+            e = relprop.explain_each(model, x, targets=[_size, _size], rules=Epsilon(), parameters=parameters)
         assert set(e[0].parameters) == {"plain.weight"}
         assert all(w.filename == __file__ for w in said)
         return [str(w.message) for w in said]
@@ -328,7 +345,7 @@ def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor)
     )
     assert said_of(["plain.*"]) == []
     with pytest.raises(
-        relprop.InputError, match=r"parameters='standardised\.weight': .* is no weight of a lin"
+        relprop.errors.InputError, match=r"parameters='standardised\.weight': .* is no weight of a lin"
     ):
         relprop.explain(
             model, x, target=_size, rules=Epsilon(), parameters=["plain.*", "standardised.weight"]
@@ -356,6 +373,6 @@ def test_nan_weights_are_warned_of() -> None:
     with torch.no_grad():
         layer.weight[0, 0] = torch.nan
     with pytest.warns(
-        UserWarning, match="the ledger does not close: nan .*look for NaN in the model's weights"
+        UserWarning, match="the ledger does not balance: nan .*look for NaN in the model's weights"
     ):
         relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=1, rules=Epsilon(0))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import relprop
 from networks import close
-from relprop import At, Contrastive, Difference, InputError, Logit, LogOdds, Part, RunnerUp
+from relprop.errors import InputError
+from relprop.targets import At, Contrastive, Difference, Logit, LogOdds, Part, RunnerUp
 from small_transformers import Transformer, drawn
 
 N, TOKENS, WORDS = 3, 5, 11
@@ -128,7 +129,7 @@ def test_several_positions_share_one_forward(model: Any, ids: Tensor) -> None:
     goals = [At(-1, 3), At(0, 3), At((1, 2, 3), Difference(3, 4))]
     calls = []
     model.head.register_forward_hook(lambda *_: calls.append(1))
-    several = relprop.explain(model, ids, targets=goals, rules="attnlrp")
+    several = relprop.explain_each(model, ids, targets=goals, rules="attnlrp")
     assert len(calls) == 1
     for goal, e in zip(goals, several, strict=True):
         close(e.relevance, explain(model, ids, goal).relevance)
@@ -219,7 +220,7 @@ def test_logits_are_found_among_several_outputs(model: Any, ids: Tensor, kind: s
 REFUSED: list[tuple[Any, str]] = [
     (
         None,
-        r"the output has shape \(3, 5, 11\), not \(samples, classes\): .* target=relprop.At\(-1\), the best",
+        r"the output has shape \(3, 5, 11\), not \(samples, classes\): .*=relprop.targets.At\(-1\), the best",
     ),
     (3, r"the output has shape \(3, 5, 11\), not \(samples, classes\): say what to explain"),
     (
@@ -320,7 +321,7 @@ def test_explanations_of_several_texts_come_back_from_files(tmp_path: Path) -> N
     e = relprop.explain(model, **given, target=Difference(0, 3), rules="cp-lrp")
     e.save(tmp_path / "a.safetensors")
     again = relprop.load_explanation(tmp_path / "a.safetensors")
-    assert list(again.relevance) == list(e.relevance) == ["input_ids", "decoder_input_ids"]
-    for name, R in e.relevance.items():
-        assert torch.equal(again.relevance[name], R)
+    assert list(again.inputs) == list(e.inputs) == ["input_ids", "decoder_input_ids"]
+    for name, R in e.inputs.items():
+        assert torch.equal(again.inputs[name], R)
     assert again.target == e.target == Difference((0, 0), 3)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import Contrastive, InputError, Logit, LogOdds, RunnerUp
+from relprop.errors import InputError
+from relprop.targets import Contrastive, Logit, LogOdds, RunnerUp
 
 SAMPLES, CLASSES = 4, 6
 
@@ -32,7 +33,7 @@ def relevance_of(model: nn.Module, x: Tensor, score: Callable[[Tensor], Tensor])
 
 
 def explain(model: nn.Module, x: Tensor, target: Any) -> relprop.Explanation:
-    return relprop.explain(model, x, target=target, rules=relprop.Epsilon(0))
+    return relprop.explain(model, x, target=target, rules=relprop.rules.Epsilon(0))
 
 
 @pytest.mark.parametrize(

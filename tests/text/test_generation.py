@@ -1,5 +1,6 @@
 """explain_generation: row by row what explaining each prefix gives; prompts that cannot be explained."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import InputError, ModelError
+from relprop.errors import FileError, InputError, ModelError
 from torchvision_shim import import_torchvision
 
 import_torchvision()  # transformers needs one that works
@@ -68,7 +69,7 @@ def test_rows_are_what_prefixes_give(name: str, rules: Any, request: pytest.Fixt
     assert done == [(1, 3), (2, 3), (3, 3)]
     for row, token in enumerate(g.generated.tolist()):
         prefix = written[:, : 4 + row]
-        e = relprop.explain(model, input_ids=prefix, target=relprop.At(-1, token), rules=rules)
+        e = relprop.explain(model, input_ids=prefix, target=relprop.targets.At(-1, token), rules=rules)
         torch.testing.assert_close(g.relevance[row, : 4 + row], e.relevance[0], rtol=1e-4, atol=1e-5)
         assert not g.relevance[row, 4 + row :].any()
         torch.testing.assert_close(g.scores[row], e.score[0], rtol=1e-5, atol=1e-6)
@@ -76,7 +77,12 @@ def test_rows_are_what_prefixes_give(name: str, rules: Any, request: pytest.Fixt
 
 
 @pytest.mark.parametrize(
-    "target", [relprop.LogOdds, relprop.Contrastive, lambda token: relprop.Difference(token, 9)]
+    "target",
+    [
+        relprop.targets.LogOdds,
+        relprop.targets.Contrastive,
+        lambda token: relprop.targets.Difference(token, 9),
+    ],
 )
 def test_other_targets(llama: Any, target: Any) -> None:
     answer = torch.tensor([7, 31])
@@ -84,7 +90,7 @@ def test_other_targets(llama: Any, target: Any) -> None:
     assert torch.equal(g.generated, answer)
     for row, token in enumerate(answer.tolist()):
         prefix = torch.cat([PROMPT[0], answer[:row]])[None]
-        e = relprop.explain(llama, input_ids=prefix, target=relprop.At(-1, target(token)))
+        e = relprop.explain(llama, input_ids=prefix, target=relprop.targets.At(-1, target(token)))
         torch.testing.assert_close(g.scores[row], e.score[0], rtol=1e-4, atol=1e-5)
 
 
@@ -109,9 +115,9 @@ def test_a_decoder_answers(t5: Any) -> None:
         t5,
         input_ids=PROMPT,
         decoder_input_ids=g.ids[None, 4:6],
-        target=relprop.At(-1, int(g.generated[1])),
+        target=relprop.targets.At(-1, int(g.generated[1])),
     )
-    both = torch.cat([e.relevance["input_ids"], e.relevance["decoder_input_ids"]], 1)[0]
+    both = torch.cat([e.inputs["input_ids"], e.inputs["decoder_input_ids"]], 1)[0]
     torch.testing.assert_close(g.relevance[1, :6], both, rtol=1e-4, atol=1e-5)
     assert not g.relevance[1, 6:].any()
 
@@ -122,8 +128,8 @@ def test_options_of_explain_are_passed_on(llama: Any) -> None:
         llama, PROMPT, continuation=torch.tensor([7, 31]), checkpoint="model.layers.*", record="model.norm"
     )
     assert torch.equal(g.relevance, plain.relevance)
-    assert g.explanations[1]["model.norm"].shape == (1, 6, 16)
-    assert repr(g).startswith("Generation(2 tokens after a prompt of 4, rules cp-lrp, ledgers close to ")
+    assert g[1].inner["model.norm"].shape == (1, 6, 16)
+    assert repr(g).startswith("Generation(2 tokens after a prompt of 4, rules cp-lrp, ledgers balance to ")
 
 
 @pytest.mark.parametrize(
@@ -176,3 +182,41 @@ def test_a_decoder_without_a_start_is_refused(t5: Any) -> None:
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = None
     with pytest.raises(ModelError, match="has a decoder, and its config no decoder_start_token_id"):
         relprop.explain_generation(model, PROMPT)
+
+
+def test_a_generation_is_its_tokens_one_by_one(llama: Any) -> None:
+    g = relprop.explain_generation(llama, PROMPT, continuation=torch.tensor([7, 31, 2]))
+    assert len(g) == 3
+    assert [e.score for e in g] == [e.score for e in g.explanations]
+    assert g[1] is g.explanations[1]
+    assert g[-1] is g.explanations[2]
+    for wrong in (3, -4, "7", slice(0, 1)):
+        with pytest.raises(InputError, match=r"give the number of a generated token; there are 3\."):
+            g[wrong]  # type: ignore[index]
+    assert (g.numpy() == g.relevance.numpy()).all()
+    assert g.to("meta").relevance.device.type == g.to("meta")[0].relevance.device.type == "meta"
+    assert "@inproceedings{ali2022xai," in g.cite()
+
+
+def test_a_generation_comes_back_from_a_file(llama: Any, tmp_path: Path) -> None:
+    g = relprop.explain_generation(llama, PROMPT, continuation=torch.tensor([7, 31]), record="model.norm")
+    path = tmp_path / "answer.safetensors"
+    g.save(path)
+    again = relprop.Generation.load(path)
+    for name in ("relevance", "ids", "scores", "generated"):
+        assert torch.equal(getattr(again, name), getattr(g, name))
+    assert again.prompt == g.prompt == 4
+    assert len(again) == 2
+    for one, other in zip(again, g, strict=True):
+        assert torch.equal(one.relevance, other.relevance)
+        assert torch.equal(one.inner["model.norm"], other.inner["model.norm"])
+        assert str(one.ledger) == str(other.ledger)
+        assert [str(rule) for rule in one.rules] == [str(rule) for rule in other.rules]
+        assert torch.equal(one.output["logits"], other.output["logits"])
+    assert repr(again) == repr(g)
+    # The output that all explanations share is stored once.
+    assert path.stat().st_size < 2 * g[0].output["logits"].numel() * 4 + 20_000
+    with pytest.raises(FileError, match=r"holds a Generation, no Explanation: relprop.Generation.load reads"):
+        relprop.load_explanation(path)
+    with pytest.raises(InputError, match=r"give a name that ends in \.safetensors"):
+        g.save(tmp_path / "answer.json")

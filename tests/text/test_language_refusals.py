@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import CoverageError, InputError
+from relprop.errors import CoverageError, InputError
 from torchvision_shim import import_torchvision
 
 import_torchvision()  # transformers needs one that works
 import transformers  # noqa: E402
 
 IDS = torch.tensor([[5, 17, 3, 22]])
-LAST = relprop.At(-1)
+LAST = relprop.targets.At(-1)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_targets_of_generations(gpt2: Any) -> None:
     written = torch.tensor([7])
     one, other = (
         relprop.explain_generation(gpt2, IDS, continuation=written, target=target)
-        for target in (relprop.LogOdds, relprop.LogOdds())
+        for target in (relprop.targets.LogOdds, relprop.targets.LogOdds())
     )
     assert torch.equal(one.relevance, other.relevance)
     with pytest.raises(InputError, match="target=7: the tokens to explain are those that were generated"):
         relprop.explain_generation(gpt2, IDS, continuation=written, target=7)
     with pytest.raises(InputError, match=r"target=LogOdds: that is a class; write LogOdds\(\)"):
-        relprop.explain(gpt2, input_ids=IDS, target=relprop.At(-1, relprop.LogOdds))
+        relprop.explain(gpt2, input_ids=IDS, target=relprop.targets.At(-1, relprop.targets.LogOdds))
 
 
 def test_too_long_a_prompt(gpt2: Any) -> None:

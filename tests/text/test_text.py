@@ -41,7 +41,7 @@ def test_one_label_against_another(model):
     assert answer.target == "positive and not negative"
     assert (answer.measure, answer.probability) == ("score difference", None)
     assert answer.score == pytest.approx(one.answers[0].score - other.answers[0].score, abs=1e-5)
-    told = explain_text(classifier, "not bad", target=relprop.RunnerUp(2)).answers[0]
+    told = explain_text(classifier, "not bad", target=relprop.targets.RunnerUp(2)).answers[0]
     assert told.target == "RunnerUp of positive"
 
 
@@ -60,7 +60,7 @@ def test_the_best_one_against_another(model):
 def test_what_comes_next(model):
     gpt2 = model("gpt2")
     token = gpt2.tokenizer.convert_tokens_to_ids("ĠParis")
-    wanted = directly(gpt2, FRANCE, relprop.At(-1, token))
+    wanted = directly(gpt2, FRANCE, relprop.targets.At(-1, token))
     for target in [" Paris", token]:
         found = explain_text(gpt2, FRANCE, target=target)
         assert found.relevance.equal(wanted.relevance[0])
@@ -85,7 +85,7 @@ def test_what_stands_at_the_mask(model):
     found = explain_text(masked, "The capital of [MASK] is Paris", target="France")
     index = masked.tokenizer.convert_tokens_to_ids("france")
     assert found.relevance.equal(
-        directly(masked, "The capital of [MASK] is Paris", relprop.At(4, index)).relevance[0]
+        directly(masked, "The capital of [MASK] is Paris", relprop.targets.At(4, index)).relevance[0]
     )
     assert (found.answers[0].target, found.answers[0].place) == ("'france'", 4)
     assert explain_text(masked, FRANCE, at=4).answers[0].place == 4
@@ -94,7 +94,9 @@ def test_what_stands_at_the_mask(model):
 
 def test_the_label_of_one_token(model):
     found = explain_text(model("bert_tagger"), FRANCE, target="PLACE", at=4)
-    assert found.relevance.equal(directly(model("bert_tagger"), FRANCE, relprop.At(4, 1)).relevance[0])
+    assert found.relevance.equal(
+        directly(model("bert_tagger"), FRANCE, relprop.targets.At(4, 1)).relevance[0]
+    )
 
 
 def test_what_a_decoder_says_first(model):
@@ -104,8 +106,8 @@ def test_what_a_decoder_says_first(model):
     assert (found.answers[0].place, found.answers[0].target) == (7, "'good'")
     start = torch.tensor([[t5.tokenizer.pad_token_id]])
     index = t5.tokenizer.convert_tokens_to_ids("good")
-    wanted = directly(t5, FRANCE, relprop.At(-1, index), decoder_input_ids=start)
-    assert found.relevance.equal(torch.cat([part[0] for part in wanted.relevance.values()]))
+    wanted = directly(t5, FRANCE, relprop.targets.At(-1, index), decoder_input_ids=start)
+    assert found.relevance.equal(torch.cat([part[0] for part in wanted.inputs.values()]))
 
 
 @pytest.mark.parametrize("name", ["bert_classifier", "bert_masked", "bert_tagger", "gpt2", "llama", "t5"])
@@ -153,7 +155,7 @@ def test_padding_gets_no_relevance(model, name, side):
     inside = slice(0, length) if side == "right" else slice(padding, None)
     ids[0, inside], mask[0, inside] = torch.tensor(tokenizer(FRANCE).input_ids), 1
     last = inside.stop or length + padding
-    target = 1 if name == "bert_classifier" else relprop.At(last - 1, 7)
+    target = 1 if name == "bert_classifier" else relprop.targets.At(last - 1, 7)
     explained = relprop.explain(found.module, input_ids=ids, attention_mask=mask, target=target)
     assert explained.relevance[0, inside].any()
     assert not explained.relevance[mask == 0].any()

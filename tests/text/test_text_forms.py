@@ -9,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from relprop.errors import InputError
+import relprop
+from relprop.errors import FileError, InputError
 from relprop.text.explain import explain_text
 from tiny_language_models import FRANCE
 
@@ -167,7 +168,7 @@ def test_files(nasty, tmp_path):
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == nasty.html()
     nasty.save(tmp_path / "data.json")
     assert json.loads((tmp_path / "data.json").read_text()) == nasty.as_data()
-    with pytest.raises(InputError, match=r"give a name that ends in \.html, for a page, or in \.json"):
+    with pytest.raises(InputError, match=r"give a name that ends in \.html, for a page, in \.json"):
         nasty.save(tmp_path / "page.png")
 
 
@@ -215,3 +216,27 @@ def test_words_of_a_prompt_and_tokens_that_follow(model):
     ]
     assert explain_text(model("gpt2"), "That film", words=True).unit == "word"
     assert "Every word in numbers" in explain_text(model("gpt2"), "That film", words=True).html()
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("generate", [0, 2])
+def test_an_explanation_of_a_text_comes_back_from_a_file(model, tmp_path, words, generate):
+    found = explain_text(model("gpt2"), FRANCE, words=words, generate=generate)
+    path = tmp_path / "text.safetensors"
+    found.save(path)
+    again = relprop.TextExplanation.load(path)
+    assert torch.equal(again.relevance, found.relevance)
+    assert again.pieces == found.pieces
+    assert again.answers == found.answers
+    assert again.as_data() == found.as_data()
+    assert again.html() == found.html()
+    assert len(again) == len(found) == len(found.pieces)
+    assert len(again.explanations) == len(found.explanations) == max(1, generate)
+    for one, other in zip(again.explanations, found.explanations, strict=True):
+        assert torch.equal(one.relevance, other.relevance)
+    assert (again.numpy() == found.relevance.numpy()).all()
+    assert again.cite() == found.cite()
+    assert "ali2022xai" in found.cite()
+    assert found.to("meta").explanations[0].score.device.type == "meta"
+    with pytest.raises(FileError, match=r"holds a TextExplanation, no Generation"):
+        relprop.Generation.load(path)

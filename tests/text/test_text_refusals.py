@@ -61,7 +61,9 @@ def test_labels_that_are_none(model):
         f"target 7: the labels of {classifier.name} are numbered 0 to 2."
     )
     assert "target -1" in refused(classifier, "bad", target=-1)
-    assert "one label or token" in refused(classifier, "bad", target=relprop.RunnerUp(), against="neutral")
+    assert "one label or token" in refused(
+        classifier, "bad", target=relprop.targets.RunnerUp(), against="neutral"
+    )
 
 
 def test_words_that_are_several_tokens(model):

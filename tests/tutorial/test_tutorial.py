@@ -204,7 +204,7 @@ def test_batch_epsilon_on_numbers():
 
 
 def test_the_successors_rules_prints_as_they_are():
-    assert str(SUCCESSOR.entries[2]) == "('l3', BatchEpsilon(epsilon=0.1))"
+    assert str(SUCCESSOR.entries[2]) == "(Path(glob='l3'), BatchEpsilon(epsilon=0.1))"
 
 
 def test_the_networks_are_left_as_they_came(networks, result):

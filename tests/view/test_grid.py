@@ -13,10 +13,10 @@ def test_texts_are_spelled_with_the_letters_that_there_are():
     assert plain("ε⁺") == "epsilon+"
 
 
-def test_words_are_drawn_in_lines_and_cut_where_they_do_not_fit():
+def test_words_are_drawn_in_lines_and_broken_where_they_do_not_fit():
     assert words("a cat").shape[0] == LINE
     assert words("one two three", 40).shape == (3 * LINE, 40, 3)
-    assert words("incomprehensibilities", 40).shape == (LINE, 40, 3)
+    assert words("incomprehensibilities", 40).shape == (4 * LINE, 40, 3)
     assert (words("a") < 128).any()
     assert (words(" ") == 255).all()
     left, right = words("i", 40, align="left"), words("i", 40, align="right")

@@ -11,6 +11,7 @@ from torch import nn
 
 import relprop
 from relprop.errors import InputError
+from relprop.results.inner import InnerRelevance
 from relprop.view.colour import positive, signed
 from relprop.view.display import as_pictures
 from relprop.view.grid import LINE, words
@@ -113,7 +114,7 @@ def test_of_several_inputs_one_is_named():
     nn.init.constant_(linear.bias, 2)
     both = torch.rand(2, 3), torch.rand(2, 3)
     explanation = relprop.explain(lambda a, b: linear(torch.cat([a, b], 1)), *both, target=0)
-    names = list(explanation.relevance)
+    names = list(explanation.inputs)
     with pytest.raises(
         InputError, match=r"there is relevance of several inputs: .*Say which to draw: plot\(of='"
     ):
@@ -121,7 +122,7 @@ def test_of_several_inputs_one_is_named():
     with pytest.raises(InputError, match=r"plot\(of='c'\): there is no relevance of this name. There is: a "):
         explanation.plot(of="c")
     drawn = explanation.plot(of=names[1], labels=["", ""])
-    np.testing.assert_array_equal(drawn.pixels, plot(explanation.relevance[names[1]]).pixels)
+    np.testing.assert_array_equal(drawn.pixels, plot(explanation.inputs[names[1]]).pixels)
     assert drawn.metadata["Relevance of"] == names[1]
 
 
@@ -152,15 +153,16 @@ def test_options_without_meaning_are_refused(options, message):
 def test_relevance_of_recorded_modules_is_drawn_by_path():
     explanation, images = explained()
     inner = torch.randn(3, 4, 2, 2)
-    recorded = dataclasses.replace(explanation, inner={"layer": [inner], "twice": [inner, inner]})
+    recorded = dataclasses.replace(
+        explanation, inner=InnerRelevance({"layer": (inner,), "twice": (inner, inner)})
+    )
     drawn = recorded.plot(images, of="layer", labels=["", "", ""], smooth=True)
     np.testing.assert_array_equal(drawn.pixels, plot(inner, images, smooth=True).pixels)
     assert drawn.metadata["Relevance of"] == "layer"
-    with pytest.raises(
-        InputError, match=r"plot\(of='twice'\): the module was called several times, or returned"
-    ):
+    assert drawn.metadata["Title"].startswith("Relevance of layer for classes ")
+    with pytest.raises(InputError, match=r"plot\(of='twice'\): .*the module was called 2 times; take one of"):
         recorded.plot(of="twice")
-    with pytest.raises(InputError, match=r"plot\(of='leyer'\): .* There is: layer, twice"):
+    with pytest.raises(InputError, match=r"plot\(of='leyer'\): .* There is: input .*, layer, twice"):
         recorded.plot(of="leyer")
     with pytest.raises(InputError, match=r"There is that of the input only: leave of= out"):
         explanation.plot(of="layer")
@@ -218,7 +220,7 @@ def test_a_plot_is_shown_by_notebooks_and_written_with_its_settings(tmp_path):
     assert text["Applied rules"].splitlines() == [str(rule) for rule in explanation.rules]
     assert text["Score"] == ", ".join(f"{score:.6g}" for score in explanation.score.tolist())
     assert text["Sum of relevance"] == ", ".join(f"{s:.6g}" for s in explanation.ledger.inputs.tolist())
-    assert float(text["Ledger closes to"]) < 1e-5
+    assert float(text["Ledger balances to"]) < 1e-5
     drawn.save(tmp_path / "a.png")
     explanation.save(tmp_path / "b.png", model="my network")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() == drawn._repr_png_()
@@ -238,3 +240,27 @@ def test_drawing_leaves_relevance_and_pictures_as_they_were():
     explanation.plot(images, smooth=True)
     assert torch.equal(explanation.relevance, relevance)
     assert torch.equal(images, before)
+
+
+def test_headings_of_a_comparison_are_whole_and_columns_can_be_set() -> None:
+    first, second, third = (
+        torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
+    explanations = {
+        name: dataclasses.replace(explained()[0][:2], inputs={"input": R})
+        for name, R in (
+            ("model.layer4.downsample.first", first),
+            ("model.layer4.downsample.second", second),
+            ("c", third),
+        )
+    }
+    one_row, narrow = compare(explanations, enlarge=8), compare(explanations, enlarge=8, columns=2)
+    assert narrow.pixels.shape[1] < one_row.pixels.shape[1]
+    assert narrow.pixels.shape[0] > 1.5 * one_row.pixels.shape[0]
+    # Names that differ at the end only have different headings.
+    renamed = dict(zip(["model.layer4.downsample.second", "d", "c"], explanations.values(), strict=True))
+    assert (
+        compare(renamed, enlarge=8, columns=1).pixels.shape[0]
+        < compare(explanations, enlarge=8, columns=1).pixels.shape[0]
+    )
+    assert np.array_equal(compare(explanations, enlarge=8, columns=3).pixels, one_row.pixels)

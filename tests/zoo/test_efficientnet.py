@@ -94,7 +94,7 @@ def test_what_is_seen_in_photographs(model, file):
 @pytest.mark.parametrize("rules", [None, "epsilon-plus-flat", "deep-taylor"])
 @pytest.mark.parametrize("file", SEEN)
 def test_relevance_lies_on_what_is_seen(model, file, rules):
-    explanation = relprop.explain(model.module, prepared(model, file).x, rules=rules)
+    explanation = relprop.explain(model.module, prepared(model, file).x, rules=rules, bounds=model.bounds)
     size = explanation.relevance.abs().sum((0, 1))
     there = torch.zeros(224, 224)
     for left, top, right, bottom in PLACES[file]:
@@ -104,11 +104,13 @@ def test_relevance_lies_on_what_is_seen(model, file, rules):
     assert explanation.ledger.gap.max() < 1e-6
 
 
-def test_bounds_are_known_without_being_given(model):
+def test_bounds_are_told_and_given(model):
     x = prepared(model, "cat.png").x
     loaded = relprop.load("efficientnet-lite0")
-    assert relprop.explain(loaded, x).preset == "epsilon-gamma-box"
-    assert "ZBox(low=-1.0, high=1.0)" in str(relprop.explain(loaded, x).rules[0])
+    assert relprop.explain(loaded, x).preset == "epsilon-plus-flat"
+    found = relprop.explain(loaded, x, bounds=model.bounds)
+    assert found.preset == "epsilon-gamma-box"
+    assert "ZBox(low=-1.0, high=1.0)" in str(found.rules[0])
     assert -1 <= x.min() < -0.9 < 0.7 < x.max() <= 1
 
 

@@ -56,7 +56,6 @@ def test_every_preset_explains_it_and_leaves_it_as_it_came(
     explanation = relprop.explain(model, x, target=target, rules=preset, bounds=BOUNDS)
     after = list(everything_about(model))
 
-    assert isinstance(explanation.relevance, Tensor)
     assert explanation.relevance.shape == x.shape
     assert explanation.relevance.dtype == dtype
     assert explanation.relevance.isfinite().all()

@@ -121,7 +121,7 @@ def what_helps(acceptable: Collection[str]) -> str:
     return (
         "add an entry with relprop.register(name, entry) (docs/own-rules.md), or accept "
         f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
-        "close then."
+        "balance then."
     )
 
 

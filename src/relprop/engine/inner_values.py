@@ -31,8 +31,11 @@ Channels (dimension 1, or the last of sequences of vectors) by number, or as a t
 broadcasts to the value; or a function from the relevance to such a mask.
 """
 
-Start = str | tuple[str, int]
-"""A module path. If the module is called several times, the path and the number of the call, from 0."""
+Selector = str | nn.Module
+"""Modules by path or glob, or a module itself."""
+
+Start = Selector | tuple[Selector, int]
+"""A module and, where it was called several times, the number of the call, from 0."""
 
 
 @dataclass
@@ -70,20 +73,24 @@ class InnerValues(Observer):
     """Records and masks relevance at the outputs of modules.
 
     Args:
-        run: the run, as entries see it.
-        record: globs; relevance is recorded at modules whose paths match.
-        conditions: by path or glob, which part of the relevance is passed on.
-        start: where relevance starts, instead of at the model's output.
+        run: what entries may use.
+        record: modules whose relevance is kept.
+        conditions: by module, which part of relevance goes on.
+        start: where relevance starts, instead of the model's output.
     """
 
     def __init__(
-        self, run: Run, record: Collection[str], conditions: Mapping[str, Condition], start: Start | None
+        self,
+        run: Run,
+        record: Collection[Selector],
+        conditions: Mapping[Selector, Condition],
+        start: Start | None,
     ) -> None:
         self.run = run
         self.record = record
         self.conditions = conditions
         self.start = start
-        self._paths: dict[str, None] = {}
+        self._ran: dict[tuple[str, nn.Module], None] = {}
         self._calls: dict[str, list[_Call]] = {}
         self._outputs: list[tuple[Any, list[int]]] = []
         self._forward_is_over = False
@@ -97,9 +104,9 @@ class InnerValues(Observer):
         if not torch.is_grad_enabled():
             return output
         run = self.run
-        self._paths[path] = None
-        recorded = any(fnmatchcase(path, glob) for glob in self.record)
-        conditions = [key for key in self.conditions if fnmatchcase(path, key)]
+        self._ran[path, module] = None
+        recorded = any([_selects(selector, path, module) for selector in self.record])
+        conditions = [key for key in self.conditions if _selects(key, path, module)]
         if recorded or conditions:
             call = _Call(self._forward_is_over)
             output = map_tensors(
@@ -108,24 +115,25 @@ class InnerValues(Observer):
             )
             if conditions and not call.values:
                 raise InputError(
-                    f"conditions[{conditions[0]!r}]: the module returned {_kind(output)}, in which nothing "
-                    "depends on the explained inputs."
+                    f"conditions[{_named(conditions[0])}]: the module returned {_kind(output)}, in which "
+                    "nothing depends on the explained inputs."
                 )
             if recorded:
                 self._calls.setdefault(path, []).append(call)
-        if path == self._start_path and not self._forward_is_over:
-            # Another wrapper tensor, because the model may overwrite the output in place.
+        start = self._start_module
+        if (path == start or module is start) and not self._forward_is_over:
+            # A copy, because the model may overwrite its own.
             dimensions = [channel_dimension(module, t) for t in tensors_in(output)]
             copied = map_tensors(lambda t: _copy(run, t) if is_relevant(t) else t, output)
             self._outputs.append((copied, dimensions))
         return output
 
     def _attach(
-        self, run: Run, path: str, module: nn.Module, seen: Seen, conditions: list[str], call: "_Call"
+        self, run: Run, path: str, module: nn.Module, seen: Seen, conditions: list[Selector], call: "_Call"
     ) -> Tensor:
         value = inner_of(seen).detach()
         channels = channel_dimension(module, value)
-        masks = [_mask(key, self.conditions[key], value, channels) for key in conditions]
+        masks = [_mask(_named(key), self.conditions[key], value, channels) for key in conditions]
         kept, tag = run.keep(value), seen.tag
         noted = _Value(empty_slot(value))
         call.values.append(noted)
@@ -156,16 +164,18 @@ class InnerValues(Observer):
         Raises:
             InputError: the module was called several times and no call is chosen, or there is no such call.
         """
-        assert self.start is not None
-        call, times = None if isinstance(self.start, str) else self.start[1], len(self._outputs)
+        start, times = self.start, len(self._outputs)
+        module, call = start if isinstance(start, tuple) else (start, None)
+        assert module is not None
         if call is None and times > 1:
             raise InputError(
-                f"start={self.start!r}: that module was called {times} times; say which call, as in "
-                f"start=({self.start!r}, 0)."
+                f"start={_named(module)}: that module was called {times} times; say which call, as in "
+                f"start=({_named(module)}, 0)."
             )
         if call is not None and not -times <= call < times:
             raise InputError(
-                f"start={self.start!r}: that module was called {times} times; the calls count from 0."
+                f"start=({_named(module)}, {call}): that module was called {times} times; the calls count "
+                "from 0."
             )
         return self._outputs[call or 0]
 
@@ -174,37 +184,55 @@ class InnerValues(Observer):
 
     def end_forward(self) -> None:
         self._forward_is_over = True
-        places = [("record", glob) for glob in self.record]
-        places += [("conditions", key) for key in self.conditions]
-        places += [] if self._start_path is None else [("start", self._start_path)]
-        for argument, place in places:
-            found = place in self._paths
-            if not found and (argument == "start" or not any(fnmatchcase(p, place) for p in self._paths)):
-                paths = [path for path in self._paths if path]
-                near = difflib.get_close_matches(place, paths, n=3, cutoff=0.3)
-                offer = (
-                    "near it are " if near else "the paths are " if paths else "the model calls no modules"
+        asked = [("record", selector) for selector in self.record]
+        asked += [("conditions", selector) for selector in self.conditions]
+        start = self._start_module
+        asked += [] if start is None else [("start", start)]
+        paths = [path for path, _ in self._ran]
+        for argument, selector in asked:
+            if argument == "start" and isinstance(selector, str):
+                found = selector in paths
+            else:
+                found = any(_selects(selector, *ran) for ran in self._ran)
+            if not found:
+                raise InputError(
+                    f"{argument}={_named(selector)} matches no module that ran; {_near(selector, paths)}."
                 )
-                offer += ", ".join(map(repr, near or paths[:4])) + (
-                    ", ..." if len(paths) > 4 and not near else ""
-                )
-                raise InputError(f"{argument}={place!r} matches no module that ran; {offer}.")
 
     def begin(self) -> None:
         for call in chain.from_iterable(self._calls.values()):
             for value in call.values:
                 value.relevance = None
 
-    def relevance(self) -> dict[str, list[Tensor | tuple[Tensor, ...]]]:
+    def relevance(self) -> dict[str, tuple[Tensor | tuple[Tensor, ...], ...]]:
         """Return, by path, the relevance of the output of each call of the module; zero if none arrived."""
         return {
-            path: [_alone([_arrived(value) for value in call.values]) for call in calls if call.counts]
+            path: tuple(_alone([_arrived(value) for value in call.values]) for call in calls if call.counts)
             for path, calls in self._calls.items()
         }
 
     @property
-    def _start_path(self) -> str | None:
+    def _start_module(self) -> Selector | None:
         return self.start[0] if isinstance(self.start, tuple) else self.start
+
+
+def _selects(selector: Selector, path: str, module: nn.Module) -> bool:
+    return fnmatchcase(path, selector) if isinstance(selector, str) else selector is module
+
+
+def _named(selector: Selector) -> str:
+    """How an error names a module that a user asked for."""
+    return repr(selector) if isinstance(selector, str) else f"<{type(selector).__name__}>"
+
+
+def _near(selector: Selector, paths: Collection[str]) -> str:
+    """Which modules ran that somebody may have meant."""
+    known = list(dict.fromkeys(path for path in paths if path))
+    if not known:
+        return "the model calls no modules"
+    near = difflib.get_close_matches(selector, known, n=3, cutoff=0.3) if isinstance(selector, str) else []
+    more = ", ..." if len(known) > 4 and not near else ""
+    return f"{'near it are' if near else 'the paths are'} {', '.join(map(repr, near or known[:4]))}{more}"
 
 
 def _watched(origin: T | None, watch: Watch) -> T | None:
@@ -245,13 +273,13 @@ def channel_dimension(module: nn.Module, value: Tensor) -> int:
     return value.dim() - 1 if of_vectors and not of_maps else 1
 
 
-def _mask(path: str, condition: Condition, value: Tensor, dimension: int) -> Callable[[Tensor], Tensor]:
+def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Callable[[Tensor], Tensor]:
     """Check a condition against its inner value, and return the mask as a function of relevance.
 
     Raises:
         InputError: the condition does not fit the value.
     """
-    place, shape = f"conditions[{path!r}]", tuple(value.shape)
+    place, shape = f"conditions[{name}]", tuple(value.shape)
     refused = InputError(
         f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
     )

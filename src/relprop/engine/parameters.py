@@ -6,7 +6,7 @@ connections of a modified weight carry W·∂R/∂W.
 """
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -48,13 +48,27 @@ def _offer(glob: str, parameters: Collection[str]) -> str:
     return f"they are called {', '.join(names[:4])}, ..." if names else "a function has no named ones."
 
 
+def _name_of(given: Tensor, parameters: Mapping[str, Tensor]) -> str:
+    found = next((name for name, parameter in parameters.items() if parameter is given), None)
+    if found is None:
+        shape = tuple(given.shape) if isinstance(given, Tensor) else given
+        raise InputError(
+            f"parameters: the tensor of shape {shape} is no parameter of the model; {_offer('', parameters)}"
+        )
+    return found
+
+
 def _owner(name: str) -> str:
     """Return the path of the module that uses a parameter. Torch stores parametrised ones in submodules."""
     return name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
 
 
 class ParameterRelevance(Observer):
-    """Collects the relevance of the model's weights whose names match globs.
+    """Collects the relevance of weights of a model.
+
+    Args:
+        model: whose weights.
+        names: which, by name or glob, or the parameters themselves.
 
     Attributes:
         relevance: by parameter name, of the parameter's shape, summed over samples and uses.
@@ -63,14 +77,15 @@ class ParameterRelevance(Observer):
         InputError: a glob matches no parameter.
     """
 
-    def __init__(self, model: Any, names: Collection[str]) -> None:
+    def __init__(self, model: Any, names: Collection[str | Tensor]) -> None:
         parameters = dict(model.named_parameters()) if names and isinstance(model, nn.Module) else {}
         self.relevance: dict[str, Tensor] = {}
         self._names: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._matching: dict[str, list[str]] = {}
         self._met: dict[str, Tensor] = {}
         self._matrices = {name for name, p in parameters.items() if p.dim() > 1}
-        for glob in names:
+        for given in names:
+            glob = given if isinstance(given, str) else _name_of(given, parameters)
             self._matching[glob] = [name for name in parameters if fnmatchcase(name, glob)]
             if not self._matching[glob]:
                 raise InputError(

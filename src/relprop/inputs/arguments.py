@@ -158,6 +158,8 @@ def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], argum
         if takes_any and not difflib.get_close_matches(name, known, n=1, cutoff=_VERY_NEAR):
             continue
         offer = did_you_mean(name, known, most=1, written="{}=...".format)
+        if name == "targets":
+            offer = " Several are explained by relprop.explain_each(model, ..., targets=[...])."
         if offer:
             raise InputError(
                 f"explain(..., {name}=...): neither explain nor the model has such an argument.{offer}"
@@ -183,6 +185,54 @@ def require_known(
             raise InputError(
                 f"{call}(..., {name}=...): there is no such argument. Did you mean {near[0]}=...?"
             )
+
+
+def require_clear(
+    call: str,
+    model: Callable[..., Any],
+    positional: int,
+    options: Mapping[str, Any],
+    kwargs: Mapping[str, Any] | None,
+) -> None:
+    """Refuse an option with the name of an argument of the model, unless `kwargs` says what the model gets.
+
+    Args:
+        call: name of the function that has the options.
+        model: the user's.
+        positional: how many positional arguments the model gets.
+        options: as they were given; None, False and an empty tuple are those that were not.
+        kwargs: arguments of the model, of any name.
+
+    Raises:
+        InputError: it is not clear which of them is meant.
+    """
+    given = {n for n, v in options.items() if not (v is None or v is False or (type(v) is tuple and not v))}
+    if kwargs is not None or not given:
+        return
+    parameters = _parameters_of(model).values()
+    of_model = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    for name in of_model[positional:]:
+        if name in given:
+            raise InputError(
+                f"{name}= is an option of {call} and an argument of the model. If the model is to get it, "
+                f"write kwargs={{{name!r}: ...}}. If {call} is to get it, add kwargs={{}}."
+            )
+
+
+def joined_arguments(kwargs: Mapping[str, Any] | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    """All of a model's keyword arguments: those in `kwargs`, and the others.
+
+    Raises:
+        InputError: one is given twice, or `kwargs` is no mapping.
+    """
+    if kwargs is None:
+        return arguments
+    if not isinstance(kwargs, Mapping):
+        raise InputError(f"kwargs={kwargs!r}: give the model's arguments by name, as a dictionary.")
+    twice = sorted(kwargs.keys() & arguments.keys())
+    if twice:
+        raise InputError(f"{twice[0]}= is given twice, in kwargs and beside it. Leave one out.")
+    return arguments | dict(kwargs)
 
 
 def _remedy(values: list[Any]) -> str:
@@ -254,8 +304,9 @@ def require_evaluation_mode(model: Any) -> None:
         return
     if not _any_trains(model):
         return
-    training = ["the model itself"] if _trains(model) else []
     graph = isinstance(model, fx.GraphModule)
+    itself = _trains(model) and _depends_on_mode(model, in_graph=graph)
+    training = ["the model itself"] if itself else []
     training += [
         path
         for path, m in model.named_modules()

@@ -55,7 +55,7 @@ class Model:
         module: in evaluation mode, without gradients for its parameters.
         prepare: takes a picture to its input.
         classes: names of its classes, or None where they are not known.
-        bounds: smallest and largest value of its input, mostly by channel; `relprop.explain` knows them.
+        bounds: smallest and largest value of its input, mostly by channel: what `relprop.explain` takes.
         weights: where they come from, in words.
         digits: whether its pictures are single digits, small and grey.
     """

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from relprop.models.model import Model, Prepare, Prepared
-from relprop.rules.bounds import Bounds, remember_bounds
+from relprop.rules.bounds import Bounds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,8 +78,6 @@ def finished(
     for parameter in module.parameters():  # scripted modules have no requires_grad_
         parameter.requires_grad_(False)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    if bounds is not None:
-        remember_bounds(module, bounds)
     origin = weights or (RANDOM if request.weights == RANDOM else str(request.weights))
     return Model(request.model, module, _as(dtype, prepare), classes, bounds, origin, digits)
 

@@ -1,20 +1,27 @@
 """The result of an explanation."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
 from relprop.errors import InputError
 from relprop.files import VERSION
+from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
+from relprop.results.samples import Index, chosen, joined, same, taken
 from relprop.results.store import load_record, save_record, text_of
+from relprop.rules.book import cited
 
 if TYPE_CHECKING:
+    import numpy
+
     from relprop.view.sheet import Plot
 
 TOLD = 64
@@ -23,11 +30,14 @@ TOLD = 64
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What made the model decide as it did.
+    """What made the model decide as it did, for each sample of a batch.
+
+    It behaves like the batch: `len(explanation)` samples, `explanation[2]` and `explanation[:8]` of some of
+    them, and iteration over explanations of one sample each.
 
     Attributes:
-        relevance: of the input, of its shape and dtype; several inputs give a dict by the name of the
-            argument.
+        inputs: relevance of each explained input by the name of the model's argument, of its shape and dtype.
+            `relevance` is that of the only one.
         output: what the model returned, detached where it is a tensor.
         target: the explained class of each sample, (samples,) int64; the target itself where it is no class.
         score: the explained score of each sample, (samples,); where relevance started.
@@ -36,36 +46,126 @@ class Explanation:
         preset: name of the rules, or "composite" for the user's own.
         rules: the rules that were used: in order, one for each linear operation.
         ledger: where relevance went; `print(explanation.ledger)`.
-        inner: relevance of the outputs of recorded modules, by path: one entry for each call of the module, a
-            tensor, or a tuple where it returned several. `explanation["layer3"]` is the entry of its only
-            call.
+        inner: relevance of the outputs of recorded modules, by path: `explanation.inner["layer3"]`.
         parameters: relevance of weights by name, of their shape, summed over samples.
     """
 
-    relevance: Tensor | dict[str, Tensor]
+    inputs: Mapping[str, Tensor]
     output: Any
     target: Any
     score: Tensor
     preset: str
     rules: tuple[Applied, ...]
     ledger: Ledger
-    inner: Mapping[str, Sequence[Tensor | tuple[Tensor, ...]]] = field(default_factory=dict)
+    inner: InnerRelevance = field(default_factory=InnerRelevance)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     measure: str = "score"
 
-    def __getitem__(self, path: str) -> Any:
-        """Relevance of the output of a recorded module, or of the calls of it if there were several.
+    @property
+    def relevance(self) -> Tensor:
+        """Relevance of the only explained input, of its shape and dtype.
 
         Raises:
-            InputError: no module of this path was recorded.
+            InputError: several inputs were explained; `inputs` has them by name.
         """
-        if path not in self.inner:
-            recorded = (
-                f"recorded are {', '.join(map(repr, self.inner))}" if self.inner else "nothing is recorded"
+        if len(self.inputs) != 1:
+            names = ", ".join(self.inputs)
+            raise InputError(
+                f"explanation.relevance: {len(self.inputs)} inputs were explained, {names}. Take one of "
+                f"them, as explanation.inputs[{next(iter(self.inputs))!r}]."
             )
-            raise InputError(f"explanation[{path!r}]: {recorded}; use explain(..., record=[{path!r}]).")
-        calls = self.inner[path]
-        return calls[0] if len(calls) == 1 else list(calls)
+        return next(iter(self.inputs.values()))
+
+    # ---- samples ----
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, samples: Index) -> "Explanation":
+        """The explanation of some samples: by number, slice, list of numbers, or mask.
+
+        Tensors keep the dimension of samples: `explanation[2].relevance` has the shape (1, ...). Relevance of
+        parameters is a sum over all samples, and left out.
+
+        Raises:
+            InputError: there are no such samples.
+        """
+        numbers, count = chosen(samples, len(self)), len(self)
+        parts = {name: taken(getattr(self, name), numbers, count) for name in ("inputs", "output", "score")}
+        calls = {path: taken(calls, numbers, count) for path, calls in self.inner.calls.items()}
+        return dataclasses.replace(
+            self,
+            **parts,
+            target=taken(self.target, numbers, count),
+            ledger=self.ledger.of_samples(numbers),
+            inner=InnerRelevance(calls),
+            parameters={},
+        )
+
+    def __iter__(self) -> Iterator["Explanation"]:
+        return (self[number] for number in range(len(self)))
+
+    @staticmethod
+    def concatenate(explanations: Iterable["Explanation"]) -> "Explanation":
+        """Join the explanations of several batches to that of one. Relevance of parameters is summed.
+
+        Raises:
+            InputError: there are none, or they are of different inputs, shapes, rules, targets or modules.
+        """
+        parts = list(explanations)
+        if not parts:
+            raise InputError("Explanation.concatenate: give at least one explanation.")
+        counts = [len(part) for part in parts]
+        shapes = [{name: tuple(R.shape[1:]) for name, R in part.inputs.items()} for part in parts]
+        same("inputs", shapes)
+        same("rules", [[str(rule) for rule in part.rules] for part in parts])
+        same("recorded modules", [sorted(part.inner.calls) for part in parts])
+        if not isinstance(parts[0].target, Tensor):
+            same("targets", [part.target for part in parts], text_of)
+        named = same("parameters", [sorted(part.parameters) for part in parts])
+        device = parts[0].score.device
+        return dataclasses.replace(
+            parts[0],
+            inputs=joined([dict(part.inputs) for part in parts], counts),
+            output=joined([part.output for part in parts], counts),
+            target=joined([part.target for part in parts], counts),
+            score=joined([part.score for part in parts], counts),
+            preset=same("rules", [part.preset for part in parts]),
+            ledger=Ledger.concatenate([part.ledger.to(device) for part in parts]),
+            inner=InnerRelevance(joined([dict(part.inner.calls) for part in parts], counts)),
+            parameters={
+                name: torch.stack([part.parameters[name].to(device) for part in parts]).sum(0)
+                for name in named
+            },
+            measure=same("targets", [part.measure for part in parts]),
+        )
+
+    def to(self, device: torch.device | str) -> "Explanation":
+        """The explanation with all of its tensors on a device."""
+        moved = {
+            field.name: map_tensors(lambda t: t.to(device), getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in ("rules", "ledger", "inner")
+        }
+        calls = map_tensors(lambda t: t.to(device), dict(self.inner.calls))
+        return dataclasses.replace(self, **moved, ledger=self.ledger.to(device), inner=InnerRelevance(calls))
+
+    def numpy(self) -> "numpy.ndarray[Any, Any]":
+        """`relevance` as an array of NumPy, float32 where it is of half precision.
+
+        Raises:
+            InputError: several inputs were explained.
+        """
+        relevance = self.relevance.detach().cpu()
+        return (
+            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
+        ).numpy()
+
+    # ---- told ----
+
+    def cite(self) -> str:
+        """BibTeX entries of the papers that the rules come from, and of the preset, to be cited."""
+        return cited(self.preset, [applied.rule for applied in self.rules])
 
     def plot(self, picture: Any = None, **options: Any) -> "Plot":
         """Draw a heatmap of each sample or, with a picture, relevance over it. Notebooks show the result.
@@ -112,8 +212,7 @@ class Explanation:
                 f"explanation.save({str(path)!r}): a picture and options of drawing are for .png only; "
                 "leave them out."
             )
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        save_record(path, fields, self.described(model))
+        save_record(path, self, self.described(model))
 
     @staticmethod
     def load(path: Path | str) -> "Explanation":
@@ -143,20 +242,17 @@ class Explanation:
             "Target": goal,
             "Score": _listed(self.score, samples),
             "Sum of relevance": _listed(self.ledger.inputs, samples),
-            "Ledger closes to": f"{float(self.ledger.gap.max()):.1e}",
+            "Ledger balances to": f"{float(self.ledger.gap.max()):.1e}",
         }
         return {key: text for key, text in about.items() if text}
 
     def __repr__(self) -> str:
-        shape = (
-            tuple(self.relevance.shape)
-            if isinstance(self.relevance, Tensor)
-            else {name: tuple(R.shape) for name, R in self.relevance.items()}
-        )
+        shapes = {name: tuple(R.shape) for name, R in self.inputs.items()}
+        shape = next(iter(shapes.values())) if len(shapes) == 1 else shapes
         return (
             f"Explanation(relevance of shape {shape}, target {_short(self.target)}, score "
             f"{_short(self.score)}, "
-            f"rules {self.preset}: {len(self.rules)} operations, ledger closes to "
+            f"rules {self.preset}: {len(self.rules)} operations, ledger balances to "
             f"{float(self.ledger.gap.max()):.1e})"
         )
 
@@ -169,11 +265,6 @@ def _short(value: Any) -> str:
     return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"
 
 
-def alone(relevance: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-    """The relevance of a single input itself; that of several by name."""
-    return next(iter(relevance.values())) if len(relevance) == 1 else relevance
-
-
 def load_explanation(path: Path | str) -> Explanation:
     """Read an explanation that `Explanation.save` wrote to a safetensors file. Nothing in it is executed.
 
@@ -182,17 +273,22 @@ def load_explanation(path: Path | str) -> Explanation:
         text.
 
     Raises:
-        FileError: the file is missing, damaged, or no explanation, or a later version wrote it.
+        FileError: the file is missing, damaged, or no explanation, or another version wrote it.
     """
-    return load_record(path, lambda **fields: _checked(Explanation(**fields)))
+    return load_record(path, Explanation, require_fields)
 
 
-def _checked(explanation: Explanation) -> Explanation:
-    """Refuse fields of other kinds than they should have."""
-    relevance = explanation.relevance
-    parts = relevance.values() if isinstance(relevance, dict) else [relevance]
+def require_fields(explanation: Explanation) -> None:
+    """Refuse fields of other kinds than they should have.
+
+    Raises:
+        ValueError: there is one.
+    """
     right = (
-        all(isinstance(R, Tensor) for R in parts)
+        isinstance(explanation.inputs, dict)
+        and len(explanation.inputs) > 0
+        and all(isinstance(R, Tensor) for R in explanation.inputs.values())
+        and isinstance(explanation.inner, InnerRelevance)
         and isinstance(explanation.score, Tensor)
         and isinstance(explanation.ledger, Ledger)
         and isinstance(explanation.preset, str)
@@ -202,7 +298,6 @@ def _checked(explanation: Explanation) -> Explanation:
     )
     if not right:
         raise ValueError("fields of another kind")
-    return explanation
 
 
 def _listed(values: Tensor, samples: Sequence[int] | None) -> str:

@@ -6,13 +6,15 @@ backward ends: in `relprop.inputs.explained`, and for plain gradients in `relpro
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from relprop.calls.nested import map_tensors
+from relprop.results.samples import taken
 from relprop.results.table import ROUNDING, as_table, way
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Ledger:
-    """The books of one run.
+    """Where the relevance of one run went, for each sample.
 
     Attributes:
         samples: how many samples the run has.
@@ -38,6 +40,8 @@ class Ledger:
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
         operations: per module path and operation, what each sink absorbed there, in the order in which
             relevance met them; empty unless asked for, by `explain(..., per_operation=True)`.
+        batch: the ledger of the whole batch, where this one has some of its samples only, and they do not
+            balance alone because the model mixes them.
     """
 
     samples: int = 1
@@ -47,6 +51,7 @@ class Ledger:
     inputs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     absorbed: dict[str, Tensor] = field(default_factory=dict)
     operations: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
+    batch: "Ledger | None" = None
 
     def add(self, sink: str, amount: Tensor, path: str, operation: str, step: int | None = None) -> None:
         """Note that a sink absorbed `amount` in an operation of the module at `path`.
@@ -81,18 +86,47 @@ class Ledger:
         """Bring all amounts to the device of the seed: a model may lie on several."""
         device = self.seed.device
         self.inputs = self.inputs.to(device)
-        for books in (self.absorbed, *self.operations.values()):
-            for sink, amount in books.items():
-                books[sink] = amount.to(device)
+        for absorbed in (self.absorbed, *self.operations.values()):
+            for sink, amount in absorbed.items():
+                absorbed[sink] = amount.to(device)
 
     def find_mixture(self, rounding: float) -> None:
-        """Say that the samples were mixed where they do not close, up to rounding, but the batch does."""
+        """Note that samples were mixed: alone they do not balance, up to rounding, but the batch does."""
         if self.mixed or self.samples == 1:
             return
         alone = float(self.gap.max())
         if alone > rounding:
             self.mixed = True
             self.mixed = float(self.gap.max()) < alone / 100
+
+    def of_samples(self, numbers: Tensor) -> "Ledger":
+        """The ledger of some samples, by number, (chosen,) int64."""
+        return Ledger(
+            samples=len(numbers),
+            per_operation=self.per_operation,
+            mixed=self.mixed,
+            batch=self.batch or (self if self.mixed else None),
+            **{name: taken(getattr(self, name), numbers, self.samples) for name in _AMOUNTS},
+        )
+
+    @staticmethod
+    def concatenate(ledgers: Sequence["Ledger"]) -> "Ledger":
+        """The ledger of several batches, one after the other."""
+        samples = [ledger.samples for ledger in ledgers]
+        result = Ledger(samples=sum(samples), per_operation=all(ledger.per_operation for ledger in ledgers))
+        result.mixed = any(ledger.mixed for ledger in ledgers)
+        result.seed = torch.cat([ledger.seed for ledger in ledgers])
+        result.inputs = torch.cat([ledger.inputs for ledger in ledgers])
+        result.absorbed = _side_by_side([ledger.absorbed for ledger in ledgers], ledgers)
+        for place in dict.fromkeys(place for ledger in ledgers for place in ledger.operations):
+            found = [ledger.operations.get(place, {}) for ledger in ledgers]
+            result.operations[place] = _side_by_side(found, ledgers)
+        return result
+
+    def to(self, device: torch.device | str) -> "Ledger":
+        """The ledger on a device."""
+        moved = {name: map_tensors(lambda t: t.to(device), getattr(self, name)) for name in _AMOUNTS}
+        return replace(self, batch=None if self.batch is None else self.batch.to(device), **moved)
 
     @property
     def total(self) -> Tensor:
@@ -101,7 +135,9 @@ class Ledger:
 
     @property
     def gap(self) -> Tensor:
-        """|total - seed| over the largest amount in the books, (samples,): rounding errors if it is right."""
+        """|total - seed| over the largest amount, (samples,): rounding errors, if all is right."""
+        if self.batch is not None:
+            return self.batch.gap.amax().expand(self.samples)
         amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
         difference = self.total - self.seed
         if self.mixed:
@@ -121,7 +157,7 @@ class Ledger:
             above: operations whose sinks took no more than this part of the largest amount are left out.
 
         Raises:
-            InputError: the ledger has no books for each operation, or there is no such sample.
+            InputError: the ledger has no amounts of each operation, or there is no such sample.
         """
         return as_table(way(self, sample, above))
 
@@ -145,7 +181,7 @@ class Ledger:
         return draw(way(self, sample, above, call="plot"), rows, title)
 
     def rows(self) -> Iterator[tuple[str, Tensor]]:
-        """The books' lines in order: seed, inputs, each sink."""
+        """The ledger's lines in order: seed, inputs, each sink."""
         if len(self.seed):
             yield "seed", self.seed
             yield "inputs", self.inputs
@@ -159,8 +195,26 @@ class Ledger:
         return _table(told, self.gap if len(self.seed) else None, self.mixed and self.samples > 1)
 
 
-def _accumulate(books: dict[str, Tensor], sink: str, amount: Tensor) -> None:
-    books[sink] = books[sink] + amount.to(books[sink].device) if sink in books else amount
+_AMOUNTS = ("seed", "inputs", "absorbed", "operations")
+
+
+def _side_by_side(absorbed: Sequence[Mapping[str, Tensor]], ledgers: Sequence[Ledger]) -> dict[str, Tensor]:
+    """What each sink absorbed in several batches; nothing in those whose ledger does not name it."""
+    sinks = dict.fromkeys(sink for each in absorbed for sink in each)
+    return {
+        sink: torch.cat(
+            [
+                each.get(sink, torch.zeros_like(ledger.seed))
+                for each, ledger in zip(absorbed, ledgers, strict=True)
+            ]
+        )
+        for sink in sinks
+    }
+
+
+def _accumulate(absorbed: dict[str, Tensor], sink: str, amount: Tensor) -> None:
+    known = absorbed.get(sink)
+    absorbed[sink] = amount if known is None else known + amount.to(known.device)
 
 
 def _tells(amount: Tensor, largest: float) -> bool:
@@ -181,6 +235,6 @@ def _table(rows: Mapping[str, Tensor], gap: Tensor | None, mixed: bool) -> str:
         for name, row in rows.items()
     ]
     more = f"  (the first {shown} of {samples} samples)" if samples > shown else ""
-    closing = "" if gap is None else f"closes to {float(gap.max()):.1e} of the largest amount"
-    closing += ", all samples together: the model mixes them" if mixed and gap is not None else ""
-    return "\n".join([*lines, closing + more]).rstrip()
+    balance = "" if gap is None else f"balances to {float(gap.max()):.1e} of the largest amount"
+    balance += ", all samples together: the model mixes them" if mixed and gap is not None else ""
+    return "\n".join([*lines, balance + more]).rstrip()

@@ -1,16 +1,17 @@
 """Explanations in files: safetensors for the tensors, JSON in their header for everything else.
 
 Nothing in such a file is executed. Its header has one entry, "explanation", a JSON object: "format", the
-version of all this; "relprop", the version that wrote it; "about", in words what is explained; and "fields".
-There a number, text or null stands for itself; what else there is, is an object with one key that says what
-it is: {"tensor": name}, {"list": [...]}, {"mapping": [[key, value], ...]}, {"Ledger": {field: value, ...}},
-and {"text": "..."} for what can only be printed, such as functions. Rules are texts.
+version of all this; "relprop", the version that wrote it; "kind", the class of the result; "about", what is
+explained, in words; and "fields". There a number, text or null stands for itself. Anything else is an object
+with one key that says what it is: {"tensor": name}, {"list": [...]}, {"mapping": [[key, value], ...]},
+{"Ledger": {field: value, ...}}, and {"text": "..."} for what can only be printed, such as functions. Rules
+are texts.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,16 +24,20 @@ import relprop.targets as targets
 from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
 from relprop.files import VERSION, write_whole
+from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
 
-FORMAT = 1
+FORMAT = 2
 
 Made = TypeVar("Made")
 
 
-def _records() -> dict[str, Any]:
-    """What is stored field by field: classes of data, of which making one runs nothing but its own checks."""
-    known: list[Any] = [Applied, Ledger, *(vars(targets)[name] for name in targets.__all__)]
+Records = Mapping[str, type[Any]]
+"""What is stored field by field: classes of data, of which making one runs nothing but its own checks."""
+
+
+def _records() -> dict[str, type[Any]]:
+    known: list[Any] = [Applied, InnerRelevance, Ledger, *(vars(targets)[name] for name in targets.__all__)]
     return {
         record.__name__: record
         for record in known
@@ -53,28 +58,32 @@ _STORED = (
 _AGAIN = "Save the explanation again, with explanation.save."
 
 
-def save_record(path: Path | str, fields: Mapping[str, Any], about: Mapping[str, str]) -> None:
-    """Write an explanation's fields to a safetensors file, whole or not at all. A file at `path` is replaced.
+def save_record(path: Path | str, result: Any, about: Mapping[str, str], parts: Iterable[type] = ()) -> None:
+    """Write a result's fields to a safetensors file, whole or not at all. A file at `path` is replaced.
 
     Tensors are stored bit by bit. Rules are stored as they print, and so is what is no tensor, number, text
     or collection of these, such as a target that is a function. The inputs and the model are not stored.
 
     Args:
         path: where to; its folder is made if it is missing.
-        fields: what to store.
-        about: what the file tells of it in words.
+        result: what to store, a dataclass.
+        about: what the file says of it in words.
+        parts: further classes of data in it.
 
     Raises:
         FileError: the file cannot be written.
         InputError: a tensor of a kind that safetensors cannot hold.
     """
-    tensors: dict[str, Tensor] = {}
+    writing = _Writing({part.__name__: part for part in parts} | _RECORDS)
+    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     book = {
         "format": FORMAT,
         "relprop": VERSION,
+        "kind": type(result).__name__,
         "about": about,
-        "fields": {name: _encoded(value, name, tensors) for name, value in fields.items()},
+        "fields": {name: writing.encoded(value, name) for name, value in fields.items()},
     }
+    tensors = writing.tensors
     wrong = [f"{name} ({t.dtype}, {t.layout})" for name, t in tensors.items() if not _can_be_stored(t)]
     if wrong:
         raise InputError(
@@ -92,15 +101,22 @@ def save_record(path: Path | str, fields: Mapping[str, Any], about: Mapping[str,
     write_whole(Path(path), safetensors.torch.save(copies, header))
 
 
-def load_record(path: Path | str, make: Callable[..., Made]) -> Made:
-    """Read fields that `save_record` wrote, and make of them what was saved. Nothing in the file is executed.
+def load_record(
+    path: Path | str,
+    kind: type[Made],
+    check: Callable[[Made], None],
+    parts: Iterable[type] = (),
+) -> Made:
+    """Read what `save_record` wrote. Nothing in the file is executed.
 
     Args:
         path: of the file.
-        make: what takes the fields by keyword; a ValueError of it says that they are none.
+        kind: the class of the result.
+        check: raises a ValueError where fields are of other kinds than they should be.
+        parts: further classes of data in it.
 
     Raises:
-        FileError: the file is missing, damaged, or no explanation, or a later version wrote it.
+        FileError: the file is missing, damaged, or no such result, or another version wrote it.
     """
     path = Path(path)
     try:
@@ -123,13 +139,20 @@ def load_record(path: Path | str, make: Callable[..., Made]) -> Made:
         )
     try:
         book = json.loads(stored)
-        if book["format"] > FORMAT:
+        if book["format"] != FORMAT:
+            remedy = "Install a newer relprop." if book["format"] > FORMAT else "Explain and save again."
             raise FileError(
                 f"{path} was written by relprop {book.get('relprop')}, in format {book['format']}; this "
-                f"version reads formats up to {FORMAT}. Install a newer relprop."
+                f"version reads format {FORMAT}. {remedy}"
             )
-        fields = {name: _decoded(value, tensors) for name, value in book["fields"].items()}
-        return make(**fields)
+        if book["kind"] != kind.__name__:
+            raise FileError(
+                f"{path} holds a {book['kind']}, no {kind.__name__}: relprop.{book['kind']}.load reads it."
+            )
+        records = {part.__name__: part for part in parts} | _RECORDS
+        made = kind(**{name: _decoded(value, tensors, records) for name, value in book["fields"].items()})
+        check(made)
+        return made
     except FileError:
         raise
     # Whatever a header that was made by hand can contain, it is the file's fault.
@@ -137,47 +160,65 @@ def load_record(path: Path | str, make: Callable[..., Made]) -> Made:
         raise FileError(f"{path} holds a damaged explanation ({error!r}). {_AGAIN}") from error
 
 
-def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Give what stands for a value in JSON, and put its tensors into `tensors`, under names from `name`."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, Tensor):
-        while name in tensors:  # as with the keys "a.b" and "a" with "b" in it
-            name += "'"
-        tensors[name] = value.detach()
-        return {"tensor": name}
-    if type(value).__name__ in _RECORDS and type(value) is _RECORDS[type(value).__name__]:
-        record = {
-            field.name: str(value.rule)
-            if isinstance(value, Applied) and field.name == "rule"
-            else _encoded(getattr(value, field.name), f"{name}.{field.name}", tensors)
-            for field in dataclasses.fields(value)
-        }
-        return {type(value).__name__: record}
-    if isinstance(value, Mapping):
-        pairs = enumerate(value.items())
-        return {
-            "mapping": [
-                [
-                    _encoded(key, f"{name}.{number}.key", tensors),
-                    _encoded(item, f"{name}.{key if isinstance(key, str) else number}", tensors),
+class _Writing:
+    """What becomes of a result's values in a file.
+
+    Attributes:
+        tensors: the tensors, by the name that they have in the file.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._records = records
+        self._names: dict[int, str] = {}
+
+    def encoded(self, value: Any, name: str) -> Any:
+        """Give what stands for a value in JSON, and note its tensors, under names that begin with `name`."""
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else {"float": repr(value)}
+        if isinstance(value, Tensor):
+            return {"tensor": self._noted(value, name)}
+        kind = type(value).__name__
+        if self._records.get(kind) is type(value):
+            return {kind: {f.name: self._field(value, f.name, name) for f in dataclasses.fields(value)}}
+        if isinstance(value, Mapping):
+            return {
+                "mapping": [
+                    [
+                        self.encoded(key, f"{name}.{number}.key"),
+                        self.encoded(item, f"{name}.{key if isinstance(key, str) else number}"),
+                    ]
+                    for number, (key, item) in enumerate(value.items())
                 ]
-                for number, (key, item) in pairs
-            ]
-        }
-    if isinstance(value, (list, tuple)):
-        items = [_encoded(item, f"{name}.{number}", tensors) for number, item in enumerate(value)]
-        return {"list" if isinstance(value, list) else "tuple": items}
-    return {"text": text_of(value)}
+            }
+        if isinstance(value, (list, tuple)):
+            items = [self.encoded(item, f"{name}.{number}") for number, item in enumerate(value)]
+            return {"list" if isinstance(value, list) else "tuple": items}
+        return {"text": text_of(value)}
+
+    def _field(self, record: Any, field: str, name: str) -> Any:
+        value = getattr(record, field)
+        if isinstance(record, Applied) and field == "rule":
+            return str(value)
+        return self.encoded(value, f"{name}.{field}")
+
+    def _noted(self, tensor: Tensor, name: str) -> str:
+        known = self._names.get(id(tensor))
+        if known is not None:  # as the output that several explanations share
+            return known
+        while name in self.tensors:  # as with the keys "a.b" and "a" with "b" in it
+            name += "'"
+        self.tensors[name], self._names[id(tensor)] = tensor.detach(), name
+        return name
 
 
 def _can_be_stored(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.dtype in _STORED and not tensor.is_meta
 
 
-def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _decoded(value: Any, tensors: Mapping[str, Tensor], records: Records) -> Any:
     if not isinstance(value, dict):
         return value
     kind: str
@@ -191,12 +232,14 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case "tensor":
             return tensors[content]
         case "mapping":
-            return {_decoded(key, tensors): _decoded(item, tensors) for key, item in content}
+            return {
+                _decoded(key, tensors, records): _decoded(item, tensors, records) for key, item in content
+            }
         case "list":
-            return [_decoded(item, tensors) for item in content]
+            return [_decoded(item, tensors, records) for item in content]
         case "tuple":
-            return tuple(_decoded(item, tensors) for item in content)
-    return _RECORDS[kind](**{name: _decoded(item, tensors) for name, item in content.items()})
+            return tuple(_decoded(item, tensors, records) for item in content)
+    return records[kind](**{name: _decoded(item, tensors, records) for name, item in content.items()})
 
 
 def text_of(value: Any) -> str:

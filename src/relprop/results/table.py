@@ -1,4 +1,4 @@
-"""Where along the network relevance is lost: the books of each operation, from the output to the input."""
+"""Where along the network relevance is lost: what each operation absorbs, from the output to the input."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from relprop.errors import InputError
 from relprop.view.way import Step, Way
 
 ROUNDING = 1e-6
-"""Amounts of no more than this part of the largest one in the books count as rounding errors."""
+"""Amounts of no more than this part of the largest one count as rounding errors."""
 
 
 class Books(Protocol):
@@ -26,7 +26,7 @@ class Books(Protocol):
 
     @property
     def gap(self) -> Tensor:
-        """How far the books are from closing, (samples,)."""
+        """How far the ledger is from balancing, (samples,)."""
 
 
 def way(ledger: Books, sample: int | None = None, above: float = ROUNDING, *, call: str = "table") -> Way:
@@ -35,13 +35,13 @@ def way(ledger: Books, sample: int | None = None, above: float = ROUNDING, *, ca
     An operation that ran several times is one step, where relevance met it first.
 
     Args:
-        ledger: with books for each operation.
+        ledger: with the amounts of each operation.
         sample: its number; None sums over all.
         above: see `Ledger.table`.
         call: how errors name the call.
 
     Raises:
-        InputError: there are no books for operations, or there is no such sample.
+        InputError: there are no amounts of operations, or there is no such sample.
     """
     _require_books(ledger, call)
     chosen: slice = slice(None)
@@ -53,17 +53,17 @@ def way(ledger: Books, sample: int | None = None, above: float = ROUNDING, *, ca
             )
         chosen = slice(sample % ledger.samples, sample % ledger.samples + 1)
 
-    def amounts(books: Mapping[str, Tensor]) -> dict[str, float]:
-        return {sink: float(amount[chosen].sum()) for sink, amount in sorted(books.items())}
+    def amounts(absorbed: Mapping[str, Tensor]) -> dict[str, float]:
+        return {sink: float(amount[chosen].sum()) for sink, amount in sorted(absorbed.items())}
 
     every = [ledger.seed[chosen], ledger.inputs[chosen], *(a[chosen] for a in ledger.absorbed.values())]
     largest = max((abs(v) for row in every for v in row.tolist() if math.isfinite(v)), default=0.0)
     remaining, steps = float(ledger.seed[chosen].sum()), []
-    for (path, operation), books in ledger.operations.items():
-        absorbed = amounts(books)
+    for (path, operation), sinks in ledger.operations.items():
+        absorbed = amounts(sinks)
         remaining -= sum(absorbed.values())
         # Of each sample: what one loses and another gains is no rounding error.
-        visible = any(not abs(v) <= above * largest for a in books.values() for v in a[chosen].tolist())
+        visible = any(not abs(v) <= above * largest for a in sinks.values() for v in a[chosen].tolist())
         steps.append(Step(path, operation, absorbed, remaining, visible))
     return Way(
         steps=tuple(steps),
@@ -82,11 +82,11 @@ def _require_books(ledger: Books, call: str) -> None:
         return
     if "not conserved" in ledger.absorbed:
         raise InputError(
-            f"ledger.{call}(): a plain gradient has no books for each operation. Explain by rules: "
+            f"ledger.{call}(): a plain gradient has no amounts of each operation. Explain by rules: "
             'explain(..., rules="epsilon", per_operation=True).'
         )
     raise InputError(
-        f"ledger.{call}(): this ledger has no books for each operation. Ask for them: "
+        f"ledger.{call}(): this ledger has no amounts of each operation. Ask for them: "
         "explain(..., per_operation=True)."
     )
 
@@ -111,8 +111,8 @@ def as_table(found: Way) -> str:
     rows.append(["inputs", *empty, found.written(found.inputs)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [_line(row, widths) for row in rows]
-    closing = f"{found.samples}; closes to {found.gap:.1e} of the largest amount"
-    return "\n".join([*lines, closing, *_remarks(found)])
+    balance = f"{found.samples}; balances to {found.gap:.1e} of the largest amount"
+    return "\n".join([*lines, balance, *_remarks(found)])
 
 
 def _line(row: Sequence[str], widths: Iterable[int]) -> str:

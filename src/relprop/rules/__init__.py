@@ -11,12 +11,22 @@ from relprop.rules import first_layer, linear, other
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import no_attribute
 from relprop.rules.first_layer import *
+from relprop.rules.gradients import BASELINES
 from relprop.rules.linear import *
 from relprop.rules.other import *
 from relprop.rules.presets import PRESETS
 from relprop.rules.rule import PrintedRule, Rule
 
-__all__ = ["PRESETS", "Composite", "Incoming", "LinearOperation", "PrintedRule", "Propagated", "Rule"]
+__all__ = [
+    "BASELINES",
+    "PRESETS",
+    "Composite",
+    "Incoming",
+    "LinearOperation",
+    "PrintedRule",
+    "Propagated",
+    "Rule",
+]
 __all__ += linear.__all__
 __all__ += first_layer.__all__
 __all__ += other.__all__

@@ -1,19 +1,19 @@
 """All rules, presets and baselines with formulas and sources, as commands and documentation tell them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from textwrap import indent, wrap
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from relprop.errors import RuleError, did_you_mean
 from relprop.rules import first_layer, linear, other
-from relprop.rules.composite import Composite, Depth, Named, OfKind
+from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES, PRESETS
 from relprop.rules.rule import PrintedRule
-from relprop.rules.sources import REFERENCES
+from relprop.rules.sources import REFERENCES, bibliography
 
 WIDTH = 100
 """Characters a line of what is told at the shell."""
@@ -63,33 +63,12 @@ def formula(subject: type[PrintedRule] | Baseline) -> str:
     return " ".join(description(subject).split("\n\nArgs:")[0].split("\n\nRaises:")[0].split())
 
 
-def place(where: Any) -> str:
-    """Where an entry of a composite applies, in words."""
-    if isinstance(where, tuple):
-        return " and ".join(map(place, where))
-    if isinstance(where, OfKind):
-        return f"of the kind {where.kind}"
-    if isinstance(where, Named):
-        return f"the operation {where.operation}"
-    if isinstance(where, Depth):
-        return _depth(where)
-    return f'"{where}"' if isinstance(where, str) else getattr(where, "__name__", repr(where))
-
-
-def _depth(where: Depth) -> str:
-    if where == Depth(1):
-        return "not first"
-    if where.high is None:
-        return f"depth {where.low} or more"
-    return f"depth {where.low}" if where.low == where.high else f"depth {where.low} to {where.high}"
-
-
 def entries(composite: Composite) -> list[tuple[str, str]]:
     """The list of a composite: place and rule."""
     listed = []
     for where, rule in composite.entries:
         kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
-        listed.append((place(where) + (f" ({kinds})" if kinds else ""), str(rule)))
+        listed.append((str(where) + (f" ({kinds})" if kinds else ""), str(rule)))
     if composite.start != "score":
         listed.append(("relevance starts from", composite.start))
     return listed
@@ -166,13 +145,27 @@ def all_about(name: str) -> str:
     if rule in GROUPS["Rules for linear operations"]:
         about += f"Everywhere: {_used(call, found)}"
     elif rule in GROUPS["Rules for the first layer"]:
-        listed = f'[("first", {call}), {others}]'
+        listed = f"[(relprop.places.First(), {call}), {others}]"
         about += f"In a list: {_used(listed)}"
     else:
         kinds = ", ".join(sorted(getattr(rule, "kinds", ())))
         listed = f'[("*", {call}), {others}]'
         about += f"In a list, for operations of the kind {kinds} only: {_used(listed)}"
     return about + _titles(text)
+
+
+def cited(preset: str, rules: Iterable[Any]) -> str:
+    """BibTeX entries of the sources of a preset, or baseline, and of rules.
+
+    Args:
+        preset: its name, or that of something else, which has no source.
+        rules: as they are, or as they print.
+    """
+    texts = [PRESET_SOURCES.get(preset, "")]
+    texts += [formula(BASELINES[preset])] if preset in BASELINES else []
+    names = dict.fromkeys(str(rule).partition("(")[0] for rule in rules)
+    texts += [formula(RULES[name]) for name in names if name in RULES]
+    return bibliography(texts)
 
 
 def _preset_as_text(name: str) -> str:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from relprop.errors import InputError
 
@@ -13,19 +12,6 @@ Bound = float | tuple[float, ...] | Tensor
 
 Bounds = tuple[Bound, Bound]
 """The low and the high bound."""
-
-# What is known of a model is noted beside it, not on it.
-_known: WeakKeyDictionary[nn.Module, Bounds] = WeakKeyDictionary()
-
-
-def remember_bounds(model: nn.Module, bounds: Bounds) -> None:
-    """Note the bounds of a model's input, for `explain` to find them as long as the model lives."""
-    _known[model] = bounds
-
-
-def bounds_of(model: Any) -> Bounds | None:
-    """The bounds that are known of a model's input, or None."""
-    return _known.get(model) if isinstance(model, nn.Module) else None
 
 
 def checked_bounds(bounds: Any) -> Bounds:
@@ -38,7 +24,7 @@ def checked_bounds(bounds: Any) -> Bounds:
         raise InputError(
             f"bounds={bounds!r}: bounds are one pair, (low, high), for all inputs. Where inputs differ, give "
             "each a box rule by the path of the module that takes it first: "
-            'rules=[("stem", relprop.ZBox(0, 1)), ..., ("*", relprop.Epsilon())].'
+            'rules=[("stem", relprop.rules.ZBox(0, 1)), ..., ("*", relprop.rules.Epsilon())].'
         )
     try:
         low, high = bounds

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from relprop.errors import RuleError
-from relprop.rules.bounds import Bounds, bounds_of, checked_bounds
+from relprop.rules.bounds import Bounds, checked_bounds
 from relprop.rules.composite import Composite, Where, lacks_of
 from relprop.rules.elsewhere import told_of
 from relprop.rules.files import is_rule_file, read_rules, rule_from_text
@@ -20,12 +20,11 @@ rule for everything, or None for what fits."""
 
 
 def resolve(
-    model: Any, rules: Rules, bounds: Bounds | None, *, of_tokens: bool = False
+    rules: Rules, bounds: Bounds | None = None, *, of_tokens: bool = False
 ) -> tuple[str, Composite | Baseline]:
     """Return the rules' name and the composite, with bounds where it needs them.
 
     Args:
-        model: which may be known to have bounds.
         rules: what the user gave.
         bounds: likewise.
         of_tokens: whether integers are explained, and nothing else.
@@ -33,7 +32,7 @@ def resolve(
     Raises:
         RuleError: there are no such rules, or a box rule has no bounds.
     """
-    bounds = bounds_of(model) if bounds is None else checked_bounds(bounds)
+    bounds = None if bounds is None else checked_bounds(bounds)
     rules = str(rules) if isinstance(rules, Path) else rules
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT

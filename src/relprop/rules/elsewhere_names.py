@@ -43,13 +43,13 @@ _SOFTMAX = "a model that ends in a softmax is better explained without it, and a
 
 ZENNIT = Library(
     names={
-        "Epsilon": Here("relprop.Epsilon(1e-6)"),
-        "Gamma": Here("relprop.Gamma(0.25)"),
-        "ZPlus": Here('relprop.ZPlus("absorb")', _Z_PLUS),
-        "AlphaBeta": Here('relprop.AlphaBeta(2, 1, "absorb")', _ALPHA_BETA),
-        "ZBox": Here("relprop.ZBox(low, high)"),
-        "WSquare": Here("relprop.WSquare()", "without biases, as zennit's with zero_params='bias'"),
-        "Flat": Here("relprop.Flat()"),
+        "Epsilon": Here("relprop.rules.Epsilon(1e-6)"),
+        "Gamma": Here("relprop.rules.Gamma(0.25)"),
+        "ZPlus": Here('relprop.rules.ZPlus("absorb")', _Z_PLUS),
+        "AlphaBeta": Here('relprop.rules.AlphaBeta(2, 1, "absorb")', _ALPHA_BETA),
+        "ZBox": Here("relprop.rules.ZBox(low, high)"),
+        "WSquare": Here("relprop.rules.WSquare()", "without biases, as zennit's with zero_params='bias'"),
+        "Flat": Here("relprop.rules.Flat()"),
         "Pass": Here("", _PASSED),
         "Norm": Here("", _TERMS),
         "ReLUDeconvNet ReLUGuidedBackprop ReLUBetaSmooth BetaSmooth beta_smooth": Here("", _GRADIENTS),
@@ -64,28 +64,29 @@ ZENNIT = Library(
         ),
         "ExcitationBackprop excitation_backprop": Here('rules="excitation"', _Z_PLUS),
         "Composite": Here(
-            'relprop.Composite([("*", relprop.Epsilon())])', "the first entry that matches wins"
+            'relprop.Composite([("*", relprop.rules.Epsilon())])', "the first entry that matches wins"
         ),
         "LayerMapComposite": Here(
-            'relprop.Composite([(nn.Conv2d, relprop.ZPlus()), ("*", relprop.Epsilon())])',
+            'relprop.Composite([(nn.Conv2d, relprop.rules.ZPlus()), ("*", relprop.rules.Epsilon())])',
             "activations, sums, pooling and batch norm need no entry",
         ),
         "SpecialFirstLayerMapComposite": Here(
-            'relprop.Composite([("first", relprop.Flat()), ("*", relprop.Epsilon())])',
-            '"first" are the layers that meet the input',
+            "relprop.Composite([(relprop.places.First(), relprop.rules.Flat()), "
+            '("*", relprop.rules.Epsilon())])',
+            "First() is where layers meet the input",
         ),
         "NameMapComposite": Here(
-            'relprop.Composite([("features.*", relprop.ZPlus()), ("*", relprop.Epsilon())])',
+            'relprop.Composite([("features.*", relprop.rules.ZPlus()), ("*", relprop.rules.Epsilon())])',
             "a name is a glob on module paths",
         ),
         "MixedComposite NameLayerMapComposite": Here(
-            'relprop.Composite([("fc", relprop.Gamma()), (nn.Conv2d, relprop.ZPlus())])',
+            'relprop.Composite([("fc", relprop.rules.Gamma()), (nn.Conv2d, relprop.rules.ZPlus())])',
             "one list has names and layers",
         ),
         "Gradient Attributor": Here(
             "relprop.explain(model, x)", "relevance starts at the score, and not at 1"
         ),
-        "Convolution": Here("relprop.convolution"),
+        "Convolution": Here('relprop.places.Kind("convolution")'),
         "Canonizer AttributeCanonizer CompositeCanonizer": Here("", _AS_IT_IS),
         "ResNetCanonizer ResNetBasicBlockCanonizer ResNetBottleneckCanonizer Sum": Here("", _AS_IT_IS),
         "MergeBatchNorm SequentialMergeBatchNorm NamedMergeBatchNorm VGGCanonizer": Here("", _FOLDED),
@@ -99,10 +100,12 @@ ZENNIT = Library(
         "layer_map name_map first_map": Here(
             "rules=", "a list of (where, rule), of which the first match wins"
         ),
-        "zero_params": Here('rules=relprop.Epsilon(bias="ignore")', "each rule has its own"),
-        "stabilizer": Here("rules=relprop.Epsilon(epsilon)", "other rules divide exactly and need none"),
-        "epsilon": Here("rules=relprop.Epsilon(epsilon)"),
-        "gamma": Here("rules=relprop.Gamma(gamma)"),
+        "zero_params": Here('rules=relprop.rules.Epsilon(bias="ignore")', "each rule has its own"),
+        "stabilizer": Here(
+            "rules=relprop.rules.Epsilon(epsilon)", "other rules divide exactly and need none"
+        ),
+        "epsilon": Here("rules=relprop.rules.Epsilon(epsilon)"),
+        "gamma": Here("rules=relprop.rules.Gamma(gamma)"),
         "low high": Here("bounds=(low, high)"),
         "create_graph retain_graph": Here("", "relevance is a tensor without a graph"),
     },
@@ -115,15 +118,15 @@ ZENNIT = Library(
 
 CAPTUM = Library(
     names={
-        "LRP attribute": Here("relprop.explain(model, x, rules=relprop.Epsilon(1e-9))"),
-        "LayerLRP": Here('relprop.explain(model, x, record="layer")["layer"]', "of the layer's output"),
-        "EpsilonRule": Here("relprop.Epsilon(1e-9)"),
+        "LRP attribute": Here("relprop.explain(model, x, rules=relprop.rules.Epsilon(1e-9))"),
+        "LayerLRP": Here('relprop.explain(model, x, record="layer").inner["layer"]', "of the layer's output"),
+        "EpsilonRule": Here("relprop.rules.Epsilon(1e-9)"),
         "GammaRule": Here(
-            "relprop.Gamma(0.25)",
+            "relprop.rules.Gamma(0.25)",
             "with set_bias_to_zero=True it is Gamma(0.25, 'ignore', favour='positive'), which has poles",
         ),
         "Alpha1_Beta0_Rule": Here(
-            "relprop.ZPlus()",
+            "relprop.rules.ZPlus()",
             "as captum's with set_bias_to_zero=True, for inputs that are not negative",
         ),
         "IdentityRule": Here("", f"{_PASSED}, and {_FOLDED}"),
@@ -154,23 +157,23 @@ CAPTUM = Library(
 INNVESTIGATE = Library(
     names={
         "lrp LRP create_analyzer analyze": Here("relprop.explain(model, x)"),
-        "lrp.z LRPZ ZRule Z": Here("relprop.Epsilon(0)"),
-        "lrp.z_IB LRPZIgnoreBias": Here('relprop.Epsilon(0, "ignore")'),
-        "lrp.epsilon LRPEpsilon EpsilonRule": Here("relprop.Epsilon(1e-7)"),
-        "lrp.epsilon_IB LRPEpsilonIgnoreBias": Here('relprop.Epsilon(1e-7, "ignore")'),
-        "lrp.w_square LRPWSquare WSquareRule": Here("relprop.WSquare()"),
-        "lrp.flat LRPFlat FlatRule": Here("relprop.Flat()"),
-        "lrp.alpha_beta LRPAlphaBeta AlphaBetaRule": Here('relprop.AlphaBeta(alpha, beta, "absorb")'),
-        "AlphaBetaIgnoreBias AlphaBetaIgnoreBiasRule": Here("relprop.AlphaBeta(alpha, beta)"),
-        "lrp.alpha_2_beta_1 LRPAlpha2Beta1 Alpha2Beta1Rule": Here('relprop.AlphaBeta(2, 1, "absorb")'),
+        "lrp.z LRPZ ZRule Z": Here("relprop.rules.Epsilon(0)"),
+        "lrp.z_IB LRPZIgnoreBias": Here('relprop.rules.Epsilon(0, "ignore")'),
+        "lrp.epsilon LRPEpsilon EpsilonRule": Here("relprop.rules.Epsilon(1e-7)"),
+        "lrp.epsilon_IB LRPEpsilonIgnoreBias": Here('relprop.rules.Epsilon(1e-7, "ignore")'),
+        "lrp.w_square LRPWSquare WSquareRule": Here("relprop.rules.WSquare()"),
+        "lrp.flat LRPFlat FlatRule": Here("relprop.rules.Flat()"),
+        "lrp.alpha_beta LRPAlphaBeta AlphaBetaRule": Here('relprop.rules.AlphaBeta(alpha, beta, "absorb")'),
+        "AlphaBetaIgnoreBias AlphaBetaIgnoreBiasRule": Here("relprop.rules.AlphaBeta(alpha, beta)"),
+        "lrp.alpha_2_beta_1 LRPAlpha2Beta1 Alpha2Beta1Rule": Here('relprop.rules.AlphaBeta(2, 1, "absorb")'),
         "lrp.alpha_2_beta_1_IB LRPAlpha2Beta1IgnoreBias Alpha2Beta1IgnoreBias": Here(
-            "relprop.AlphaBeta(2, 1)"
+            "relprop.rules.AlphaBeta(2, 1)"
         ),
-        "lrp.alpha_1_beta_0 LRPAlpha1Beta0 Alpha1Beta0Rule": Here('relprop.ZPlus("absorb")'),
-        "lrp.alpha_1_beta_0_IB LRPAlpha1Beta0IgnoreBias Alpha1Beta0IgnoreBias": Here("relprop.ZPlus()"),
-        "lrp.z_plus LRPZPlus ZPlusRule": Here("relprop.ZPlus()"),
-        "lrp.z_plus_fast LRPZPlusFast ZPlusFast ZPlusFastRule": Here("relprop.ZPlus()"),
-        "Bounded BoundedRule": Here("relprop.ZBox(low, high)"),
+        "lrp.alpha_1_beta_0 LRPAlpha1Beta0 Alpha1Beta0Rule": Here('relprop.rules.ZPlus("absorb")'),
+        "lrp.alpha_1_beta_0_IB LRPAlpha1Beta0IgnoreBias Alpha1Beta0IgnoreBias": Here("relprop.rules.ZPlus()"),
+        "lrp.z_plus LRPZPlus ZPlusRule": Here("relprop.rules.ZPlus()"),
+        "lrp.z_plus_fast LRPZPlusFast ZPlusFast ZPlusFastRule": Here("relprop.rules.ZPlus()"),
+        "Bounded BoundedRule": Here("relprop.rules.ZBox(low, high)"),
         "lrp.sequential_preset_a LRPSequentialPresetA": Here(
             'rules="epsilon-plus"', "innvestigate's ε is 0.1, and its z⁺ counts biases"
         ),
@@ -184,13 +187,14 @@ INNVESTIGATE = Library(
             'rules="epsilon-alpha2-beta1-flat"', "innvestigate's ε is 0.1, and its αβ counts biases"
         ),
         "lrp.sequential_preset_b_flat_until_idx LRPSequentialPresetBFlatUntilIdx": Here(
-            "rules=[(relprop.Depth(0, 3), relprop.Flat()), "
-            '(relprop.convolution, relprop.AlphaBeta(2, 1, "absorb")), ("*", relprop.Epsilon(0.1))]',
+            "rules=[(relprop.places.Depth(0, 3), relprop.rules.Flat()), "
+            '(relprop.places.Kind("convolution"), relprop.rules.AlphaBeta(2, 1, "absorb")), '
+            '("*", relprop.rules.Epsilon(0.1))]',
             "Depth counts layers with weights from the input on",
         ),
         "deep_taylor DeepTaylor": Here(
             'rules="deep-taylor", bounds=(low, high)',
-            "as deep_taylor.bounded; without bounds rules=relprop.ZPlus() is nearest",
+            "as deep_taylor.bounded; without bounds rules=relprop.rules.ZPlus() is nearest",
         ),
         "deep_taylor.bounded BoundedDeepTaylor": Here(
             'rules="deep-taylor", bounds=(low, high)',
@@ -201,15 +205,17 @@ INNVESTIGATE = Library(
     },
     arguments={
         "neuron_selection neuron_selection_mode": Here("target=", "without it each sample's largest output"),
-        "input_layer_rule": Here('rules=[("first", relprop.Flat()), ("*", relprop.Epsilon())]'),
+        "input_layer_rule": Here(
+            'rules=[(relprop.places.First(), relprop.rules.Flat()), ("*", relprop.rules.Epsilon())]'
+        ),
         "until_layer_idx until_layer_rule": Here(
-            'rules=[(relprop.Depth(0, 3), relprop.Flat()), ("*", relprop.Epsilon())]'
+            'rules=[(relprop.places.Depth(0, 3), relprop.rules.Flat()), ("*", relprop.rules.Epsilon())]'
         ),
         "bn_layer_rule bn_layer_fuse_mode": Here("", _FOLDED),
         "allow_lambda_layers disable_model_checks": Here("", "any function of tensors is explained"),
         "reverse_keep_tensors": Here("record=", "modules whose output's relevance is kept"),
-        "epsilon": Here("rules=relprop.Epsilon(epsilon)"),
-        "alpha beta": Here("rules=relprop.AlphaBeta(alpha, beta)"),
+        "epsilon": Here("rules=relprop.rules.Epsilon(epsilon)"),
+        "alpha beta": Here("rules=relprop.rules.AlphaBeta(alpha, beta)"),
         "low high": Here("bounds=(low, high)"),
         "model_wo_softmax": Here("", _SOFTMAX),
     },
@@ -222,23 +228,23 @@ LXT = Library(
         "monkey_patch_zennit": Here(
             'rules="attnlrp-vit"', "γ rules of one's own are a list of (where, rule)"
         ),
-        "EpsilonRule": Here("relprop.Epsilon(1e-8)"),
-        "LinearEpsilon linear_epsilon": Here("relprop.Epsilon(1e-6)"),
-        "UniformRule mul2": Here("relprop.Uniform()", _PRODUCTS),
-        "UniformEpsilonRule": Here("relprop.Uniform()", "for products, those of matrices among them"),
+        "EpsilonRule": Here("relprop.rules.Epsilon(1e-8)"),
+        "LinearEpsilon linear_epsilon": Here("relprop.rules.Epsilon(1e-6)"),
+        "UniformRule mul2": Here("relprop.rules.Uniform()", _PRODUCTS),
+        "UniformEpsilonRule": Here("relprop.rules.Uniform()", "for products, those of matrices among them"),
         "StopRelevanceRule stop_gradient": Here(
-            "relprop.SignalTakesAll()", "for products: a gate gets nothing"
+            "relprop.rules.SignalTakesAll()", "for products: a gate gets nothing"
         ),
         "MultiheadAttention_CP": Here('rules="cp-lrp"', "nothing is replaced"),
         "IdentityRule identity identity_rule_implicit": Here("", _PASSED),
-        "divide_gradient": Here("relprop.Uniform()", _PRODUCTS),
+        "divide_gradient": Here("relprop.rules.Uniform()", _PRODUCTS),
         "RMSNormIdentity LayerNormEpsilon rms_norm_identity": Here(
             "", "the statistics of a normalisation are constants without a rule"
         ),
         "SoftmaxDT": Here("", "a softmax is crossed by its Taylor expansion without a rule"),
         "add2": Here("", _TERMS),
         "TaylorDecompositionRule": Here("relprop.rules.Rule", _OWN_RULE),
-        "Composite": Here('relprop.Composite([("*", relprop.Epsilon())])', "a list of (where, rule)"),
+        "Composite": Here('relprop.Composite([("*", relprop.rules.Epsilon())])', "a list of (where, rule)"),
     },
     arguments={
         "monkey_patch patch_map efficient": Here('rules="attnlrp"', _ATTENTION),
@@ -249,19 +255,19 @@ LXT = Library(
 
 LITERATURE = Library(
     names={
-        "LRP-0 LRP-z": Here("relprop.Epsilon(0)"),
-        "LRP-ε ε epsilon-rule": Here("relprop.Epsilon(1e-6)"),
-        "LRP-γ γ gamma-rule": Here("relprop.Gamma(0.25)"),
-        "LRP-αβ αβ": Here("relprop.AlphaBeta(2, 1)", "α - β is 1"),
-        "LRP-α1β0 α1β0 z⁺ LRP-z⁺ z-plus-rule": Here("relprop.ZPlus()"),
-        "LRP-α2β1": Here("relprop.AlphaBeta(2, 1)"),
+        "LRP-0 LRP-z": Here("relprop.rules.Epsilon(0)"),
+        "LRP-ε ε epsilon-rule": Here("relprop.rules.Epsilon(1e-6)"),
+        "LRP-γ γ gamma-rule": Here("relprop.rules.Gamma(0.25)"),
+        "LRP-αβ αβ": Here("relprop.rules.AlphaBeta(2, 1)", "α - β is 1"),
+        "LRP-α1β0 α1β0 z⁺ LRP-z⁺ z-plus-rule": Here("relprop.rules.ZPlus()"),
+        "LRP-α2β1": Here("relprop.rules.AlphaBeta(2, 1)"),
         "zᴮ LRP-zᴮ z-box z-box-rule": Here(
-            "relprop.ZBox(low, high)", 'for the first layer, [("first", ZBox(low, high)), ...]'
+            "relprop.rules.ZBox(low, high)", "for the first layer, [(First(), ZBox(low, high)), ...]"
         ),
         "w² LRP-w² w-square-rule": Here(
-            "relprop.WSquare()", 'for the first layer, [("first", WSquare()), ...]'
+            "relprop.rules.WSquare()", "for the first layer, [(First(), WSquare()), ...]"
         ),
-        "flat flat-rule": Here("relprop.Flat()", 'for the first layer, [("first", Flat()), ...]'),
+        "flat flat-rule": Here("relprop.rules.Flat()", "for the first layer, [(First(), Flat()), ...]"),
         "AttnLRP": Here('rules="attnlrp"'),
         "CP-LRP": Here('rules="cp-lrp"'),
         "gradient saliency": Here(

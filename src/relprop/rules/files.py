@@ -28,6 +28,8 @@ import ast
 import json
 import tomllib
 from collections.abc import Mapping
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,11 @@ from torch import nn
 
 from relprop.calls.site import LINEAR, Kind
 from relprop.errors import FileError, RuleError, did_you_mean
+from relprop.places import Depth, First, Layer, Operation, Place
+from relprop.places import Kind as OfKind
+from relprop.places import Path as AtPath
 from relprop.rules.book import RULES, signature
-from relprop.rules.composite import Composite, Depth, Named, OfKind, Where
+from relprop.rules.composite import EVERYWHERE, Composite, Where
 from relprop.rules.elsewhere import told
 from relprop.rules.presets import preset
 from relprop.rules.rule import PrintedRule
@@ -98,20 +103,20 @@ def _entry(entry: Any) -> tuple[Where, Any]:
     kinds = getattr(rule, "kinds", LINEAR | {Kind.NORMALISATION})
     if entry.get("kind", next(iter(kinds))) not in kinds:
         raise RuleError(f"{entry['rule']} is no rule for operations of the kind {entry['kind']}.")
-    return tuple(places) or "*", rule
+    return reduce(and_, places) if places else EVERYWHERE, rule
 
 
-def _place(name: str, value: Any) -> Where:
+def _place(name: str, value: Any) -> Place:
     if name == "first" and isinstance(value, bool):
-        return "first" if value else Depth(1)
+        return First() if value else Depth(1)
     if name == "path" and isinstance(value, str):
-        return value
+        return AtPath(value)
     if name == "operation" and isinstance(value, str):
-        return Named(value)
+        return Operation(value)
     if name == "layer":
         layer = getattr(nn, value, None) if isinstance(value, str) else None
         if isinstance(layer, type) and issubclass(layer, nn.Module):
-            return layer
+            return Layer(layer)
         raise RuleError(f'layer = {value!r} is no class of torch.nn, such as "Conv2d".')
     if name == "kind" and value in _KINDS:
         return OfKind(value)
@@ -130,7 +135,7 @@ def _place(name: str, value: Any) -> Where:
 def rule_from_text(text: str) -> PrintedRule:
     """Read a rule as it is printed, `Gamma(0.25)`, `Epsilon(epsilon=0.01)`, `ZPlus()` or `ZPlus`, or in full.
 
-    In full it is `relprop.Gamma(0.25)`, as errors write it.
+    In full it is `relprop.rules.Gamma(0.25)`, as errors write it.
 
     Raises:
         RuleError: it is no known rule, or its parameters are no constants or have no meaning.

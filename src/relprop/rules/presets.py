@@ -4,21 +4,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from relprop.errors import RuleError, did_you_mean
-from relprop.rules.composite import Composite, Depth, convolution, feed_forward
+from relprop.places import Depth, FeedForward, First, Kind, Place
+from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import plainly, told
 from relprop.rules.first_layer import Flat, ZBox
 from relprop.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.other import AveragePooling, SignalTakesAll, Uniform
 
+CONVOLUTION = Kind("convolution")
+
 _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
     {
         "deep-taylor": (
             "Montavon et al. 2017, and the tutorial of heatmapping.org",
-            Composite([("first", ZBox()), ("*", ZPlus())]),
+            Composite([(First(), ZBox()), ("*", ZPlus())]),
         ),
         "alpha2-beta1": (
             "Bach et al. 2015, and the tutorial of heatmapping.org",
-            Composite([("first", ZBox()), ("*", AlphaBeta(2, 1))]),
+            Composite([(First(), ZBox()), ("*", AlphaBeta(2, 1))]),
         ),
         "epsilon": (
             "Bach et al. 2015",
@@ -26,32 +29,32 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
         ),
         "epsilon-plus": (
             "Kohlbrenner et al. 2020",
-            Composite([(convolution, ZPlus()), ("*", Epsilon(1e-6))]),
+            Composite([(CONVOLUTION, ZPlus()), ("*", Epsilon(1e-6))]),
         ),
         "epsilon-plus-flat": (
             "Kohlbrenner et al. 2020",
-            Composite([(("first", convolution), Flat()), (convolution, ZPlus()), ("*", Epsilon(1e-6))]),
+            Composite([(First() & CONVOLUTION, Flat()), (CONVOLUTION, ZPlus()), ("*", Epsilon(1e-6))]),
         ),
         "epsilon-alpha2-beta1": (
             "Lapuschkin et al. 2019",
-            Composite([(convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
+            Composite([(CONVOLUTION, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
         ),
         "epsilon-alpha2-beta1-flat": (
             "Lapuschkin et al. 2019",
             Composite(
-                [(("first", convolution), Flat()), (convolution, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
+                [(First() & CONVOLUTION, Flat()), (CONVOLUTION, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
             ),
         ),
         "epsilon-gamma-box": (
             "Montavon et al. 2019",
-            Composite([("first", ZBox()), (convolution, Gamma(0.25)), ("*", Epsilon(1e-6))]),
+            Composite([(First(), ZBox()), (CONVOLUTION, Gamma(0.25)), ("*", Epsilon(1e-6))]),
         ),
         # The tutorial counts modules, 1-16, 17-30 and from 31; here it is linear operations that count.
         "vgg-2019": (
             "Montavon et al. 2019, as their tutorial has it for VGG-16",
             Composite(
                 [
-                    ("first", ZBox()),
+                    (First(), ZBox()),
                     (Depth(1, 6), Gamma(0.25)),
                     (Depth(7, 12), Epsilon(0.25, of="rms")),
                     ("*", Epsilon(0)),
@@ -75,7 +78,12 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
         "attnlrp-vit": (
             "Achtibat et al. 2024, table B.5",
             Composite(
-                [(convolution, Gamma(0.25)), (feed_forward, Gamma(0.05)), ("*", Uniform()), ("*", Epsilon(0))]
+                [
+                    (CONVOLUTION, Gamma(0.25)),
+                    (FeedForward(), Gamma(0.05)),
+                    ("*", Uniform()),
+                    ("*", Epsilon(0)),
+                ]
             ),
         ),
     }
@@ -98,6 +106,16 @@ DEFAULT_FOR_TOKENS = "cp-lrp"
 """Of it and "attnlrp" it agreed better with leaving words out: docs/minilm.md has the figures."""
 
 
+def is_a_preset(composite: Composite) -> bool:
+    """Whether a composite is a preset, perhaps with other parameters of its rules, such as bounds."""
+    entries = _without_parameters(composite)
+    return any(_without_parameters(each) == entries for each in PRESETS.values())
+
+
+def _without_parameters(composite: Composite) -> list[tuple[Place, type]]:
+    return [(where, type(rule)) for where, rule in composite.entries]
+
+
 def preset(name: str) -> Composite:
     """Return a preset by name.
 
@@ -112,5 +130,5 @@ def preset(name: str) -> Composite:
         raise RuleError(f"there is no preset {name!r}.{said}")
     raise RuleError(
         f"there is no preset {name!r}.{did_you_mean(name, PRESETS)} The presets are: {', '.join(PRESETS)}. "
-        "A single rule is an object, such as rules=relprop.Gamma(0.25)."
+        "A single rule is an object, such as rules=relprop.rules.Gamma(0.25)."
     )

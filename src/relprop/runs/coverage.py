@@ -1,7 +1,7 @@
 """Which rule each operation of a model gets, and what is not covered, without computing relevance."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,13 @@ from relprop.engine.gaps import Gap
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.inputs.arguments import only_tokens, require_arguments, require_evaluation_mode
+from relprop.inputs.arguments import (
+    joined_arguments,
+    only_tokens,
+    require_arguments,
+    require_clear,
+    require_evaluation_mode,
+)
 from relprop.operations import FAMILIES, TABLE
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
@@ -95,6 +101,7 @@ def coverage(
     *inputs: Any,
     rules: Rules = None,
     bounds: Bounds | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Coverage:
     """Run a model once and say how relevance would cross each of its calls. Gaps are no error here.
@@ -104,7 +111,8 @@ def coverage(
         inputs: the model's arguments.
         rules: as for `relprop.explain`.
         bounds: likewise.
-        arguments: the model's keyword arguments.
+        kwargs: arguments of the model, of any name.
+        arguments: the model's other arguments by name.
 
     Raises:
         InputError: inputs that cannot be explained.
@@ -112,10 +120,12 @@ def coverage(
         RuleError: rules without meaning.
     """
     require_evaluation_mode(model)
-    name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
+    require_arguments(explain, model, arguments)
+    require_clear("coverage", model, len(inputs), {"rules": rules, "bounds": bounds}, kwargs)
+    arguments = joined_arguments(kwargs, arguments)
+    name, composite = resolve(rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
         raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
-    require_arguments(explain, model, arguments)
     run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):

@@ -1,28 +1,36 @@
 """The method on one screen: run the model, take the score, go back, give the result."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, overload
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from relprop.calls.names import name_of
 from relprop.engine.attach import retaining
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
-from relprop.engine.inner_values import Condition, InnerValues, Start, outputs_of
-from relprop.engine.interception import intercepting
+from relprop.engine.inner_values import Condition, InnerValues, Selector, Start, outputs_of
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.errors import InputError, RuleError
-from relprop.inputs.arguments import only_tokens, require_arguments, require_evaluation_mode
+from relprop.inputs.arguments import (
+    joined_arguments,
+    only_tokens,
+    require_arguments,
+    require_clear,
+    require_evaluation_mode,
+)
 from relprop.operations import TABLE
-from relprop.results.explanation import Explanation, alone
+from relprop.results.explanation import Explanation
+from relprop.results.inner import InnerRelevance
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
-from relprop.rules.composite import Composite
+from relprop.rules.composite import Choosing, Composite
 from relprop.rules.gradients import Baseline
-from relprop.runs.forward import Forward, GradientsOfSeen
+from relprop.rules.presets import is_a_preset
+from relprop.runs.forward import Forward
 from relprop.runs.gradient import explain_by_gradient
+from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
@@ -32,116 +40,314 @@ from relprop.runs.warnings import (
 )
 from relprop.targets.classes import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
 
-Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
+Selectors = Collection[Selector] | Selector
+"""Modules by path or glob, or modules themselves; one or several."""
 
-
-@overload
-def explain(
-    model: Callable[..., Any], *inputs: Any, targets: Sequence[TargetLike], **options: Any
-) -> list[Explanation]: ...
-
-
-@overload
-def explain(model: Callable[..., Any], *inputs: Any, targets: None = None, **options: Any) -> Explanation: ...
+Progress = Callable[[int, int], None]
+"""Called with how many targets are done, and how many there are."""
 
 
 def explain(
     model: Callable[..., Any],
     *inputs: Any,
     target: TargetLike = None,
-    targets: Sequence[TargetLike] | None = None,
     rules: Rules = None,
     bounds: Bounds | None = None,
-    record: Collection[str] | str = (),
-    conditions: Mapping[str, Condition] | None = None,
+    record: Selectors = (),
+    conditions: Mapping[Selector, Condition] | None = None,
     start: Start | None = None,
-    parameters: Collection[str] | str = (),
+    parameters: Collection[str | Tensor] | str | Tensor = (),
     accept: Accepted = (),
     per_operation: bool = False,
     checkpoint: Blocks = (),
-    progress: Callable[[int, int], None] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     **arguments: Any,
-) -> Explanation | list[Explanation]:
+) -> Explanation:
     """Explain which parts of the inputs made the model decide as it did, by layer-wise relevance propagation.
 
     The model is used as it is and left as it was. Its floating-point tensor arguments are explained, and
     integers that it looks up in an embedding, such as the tokens of a text, of which each gets one number;
-    all others are passed on.
+    all others are passed on. `Explainer` does the same for many batches; `explain_each` explains several
+    targets by one forward.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
         inputs: the model's arguments; samples are the first dimension, as in (samples, channels, height,
             width).
         target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
-        targets: several targets, which share one forward; the result is a list with an explanation of each.
         rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
             TOML or JSON file of rules (`relprop.rules.files`). By default "cp-lrp" for tokens,
-            "epsilon-gamma-box" where the bounds of the input are known, else "epsilon-plus-flat". Also
+            "epsilon-gamma-box" where `bounds` are given, else "epsilon-plus-flat". Also
             "gradient-times-input" and "squared-gradient", to compare with.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
             channel, or tensors of a sample's shape. Inputs of different bounds need a `ZBox` each, by the
-            path of the module that takes them first. Models from `relprop.load` know theirs.
-        record: modules whose output's relevance is kept too, by path or glob: `explanation["layer3"]`.
-        conditions: which part of the relevance of modules' outputs goes on, by path or glob: channel
-            numbers, a mask that broadcasts to the output, or a function from relevance to such a mask. The
-            rest is in the ledger under "condition". Achtibat et al. 2023 (concept-conditional relevance).
-        start: the path of a module whose output is explained instead of the model's, or (path, call) where
-            it is called several times; a class then is a channel, summed over positions.
-        parameters: names or globs of weights whose relevance is wanted too: `explanation.parameters`.
+            path of the module that takes them first.
+        record: modules whose output's relevance is kept too, by path or glob, or modules themselves:
+            `explanation.inner["layer3"]`.
+        conditions: which part of the relevance of modules' outputs goes on, by path or glob, or by module:
+            channel numbers, a mask that broadcasts to the output, or a function from relevance to such a
+            mask. The rest is in the ledger under "condition". Achtibat et al. 2023 (concept-conditional
+            relevance).
+        start: the module, or its path, whose output is explained instead of the model's, or (module, call)
+            where it is called several times; a class then is a channel, summed over positions.
+        parameters: weights whose relevance is wanted too, by name or glob, or parameters themselves:
+            `explanation.parameters`.
         accept: operations without an entry in the table whose plain gradient is to be taken, by function or
             name.
-        per_operation: whether the ledger also keeps books for each operation.
-        checkpoint: modules, by path or glob, whose inner values are let go, and computed again in the
+        per_operation: whether the ledger also has the amounts of each operation.
+        checkpoint: modules, by path or glob, whose inner values are dropped, and computed again in the
             backward: "model.layers.*", or model.layers. It saves memory, and costs a forward of them.
-        progress: called after each of several targets with how many are done, and how many there are.
-        arguments: the model's keyword arguments. One with the name of an argument above cannot be given this
-            way; wrap the model in a function.
+        kwargs: arguments of the model by name, of any name, also that of an option of `explain`.
+        arguments: the model's other arguments by name.
 
     Raises:
-        InputError: inputs, targets, paths or conditions that cannot be explained or do not exist.
+        InputError: inputs, targets, paths or conditions that cannot be explained or do not exist; or an
+            option with the name of an argument of the model, so that it is not clear which of them is meant.
         ModelError: a model in training mode, or whose output does not depend on the inputs.
         RuleError: rules without meaning, or an unknown preset.
         CoverageError: relevance meets operations that no entry of the table covers.
     """
-    require_evaluation_mode(model)
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
-    name, composite = resolve(model, rules, bounds, of_tokens=only_tokens(inputs, arguments))
-    goals = _goals(target, targets)
-    require_arguments(explain, model, arguments)
-    if isinstance(composite, Baseline):
-        if record or conditions or start or parameters:
-            raise RuleError(
-                f"rules={name!r} is a plain gradient: record, conditions, start and parameters need rules."
-            )
-        explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals)
-    else:
-        wanted = _as_list(parameters, "parameters")
-        collected = ParameterRelevance(model, wanted) if wanted else None
-        run = _run(composite, accept, per_operation, parameters=collected)
-        inner = InnerValues(run, _as_list(record, "record"), conditions or {}, start)
+    how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
+    require_clear("explain", model, len(inputs), how, kwargs)
+    return Explainer(model, rules=rules, bounds=bounds, accept=accept, checkpoint=checkpoint)(
+        *inputs,
+        target=target,
+        record=record,
+        conditions=conditions,
+        start=start,
+        parameters=parameters,
+        per_operation=per_operation,
+        kwargs=kwargs,
+        **arguments,
+    )
+
+
+def explain_each(
+    model: Callable[..., Any],
+    *inputs: Any,
+    targets: Sequence[TargetLike],
+    rules: Rules = None,
+    bounds: Bounds | None = None,
+    record: Selectors = (),
+    conditions: Mapping[Selector, Condition] | None = None,
+    start: Start | None = None,
+    parameters: Collection[str | Tensor] | str | Tensor = (),
+    accept: Accepted = (),
+    per_operation: bool = False,
+    checkpoint: Blocks = (),
+    progress: Progress | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> list[Explanation]:
+    """Explain several targets by one forward of the model: a list with an explanation of each.
+
+    Args:
+        model: as for `explain`, and so are the other arguments that are not described here.
+        inputs: the model's arguments.
+        targets: what to explain, one after the other.
+        rules: how relevance is shared.
+        bounds: of the input.
+        record: modules whose relevance is kept too.
+        conditions: which part of the relevance of modules goes on.
+        start: a module that is explained instead of the model.
+        parameters: weights whose relevance is wanted too.
+        accept: operations whose plain gradient is to be taken.
+        per_operation: whether the ledger also has the amounts of each operation.
+        checkpoint: modules whose inner values are dropped and computed again.
+        progress: called after each target with how many are done, and how many there are.
+        kwargs: arguments of the model, of any name.
+        arguments: the model's other arguments by name.
+
+    Raises:
+        InputError: `targets` is no list of at least one target; what `explain` refuses.
+        ModelError: as for `explain`.
+        RuleError: likewise.
+        CoverageError: likewise.
+    """
+    how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
+    require_clear("explain_each", model, len(inputs), how, kwargs)
+    return Explainer(model, rules=rules, bounds=bounds, accept=accept, checkpoint=checkpoint).each(
+        *inputs,
+        targets=targets,
+        record=record,
+        conditions=conditions,
+        start=start,
+        parameters=parameters,
+        per_operation=per_operation,
+        progress=progress,
+        kwargs=kwargs,
+        **arguments,
+    )
+
+
+class Explainer:
+    """How a model is explained, checked once, for many batches.
+
+        explainer = relprop.Explainer(model, rules="attnlrp")
+        explanations = [explainer(batch, target=3) for batch in batches]
+
+    An explainer keeps nothing of what it explains, so threads may share it.
+
+    Args:
+        model: a module in evaluation mode, or any function of tensors.
+        rules: how relevance is shared, as for `explain`.
+        bounds: smallest and largest value that the input can have, likewise.
+        accept: operations whose plain gradient is to be taken, likewise.
+        checkpoint: modules whose inner values are dropped and computed again, likewise.
+
+    Raises:
+        InputError: bounds, accept or checkpoint without meaning.
+        ModelError: a model in training mode, or what cannot be called.
+        RuleError: rules without meaning, or an unknown preset.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        rules: Rules = None,
+        bounds: Bounds | None = None,
+        accept: Accepted = (),
+        checkpoint: Blocks = (),
+    ) -> None:
+        require_evaluation_mode(model)
+        self.model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+        self._of_numbers = resolve(rules, bounds)
+        self._of_tokens = resolve(rules, bounds, of_tokens=True)
+        self._accept = names_of(accept)
+        self._blocks = chosen_blocks(self.model, checkpoint)
+
+    def __call__(
+        self,
+        *inputs: Any,
+        target: TargetLike = None,
+        record: Selectors = (),
+        conditions: Mapping[Selector, Condition] | None = None,
+        start: Start | None = None,
+        parameters: Collection[str | Tensor] | str | Tensor = (),
+        per_operation: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Explanation:
+        """Explain a batch. The arguments, and the errors raised, are those of `explain`."""
+        wanted = _Wanted(record, conditions, start, parameters, per_operation)
+        options = {"target": target, **vars(wanted)}
+        arguments = self._arguments(explain, len(inputs), options, kwargs, arguments)
+        return self._explain(inputs, arguments, [as_target(target)], wanted, None)[0]
+
+    def each(
+        self,
+        *inputs: Any,
+        targets: Sequence[TargetLike],
+        record: Selectors = (),
+        conditions: Mapping[Selector, Condition] | None = None,
+        start: Start | None = None,
+        parameters: Collection[str | Tensor] | str | Tensor = (),
+        per_operation: bool = False,
+        progress: Progress | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> list[Explanation]:
+        """Explain several targets of a batch. Arguments and errors are those of `explain_each`."""
+        wanted = _Wanted(record, conditions, start, parameters, per_operation)
+        options = {"targets": targets, "progress": progress, **vars(wanted)}
+        arguments = self._arguments(explain_each, len(inputs), options, kwargs, arguments)
+        return self._explain(inputs, arguments, _goals(targets), wanted, progress)
+
+    @property
+    def rules(self) -> Composite | Baseline:
+        """The rules, with bounds in them; without rules given, those for inputs that are no tokens."""
+        return self._of_numbers[1]
+
+    def __repr__(self) -> str:
+        name = type(self.model).__name__ if isinstance(self.model, nn.Module) else repr(self.model)
+        return f"Explainer({name}, rules={self._of_numbers[0]!r})"
+
+    def _arguments(
+        self,
+        ours: Callable[..., Any],
+        positional: int,
+        options: dict[str, Any],
+        kwargs: Mapping[str, Any] | None,
+        arguments: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The model's keyword arguments, checked."""
+        require_arguments(ours, self.model, arguments)
+        require_clear(ours.__name__, self.model, positional, options, kwargs)
+        return joined_arguments(kwargs, arguments)
+
+    def _explain(
+        self,
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        goals: Sequence[Target],
+        wanted: "_Wanted",
+        progress: Progress | None,
+    ) -> list[Explanation]:
+        """One forward, and a backward for each target."""
+        model = self.model
+        require_evaluation_mode(model)
+        name, composite = self._of_tokens if only_tokens(inputs, arguments) else self._of_numbers
+        if isinstance(composite, Baseline):
+            wanted.require_nothing(name)
+            return explain_by_gradient(composite, name, model, inputs, arguments, goals)
+        choosing = Choosing(composite)
+        weights = as_list(wanted.parameters, "parameters", one=Tensor)
+        collected = ParameterRelevance(model, weights) if weights else None
+        run = Run(
+            choosing,
+            unmatched=composite.unmatched,
+            slots=composite.slots,
+            per_operation=wanted.per_operation,
+            accept=self._accept,
+            parameters=collected,
+        )
+        inner = InnerValues(run, as_list(wanted.record, "record"), wanted.conditions or {}, wanted.start)
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
-        blocks = chosen_blocks(model, checkpoint)
-        with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
+        with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
             explanations = _explained(forward, inner, composite, name, goals, progress)
         for explanation in explanations:
             warn_of_books(run, explanation)
-        warn_of_places(composite, run)
+        if not is_a_preset(composite):  # which are for any model
+            warn_of_places(choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
-    return explanations[0] if targets is None else explanations
+        return explanations
 
 
-def _goals(target: TargetLike, targets: Sequence[TargetLike] | None) -> list[Target]:
-    """The targets, one or several."""
-    if targets is not None and target is not None:
-        raise InputError("give target=... or targets=[...], not both.")
-    if not isinstance(targets, Sequence | None) or isinstance(targets, str):
-        raise InputError(f"targets={targets!r}: give a list of targets; a single one is target=...")
-    goals = [as_target(goal) for goal in ([target] if targets is None else targets)]
-    if not goals:
+@dataclass(frozen=True)
+class _Wanted:
+    """What a user wants to know beside the relevance of the inputs: see `explain`."""
+
+    record: Selectors = ()
+    conditions: Mapping[Selector, Condition] | None = None
+    start: Start | None = None
+    parameters: Collection[str | Tensor] | str | Tensor = ()
+    per_operation: bool = False
+
+    def require_nothing(self, rules: str) -> None:
+        """Refuse what only rules can give.
+
+        Raises:
+            RuleError: any of it is wanted.
+        """
+        several = [self.record, self.conditions, self.parameters]
+        if self.start is not None or any(isinstance(w, (nn.Module, Tensor)) or w for w in several):
+            raise RuleError(
+                f"rules={rules!r} is a plain gradient: record, conditions, start and parameters need rules."
+            )
+
+
+def _goals(targets: Any) -> list[Target]:
+    """The targets of `explain_each`."""
+    if not isinstance(targets, Sequence) or isinstance(targets, str):
+        raise InputError(
+            f"targets={targets!r}: give a list of targets; a single one is explain(..., target=...)."
+        )
+    if not targets:
         raise InputError("targets=[] has no target; give at least one.")
-    return goals
+    return [as_target(target) for target in targets]
 
 
 def _explained(
@@ -150,7 +356,7 @@ def _explained(
     composite: Composite,
     preset: str,
     goals: Sequence[Target],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[Explanation]:
     """A backward for each target."""
     run = forward.run
@@ -173,14 +379,14 @@ def _explained(
             relevance = forward.propagate(scores, seed, retain=not last)
         explanations.append(
             Explanation(
-                relevance=alone({name: relevance[name] for name in forward.shapes if name in relevance}),
+                inputs={name: relevance[name] for name in forward.shapes if name in relevance},
                 output=output,
                 target=as_told(goal, plain[0]),
                 score=plain[1],
                 preset=preset,
                 rules=applied,
                 ledger=run.ledger,
-                inner=inner.relevance(),
+                inner=InnerRelevance(inner.relevance()),
                 parameters={} if run.parameters is None else run.parameters.relevance,
                 measure=measure_of(goal),
             )
@@ -188,46 +394,3 @@ def _explained(
         if progress is not None:
             progress(number, len(goals))
     return explanations
-
-
-@contextmanager
-def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Run]:
-    """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
-
-    Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
-    rule puts relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero
-    input"; `explain` has no such limit. The run that is given has the rules used, `applied`, and what sinks
-    took, `ledger`.
-
-    Raises:
-        CoverageError: at the end, if relevance met operations that are not covered.
-    """
-    name, composite = resolve(None, rules, bounds)
-    if isinstance(composite, Baseline):
-        raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
-    run = _run(composite, accept, per_operation=False)
-    run.slots = "none"
-    forward = Forward(run, TABLE, any_leaf=True)
-    with intercepting(forward.interception), GradientsOfSeen():
-        yield run
-    run.gaps.require_none()
-
-
-def _run(composite: Composite, accept: Accepted, per_operation: bool, **collecting: Any) -> Run:
-    return Run(
-        composite.choose,
-        unmatched=composite.unmatched,
-        slots=composite.slots,
-        per_operation=per_operation,
-        accept=[a if isinstance(a, str) else name_of(a) for a in _as_list(accept)],
-        **collecting,
-    )
-
-
-def _as_list(value: Any, name: str = "accept") -> Collection[Any]:
-    """One name, or several of them, as several."""
-    if isinstance(value, str) or callable(value):
-        return [value]
-    if not isinstance(value, Collection):
-        raise InputError(f"{name}={value!r}: give a name, or a list of them.")
-    return value

@@ -8,7 +8,7 @@ import torch
 from relprop.engine.gaps import disconnected_message
 from relprop.engine.run import Run
 from relprop.errors import ModelError
-from relprop.results.explanation import Explanation, alone
+from relprop.results.explanation import Explanation
 from relprop.results.ledger import Ledger
 from relprop.rules.gradients import Baseline
 from relprop.runs.forward import Forward, PlainGradient
@@ -47,7 +47,7 @@ def explain_by_gradient(
             ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
             explanations.append(
                 Explanation(
-                    relevance=alone(relevance),
+                    inputs=relevance,
                     output=output,
                     target=as_told(goal, output),
                     score=plain,

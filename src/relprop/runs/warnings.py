@@ -1,6 +1,5 @@
 """Warnings about results that are doubtful."""
 
-import difflib
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
-from relprop.rules.composite import Composite
+from relprop.rules.composite import Choosing
 from relprop.rules.own import is_own
 from relprop.targets.classes import Logit
 
@@ -35,8 +34,8 @@ def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
         warn(
             f"the explained score is negative for {negative} of {len(scores)} samples: relevance then "
             "speaks for its being low, and rules such as z+ explain positive scores only. Explain a class "
-            "with a positive score, or a difference: target=relprop.Contrastive(...) or "
-            "relprop.RunnerUp(...).",
+            "with a positive score, or a difference: target=relprop.targets.Contrastive(...) or "
+            "relprop.targets.RunnerUp(...).",
             ScoreWarning,
         )
 
@@ -63,7 +62,7 @@ def require_finite(model: Any, scores: Tensor) -> None:
 
 def warn_of_books(run: Run, explanation: Explanation) -> None:
     """Warn if the ledger does not balance, to 5 % of its largest amount (20 % in half precision)."""
-    half = next(tensors_in(explanation.relevance)).dtype in (torch.float16, torch.bfloat16)
+    half = next(iter(explanation.inputs.values())).dtype in (torch.float16, torch.bfloat16)
     gap = float(explanation.ledger.gap.max())
     if not gap <= (0.2 if half else 0.05):
         accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
@@ -76,28 +75,15 @@ def warn_of_books(run: Run, explanation: Explanation) -> None:
                 f"by rules of your own: {', '.join(own)}; relprop.testing.check_rule looks for what is wrong"
             )
         warn(
-            f"the ledger does not close: {gap:.1e} of the largest amount is missing or too much ({why}). "
+            f"the ledger does not balance: {gap:.1e} of the largest amount is missing or too much ({why}). "
             "See print(explanation.ledger)."
         )
 
 
-def warn_of_places(composite: Composite, run: Run) -> None:
-    """Warn of module paths and operations in the composite that match nothing in this run."""
-    paths = {a.path for a in run.applied}
-    for place in composite.places_without_match(paths):
-        near = ", ".join(map(repr, difflib.get_close_matches(place, sorted(paths), n=3, cutoff=0.3)))
-        warn(
-            f"{place!r} in the composite matches no module with a linear operation"
-            + (f"; near it are {near}." if near else "; explanation.rules has the paths.")
-        )
-    operations = sorted({a.operation for a in run.applied})
-    for name in composite.operations_without_match(operations):
-        near = ", ".join(map(repr, difflib.get_close_matches(name, operations, n=3, cutoff=0.5)))
-        why = " (one that is folded into a linear operation has none)" if name.endswith("_norm") else ""
-        warn(
-            f"{name!r} in the composite is no operation that got a rule in this run{why}; "
-            + (f"near it are {near}." if near else f"there were {', '.join(operations) or 'none'}.")
-        )
+def warn_of_places(choosing: Choosing) -> None:
+    """Warn of entries of the composite that match nothing."""
+    for told in choosing.idle():
+        warn(f"an entry of the composite has no effect: {told}")
 
 
 def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:

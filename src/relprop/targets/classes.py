@@ -287,8 +287,8 @@ def _scores(output: Any) -> Tensor:
     _require_tensor(output)
     if output.dim() != 2:
         example = {
-            3: "relprop.At(-1), the best class at the last position",
-            4: "relprop.Region(3), the pixels of a class",
+            3: "relprop.targets.At(-1), the best class at the last position",
+            4: "relprop.targets.Region(3), the pixels of a class",
         }.get(output.dim(), "lambda output: output")
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "

@@ -140,7 +140,7 @@ class Region:
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f"target Region({self.index}): the output must be a tensor (samples, classes, ...), and is "
-                f"{got}. For one of several outputs use relprop.Part('out', relprop.Region(...))."
+                f"{got}. For one of several outputs use Part('out', Region(...)), of relprop.targets."
             )
         if not 0 <= self.index < output.shape[1]:
             raise InputError(

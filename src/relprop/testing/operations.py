@@ -125,7 +125,6 @@ def _explained(model: nn.Module, x: Tensor, rule: Any, where: str) -> Explanatio
         apart = float((explanation.output - output).abs().max())
         raise AssertionError(f"{where}: the output is not the model's own, by {apart:.2g}.")
     relevance = explanation.relevance
-    assert isinstance(relevance, Tensor)
     if not bool(relevance.isfinite().all()):
         raise AssertionError(f"{where}: relevance is NaN or infinite.")
     if not bool(relevance.any()) and rule == Epsilon(0):

@@ -208,9 +208,7 @@ def _numbered_on(tokens: Sequence[Token], before: Sequence[Token]) -> tuple[Toke
 
 def _relevance(explained: Explanation) -> Tensor:
     """Relevance of all tokens, (tokens,), those of an encoder before those of a decoder."""
-    parts = explained.relevance
-    found = [parts] if isinstance(parts, Tensor) else list(parts.values())
-    return torch.cat([part[0] for part in found]).detach().cpu()
+    return torch.cat([part[0] for part in explained.inputs.values()]).detach().cpu()
 
 
 def _scores(explained: Explanation, position: int | None) -> Tensor:

@@ -1,28 +1,33 @@
 """Generated text explained: which tokens before it made the model write each token, as a matrix."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
 from relprop.inputs.arguments import require_fitting_mask, require_known
-from relprop.results.explanation import Explanation
+from relprop.results.explanation import Explanation, require_fields
+from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
-from relprop.runs.explain import explain
+from relprop.runs.explain import Progress, explain_each
 from relprop.targets.classes import Logit, OfClass, TargetLike
 from relprop.targets.structured import At
 
-Progress = Callable[[int, int], None]
-"""Called with how many targets are done, and how many there are."""
+if TYPE_CHECKING:
+    import numpy
 
 
 @dataclass(frozen=True, eq=False)
 class Generation:
     """A continuation of a prompt, explained token by token.
+
+    `len(generation)` tokens were generated; `generation[2]` is the explanation of one, and iteration goes
+    through all.
 
     Attributes:
         relevance: (generated, tokens): row i has the relevance of all tokens for generated token i's score;
@@ -40,6 +45,66 @@ class Generation:
     scores: Tensor
     explanations: list[Explanation]
 
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, number: int) -> Explanation:
+        """The explanation of a generated token, by number.
+
+        Raises:
+            InputError: there is no such token.
+        """
+        if type(number) is not int or not -len(self) <= number < len(self):
+            raise InputError(
+                f"generation[{number!r}]: give the number of a generated token; there are {len(self)}."
+            )
+        return self.explanations[number]
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return iter(self.explanations)
+
+    def numpy(self) -> "numpy.ndarray[Any, Any]":
+        """`relevance` as an array of NumPy, float32 where it is of half precision."""
+        relevance = self.relevance.detach().cpu()
+        return (
+            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
+        ).numpy()
+
+    def to(self, device: torch.device | str) -> "Generation":
+        """The generation with all of its tensors on a device."""
+        return replace(
+            self,
+            relevance=self.relevance.to(device),
+            ids=self.ids.to(device),
+            scores=self.scores.to(device),
+            explanations=[explanation.to(device) for explanation in self.explanations],
+        )
+
+    def cite(self) -> str:
+        """BibTeX entries of the papers that the rules come from, and of the preset, to be cited."""
+        return self.explanations[0].cite()
+
+    def save(self, path: Path | str) -> None:
+        """Write everything to a `.safetensors` file, whole or not at all; `Generation.load` reads it.
+
+        Raises:
+            InputError: another suffix.
+            FileError: the file cannot be written.
+        """
+        if Path(path).suffix.lower() != ".safetensors":
+            raise InputError(f"generation.save({str(path)!r}): give a name that ends in .safetensors.")
+        about = {"Title": f"Relevance of the tokens before each of {len(self)} generated ones"}
+        save_record(path, self, about, _PARTS)
+
+    @staticmethod
+    def load(path: Path | str) -> "Generation":
+        """Read a `.safetensors` file that `save` wrote. Nothing in it is executed.
+
+        Raises:
+            FileError: the file is missing, damaged, or no generation, or another version wrote it.
+        """
+        return load_record(path, Generation, _require_fields, _PARTS)
+
     @property
     def generated(self) -> Tensor:
         """The generated tokens, (generated,)."""
@@ -49,8 +114,19 @@ class Generation:
         gap = max(float(explanation.ledger.gap.max()) for explanation in self.explanations)
         return (
             f"Generation({len(self.scores)} tokens after a prompt of {self.prompt}, rules "
-            f"{self.explanations[0].preset}, ledgers close to {gap:.1e})"
+            f"{self.explanations[0].preset}, ledgers balance to {gap:.1e})"
         )
+
+
+_PARTS = (Explanation,)
+
+
+def _require_fields(generation: Generation) -> None:
+    tensors = (generation.relevance, generation.ids, generation.scores)
+    if not all(isinstance(tensor, Tensor) for tensor in tensors) or not generation.explanations:
+        raise ValueError("fields of another kind")
+    for each in generation.explanations:
+        require_fields(each)
 
 
 def explain_generation(
@@ -75,9 +151,9 @@ def explain_generation(
         continuation: the answer, (generated,) or (1, generated), where it is known. By default the model
             generates it, taking the likeliest token each time.
         max_new_tokens: how many tokens to generate at most.
-        target: what is explained of a token, from its id: `relprop.Logit` (its score), `relprop.LogOdds` (its
-            log-odds, as of its probability), `relprop.Contrastive`, `relprop.RunnerUp`, or a function from
-            the id to a target.
+        target: what is explained of a token, from its id, of `relprop.targets`: `Logit` (its score),
+            `LogOdds` (its log-odds, as of its probability), `Contrastive`, `RunnerUp`; or a function from the
+            id to a target.
         rules: as for `relprop.explain`.
         progress: called after each token with how many are done and how many there are.
         options: others of `relprop.explain`, such as checkpoint; and of the model.
@@ -86,7 +162,7 @@ def explain_generation(
         InputError: the prompt is no single text, the answer is empty, or what `relprop.explain` refuses.
         ModelError: the model cannot generate, and no continuation is given.
     """
-    require_known("explain_generation", options, explain_generation, explain, model)
+    require_known("explain_generation", options, explain_generation, explain_each, model)
     prompt = _single(input_ids, "input_ids")
     mask = None if attention_mask is None else _single(attention_mask, "attention_mask")
     if mask is not None:
@@ -112,7 +188,9 @@ def explain_generation(
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     of_token = _of_token(target)
     targets = [At(first + i, of_token(int(token))) for i, token in enumerate(answer[0])]
-    explanations = explain(model, targets=targets, rules=rules, progress=progress, **arguments, **options)
+    explanations = explain_each(
+        model, targets=targets, rules=rules, progress=progress, **arguments, **options
+    )
     rows = [_row(explanation, arguments) for explanation in explanations]
     ids = torch.cat([arguments[name] for name in ("input_ids", "decoder_input_ids") if name in arguments], 1)
     return Generation(
@@ -132,8 +210,8 @@ def _of_token(target: Any) -> Callable[[int], TargetLike]:
         return target  # type: ignore[no-any-return]
     raise InputError(
         f"target={target!r}: the tokens to explain are those that were generated; say what of them, as "
-        "target=relprop.LogOdds. A token at one position is explained by "
-        "relprop.explain(..., target=relprop.At(...))."
+        "target=relprop.targets.LogOdds. A token at one position is explained by "
+        "relprop.explain(..., target=relprop.targets.At(...))."
     )
 
 
@@ -200,7 +278,5 @@ def _generated(
 
 def _row(explanation: Explanation, arguments: dict[str, Any]) -> Tensor:
     """Relevance of all tokens, (1, tokens)."""
-    relevance = explanation.relevance
-    if isinstance(relevance, Tensor):
-        return relevance
-    return torch.cat([relevance[name] for name in arguments if name in relevance], 1)
+    inputs = explanation.inputs
+    return torch.cat([inputs[name] for name in arguments if name in inputs], 1)

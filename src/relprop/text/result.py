@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.files import write_whole
-from relprop.results.explanation import Explanation
-from relprop.text.answers import TokenRelevance
+from relprop.results.explanation import Explanation, require_fields
+from relprop.results.store import load_record, save_record
+from relprop.rules.book import cited
+from relprop.text.answers import Answer, TokenRelevance
 from relprop.text.html import to_fragment, to_html
 from relprop.text.terminal import to_terminal
 from relprop.text.tokens import Token, merged
 
 if TYPE_CHECKING:
+    import numpy
     from rich.console import Console
 
 
@@ -29,6 +33,23 @@ class TextExplanation(TokenRelevance):
     """
 
     explanations: tuple[Explanation, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def numpy(self) -> "numpy.ndarray[Any, Any]":
+        """Relevance as an array of NumPy, float32 where it is of half precision."""
+        half = self.relevance.dtype in (torch.float16, torch.bfloat16)
+        return (self.relevance.float() if half else self.relevance).numpy()
+
+    def to(self, device: torch.device | str) -> "TextExplanation":
+        """The explanation with all of its tensors on a device."""
+        explanations = tuple(explanation.to(device) for explanation in self.explanations)
+        return replace(self, relevance=self.relevance.to(device), explanations=explanations)
+
+    def cite(self) -> str:
+        """BibTeX entries of the papers that the rules come from, and of the preset, to be cited."""
+        return cited(self.rules, [a.rule for explanation in self.explanations for a in explanation.rules])
 
     def words(self) -> "TextExplanation":
         """Merge tokens into words: their relevance is summed. A word ends at white space at the latest.
@@ -97,21 +118,36 @@ class TextExplanation(TokenRelevance):
         return json.dumps(self.as_data(), ensure_ascii=False, indent=2, allow_nan=False)
 
     def save(self, path: Path | str) -> None:
-        """Write a file, whole or not at all: `.html`, the page, or `.json`, the data.
+        """Write a file, whole or not at all: `.html`, a page; `.json`, data; `.safetensors`, everything.
+
+        `TextExplanation.load` reads a `.safetensors` file.
 
         Raises:
             InputError: another suffix.
             FileError: the file cannot be written.
         """
         suffix = Path(path).suffix.lower()
+        if suffix == ".safetensors":
+            about = {"Title": f"Relevance of the text for {self.answers[0].target}", "Model": self.model}
+            save_record(path, self, about, _PARTS)
+            return
         if suffix not in (".html", ".json"):
             raise InputError(
-                f"explanation.save({str(path)!r}): give a name that ends in .html, for a page, or in .json, "
-                "for programs."
+                f"explanation.save({str(path)!r}): give a name that ends in .html, for a page, in .json, for "
+                "programs, or in .safetensors, for everything."
             )
         # A lone surrogate, as of a path in another encoding, has no form in UTF-8.
         content = self.html() if suffix == ".html" else self.to_json() + "\n"
         write_whole(Path(path), content.encode("utf-8", "replace"))
+
+    @staticmethod
+    def load(path: Path | str) -> "TextExplanation":
+        """Read a `.safetensors` file that `save` wrote. Nothing in it is executed.
+
+        Raises:
+            FileError: the file is missing, damaged, or no explanation of a text, or another version wrote it.
+        """
+        return load_record(path, TextExplanation, _require_fields, _PARTS)
 
     def _repr_html_(self) -> str:
         return to_fragment(self)
@@ -119,6 +155,23 @@ class TextExplanation(TokenRelevance):
     def __repr__(self) -> str:
         more = f" and {len(self.answers) - 1} more" if len(self.answers) > 1 else ""
         return f"TextExplanation({self.model}: {self.answers[0].line}{more}; {len(self.pieces)} tokens)"
+
+
+_PARTS = (Answer, Token, Explanation)
+"""Classes of data that are parts of an explanation of a text."""
+
+
+def _require_fields(explanation: TextExplanation) -> None:
+    right = (
+        isinstance(explanation.relevance, Tensor)
+        and all(isinstance(piece, Token) for piece in explanation.pieces)
+        and all(isinstance(answer, Answer) for answer in explanation.answers)
+        and explanation.rows.shape == (len(explanation.answers), len(explanation.pieces))
+    )
+    if not right:
+        raise ValueError("fields of another kind")
+    for each in explanation.explanations:
+        require_fields(each)
 
 
 def _finite(value: float | None) -> float | None:

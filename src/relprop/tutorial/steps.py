@@ -95,7 +95,7 @@ class Maps:
     Attributes:
         relevance: (12, 1, H, W), as the network takes its input: 28 × 28, or padded 32 × 32.
         scores: of each digit's own class, (12,), before the trailing ReLU.
-        gap: how far each digit's ledger is from closing (`Ledger.gap`), (12,); None for sensitivity.
+        gap: how far each digit's ledger is from balancing (`Ledger.gap`), (12,); None for sensitivity.
         seconds: run time for the twelve digits, the shortest of `REPETITIONS`.
     """
 
@@ -213,7 +213,6 @@ def maps_of(step: Step, network: nn.Module, images: Tensor, labels: Tensor) -> M
             bounds=(model.low, model.high),
         )
     )
-    assert isinstance(explanation.relevance, Tensor)  # both networks have one input
     scores = _own(explanation.output, labels)
     return Maps(step, explanation.relevance, scores, explanation.ledger.gap, seconds)
 

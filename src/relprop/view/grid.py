@@ -55,7 +55,7 @@ def plain(text: str) -> str:
 
 
 def words(text: str, width: int | None = None, *, align: str = "centre") -> Pixels:
-    """Write a text, black on white, in lines of `width` pixels at most; what fits no line is cut off.
+    """Write a text, black on white, in lines of `width` pixels at most; words that fit no line are broken.
 
     Returns:
         As wide as `width`, or as the text where it is None; 16 pixels a line.
@@ -83,15 +83,17 @@ def _wrapped(text: str, width: int | None, font: ImageFont.FreeTypeFont | ImageF
             lines.append(word)
         else:
             lines[-1] = longer
-    return [_cut(line, width, font) for line in lines]
+    return [part for line in lines for part in _broken(line, width, font)]
 
 
-def _cut(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line}…"
+def _broken(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A line in parts that fit, each of one letter at least."""
+    parts = [""]
+    for letter in line:
+        if parts[-1] and font.getlength(parts[-1] + letter) > width:
+            parts.append("")
+        parts[-1] += letter
+    return parts
 
 
 def captioned(picture: Pixels, above: str = "", below: str = "") -> Pixels:

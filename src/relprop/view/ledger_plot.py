@@ -204,6 +204,6 @@ def _about(found: Way, title: str) -> dict[str, str]:
         "Seed": found.written(found.seed),
         "Relevance of the inputs": found.written(found.inputs),
         "Absorbed": ", ".join(f"{sink} {found.written(found.absorbed[sink])}" for sink in found.sinks),
-        "Ledger closes to": f"{found.gap:.1e}",
+        "Ledger balances to": f"{found.gap:.1e}",
     }
     return {key: text for key, text in about.items() if text}

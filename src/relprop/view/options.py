@@ -26,7 +26,7 @@ class Options:
         beside: draw the picture beside the map, not under it.
         opacity: of the largest relevance over a picture.
         grey: show a picture under relevance in grey.
-        columns: how many maps in a row.
+        columns: how many maps in a row: 6 by default and, where explanations are compared, all of them.
         labels: what is written above each map; by default its target and score.
         classes: names of all classes, by number, for these labels.
         title: written above everything.
@@ -45,7 +45,7 @@ class Options:
     beside: bool = False
     opacity: float = 0.9
     grey: bool = True
-    columns: int = 6
+    columns: int | None = None
     labels: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     title: str = ""

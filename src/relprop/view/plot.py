@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from relprop.errors import InputError
-from relprop.view.arrays import as_pixels
+from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import captioned, grid
 from relprop.view.heatmaps import Scaled, reduce_channels, scale
@@ -20,12 +20,12 @@ class Explained(Protocol):
     """An explanation, as far as it can be drawn: see `relprop.results.explanation.Explanation`."""
 
     @property
-    def relevance(self) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Of the input, or of several inputs by name."""
+    def inputs(self) -> Mapping[str, torch.Tensor]:
+        """Relevance of the inputs, by name."""
 
     @property
-    def inner(self) -> Mapping[str, Any]:
-        """Of the outputs of recorded modules, by path."""
+    def inner(self) -> Mapping[str, torch.Tensor]:
+        """Relevance of the outputs of recorded modules, by path."""
 
     @property
     def target(self) -> Any:
@@ -39,12 +39,12 @@ class Explained(Protocol):
     def measure(self) -> str:
         """What the score is."""
 
-    def __getitem__(self, path: str, /) -> Any:
-        """Relevance of a recorded module's output."""
-
     def described(self, model: str | None, samples: Sequence[int] | None, /) -> dict[str, str]:
         """What is explained, in words, for the metadata of files."""
 
+
+COLUMNS = 6
+"""How many maps are in a row, unless told."""
 
 MOST = 64
 """So many maps are still looked at one by one."""
@@ -76,10 +76,13 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
         captioned(cell, above=labels[sample], below=limit)
         for cell, sample, limit in zip(cells, chosen, limits, strict=True)
     ]
-    columns = 1 if R.dim() < 4 else max(1, look.columns)
+    columns = 1 if R.dim() < 4 else max(1, COLUMNS if look.columns is None else look.columns)
     picture_of_all = grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
-    metadata = relevance.described(look.model, chosen) if not isinstance(relevance, torch.Tensor) else {}
-    return finished(picture_of_all, scaled.limits, look, metadata | ({"Relevance of": name} if name else {}))
+    metadata = {} if isinstance(relevance, torch.Tensor) else relevance.described(look.model, chosen)
+    if name is not None and metadata:
+        title = metadata["Title"].replace("Relevance of the input", f"Relevance of {name}", 1)
+        metadata |= {"Title": title, "Relevance of": name}
+    return finished(picture_of_all, scaled.limits, look, metadata)
 
 
 def compare(explanations: Mapping[str, Explained], picture: Any = None, **options: Any) -> Plot:
@@ -125,11 +128,8 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
         columns.insert(0, [captioned(one, below=blank) for one in pictures])
         above.insert(0, "")
     labels = _given_labels(count, look)
-    sheet = grid(
-        list(zip(*columns, strict=True)),
-        above=above,
-        left=[labels[sample] for sample in chosen] if labels else [],
-    )
+    left = [labels[sample] for sample in chosen] if labels else []
+    sheet = _in_rows(list(zip(*columns, strict=True)), above, left, look.columns)
     metadata = {"Title": f"Relevance, compared: {', '.join(explanations)}"}
     for name, explanation in explanations.items():
         for key, text in explanation.described(look.model, chosen).items():
@@ -138,13 +138,28 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     return finished(sheet, together.limits, look, metadata)
 
 
+def _in_rows(
+    rows: list[tuple[Pixels, ...]], above: list[str], left: list[str], columns: int | None
+) -> Pixels:
+    """A row for each sample, or several where there is a number of columns."""
+    if columns is None or columns >= len(above):
+        return grid(rows, above=above, left=left)
+    columns = max(1, columns)
+    blocks = []
+    for start in range(0, len(above), columns):
+        cells = [row[start : start + columns] for row in rows]
+        blocks.append(grid(cells, above=above[start : start + columns], left=left))
+    return grid([[block] for block in blocks])
+
+
 def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw and, unless it is that of the only input, its name."""
-    whole = subject.relevance if not isinstance(subject, torch.Tensor) else subject
-    if isinstance(whole, torch.Tensor) and look.of is None:
-        return _with_samples(whole), None
-    inputs = {} if isinstance(whole, torch.Tensor) else whole
-    names = ", ".join([f"{name} {tuple(R.shape)}" for name, R in inputs.items()] + list(_inner(subject)))
+    inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
+    inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
+    if len(inputs) == 1 and (look.of is None or look.of in inputs):
+        return _with_samples(next(iter(inputs.values()))), None
+    shapes = [f"{name} {tuple(R.shape)}" for name, R in inputs.items()]
+    names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
     if look.of is None:
         raise InputError(
             f"there is relevance of several inputs: {names}. Say which to draw: "
@@ -152,22 +167,17 @@ def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.
         )
     if look.of in inputs:
         return _with_samples(inputs[look.of]), look.of
-    if isinstance(subject, torch.Tensor) or look.of not in _inner(subject):
+    if look.of not in inner:
         raise InputError(
             f"plot(of={look.of!r}): there is no relevance of this name. "
             + (f"There is: {names}." if names else "There is that of the input only: leave of= out.")
         )
-    calls = subject[look.of]
-    if not isinstance(calls, torch.Tensor):
+    try:
+        return _with_samples(inner[look.of]), look.of
+    except InputError as error:
         raise InputError(
-            f"plot(of={look.of!r}): the module was called several times, or returned several tensors. Draw "
-            f"one of them: relprop.view.plot.plot(explanation[{look.of!r}][0])."
-        )
-    return _with_samples(calls), look.of
-
-
-def _inner(subject: Explained | torch.Tensor) -> Mapping[str, Any]:
-    return subject.inner if not isinstance(subject, torch.Tensor) else {}
+            f"plot(of={look.of!r}): {error} Draw it by relprop.view.plot.plot(tensor)."
+        ) from None
 
 
 def _with_samples(R: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ class Way:
         inputs: what arrives.
         absorbed: per sink, what it took on the whole way.
         least: the amount up to which nothing is told.
-        gap: how far the books are from closing, relative to the largest amount.
+        gap: how far the ledger is from balancing, relative to the largest amount.
         samples: which samples these are, in words.
         mixed: whether amounts of single samples mean nothing, because the model mixes its samples.
     """

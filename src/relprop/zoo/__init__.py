@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from relprop.data import imagenet
 from relprop.errors import FileError, ModelError, did_you_mean
-from relprop.rules.bounds import remember_bounds
 from relprop.zoo import efficientnet
 from relprop.zoo.mnist import cnn, mlp, pad
 
@@ -131,7 +130,6 @@ def load(name: str, weights: Path | str | None = None) -> nn.Module:
         load_weights(model, Path(weights))
     else:
         fit(model, found.trained(), f"the package of {name}")
-    remember_bounds(model, (found.low, found.high))
     return model.eval().requires_grad_(False)
 
 

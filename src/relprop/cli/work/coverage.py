@@ -87,7 +87,7 @@ def _noise(model: Model) -> Tensor:
 
 def _run(model: Model, x: Tensor, rules: str | None) -> Coverage:
     with errors_of(model, x):
-        return relprop.coverage(model.module, x, rules=rules)
+        return relprop.coverage(model.module, x, rules=rules, bounds=model.bounds)
 
 
 def _as_data(result: Coverage) -> dict[str, Any]:

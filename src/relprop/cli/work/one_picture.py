@@ -94,7 +94,9 @@ def _drawn(
 ) -> tuple[Pixels, dict[str, str]]:
     """Draw the picture and the relevance of each class, and say for the file's metadata what is drawn."""
     shown = {
-        _unique(answer, explained): dataclasses.replace(explanation, relevance=_shown(prepared, explanation))
+        _unique(answer, explained): dataclasses.replace(
+            explanation, inputs={"pixels": _shown(prepared, explanation)}
+        )
         for answer, explanation in explained.items()
     }
     plot = compare(shown, prepared.picture, beside=view == "heatmap", shared=True, model=model.name)
@@ -122,7 +124,6 @@ def _unique(answer: Answer, explained: dict[Answer, Explanation]) -> str:
 
 
 def _shown(prepared: Prepared, explanation: Explanation) -> torch.Tensor:
-    assert isinstance(explanation.relevance, torch.Tensor)  # the model has one input
     return prepared.shown(explanation.relevance)
 
 

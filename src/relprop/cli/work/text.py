@@ -8,7 +8,6 @@ from typing import Any
 import rich.progress
 import typer
 from rich.console import Console
-from torch import nn
 
 from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.terminal import console, progress_bar
@@ -83,9 +82,9 @@ def _require_no_bounds(rules: str) -> None:
     Raises:
         RuleError: they are such, or none at all.
     """
-    resolve(None, rules, (0.0, 1.0))
+    resolve(rules, (0.0, 1.0))
     try:
-        resolve(nn.Identity(), rules, None)
+        resolve(rules)
     except RuleError as error:
         raise RuleError(
             f"--rules {rules}: the box rule in it needs the bounds of pixels, and a text has none. Presets "

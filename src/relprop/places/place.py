@@ -1,0 +1,108 @@
+"""What a place is, and how places combine."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from relprop.calls.site import Site
+from relprop.errors import RuleError
+
+
+class Place(ABC):
+    """A place in a model: a condition on the `Site` of an operation.
+
+    Attributes:
+        within_first: whether only first operations can lie here, those that no other linear operation
+            precedes.
+        is_about_operations: whether the place says which operations it is about, and not only where they
+            are.
+    """
+
+    within_first: bool = False
+    is_about_operations: bool = False
+
+    @abstractmethod
+    def __call__(self, site: Site) -> bool:
+        """Whether a site lies here."""
+
+    def names(self, site: Site) -> bool:
+        """Whether a site lies here because of what operation it is.
+
+        A rule for linear operations serves a normalisation that stands alone, such as a batch norm before a
+        ReLU, where its place names it.
+        """
+        return self.is_about_operations and self(site)
+
+    def __and__(self, other: object) -> "Place":
+        return And(self, _operand(other, "&"))
+
+    def __or__(self, other: object) -> "Place":
+        return Or(self, _operand(other, "|"))
+
+    def __invert__(self) -> "Place":
+        return Not(self)
+
+
+def _operand(other: object, sign: str) -> Place:
+    if isinstance(other, Place):
+        return other
+    raise RuleError(
+        f"{other!r} is no place, and {sign} joins places: write Path('layer4.*'), Layer(nn.Conv2d), "
+        "Operation(F.conv2d), Kind('sum'), Depth(1, 6), First() or Where(function), of relprop.places."
+    )
+
+
+@dataclass(frozen=True)
+class And(Place):
+    """Both of two places."""
+
+    one: Place
+    other: Place
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "within_first", self.one.within_first or self.other.within_first)
+
+    def __call__(self, site: Site) -> bool:
+        return self.one(site) and self.other(site)
+
+    def names(self, site: Site) -> bool:
+        return self(site) and (self.one.names(site) or self.other.names(site))
+
+    def __str__(self) -> str:
+        return f"{_in_brackets(self.one, Or)} and {_in_brackets(self.other, Or)}"
+
+
+@dataclass(frozen=True)
+class Or(Place):
+    """One of two places, or both."""
+
+    one: Place
+    other: Place
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "within_first", self.one.within_first and self.other.within_first)
+
+    def __call__(self, site: Site) -> bool:
+        return self.one(site) or self.other(site)
+
+    def names(self, site: Site) -> bool:
+        return self.one.names(site) or self.other.names(site)
+
+    def __str__(self) -> str:
+        return f"{self.one} or {self.other}"
+
+
+@dataclass(frozen=True)
+class Not(Place):
+    """Everywhere but in a place."""
+
+    place: Place
+
+    def __call__(self, site: Site) -> bool:
+        return not self.place(site)
+
+    def __str__(self) -> str:
+        return f"not {_in_brackets(self.place, (And, Or))}"
+
+
+def _in_brackets(place: Place, kinds: type | tuple[type, ...]) -> str:
+    return f"({place})" if isinstance(place, kinds) else str(place)

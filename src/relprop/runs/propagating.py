@@ -1,0 +1,69 @@
+"""The engine itself, for those who run model and backward by themselves."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from relprop.calls.names import name_of
+from relprop.engine.interception import intercepting
+from relprop.engine.run import Run
+from relprop.errors import InputError, RuleError
+from relprop.operations import TABLE
+from relprop.rules.bounds import Bounds
+from relprop.rules.choice import Rules, resolve
+from relprop.rules.gradients import Baseline
+from relprop.runs.forward import Forward, GradientsOfSeen
+
+Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
+"""Operations whose plain gradient is to be taken, by function or name."""
+
+
+@contextmanager
+def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Run]:
+    """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
+
+    Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
+    rule puts relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero
+    input"; `explain` has no such limit. The run that is given has the rules used, `applied`, and what sinks
+    absorbed, `ledger`.
+
+    Args:
+        rules: as for `relprop.explain`.
+        bounds: likewise.
+        accept: likewise.
+
+    Raises:
+        RuleError: rules without meaning, or a plain gradient.
+        CoverageError: at the end, if relevance met operations that are not covered.
+    """
+    name, composite = resolve(rules, bounds)
+    if isinstance(composite, Baseline):
+        raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
+    run = Run(composite.choose, unmatched=composite.unmatched, accept=names_of(accept))
+    forward = Forward(run, TABLE, any_leaf=True)
+    with intercepting(forward.interception), GradientsOfSeen():
+        yield run
+    run.gaps.require_none()
+
+
+def names_of(accept: Accepted) -> list[str]:
+    """The names of the operations that a user accepts without an entry."""
+    return [a if isinstance(a, str) else name_of(a) for a in as_list(accept, "accept")]
+
+
+def as_list(value: Any, argument: str, *, one: type = str) -> Collection[Any]:
+    """One name, or several of them, as several.
+
+    Args:
+        value: which; a function, a module, or what is `one`, stands for itself.
+        argument: what it was given for.
+        one: what else is a single thing.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, (str, one)) or callable(value):
+        return [value]
+    if not isinstance(value, Collection):
+        raise InputError(f"{argument}={value!r}: give a name, or a list of them.")
+    return value

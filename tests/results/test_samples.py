@@ -1,0 +1,203 @@
+"""A result behaves like the batch that it explains: samples taken out of it, and batches joined."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from networks import DOUBLE
+from relprop.errors import InputError
+from relprop.rules import Epsilon, Gamma
+from relprop.targets import At, Contrastive
+
+
+class Two(nn.Module):
+    """A network with two inputs and a module that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.head = nn.Linear(4, 4, **DOUBLE), nn.Linear(4, 3, **DOUBLE)
+
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.head((self.layer(a) + self.layer(b)).relu())}
+
+
+def batch(seed: int, samples: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    return torch.randn(samples, 4, **DOUBLE), torch.randn(samples, 4, **DOUBLE)
+
+
+def explained(*inputs: Tensor, **options: Any) -> relprop.Explanation:
+    given = {"record": ["layer", "head"], "per_operation": True, "rules": Epsilon(0.1)} | options
+    return relprop.explain(Two().eval(), *inputs, **given)
+
+
+def same(a: relprop.Explanation, b: relprop.Explanation) -> None:
+    """Two explanations are equal in everything."""
+    assert list(a.inputs) == list(b.inputs)
+    for name in a.inputs:
+        torch.testing.assert_close(a.inputs[name], b.inputs[name], rtol=0, atol=1e-14)
+    torch.testing.assert_close(a.output, b.output, rtol=0, atol=1e-14)
+    torch.testing.assert_close(a.score, b.score, rtol=0, atol=1e-14)
+    torch.testing.assert_close(a.target, b.target)
+    torch.testing.assert_close(dict(a.inner.calls), dict(b.inner.calls), rtol=0, atol=1e-14)
+    assert (a.preset, a.rules, a.measure) == (b.preset, b.rules, b.measure)
+    assert a.ledger.samples == b.ledger.samples
+    for one, other in ((a.ledger.absorbed, b.ledger.absorbed), (a.ledger.operations, b.ledger.operations)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+    torch.testing.assert_close(a.ledger.seed, b.ledger.seed, rtol=0, atol=1e-14)
+    torch.testing.assert_close(a.ledger.inputs, b.ledger.inputs, rtol=0, atol=1e-14)
+    assert float(a.ledger.gap.max()) < 1e-12
+    assert float(b.ledger.gap.max()) < 1e-12
+
+
+def test_samples_are_what_each_alone_would_be() -> None:
+    a, b = batch(1, 5)
+    whole = explained(a, b)
+    assert len(whole) == 5
+    singles = [explained(a[i : i + 1], b[i : i + 1]) for i in range(5)]
+    for number, single in enumerate(singles):
+        same(whole[number], single)
+    assert len(list(whole)) == 5
+    for part, single in zip(whole, singles, strict=True):
+        same(part, single)
+    same(whole[-1], singles[4])
+
+
+@pytest.mark.parametrize(
+    ("index", "numbers"),
+    [
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, 2), [0, 2, 4]),
+        ([3, 0], [3, 0]),
+        (torch.tensor([3, 0]), [3, 0]),
+        (torch.tensor([True, False, False, True, False]), [0, 3]),
+        (np.array([1, 1]), [1, 1]),
+    ],
+)
+def test_several_samples(index: Any, numbers: list[int]) -> None:
+    a, b = batch(1, 5)
+    same(explained(a, b)[index], explained(a[numbers], b[numbers]))
+
+
+@pytest.mark.parametrize("index", [5, -6, "layer", [7], 1.5, None])
+def test_samples_that_do_not_exist(index: Any) -> None:
+    with pytest.raises(InputError, match=r"explanation\[.*\]: give the number of a sample.*there are 5 samp"):
+        explained(*batch(1, 5))[index]
+
+
+def test_batches_are_joined() -> None:
+    (a, b), (c, d) = batch(1, 3), batch(2, 2)
+    joined = relprop.Explanation.concatenate([explained(a, b), explained(c, d)])
+    same(joined, explained(torch.cat([a, c]), torch.cat([b, d])))
+    same(relprop.Explanation.concatenate(list(joined)), joined)
+
+
+def test_relevance_of_parameters_is_summed_over_batches() -> None:
+    (a, b), (c, d) = batch(1, 3), batch(2, 2)
+    options: dict[str, Any] = {"parameters": "head.weight", "target": 1}
+    joined = relprop.Explanation.concatenate([explained(a, b, **options), explained(c, d, **options)])
+    whole = explained(torch.cat([a, c]), torch.cat([b, d]), **options)
+    assert list(whole.parameters) == ["head.weight"]
+    torch.testing.assert_close(joined.parameters["head.weight"], whole.parameters["head.weight"])
+    assert whole[0].parameters == {}
+
+
+def test_what_cannot_be_joined() -> None:
+    one = explained(*batch(1, 2))
+    join = relprop.Explanation.concatenate
+    with pytest.raises(InputError, match="give at least one explanation"):
+        join([])
+    with pytest.raises(InputError, match="explanations of different rules are not of one batch"):
+        join([one, explained(*batch(1, 2), rules=Gamma())])
+    with pytest.raises(InputError, match="explanations of different recorded modules"):
+        join([one, explained(*batch(1, 2), record=())])
+    with pytest.raises(InputError, match="explanations of different targets"):
+        join([one, explained(*batch(1, 2), target=Contrastive(1))])
+    with pytest.raises(InputError, match="explanations of different inputs"):
+        join([one, relprop.explain(nn.Linear(4, 3).eval(), torch.rand(2, 4), rules=Epsilon(0.1))])
+
+
+def test_a_model_that_mixes_its_samples_balances_as_a_whole() -> None:
+    def mixing(x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True) / 2
+
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    whole = relprop.explain(mixing, x, target=0, rules=Epsilon())
+    assert whole.ledger.mixed
+    part = whole[1:3]
+    assert part.ledger.samples == 2
+    assert part.ledger.gap.shape == (2,)
+    assert float(part.ledger.gap.max()) == float(whole.ledger.gap.max()) < 1e-12
+    assert float(part[0].ledger.gap.max()) < 1e-12
+
+
+def test_one_input_is_a_tensor_and_of_several_the_error_names_them() -> None:
+    e = explained(*batch(1, 2))
+    assert list(e.inputs) == ["a", "b"]
+    with pytest.raises(InputError, match=r"2 inputs were explained, a, b\. .*explanation.inputs\['a'\]"):
+        _ = e.relevance
+    x = torch.rand(2, 4)
+    single = relprop.explain(nn.Linear(4, 3).eval(), x, rules=Epsilon())
+    assert list(single.inputs) == ["input"]
+    assert single.relevance is single.inputs["input"]
+
+
+def test_an_array_of_numpy() -> None:
+    x = torch.rand(2, 4)
+    e = relprop.explain(nn.Linear(4, 3).eval(), x, rules=Epsilon())
+    assert isinstance(e.numpy(), np.ndarray)
+    assert np.array_equal(e.numpy(), e.relevance.numpy())
+    half = relprop.explain(nn.Linear(4, 3).eval().bfloat16(), x.bfloat16(), rules=Epsilon(0.1))
+    assert half.numpy().dtype == np.float32
+    with pytest.raises(InputError, match="2 inputs were explained"):
+        explained(*batch(1, 2)).numpy()
+
+
+def test_all_tensors_go_to_a_device() -> None:
+    e = explained(*batch(1, 2), parameters="*.weight", target=1)
+    same(e.to("cpu"), e)
+    moved = e.to("meta")
+    found = [
+        *moved.inputs.values(),
+        moved.output["logits"],
+        moved.target,
+        moved.score,
+        *(R for calls in moved.inner.calls.values() for R in calls),
+        *moved.parameters.values(),
+        moved.ledger.seed,
+        moved.ledger.inputs,
+        *moved.ledger.absorbed.values(),
+        *(amount for each in moved.ledger.operations.values() for amount in each.values()),
+    ]
+    assert len(found) > 12
+    assert {t.device.type for t in found if isinstance(t, Tensor)} == {"meta"}
+
+
+def test_relevance_of_inner_modules() -> None:
+    e = explained(*batch(1, 2))
+    assert list(e.inner) == ["layer", "head"]
+    assert len(e.inner) == 2
+    assert "head" in e.inner
+    assert "tail" not in e.inner
+    assert e.inner["head"].shape == (2, 3)
+    assert len(e.inner.calls["layer"]) == 2
+    with pytest.raises(InputError, match=r"inner\['layer'\]: the module was called 2 times; take one of"):
+        e.inner["layer"]
+    with pytest.raises(InputError, match=r"recorded are 'layer', 'head'\. Did you mean 'head'\?"):
+        e.inner["heads"]
+    with pytest.raises(InputError, match=r"nothing is recorded\. Modules are recorded by explain"):
+        explained(*batch(1, 2), record=()).inner["head"]
+
+
+def test_targets_at_positions_keep_their_samples() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).eval()
+    x = torch.randn(3, 5, 4)
+    whole = relprop.explain(model, x, target=At(-1), rules=Epsilon())
+    assert whole[1].output.shape == (1, 5, 3)
+    assert whole[1].score == whole.score[1:2]
