@@ -6,7 +6,7 @@ from typing import Any
 
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bounds, checked_bounds
-from relprop.rules.composite import Composite, Where, lacks_of
+from relprop.rules.composite import Composite, PlaceLike, lacks_of
 from relprop.rules.elsewhere import told_of
 from relprop.rules.files import is_rule_file, read_rules, rule_from_text
 from relprop.rules.gradients import BASELINES, Baseline
@@ -14,7 +14,7 @@ from relprop.rules.other import NonlinearRule
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
 from relprop.rules.rule import Rule
 
-Rules = str | Path | Composite | Baseline | Iterable[tuple[Where, Rule | NonlinearRule]] | Rule | None
+Rules = str | Path | Composite | Baseline | Iterable[tuple[PlaceLike, Rule | NonlinearRule]] | Rule | None
 """A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one
 rule for everything, or None for what fits."""
 

@@ -18,7 +18,7 @@ from relprop.rules.first_layer import ZBox
 from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import Rule
 
-Where = Place | str | type[nn.Module] | nn.Module | Callable[..., Any]
+PlaceLike = Place | str | type[nn.Module] | nn.Module | Callable[..., Any]
 """Where a rule applies: a place of `relprop.places`, or what stands for one (see `as_place` there)."""
 
 Entry = tuple[Place, Rule | NonlinearRule]
@@ -69,7 +69,7 @@ class Composite:
         file: where the entries stand, for errors.
 
     Raises:
-        RuleError: an entry is no pair of a place (see `Where`) and a rule.
+        RuleError: an entry is no pair of a place (see `PlaceLike`) and a rule.
     """
 
     entries: tuple[Entry, ...]
@@ -78,7 +78,7 @@ class Composite:
 
     def __init__(
         self,
-        entries: Iterable[tuple[Where, Rule | NonlinearRule]],
+        entries: Iterable[tuple[PlaceLike, Rule | NonlinearRule]],
         start: Literal["score", "one"] = "score",
         *,
         file: File | None = None,

@@ -41,7 +41,7 @@ from relprop.places import Depth, First, Layer, Operation, Place
 from relprop.places import Kind as OfKind
 from relprop.places import Path as AtPath
 from relprop.rules.book import RULES, signature
-from relprop.rules.composite import EVERYWHERE, Composite, Where
+from relprop.rules.composite import EVERYWHERE, Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.presets import preset
 from relprop.rules.rule import PrintedRule
@@ -94,7 +94,7 @@ def read_rules(path: Path | str) -> Composite:
     return Composite([*entries, *following.entries], data.get("start", following.start), file=path)
 
 
-def _entry(entry: Any) -> tuple[Where, Any]:
+def _entry(entry: Any) -> tuple[Place, Any]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("rule"), str):
         raise RuleError(f'{entry!r} has no rule: add rule = "Epsilon" or the like.')
     parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
