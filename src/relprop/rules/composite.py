@@ -1,7 +1,6 @@
 """Composites: which rule applies where. An ordered list of (where, rule); the first match wins."""
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -11,7 +10,7 @@ from torch import nn
 
 from relprop.calls.site import LINEAR, Kind, Site, Slots
 from relprop.errors import RuleError
-from relprop.places import Operation, Path, Place, as_place
+from relprop.places import Path, Place, as_place
 from relprop.rules.bounds import Bound
 from relprop.rules.elsewhere import told_of
 from relprop.rules.first_layer import ZBox
@@ -27,7 +26,7 @@ Entry = tuple[Place, Rule | NonlinearRule]
 EVERYWHERE = Path("*")
 
 
-def _concerns(where: Place, rule: Rule | NonlinearRule, site: Site) -> bool:
+def concerns(where: Place, rule: Rule | NonlinearRule, site: Site) -> bool:
     """Whether an entry is about a site: about operations of its kind, and about its place."""
     kinds = getattr(rule, "kinds", LINEAR)
     if site.kind in kinds:
@@ -103,7 +102,7 @@ class Composite:
 
     def choose(self, site: Site) -> Rule | NonlinearRule | None:
         """Return the rule for an operation, or None if no entry matches."""
-        return next((rule for where, rule in self.entries if _concerns(where, rule, site)), None)
+        return next((rule for where, rule in self.entries if concerns(where, rule, site)), None)
 
     @property
     def unmatched(self) -> str:
@@ -137,59 +136,3 @@ class Composite:
         if not places:
             return "none"
         return "inputs" if all(where.within_first for where in places) else "all"
-
-
-class Choosing:
-    """What a composite chooses in one run. It remembers where, to report entries that match nothing.
-
-    Args:
-        composite: it gives the rules.
-    """
-
-    def __init__(self, composite: Composite) -> None:
-        self.composite = composite
-        self._sites: dict[tuple[Any, ...], Site] = {}
-
-    def __call__(self, site: Site) -> Rule | NonlinearRule | None:
-        """The rule for an operation, or None if no entry matches."""
-        key = (site.path, site.operation, site.kind, site.depth, site.modules[-1:])
-        self._sites[key] = site
-        return self.composite.choose(site)
-
-    def idle(self) -> Iterator[str]:
-        """Say of each entry that matches nothing what it is, with what is near to it.
-
-        An entry everywhere is none of them: it is for whatever may be there.
-        """
-        sites = list(self._sites.values())
-        for where, rule in self.composite.entries:
-            if where != EVERYWHERE and not any(_concerns(where, rule, site) for site in sites):
-                yield f"({where}, {rule}) {_nothing(where, rule, sites)}"
-
-
-def _nothing(where: Place, rule: Rule | NonlinearRule, sites: list[Site]) -> str:
-    kinds = getattr(rule, "kinds", LINEAR)
-    of_rule = [site for site in sites if site.kind in kinds]
-    if isinstance(where, Path):
-        paths = sorted({site.path for site in of_rule})
-        return (
-            f"matches no module with an operation that {type(rule).__name__} is for{_near(where.glob, paths)}"
-        )
-    if isinstance(where, Operation):
-        names = sorted({site.operation for site in sites})
-        folded = " (one that is folded into a linear operation has no rule of its own)"
-        return (
-            f"matches no operation that got a rule{folded if where.name.endswith('_norm') else ''}"
-            f"{_near(where.name, names)}"
-        )
-    return "matches no operation of this model."
-
-
-def _near(name: str, known: list[str]) -> str:
-    if name == "first":
-        return ". The first layer is relprop.places.First()."
-    near = [each for each in difflib.get_close_matches(name, known, n=3, cutoff=0.3) if each]
-    if near:
-        return f"; near it are {', '.join(map(repr, near))}."
-    listed = [repr(each) for each in known if each][:6]
-    return f"; there are {', '.join(listed)}." if listed else "."

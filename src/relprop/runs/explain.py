@@ -25,7 +25,8 @@ from relprop.results.explanation import Explanation
 from relprop.results.inner import InnerRelevance
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
-from relprop.rules.composite import Choosing, Composite
+from relprop.rules.choosing import Choosing
+from relprop.rules.composite import Composite
 from relprop.rules.gradients import Baseline
 from relprop.rules.presets import is_a_preset
 from relprop.runs.forward import Forward

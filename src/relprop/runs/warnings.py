@@ -13,7 +13,7 @@ from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
-from relprop.rules.composite import Choosing
+from relprop.rules.choosing import Choosing
 from relprop.rules.own import is_own
 from relprop.targets.classes import Logit
 

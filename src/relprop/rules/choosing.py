@@ -1,0 +1,67 @@
+"""What a composite chooses in one run, and which of its entries match nothing there."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from relprop.calls.site import LINEAR, Site
+from relprop.places import Operation, Path, Place
+from relprop.rules.composite import EVERYWHERE, Composite, concerns
+from relprop.rules.other import NonlinearRule
+from relprop.rules.rule import Rule
+
+
+class Choosing:
+    """What a composite chooses in one run. It remembers where, to report entries that match nothing.
+
+    Args:
+        composite: it gives the rules.
+    """
+
+    def __init__(self, composite: Composite) -> None:
+        self.composite = composite
+        self._sites: dict[tuple[Any, ...], Site] = {}
+
+    def __call__(self, site: Site) -> Rule | NonlinearRule | None:
+        """The rule for an operation, or None if no entry matches."""
+        key = (site.path, site.operation, site.kind, site.depth, site.modules)
+        self._sites[key] = site
+        return self.composite.choose(site)
+
+    def idle(self) -> Iterator[str]:
+        """Say of each entry that matches nothing what it is, with what is near to it.
+
+        An entry everywhere is none of them: it is for whatever may be there.
+        """
+        sites = list(self._sites.values())
+        for where, rule in self.composite.entries:
+            if where != EVERYWHERE and not any(concerns(where, rule, site) for site in sites):
+                yield f"({where}, {rule}) {_nothing(where, rule, sites)}"
+
+
+def _nothing(where: Place, rule: Rule | NonlinearRule, sites: list[Site]) -> str:
+    kinds = getattr(rule, "kinds", LINEAR)
+    of_rule = [site for site in sites if site.kind in kinds]
+    if isinstance(where, Path):
+        paths = sorted({site.path for site in of_rule})
+        return (
+            f"matches no module with an operation that {type(rule).__name__} is for{_near(where.glob, paths)}"
+        )
+    if isinstance(where, Operation):
+        names = sorted({site.operation for site in sites})
+        folded = " (one that is folded into a linear operation has no rule of its own)"
+        return (
+            f"matches no operation that got a rule{folded if where.name.endswith('_norm') else ''}"
+            f"{_near(where.name, names)}"
+        )
+    return "matches no operation of this model."
+
+
+def _near(name: str, known: list[str]) -> str:
+    if name == "first":
+        return ". The first layer is relprop.places.First()."
+    near = [each for each in difflib.get_close_matches(name, known, n=3, cutoff=0.3) if each]
+    if near:
+        return f"; near it are {', '.join(map(repr, near))}."
+    listed = [repr(each) for each in known if each][:6]
+    return f"; there are {', '.join(listed)}." if listed else "."
