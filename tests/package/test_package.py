@@ -8,6 +8,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import relprop
 
@@ -91,19 +92,29 @@ def test_every_public_name_is_documented() -> None:
     assert not [name for name in relprop.__all__ if name not in tables and not getattr(relprop, name).__doc__]
 
 
+def pins(file: str) -> dict[str, str]:
+    """Exact versions by package."""
+    lines = (ROOT / file).read_text().splitlines()
+    return {name.lower(): version for name, _, version in (line.partition("==") for line in lines) if version}
+
+
 def test_every_dependency_is_pinned() -> None:
-    pinned = {
-        line.split("==")[0].lower()
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    }
+    pinned = pins("constraints.txt")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["test"],
         *project["build-system"]["requires"],
     ]
-    assert {name.split(">")[0].lower() for name in wanted} <= pinned
+    assert {name.split(">")[0].lower() for name in wanted} <= pinned.keys()
+
+
+def test_the_oldest_versions_are_those_that_are_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional, pinned = project["optional-dependencies"], pins("constraints-floors.txt")
+    for wanted in (*project["dependencies"], *optional["text"], *optional["zoo"]):
+        name, _, oldest = wanted.partition(">=")
+        assert Version(oldest) == Version(pinned[name]), name
 
 
 def test_names_of_other_libraries_are_read_for_errors_only() -> None:

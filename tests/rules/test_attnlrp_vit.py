@@ -33,6 +33,11 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
+def feed_forward(path: str) -> bool:
+    """Whether a layer is of the block behind attention: "mlp", or with transformers 5.0 as in BERT."""
+    return "mlp" in path or path.endswith(("layer.0.intermediate.dense", "layer.0.output.dense"))
+
+
 @pytest.mark.filterwarnings("ignore:the explained score is negative")
 @pytest.mark.parametrize("name", MODELS)
 def test_places(name: str) -> None:
@@ -41,8 +46,8 @@ def test_places(name: str) -> None:
     (patches, of_patches), *inner, (head, of_head) = rules
     assert of_patches == Gamma(0.25), patches
     assert of_head == Epsilon(0), head
-    assert [rule for path, rule in inner if "mlp" in path] == [Gamma(0.05)] * 2
-    others = [rule for path, rule in inner if "mlp" not in path]
+    assert [rule for path, rule in inner if feed_forward(path)] == [Gamma(0.05)] * 2
+    others = [rule for path, rule in inner if not feed_forward(path)]
     assert len(others) >= 2
     assert set(others) == {Epsilon(0)}
     assert e.ledger.gap.max() < 1e-4

@@ -20,6 +20,7 @@ from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.interception import Interception
 from relprop.engine.keep import Kept, KeptConstant, saved_value
 from relprop.engine.known import Tag
+from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import InputError, ModelError, did_you_mean
@@ -101,8 +102,7 @@ class Block:
         Raises:
             ModelError: another hook on saved tensors is active within the module.
         """
-        top = torch._C._autograd._top_saved_tensors_default_hooks(False)
-        if top is None or top[0] != self.checkpoints.run.keep_saved:
+        if not _is_asked(self.checkpoints.run):
             raise ModelError(
                 f"{type(self.module).__name__}, a module of checkpoint=..., has parts that "
                 "torch.utils.checkpoint, or other hooks on saved tensors, take care of already. Leave it out "
@@ -160,6 +160,35 @@ class Block:
             pass
         finally:
             run.modules.frames, run.block, self._position = frames, block, -1
+
+
+_innermost: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _is_asked(run: Run) -> bool:
+    """Whether autograd gives the run what it saves, and not to other hooks within."""
+    if _innermost is not None:
+        hooks = _innermost(False)
+        return hooks is not None and hooks[0] == run.keep_saved
+    # Before 2.8 torch does not tell: let autograd save something, and look whether it comes here.
+    block, witness = run.block, _Witness()
+    run.block = witness
+    try:
+        with aside(), torch.enable_grad():
+            torch.zeros((), requires_grad=True).exp()
+    finally:
+        run.block = block
+    return witness.was_asked
+
+
+class _Witness:
+    """Stands where a block does, and notes whether anything is kept."""
+
+    was_asked = False
+
+    def keep(self, kept: Kept) -> Kept:
+        self.was_asked = True
+        return kept
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

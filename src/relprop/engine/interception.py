@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
@@ -333,6 +334,15 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if run is not None and not run.is_over:
             interception = run.interception  # the tensors may be of a run around this one, or within it
         return interception.see(func, args, kwargs)
+
+
+if TorchVersion(torch.__version__) < "2.9":
+    # Modes get operations of functions there that they are registered for, and not the others.
+    from torch._higher_order_ops.flex_attention import flex_attention
+
+    @flex_attention.py_impl(_Mode)
+    def _see_flex_attention(mode: _Mode, *args: Any, **kwargs: Any) -> Any:
+        return mode.__torch_dispatch__(flex_attention, (), args, kwargs)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> r
         rich.progress.BarColumn(),
         *columns,
         rich.progress.TextColumn("{task.description}"),
-        console=terminal,
+        # Before 14.3 rich ends a bar with an empty line also where it shows none.
+        console=terminal if terminal.is_terminal else Console(quiet=True),
         transient=True,
         disable=not terminal.is_terminal,
     )

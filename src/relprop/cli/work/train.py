@@ -5,6 +5,7 @@ from pathlib import Path
 
 import rich.progress
 import typer
+from rich.console import Console
 
 from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.terminal import console, progress_bar
@@ -41,7 +42,7 @@ def train_and_save(
         with progress_bar(terminal, rich.progress.TimeRemainingColumn()) as bars:
             training = _read(data, bars)
             test = test_set()
-            watch = _Watch(bars, network, "held-out error" if holdout else "test error")
+            watch = _Watch(terminal, bars, network, "held-out error" if holdout else "test error")
             model = train_network(
                 network, training, seed=seed, epochs=epochs, holdout=holdout, test=test, progress=watch
             )
@@ -66,7 +67,8 @@ def train_and_save(
 class _Watch:
     """Shows the training's progress: a bar on a terminal, else a line for each epoch."""
 
-    def __init__(self, bars: rich.progress.Progress, network: str, measure: str) -> None:
+    def __init__(self, terminal: Console, bars: rich.progress.Progress, network: str, measure: str) -> None:
+        self.terminal = terminal
         self.bars = bars
         self.measure = measure
         self.network = network
@@ -80,8 +82,8 @@ class _Watch:
             self.task, description=f"{self.network} {state}", completed=progress.step, total=progress.steps
         )
         ended = progress.step * progress.epochs == progress.epoch * progress.steps
-        if ended and not self.bars.console.is_terminal:
-            self.bars.console.print(f"{self.network} {state}")
+        if ended and not self.terminal.is_terminal:
+            self.terminal.print(f"{self.network} {state}")
 
 
 def _read(folder: Path | None, bars: rich.progress.Progress) -> MNIST:
