@@ -5,6 +5,7 @@
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from relprop.files import VERSION
@@ -22,9 +23,13 @@ else:  # out of sight of type checkers, for which it would make any name right
             globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
             if name in globals():  # or a folder that came with them
                 return globals()[name]
+            if (
+                name.isidentifier() and find_spec(f"relprop.{name}") is not None
+            ):  # as relprop.testing, of which errors speak
+                return import_module(f"relprop.{name}")
             # What other libraries call something is told what it is here.
             raise import_module("relprop.rules.elsewhere").no_attribute("relprop", name)
         raise AttributeError(f"module 'relprop' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *import_module("relprop.public").__all__})
+        return sorted({"__version__", *import_module("relprop.public").__all__})

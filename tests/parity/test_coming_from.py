@@ -64,6 +64,6 @@ def test_rules_of_captum(theirs: Any, ours: Any) -> None:
 
 def test_a_layer_of_captum() -> None:
     model = dense()
-    found = relprop.explain(model, X, target=1, rules=relprop.rules.Epsilon(1e-9), record="0")["0"]
+    found = relprop.explain(model, X, target=1, rules=relprop.rules.Epsilon(1e-9), record="0").inner["0"]
     reference = LayerLRP(model, model[0]).attribute(X.clone().requires_grad_(), target=1)
     assert relative_difference(found, reference) < 1e-10

@@ -1,5 +1,6 @@
 """Places: what they match, how they combine, how they print, and what is no place."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from relprop.places import (
     Where,
     as_place,
 )
-from relprop.rules import Epsilon, Flat, Gamma
+from relprop.rules import Epsilon, EqualShares, Flat, Gamma
 
 CONVOLUTION, BLOCK = nn.Conv2d(1, 1, 1), nn.Sequential()
 SITES = {
@@ -103,7 +104,7 @@ def test_what_stands_for_a_place(given: Any, place: Place) -> None:
         (lambda: as_place(3), r"3 in a composite is no place\. Give a path such as 'layer4\.\*', a class"),
         (
             lambda: as_place(("first", nn.Conv2d)),
-            r"is no place\. Places are joined by &: First\(\) & Kind\('convolution'\)\.",
+            r"is no place\. Places are joined by & \(both\) and \| \(either\): First\(\) & Kind",
         ),
         (lambda: as_place(First), r"First in a composite is a class of places\. Write First\(\.\.\.\)"),
         (lambda: as_place(dict), "<class 'dict'> in a composite is no place"),
@@ -215,3 +216,46 @@ def test_a_function_of_the_site_serves_a_batch_norm_alone_as_its_kind_does() -> 
         assert list(map(str, other.rules)) == list(map(str, found[0].rules))
     plain = relprop.explain(model, x, target=0, rules=Epsilon())
     assert not torch.allclose(plain.relevance, found[0].relevance)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: First() and Kind("sum"),
+            r"a place is no yes or no: join places by & \(and\), \| \(or\) and ~",
+        ),
+        (lambda: not First(), "a place is no yes or no"),
+        (lambda: nn.Conv2d & First(), r"Conv2d'> is no place, and & joins places: write Path"),
+        (lambda: "layer4.*" | First(), r"'layer4\.\*' is no place, and \| joins places"),
+        (
+            lambda: as_place(nn.Conv2d | nn.Linear),
+            r"is no place\. Places are joined .* Layer\(nn\.Conv1d\) \| Lay",
+        ),
+    ],
+)
+def test_places_are_not_joined_by_words(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "function", [torch.linalg.matmul, torch.ops.aten.add, torch.ops.aten.add.Tensor, operator.add]
+)
+def test_functions_of_torch_name_an_operation(function: Any) -> None:
+    assert as_place(function) == Operation(function)
+    assert Operation(function).operation in ("linalg_matmul", "add")
+    assert eval(repr(Operation(function))) == Operation(function)
+
+
+def test_an_entry_that_says_what_its_rule_is_not_for() -> None:
+    model = Named().eval()
+    with pytest.warns(UserWarning, match=r"matches dense operations alone, which EqualShares is not for\."):
+        rules_of(model, (Kind("dense"), EqualShares()))
+    with pytest.warns(UserWarning, match=r'\("stem", Flat\(\)\) stands behind an entry for everything'):
+        relprop.explain(model, torch.rand(2, 4, **DOUBLE), rules=[("*", Epsilon()), ("stem", Flat())])
+
+
+def test_entries_of_presets_are_for_any_model() -> None:
+    model = Named().eval()
+    rules_of(model, ("first", Gamma()), *relprop.PRESETS["epsilon-plus-flat"].entries[:2])

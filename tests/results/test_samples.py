@@ -11,7 +11,7 @@ import relprop
 from networks import DOUBLE
 from relprop.errors import InputError
 from relprop.rules import Epsilon, Gamma
-from relprop.targets import At, Contrastive
+from relprop.targets import At, Contrastive, Difference, Weighted
 
 
 class Two(nn.Module):
@@ -110,7 +110,7 @@ def test_relevance_of_parameters_is_summed_over_batches() -> None:
 def test_what_cannot_be_joined() -> None:
     one = explained(*batch(1, 2))
     join = relprop.Explanation.concatenate
-    with pytest.raises(InputError, match="give at least one explanation"):
+    with pytest.raises(InputError, match="give a list of at least one explanation"):
         join([])
     with pytest.raises(InputError, match="explanations of different rules are not of one batch"):
         join([one, explained(*batch(1, 2), rules=Gamma())])
@@ -201,3 +201,152 @@ def test_targets_at_positions_keep_their_samples() -> None:
     whole = relprop.explain(model, x, target=At(-1), rules=Epsilon())
     assert whole[1].output.shape == (1, 5, 3)
     assert whole[1].score == whole.score[1:2]
+
+
+class Sequences(nn.Module):
+    """A network that computes with the sequence first, (tokens, samples, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.head = nn.Linear(4, 4, **DOUBLE), nn.Linear(4, 3, **DOUBLE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encoder(x.transpose(0, 1)).relu()
+        y: Tensor = self.head(h.sum(0))
+        return y
+
+
+@pytest.mark.parametrize("tokens", [3, 5])
+def test_samples_of_inner_values_are_where_they_are_and_not_always_first(tokens: int) -> None:
+    model, x = Sequences().eval(), torch.randn(3, tokens, 4, **DOUBLE)
+
+    def recorded(part: Tensor) -> relprop.Explanation:
+        return relprop.explain(model, part, target=1, rules=Epsilon(0), record="encoder")
+
+    whole = recorded(x)
+    assert whole.inner["encoder"].shape == (tokens, 3, 4)
+    for number in range(3):
+        alone = recorded(x[number : number + 1]).inner["encoder"]
+        torch.testing.assert_close(whole[number].inner["encoder"], alone, rtol=0, atol=1e-14)
+    joined = relprop.Explanation.concatenate([whole[:1], whole[1:]])
+    torch.testing.assert_close(joined.inner["encoder"], whole.inner["encoder"], rtol=0, atol=0)
+
+
+def test_recorded_modules_are_joined_by_path_and_not_by_order() -> None:
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(4, 3, **DOUBLE), nn.Linear(4, 3, **DOUBLE)
+            self.orders = iter(["ab", "ba"])
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = {name: self.get_submodule(name)(x) for name in next(self.orders)}
+            return parts["a"] + parts["b"]
+
+    model, x = Either().eval(), torch.randn(2, 4, **DOUBLE)
+    one, other = (
+        relprop.explain(model, x, target=1, rules=Epsilon(), record=[model.a, model.b]) for _ in range(2)
+    )
+    assert [list(e.inner) for e in (one, other)] == [["a", "b"], ["b", "a"]]
+    joined = relprop.Explanation.concatenate([one, other])
+    for module in (model.a, model.b):
+        assert torch.equal(joined.inner[module], torch.cat([one.inner[module], other.inner[module]]))
+
+
+def test_a_recorded_module_is_found_by_itself(tmp_path: Any) -> None:
+    model = Two().eval()
+    e = relprop.explain(model, *batch(1, 2), target=1, rules=Epsilon(), record=model.head)
+    assert e.inner[model.head] is e.inner["head"]
+    assert model.head in e.inner
+    assert e.inner.get(model.layer) is None
+    assert torch.equal(e[1].inner[model.head], e.inner["head"][1:])
+    with pytest.raises(InputError, match=r"explanation\.inner\['<Linear>'\]: recorded are 'head'"):
+        e.inner[model.layer]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda n: At(-1),
+        lambda n: At(tuple(range(n)), 1),
+        lambda n: At(-1, Contrastive()),
+        lambda n: At(-1, Difference(None, 1)),
+    ],
+)
+def test_targets_of_samples_are_taken_and_joined(target: Any) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).eval(), torch.randn(5, 5, 4)
+    whole = relprop.explain(model, x, target=target(5), rules=Epsilon(0.1))
+    for number in range(5):
+        again = relprop.explain(
+            model, x[number : number + 1], target=whole[number].target, rules=Epsilon(0.1)
+        )
+        torch.testing.assert_close(again.relevance, whole[number].relevance)
+    assert relprop.Explanation.concatenate([whole[:2], whole[2:]]).target == whole.target
+    backwards = relprop.Explanation.concatenate([whole[4], whole[0]])
+    for number, part in zip((4, 0), backwards, strict=True):
+        assert part.target == whole[number].target
+
+
+def test_weights_and_functions_are_the_same_target_only_if_they_are() -> None:
+    model, x = nn.Linear(4, 3).eval(), torch.rand(2, 4)
+
+    def explain(target: Any) -> relprop.Explanation:
+        return relprop.explain(model, x, target=target, rules=Epsilon(0.1))
+
+    def first(output: Tensor) -> Tensor:
+        return output[:, 0]
+
+    join = relprop.Explanation.concatenate
+    assert len(join([explain(first), explain(first)])) == 4
+    assert len(join([explain(Weighted(torch.ones(3))), explain(Weighted(torch.ones(3)))])) == 4
+    each = join([explain(Weighted(torch.rand(2, 3))), explain(Weighted(torch.rand(2, 3)))])
+    assert each.target.weights.shape == (4, 3)
+    for one, other in (
+        (first, lambda output: output[:, 1]),
+        (Weighted(torch.ones(3)), Weighted(torch.zeros(3))),
+        (1, first),
+        (first, 1),
+        (1, Contrastive(1)),
+    ):
+        with pytest.raises(InputError, match="explanations of different targets are not of one batch"):
+            join([explain(one), explain(other)])
+
+
+@pytest.mark.parametrize(
+    "index", [True, False, np.True_, torch.tensor(True), [[0, 1]], torch.zeros(2, 2).long()]
+)
+def test_indices_that_mean_something_else_are_refused(index: Any) -> None:
+    with pytest.raises(InputError, match="give the number of a sample"):
+        explained(*batch(1, 5))[index]
+
+
+@pytest.mark.parametrize("index", [np.int64(1), torch.tensor(1), np.array(1)])
+def test_numbers_of_other_kinds(index: Any) -> None:
+    whole = explained(*batch(1, 5))
+    same(whole[index], whole[1])
+
+
+def test_an_empty_explanation_says_so() -> None:
+    for none in (explained(*batch(1, 5))[5:5], explained(*batch(1, 5))[[]]):
+        assert len(none) == 0
+        assert list(none) == []
+        assert "ledger balances to 0.0e+00" in repr(none)
+
+
+def test_a_part_of_a_mixed_batch_balances_with_it_after_joining() -> None:
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    whole = relprop.explain(lambda x: x - x.mean(0, keepdim=True) / 2, x, target=0, rules=Epsilon())
+    joined = relprop.Explanation.concatenate([whole[0:2], whole[3]])
+    assert float(joined.ledger.gap.max()) < 1e-12
+    assert joined.ledger.gap.shape == (3,)
+
+
+def test_numpy_and_plots_take_a_single_input() -> None:
+    e = relprop.explain(nn.Linear(4, 3).eval(), torch.rand(2, 4), rules=Epsilon())
+    assert np.array_equal(np.asarray(e), e.numpy())
+    assert np.asarray(e, dtype=np.float64).dtype == np.float64
+    with pytest.raises(TypeError):
+        e.to(torch.float16)  # type: ignore[arg-type]

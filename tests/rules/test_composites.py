@@ -125,7 +125,7 @@ def explain(rules: Any, **options: Any) -> relprop.Explanation:
         ("deep-taylor", r"rules='deep-taylor' has a box rule, which needs .*bounds=\(low, high\)"),
         (
             [(First(), ZBox()), ("*", Epsilon())],
-            r"rules='composite' has a box rule, which needs",
+            r"the rules have a box rule, which needs",
         ),
     ],
 )

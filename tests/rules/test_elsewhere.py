@@ -305,7 +305,7 @@ def test_attributes_that_nobody_has(module: str) -> None:
     [
         ("composite", r"zennit's composite= is rules= here\.$"),
         ("attr_output", "zennit's attr_output= is target= here: a class"),
-        ("return_convergence_delta", r"captum's .* is explanation\.ledger\.gap here"),
+        ("return_convergence_delta", r"captum's .* is explanation\.ledger\.seed - explanation"),
         ("additional_forward_args", r"captum's .* is relprop\.explain\(model, x\) here"),
         ("baselines", "captum's baselines= has no counterpart here: LRP"),
         ("neuron_selection", "innvestigate's neuron_selection= is target= here"),

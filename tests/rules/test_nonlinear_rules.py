@@ -384,7 +384,7 @@ def test_places_of_other_operations() -> None:
     assert found(Depth(2, 2)) == ["add"]
     assert found(lambda site: site.kind == "sum") == ["add"]
     for nowhere in (First(), nn.Conv2d, Depth(0, 1), Kind("convolution"), torch.mul):
-        with pytest.warns(UserWarning, match=r"no effect: \(.*, EqualShares\(\)\) matches no operation"):
+        with pytest.warns(UserWarning, match=r"no effect: \(.*, EqualShares\(\)\) matches "):
             assert found(nowhere) == []
 
 
@@ -403,7 +403,8 @@ def test_a_linear_rule_that_is_named_for_a_batch_norm() -> None:
         assert str(e.rules[0]) == "1: batch_norm: Absolute()"
         close(e.inner["0"], e.inner["1"] * contribution.abs() / (contribution.abs() + shift.abs()))
         assert e.ledger.gap.max() < 1e-12
-    assert [a.operation for a in explained(("*", Absolute())).rules] == ["linear"]
+    with pytest.warns(UserWarning, match=r"Epsilon.*\) stands behind an entry for everything, which matches"):
+        assert [a.operation for a in explained(("*", Absolute())).rules] == ["linear"]
     with pytest.warns(UserWarning, match=r"no effect: \(\"1\", Absolute\(\)\) matches no module"):
         assert [a.operation for a in explained(("1", Absolute())).rules] == ["linear"]
 
@@ -439,3 +440,24 @@ def test_a_mean_that_is_subtracted_is_no_branch(rule: Any) -> None:
         rtol=1e-8,
         atol=1e-10,
     )
+
+
+@pytest.mark.parametrize("rule", [BySize(), EqualShares()])
+@pytest.mark.parametrize("name", ["cat", "stack", "residual"])
+def test_relevance_beside_the_first_layers_is_not_lost(name: str, rule: Any) -> None:
+    torch.manual_seed(0)
+    A, x = nn.Linear(4, 4).double(), torch.randn(3, 4, **DOUBLE)
+
+    def function(x: Tensor) -> Tensor:
+        if name == "residual":
+            u = A(x) + x
+            return u + A(u.relu())
+        join = torch.cat if name == "cat" else torch.stack
+        return (join([A(x), x], 1) + join([x, A(x)], 1)).flatten(1)
+
+    entries = [("*", rule), ("*", Epsilon())]
+    found = relprop.explain(function, x, target=1, rules=[(First(), Flat()), *entries])
+    # Such a place has slots everywhere.
+    everywhere = relprop.explain(function, x, target=1, rules=[(First() | ~Depth(0), Flat()), *entries])
+    assert found.ledger.gap.max() < 1e-12
+    close(found.relevance, everywhere.relevance)

@@ -241,10 +241,12 @@ def test_a_place_that_matches_nothing_is_doubtful() -> None:
         "operation that Gamma is for; there are '0', '11', '15', '3', '6', '9.branch.0'."
     ]
     where = (places.Path("layer*") & Layer(nn.Conv2d), First(), "3", lambda site: False, Kind("max-pool"))
+    folded = "(what is folded into a linear operation has no rule of its own)."
     assert [said.partition("effect: ")[2] for said in said_of(*where)] == [
-        '("layer*" and Conv2d, Gamma(gamma=0.1)) matches no operation of this model.',
-        "(<lambda>, Gamma(gamma=0.1)) matches no operation of this model.",
-        "(of the kind max-pool, Gamma(gamma=0.1)) matches no operation of this model.",
+        f'("layer*" and Conv2d, Gamma(gamma=0.1)) matches no operation of this model {folded}',
+        f"(<lambda>, Gamma(gamma=0.1)) matches no operation of this model {folded}",
+        "(of the kind max-pool, Gamma(gamma=0.1)) matches no operation of this model; near it "
+        "are 'convolution'.",
     ]
     (said,) = said_of("first")
     assert said.endswith("The first layer is relprop.places.First().")

@@ -197,7 +197,7 @@ def test_parameters_themselves(x: Tensor) -> None:
     alone = relprop.explain(model, x, target=1, rules=Gamma(), parameters=model[3].weight)
     assert list(alone.parameters) == ["3.weight"]
     with pytest.raises(
-        InputError, match=r"the tensor of shape \(2,\) is no parameter of the model; they are"
+        InputError, match=r"the tensor of shape \(2,\) is no parameter of the model, nor a mod"
     ):
         relprop.explain(model, x, target=1, rules=Gamma(), parameters=torch.zeros(2))
 
@@ -236,3 +236,138 @@ def test_what_was_used_can_be_cited(x: Tensor) -> None:
     assert "andeol2021learning" in own
     baseline = relprop.explain(model, x, target=1, rules="squared-gradient").cite()
     assert "simonyan2014deep" in baseline
+
+
+def test_each_argument_has_a_name_of_its_own() -> None:
+    x, a, b, s = (torch.full((1, 2), float(v), **DOUBLE) for v in (1, 2, 3, 4))
+
+    def several(x: Tensor, *rest: Tensor, scale: Tensor) -> Tensor:
+        return x + 10 * rest[0] + 100 * rest[1] + 1000 * scale
+
+    e = relprop.explain(several, x, a, b, scale=s, target=0, rules=Epsilon())
+    assert e.output.tolist() == [[4321.0, 4321.0]]
+    assert {name: R[0, 0].item() for name, R in e.inputs.items()} == {
+        "x": 1.0,
+        "rest0": 20.0,
+        "rest1": 300.0,
+        "scale": 4000.0,
+    }
+
+    def same_name(x: Tensor, /, **more: Tensor) -> Tensor:
+        return x + 10 * more["x"]
+
+    e = relprop.explain(same_name, x, x=a, target=0, rules=Epsilon())
+    assert e.output.tolist() == [[21.0, 21.0]]
+    assert {name: R[0, 0].item() for name, R in e.inputs.items()} == {"x": 1.0, "x=": 20.0}
+
+
+def test_options_that_are_given_by_position() -> None:
+    model, x = nn.Linear(4, 3).eval(), torch.rand(2, 4)
+    for ask in (lambda: relprop.explain(model, x, 3), lambda: relprop.Explainer(model)(x, "epsilon")):
+        with pytest.raises(
+            InputError, match=r"2 arguments are given by position, and the model takes 1\. Opt"
+        ):
+            ask()
+
+
+def test_options_of_the_other_kind() -> None:
+    model, x = nn.Linear(4, 3).eval(), torch.rand(2, 4)
+    with pytest.raises(
+        InputError, match=r"explainer\(\.\.\., rules=\.\.\.\): .* Give it to Explainer\(model, rules="
+    ):
+        relprop.Explainer(model)(x, rules="epsilon")
+    with pytest.raises(InputError, match=r"It is for each call: explainer\(x, target=\.\.\.\)\."):
+        relprop.Explainer(model, target=3)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"an explainer has no such argument\. zennit's composite= is rules= here"
+    ):
+        relprop.Explainer(model, composite=3)  # type: ignore[arg-type]
+    with pytest.raises(
+        ModelError, match=r"the model is the class Linear; make one, as in Linear\(\.\.\.\)\.eval"
+    ):
+        relprop.Explainer(nn.Linear)
+
+
+def test_names_of_options_behind_those_given_by_position() -> None:
+    x = torch.rand(2, 4, **DOUBLE)
+
+    def keyword_only(x: Tensor, *more: Tensor, target: float = 0) -> Tensor:
+        return x + sum(more) + target
+
+    for inputs in ((x,), (x, x), (x, x, x)):
+        with pytest.raises(InputError, match="target= is an option of explain and an argument of the model"):
+            relprop.explain(keyword_only, *inputs, target=1)
+    compiled = torch.compile(Named().eval(), backend="eager")
+    with pytest.raises(InputError, match="rules= is an option of explain and an argument of the model"):
+        relprop.explain(compiled, x, rules="epsilon")
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.`:UserWarning")  # with hooks of the process
+def test_a_compiled_module_within_the_model_counts_once(x: Tensor) -> None:
+    plain, model = network(), network()
+    inner = model[3]
+    model[3] = torch.compile(model[3], backend="eager")
+    options: dict[str, Any] = {"target": 1, "rules": Gamma(0.25)}
+    half = torch.tensor([0.5] * 4, **DOUBLE)[:, None, None]
+    expected = relprop.explain(plain, x, **options, conditions={"3": half}, record="3")
+    for key in ("3", inner, model[3]):
+        found = relprop.explain(model, x, **options, conditions={key: half}, record=[key])
+        close(found.relevance, expected.relevance)
+        close(found.inner["3"], expected.inner["3"])
+    started = relprop.explain(model, x, target=1, rules=Gamma(), start=model[3])
+    close(started.relevance, relprop.explain(plain, x, target=1, rules=Gamma(), start="3").relevance)
+
+
+def test_rules_behind_the_start_are_not_said_to_be_used(x: Tensor) -> None:
+    model = network()
+    e = relprop.explain(model, x, target=1, start="3", rules=[(model[15], Gamma()), ("*", Epsilon())])
+    assert {applied.path for applied in e.rules} == {"0", "3"}
+    assert "montavon2019layer" not in e.cite()
+
+
+def test_rules_that_can_be_read_once_and_presets_as_objects() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
+    e = relprop.explain(model, torch.randint(7, (2, 3)), rules=(entry for entry in [("*", Epsilon())]))
+    assert len(e.rules) == 1
+    named = relprop.explain(model, torch.randint(7, (2, 3)), rules=relprop.PRESETS["cp-lrp"])
+    assert named.preset == "cp-lrp"
+    assert "ali2022xai" in named.cite()
+
+
+def test_baselines_tell_of_progress(x: Tensor) -> None:
+    done: list[tuple[int, int]] = []
+    relprop.explain_each(
+        network(), x, targets=[0, 1], rules="squared-gradient", progress=lambda *each: done.append(each)
+    )
+    assert done == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"record": [nn.Linear]}, r"record=<class .*Linear'>: give a module of the model, or its path\."),
+        ({"conditions": ["3"]}, r"conditions=\['3'\]: give a dictionary from modules"),
+        ({"conditions": {3: 0}}, r"conditions=3: give a module of the model, or its path\."),
+        (
+            {"start": ("3", "6")},
+            r"start=\('3', '6'\): give a module of the model, or its path, or \(module, call",
+        ),
+        (
+            {"start": "9.*"},
+            r"start='9\.\*' matches no module that ran; .* start= takes the path of one module",
+        ),
+        ({"parameters": nn.ReLU()}, r"ReLU\(\) is no parameter of the model, nor a module of it"),
+    ],
+)
+def test_what_is_no_module_is_refused(x: Tensor, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        relprop.explain(network(), x, target=1, rules=Epsilon(), **options)
+
+
+def test_all_weights_of_a_module(x: Tensor) -> None:
+    model = network()
+    found = relprop.explain(model, x, target=1, rules=Gamma(), parameters=model[9])
+    assert list(found.parameters) == list(
+        relprop.explain(model, x, target=1, rules=Gamma(), parameters="9.*").parameters
+    )
+    assert len(found.parameters) > 0

@@ -80,7 +80,8 @@ class Exact:
         slots = [run.slot(t) for t in operands]
         present = [slot is not None for slot in slots]
         carried = [t for t in outputs if t.requires_grad]
-        if not any(present):
+        # Slots up to the first linear operations end where something comes in that lies behind one.
+        if not any(present) or (run.slots == "inputs" and not all(present)):
             return [None] * len(outputs)
         if self.slot == "pass" and outputs[0].shape == operands[0].shape:
             return slots[:1]

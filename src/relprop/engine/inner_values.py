@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +45,12 @@ class _Value:
 
     Attributes:
         like: a tensor of the same shape and type.
+        samples: which dimension the samples are, or None.
         relevance: the relevance that arrived in the present backward, or None.
     """
 
     like: Tensor
+    samples: int | None
     relevance: Tensor | None = None
 
 
@@ -83,9 +86,10 @@ class InnerValues(Observer):
         self,
         run: Run,
         record: Collection[Selector],
-        conditions: Mapping[Selector, Condition],
+        conditions: Mapping[Selector, Condition] | None,
         start: Start | None,
     ) -> None:
+        conditions = _checked(record, conditions, start)
         self.run = run
         self.record = record
         self.conditions = conditions
@@ -94,6 +98,7 @@ class InnerValues(Observer):
         self._calls: dict[str, list[_Call]] = {}
         self._outputs: list[tuple[Any, list[int]]] = []
         self._forward_is_over = False
+        self.applied_before = 0
 
     @property
     def wanted(self) -> bool:
@@ -101,7 +106,7 @@ class InnerValues(Observer):
         return bool(self.record or self.conditions) or self.start is not None
 
     def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or hasattr(module, "_orig_mod"):  # torch.compile's wrapper of a module
             return output
         run = self.run
         self._ran[path, module] = None
@@ -121,11 +126,16 @@ class InnerValues(Observer):
             if recorded:
                 self._calls.setdefault(path, []).append(call)
         start = self._start_module
-        if (path == start or module is start) and not self._forward_is_over:
+        if isinstance(start, str):
+            of_start = path == start
+        else:
+            of_start = start is not None and _selects(start, path, module)
+        if of_start and not self._forward_is_over:
             # A copy, because the model may overwrite its own.
             dimensions = [channel_dimension(module, t) for t in tensors_in(output)]
             copied = map_tensors(lambda t: _copy(run, t) if is_relevant(t) else t, output)
             self._outputs.append((copied, dimensions))
+            self.applied_before = len(run.applied)
         return output
 
     def _attach(
@@ -135,7 +145,7 @@ class InnerValues(Observer):
         channels = channel_dimension(module, value)
         masks = [_mask(_named(key), self.conditions[key], value, channels) for key in conditions]
         kept, tag = run.keep(value), seen.tag
-        noted = _Value(empty_slot(value))
+        noted = _Value(empty_slot(value), _dimension_of_samples(value, run.ledger.samples, tag.step))
         call.values.append(noted)
 
         def watch(c: Tensor | None, direct: Tensor | None, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -195,9 +205,10 @@ class InnerValues(Observer):
             else:
                 found = any(_selects(selector, *ran) for ran in self._ran)
             if not found:
-                raise InputError(
-                    f"{argument}={_named(selector)} matches no module that ran; {_near(selector, paths)}."
-                )
+                glob = isinstance(selector, str) and argument == "start" and any(c in selector for c in "*?[")
+                hint = " start= takes the path of one module, and no glob." if glob else ""
+                near = f"{_near(selector, paths)}.{hint}"
+                raise InputError(f"{argument}={_named(selector)} matches no module that ran; {near}")
 
     def begin(self) -> None:
         for call in chain.from_iterable(self._calls.values()):
@@ -211,13 +222,50 @@ class InnerValues(Observer):
             for path, calls in self._calls.items()
         }
 
+    def samples(self) -> dict[str, tuple[tuple[int | None, ...], ...]]:
+        """Return, likewise, which dimension of each tensor the samples are."""
+        return {
+            path: tuple(tuple(value.samples for value in call.values) for call in calls if call.counts)
+            for path, calls in self._calls.items()
+        }
+
+    def paths(self) -> "WeakKeyDictionary[nn.Module, str]":
+        """The path of each recorded module."""
+        return WeakKeyDictionary({module: path for path, module in self._ran if path in self._calls})
+
     @property
     def _start_module(self) -> Selector | None:
         return self.start[0] if isinstance(self.start, tuple) else self.start
 
 
+def _checked(record: Collection[Any], conditions: Any, start: Any) -> Mapping[Selector, Condition]:
+    """Refuse what is no module and no path of one, and return the conditions.
+
+    Raises:
+        InputError: there is such a thing.
+    """
+    if not isinstance(conditions, Mapping | None):
+        raise InputError(
+            f"conditions={conditions!r}: give a dictionary from modules, or their paths, to conditions."
+        )
+    one = start
+    if isinstance(start, tuple) and len(start) == 2 and type(start[1]) is int:
+        one = start[0]
+    given = [*(("record", r) for r in record), *(("conditions", c) for c in conditions or {})]
+    given += [] if start is None else [("start", one)]
+    for argument, selector in given:
+        if not isinstance(selector, (str, nn.Module)):
+            raise InputError(
+                f"{argument}={selector!r}: give a module of the model, or its path"
+                + (", or (module, call)." if argument == "start" else ".")
+            )
+    return conditions or {}
+
+
 def _selects(selector: Selector, path: str, module: nn.Module) -> bool:
-    return fnmatchcase(path, selector) if isinstance(selector, str) else selector is module
+    if isinstance(selector, str):
+        return fnmatchcase(path, selector)
+    return getattr(selector, "_orig_mod", selector) is module
 
 
 def _named(selector: Selector) -> str:
@@ -241,6 +289,16 @@ def _watched(origin: T | None, watch: Watch) -> T | None:
 
 def _copy(run: Run, seen: Seen) -> Tensor:
     return run.seen(seen.recorded, replace(seen.tag, origin=None, pointwise=None))
+
+
+def _dimension_of_samples(value: Tensor, samples: int, step: int | None) -> int | None:
+    """Which dimension the samples are: the first or, with a step, that whose elements are so far apart."""
+    if step is None:
+        return 0 if value.dim() and len(value) == samples else None
+    for dimension in range(value.dim()):
+        if value.shape[dimension] == samples and value.shape[dimension + 1 :].numel() == step:
+            return dimension
+    return None
 
 
 def _arrived(value: _Value) -> Tensor:
@@ -283,6 +341,8 @@ def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Cal
     refused = InputError(
         f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
     )
+    if hasattr(condition, "__array__") and not isinstance(condition, Tensor):  # of NumPy
+        condition = torch.as_tensor(condition)
     if callable(condition) and not isinstance(condition, Tensor):
         function = condition
         return lambda R: _broadcast(place, torch.as_tensor(function(R)), R)
@@ -320,7 +380,7 @@ def _broadcast(place: str, mask: Tensor, value: Tensor) -> Tensor:
     except RuntimeError:
         raise InputError(
             f"{place}: a mask of shape {tuple(mask.shape)} does not broadcast to the module's output of "
-            f"shape {tuple(value.shape)}."
+            f"shape {tuple(value.shape)}. Channels can be given by their numbers."
         ) from None
 
 

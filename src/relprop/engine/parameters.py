@@ -48,12 +48,21 @@ def _offer(glob: str, parameters: Collection[str]) -> str:
     return f"they are called {', '.join(names[:4])}, ..." if names else "a function has no named ones."
 
 
-def _name_of(given: Tensor, parameters: Mapping[str, Tensor]) -> str:
+def _name_of(given: Any, model: Any, parameters: Mapping[str, Tensor]) -> str:
+    """The name of a parameter, or a glob for those of a module.
+
+    Raises:
+        InputError: it is none of the model's.
+    """
+    if isinstance(given, nn.Module) and isinstance(model, nn.Module):
+        path = next((path for path, module in model.named_modules() if module is given), None)
+        if path is not None:
+            return f"{path}.*" if path else "*"
     found = next((name for name, parameter in parameters.items() if parameter is given), None)
     if found is None:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else given
+        what = f"the tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
         raise InputError(
-            f"parameters: the tensor of shape {shape} is no parameter of the model; {_offer('', parameters)}"
+            f"parameters: {what} is no parameter of the model, nor a module of it; {_offer('', parameters)}"
         )
     return found
 
@@ -85,7 +94,7 @@ class ParameterRelevance(Observer):
         self._met: dict[str, Tensor] = {}
         self._matrices = {name for name, p in parameters.items() if p.dim() > 1}
         for given in names:
-            glob = given if isinstance(given, str) else _name_of(given, parameters)
+            glob = given if isinstance(given, str) else _name_of(given, model, parameters)
             self._matching[glob] = [name for name in parameters if fnmatchcase(name, glob)]
             if not self._matching[glob]:
                 raise InputError(

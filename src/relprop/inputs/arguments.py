@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -50,9 +50,7 @@ def put_stand_ins(
     Raises:
         InputError: there is none to explain, or one that cannot be.
     """
-    named = list(_parameters_of(model))
-    given = [*zip([*named, *(f"input{i}" for i in range(len(named), len(inputs)))], inputs, strict=False)]
-    given += arguments.items()
+    given = _named(_parameters_of(model).values(), inputs, arguments)
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
     ids = {name: value for name, value in given if may_be_ids(name, value)}
     ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
@@ -76,11 +74,31 @@ def put_stand_ins(
     replaced = [
         (name, standing[name] if name in standing else stand_ins.other(value)) for name, value in given
     ]
-    return shapes, [v for _, v in replaced[: len(inputs)]], dict(replaced[len(inputs) :])
+    of_keywords = zip(arguments, replaced[len(inputs) :], strict=True)
+    return shapes, [v for _, v in replaced[: len(inputs)]], {name: v for name, (_, v) in of_keywords}
+
+
+def _named(
+    parameters: Iterable[inspect.Parameter], inputs: tuple[Any, ...], arguments: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """A name for each argument, as the model's forward has it; "rest0", "rest1" for those of `*rest`."""
+    positional, several = [], "input"
+    for p in parameters:
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            positional.append(p.name)
+        elif p.kind is p.VAR_POSITIONAL:
+            several = p.name
+    more = [f"{several}{i}" for i in range(len(inputs) - len(positional))]
+    given = [*zip([*positional, *more], inputs, strict=False)]
+    taken = {name for name, _ in given}
+    # A keyword of a model that takes any may be called as one of its arguments by position is.
+    names = {name: name if name not in taken else f"{name}=" for name in arguments}
+    return [*given, *((names[name], value) for name, value in arguments.items())]
 
 
 def _parameters_of(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """A model's parameters by name; none where it does not tell, as one that was traced."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     forward = model.forward if isinstance(model, nn.Module) else model
     if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
         return _read_parameters_of(forward)
@@ -187,6 +205,26 @@ def require_known(
             )
 
 
+def takes(model: Callable[..., Any], name: str) -> bool:
+    """Whether a model has an argument of this name."""
+    return name in _parameters_of(model)
+
+
+def require_positional(model: Callable[..., Any], positional: int) -> None:
+    """Refuse more arguments by position than a model takes: one of them may be meant as an option.
+
+    Raises:
+        InputError: there are more.
+    """
+    parameters = _parameters_of(model).values()
+    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if parameters and positional > count and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise InputError(
+            f"{positional} arguments are given by position, and the model takes {count}. Options go by name: "
+            "target=..., rules=..."
+        )
+
+
 def require_clear(
     call: str,
     model: Callable[..., Any],
@@ -209,9 +247,10 @@ def require_clear(
     given = {n for n, v in options.items() if not (v is None or v is False or (type(v) is tuple and not v))}
     if kwargs is not None or not given:
         return
-    parameters = _parameters_of(model).values()
-    of_model = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    for name in of_model[positional:]:
+    parameters = list(_parameters_of(model).values())
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    open_ = [p.name for p in by_position[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    for name in [*open_, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)]:
         if name in given:
             raise InputError(
                 f"{name}= is an option of {call} and an argument of the model. If the model is to get it, "
@@ -299,6 +338,10 @@ def require_evaluation_mode(model: Any) -> None:
         raise ModelError(
             f"the model is a {type(model).__name__}, which cannot be called; give a module or a function."
             + told_of(model)
+        )
+    if isinstance(model, type):
+        raise ModelError(
+            f"the model is the class {model.__name__}; make one, as in {model.__name__}(...).eval()."
         )
     if not isinstance(model, nn.Module):
         return

@@ -1,15 +1,17 @@
 """The places: by where an operation stands in the model, and by what operation it is."""
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._ops import OpOverload, OpOverloadPacket
 
 from relprop.calls import site as sites
 from relprop.calls.names import name_of
@@ -73,7 +75,8 @@ class Layer(Place):
 
     def __call__(self, site: Site) -> bool:
         if isinstance(self.layer, nn.Module):
-            return any([module is self.layer for module in site.modules])
+            layer = getattr(self.layer, "_orig_mod", self.layer)  # what torch.compile wrapped
+            return any([module is layer for module in site.modules])
         named = _FUNCTIONS.get(self.layer) == site.operation
         return named or any([isinstance(module, self.layer) for module in site.modules])
 
@@ -98,10 +101,10 @@ class Operation(Place):
     """Operations of a name, such as "conv2d", or a function of torch, however it is spelled.
 
     Attributes:
-        name: as in torch's documentation; a function is replaced by its name.
+        operation: its name in torch's documentation; a function is replaced by its name.
     """
 
-    name: str
+    operation: str
     is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, operation: str | Callable[..., Any]) -> None:
@@ -110,13 +113,13 @@ class Operation(Place):
                 f"Operation({operation!r}): give a function of torch, such as F.conv2d, or a name."
             )
         name = operation if isinstance(operation, str) else name_of(operation)
-        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "operation", name)
 
     def __call__(self, site: Site) -> bool:
-        return site.operation == self.name
+        return site.operation == self.operation
 
     def __str__(self) -> str:
-        return f"the operation {self.name}"
+        return f"the operation {self.operation}"
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,12 @@ def as_place(where: Any) -> Place:
         return Operation(where)
     if callable(where) and not isinstance(where, type):
         return Where(where)
-    joined = " Places are joined by &: First() & Kind('convolution')." if isinstance(where, tuple) else ""
+    joined = ""
+    if isinstance(where, (tuple, list, UnionType)):
+        joined = (
+            " Places are joined by & (both) and | (either): First() & Kind('convolution'), "
+            "Layer(nn.Conv1d) | Layer(nn.Conv2d)."
+        )
     raise RuleError(
         f"{where!r} in a composite is no place.{joined} Give a path such as 'layer4.*', a class of modules "
         "such as nn.Conv2d, a module of the model, a function of torch, or a place of relprop.places, such "
@@ -241,8 +249,13 @@ def as_place(where: Any) -> Place:
 
 def is_of_torch(function: Any) -> bool:
     """Whether an object is a function of torch, by which an operation can be named."""
+    if isinstance(function, (OpOverload, OpOverloadPacket)):
+        return True
     name = getattr(function, "__name__", "")
-    return any([getattr(owner, name, None) is function for owner in (F, torch, torch.Tensor)])
+    for prefix, owner in (("linalg_", torch.linalg), ("special_", torch.special), ("fft_", torch.fft)):
+        if getattr(owner, name.removeprefix(prefix), None) is function:
+            return True
+    return any([getattr(owner, name, None) is function for owner in (F, torch, torch.Tensor, operator)])
 
 
 _FUNCTIONS: Mapping[type[nn.Module], str] = MappingProxyType(

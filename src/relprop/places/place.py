@@ -32,11 +32,20 @@ class Place(ABC):
         """
         return self.is_about_operations and self(site)
 
+    def __bool__(self) -> bool:
+        raise RuleError("a place is no yes or no: join places by & (and), | (or) and ~ (not), not by words.")
+
     def __and__(self, other: object) -> "Place":
         return And(self, _operand(other, "&"))
 
     def __or__(self, other: object) -> "Place":
         return Or(self, _operand(other, "|"))
+
+    def __rand__(self, other: object) -> "Place":
+        return And(_operand(other, "&"), self)
+
+    def __ror__(self, other: object) -> "Place":
+        return Or(_operand(other, "|"), self)
 
     def __invert__(self) -> "Place":
         return Not(self)

@@ -15,12 +15,12 @@ from relprop.errors import InputError
 from relprop.files import VERSION
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
-from relprop.results.samples import Index, chosen, joined, same, taken
+from relprop.results.samples import Index, chosen, joined, joined_targets, of_target, same, taken
 from relprop.results.store import load_record, save_record, text_of
 from relprop.rules.book import cited
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
 
     from relprop.view.sheet import Plot
 
@@ -84,21 +84,21 @@ class Explanation:
     def __getitem__(self, samples: Index) -> "Explanation":
         """The explanation of some samples: by number, slice, list of numbers, or mask.
 
-        Tensors keep the dimension of samples: `explanation[2].relevance` has the shape (1, ...). Relevance of
-        parameters is a sum over all samples, and left out.
+        Tensors keep the dimension of samples: `explanation[2].relevance` has the shape (1, ...). In the
+        output, a first dimension with as many elements is that of the samples. Relevance of parameters is a
+        sum over all samples, and left out.
 
         Raises:
             InputError: there are no such samples.
         """
         numbers, count = chosen(samples, len(self)), len(self)
         parts = {name: taken(getattr(self, name), numbers, count) for name in ("inputs", "output", "score")}
-        calls = {path: taken(calls, numbers, count) for path, calls in self.inner.calls.items()}
         return dataclasses.replace(
             self,
             **parts,
-            target=taken(self.target, numbers, count),
+            target=of_target(self.target, numbers, count),
             ledger=self.ledger.of_samples(numbers),
-            inner=InnerRelevance(calls),
+            inner=self.inner.of_samples(numbers),
             parameters={},
         )
 
@@ -113,26 +113,21 @@ class Explanation:
             InputError: there are none, or they are of different inputs, shapes, rules, targets or modules.
         """
         parts = list(explanations)
-        if not parts:
-            raise InputError("Explanation.concatenate: give at least one explanation.")
+        if not parts or not all(isinstance(part, Explanation) for part in parts):
+            raise InputError("Explanation.concatenate: give a list of at least one explanation.")
         counts = [len(part) for part in parts]
-        shapes = [{name: tuple(R.shape[1:]) for name, R in part.inputs.items()} for part in parts]
-        same("inputs", shapes)
-        same("rules", [[str(rule) for rule in part.rules] for part in parts])
-        same("recorded modules", [sorted(part.inner.calls) for part in parts])
-        if not isinstance(parts[0].target, Tensor):
-            same("targets", [part.target for part in parts], text_of)
+        same("inputs", [{name: tuple(R.shape[1:]) for name, R in part.inputs.items()} for part in parts])
+        same("rules", [(part.preset, sorted(str(rule) for rule in part.rules)) for part in parts])
         named = same("parameters", [sorted(part.parameters) for part in parts])
         device = parts[0].score.device
         return dataclasses.replace(
             parts[0],
-            inputs=joined([dict(part.inputs) for part in parts], counts),
-            output=joined([part.output for part in parts], counts),
-            target=joined([part.target for part in parts], counts),
-            score=joined([part.score for part in parts], counts),
-            preset=same("rules", [part.preset for part in parts]),
+            inputs=joined("inputs", [dict(part.inputs) for part in parts], counts),
+            output=joined("outputs", [part.output for part in parts], counts),
+            target=joined_targets([part.target for part in parts], counts),
+            score=joined("scores", [part.score for part in parts], counts),
             ledger=Ledger.concatenate([part.ledger.to(device) for part in parts]),
-            inner=InnerRelevance(joined([dict(part.inner.calls) for part in parts], counts)),
+            inner=InnerRelevance.concatenate([part.inner for part in parts]),
             parameters={
                 name: torch.stack([part.parameters[name].to(device) for part in parts]).sum(0)
                 for name in named
@@ -141,16 +136,23 @@ class Explanation:
         )
 
     def to(self, device: torch.device | str) -> "Explanation":
-        """The explanation with all of its tensors on a device."""
+        """The explanation with its tensors on a device; those within a target stay where they are.
+
+        Raises:
+            RuntimeError: there is no such device.
+        """
+        device = torch.device(device)
         moved = {
             field.name: map_tensors(lambda t: t.to(device), getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name not in ("rules", "ledger", "inner")
         }
         calls = map_tensors(lambda t: t.to(device), dict(self.inner.calls))
-        return dataclasses.replace(self, **moved, ledger=self.ledger.to(device), inner=InnerRelevance(calls))
+        return dataclasses.replace(
+            self, **moved, ledger=self.ledger.to(device), inner=dataclasses.replace(self.inner, calls=calls)
+        )
 
-    def numpy(self) -> "numpy.ndarray[Any, Any]":
+    def numpy(self) -> "np.ndarray[Any, Any]":
         """`relevance` as an array of NumPy, float32 where it is of half precision.
 
         Raises:
@@ -160,6 +162,10 @@ class Explanation:
         return (
             relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
         ).numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        array = self.numpy() if dtype is None else self.numpy().astype(dtype)
+        return array.copy() if copy else array
 
     # ---- told ----
 
@@ -242,7 +248,7 @@ class Explanation:
             "Target": goal,
             "Score": _listed(self.score, samples),
             "Sum of relevance": _listed(self.ledger.inputs, samples),
-            "Ledger balances to": f"{float(self.ledger.gap.max()):.1e}",
+            "Ledger balances to": f"{self.ledger.largest_gap:.1e}",
         }
         return {key: text for key, text in about.items() if text}
 
@@ -251,9 +257,9 @@ class Explanation:
         shape = next(iter(shapes.values())) if len(shapes) == 1 else shapes
         return (
             f"Explanation(relevance of shape {shape}, target {_short(self.target)}, score "
-            f"{_short(self.score)}, "
+            f"{_short(self.score)}{f' ({self.measure})' if self.measure != 'score' else ''}, "
             f"rules {self.preset}: {len(self.rules)} operations, ledger balances to "
-            f"{float(self.ledger.gap.max()):.1e})"
+            f"{self.ledger.largest_gap:.1e})"
         )
 
 
@@ -284,13 +290,26 @@ def require_fields(explanation: Explanation) -> None:
     Raises:
         ValueError: there is one.
     """
+    ledger, inner = explanation.ledger, explanation.inner
     right = (
         isinstance(explanation.inputs, dict)
         and len(explanation.inputs) > 0
         and all(isinstance(R, Tensor) for R in explanation.inputs.values())
-        and isinstance(explanation.inner, InnerRelevance)
         and isinstance(explanation.score, Tensor)
-        and isinstance(explanation.ledger, Ledger)
+        and explanation.score.dim() == 1
+        and isinstance(inner, InnerRelevance)
+        and isinstance(inner.calls, dict)
+        and all(isinstance(calls, tuple) for calls in inner.calls.values())
+        and isinstance(explanation.parameters, dict)
+        and isinstance(ledger, Ledger)
+        and type(ledger.samples) is int
+        and isinstance(ledger.batch, Ledger | None)
+        and isinstance(ledger.absorbed, dict)
+        and isinstance(ledger.operations, dict)
+        and all(
+            isinstance(amount, Tensor) and amount.shape == (ledger.samples,)
+            for amount in (ledger.seed, ledger.inputs, *ledger.absorbed.values())
+        )
         and isinstance(explanation.preset, str)
         and isinstance(explanation.measure, str)
         and isinstance(explanation.rules, tuple)

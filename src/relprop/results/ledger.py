@@ -115,6 +115,8 @@ class Ledger:
         samples = [ledger.samples for ledger in ledgers]
         result = Ledger(samples=sum(samples), per_operation=all(ledger.per_operation for ledger in ledgers))
         result.mixed = any(ledger.mixed for ledger in ledgers)
+        if any(ledger.batch is not None for ledger in ledgers):  # of whose samples some may be missing
+            result.batch = Ledger.concatenate([ledger.batch or ledger for ledger in ledgers])
         result.seed = torch.cat([ledger.seed for ledger in ledgers])
         result.inputs = torch.cat([ledger.inputs for ledger in ledgers])
         result.absorbed = _side_by_side([ledger.absorbed for ledger in ledgers], ledgers)
@@ -137,7 +139,7 @@ class Ledger:
     def gap(self) -> Tensor:
         """|total - seed| over the largest amount, (samples,): rounding errors, if all is right."""
         if self.batch is not None:
-            return self.batch.gap.amax().expand(self.samples)
+            return torch.full_like(self.seed, self.batch.largest_gap)
         amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
         difference = self.total - self.seed
         if self.mixed:
@@ -145,6 +147,11 @@ class Ledger:
         largest = amounts.abs().amax(0)
         gap = difference.abs() / torch.where(largest > 0, largest, 1)
         return gap.expand(self.samples)
+
+    @property
+    def largest_gap(self) -> float:
+        """The largest `gap` of all samples; 0 where there are none."""
+        return float(self.gap.max()) if len(self.gap) else 0.0
 
     def table(self, sample: int | None = None, *, above: float = ROUNDING) -> str:
         """Write where along the network relevance was lost, from the output to the input.
@@ -192,7 +199,7 @@ class Ledger:
         finite = [abs(v) for row in rows.values() for v in row.tolist() if math.isfinite(v)]
         largest = max(finite, default=0.0)
         told = {name: row for name, row in rows.items() if name not in self.absorbed or _tells(row, largest)}
-        return _table(told, self.gap if len(self.seed) else None, self.mixed and self.samples > 1)
+        return _table(told, self.largest_gap if len(self.seed) else None, self.mixed and self.samples > 1)
 
 
 _AMOUNTS = ("seed", "inputs", "absorbed", "operations")
@@ -227,7 +234,7 @@ def _wide(amount: Tensor) -> torch.dtype:
     return amount.dtype if amount.dtype == torch.float64 else torch.float32
 
 
-def _table(rows: Mapping[str, Tensor], gap: Tensor | None, mixed: bool) -> str:
+def _table(rows: Mapping[str, Tensor], gap: float | None, mixed: bool) -> str:
     samples = max(map(len, rows.values()), default=0)
     shown, width = min(samples, 6), max(map(len, rows), default=0)
     lines = [
@@ -235,6 +242,6 @@ def _table(rows: Mapping[str, Tensor], gap: Tensor | None, mixed: bool) -> str:
         for name, row in rows.items()
     ]
     more = f"  (the first {shown} of {samples} samples)" if samples > shown else ""
-    balance = "" if gap is None else f"balances to {float(gap.max()):.1e} of the largest amount"
+    balance = "" if gap is None else f"balances to {gap:.1e} of the largest amount"
     balance += ", all samples together: the model mixes them" if mixed and gap is not None else ""
     return "\n".join([*lines, balance + more]).rstrip()

@@ -24,7 +24,7 @@ import relprop.targets as targets
 from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
 from relprop.files import VERSION, write_whole
-from relprop.results.inner import InnerRelevance
+from relprop.results.inner import NOT_STORED, InnerRelevance
 from relprop.results.ledger import Ledger
 
 FORMAT = 2
@@ -54,6 +54,12 @@ _STORED = (
     torch.complex64,
 )
 """What safetensors can hold."""
+
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError),
+    *(NotImplementedError, RuntimeError),
+)
+"""What reading a header that was made by hand can raise."""
 
 _AGAIN = "Save the explanation again, with explanation.save."
 
@@ -121,8 +127,9 @@ def load_record(
     path = Path(path)
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}. Check the name and the folder.") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"cannot read {path}: {why}. Check the name and the folder.") from error
     try:
         tensors = safetensors.torch.load(content)
         # Now known to be whole: 8 bytes of length, and the header.
@@ -156,7 +163,7 @@ def load_record(
     except FileError:
         raise
     # Whatever a header that was made by hand can contain, it is the file's fault.
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+    except _DAMAGE as error:
         raise FileError(f"{path} holds a damaged explanation ({error!r}). {_AGAIN}") from error
 
 
@@ -182,7 +189,8 @@ class _Writing:
             return {"tensor": self._noted(value, name)}
         kind = type(value).__name__
         if self._records.get(kind) is type(value):
-            return {kind: {f.name: self._field(value, f.name, name) for f in dataclasses.fields(value)}}
+            stored = [f.name for f in dataclasses.fields(value) if f.metadata != NOT_STORED]
+            return {kind: {field: self._field(value, field, name) for field in stored}}
         if isinstance(value, Mapping):
             return {
                 "mapping": [

@@ -43,10 +43,13 @@ def resolve(
     if isinstance(rules, str) and rules in BASELINES:
         return rules, BASELINES[rules]
     composite = _composite(rules)
+    if isinstance(rules, Composite):
+        name = next((known for known, preset in PRESETS.items() if preset is rules), name)
     if composite.needs_bounds:
         if bounds is None:
+            whose = f"rules={name!r} has" if isinstance(rules, str) else "the rules have"
             raise RuleError(
-                f"rules={name!r} has a box rule, which needs the smallest and largest value of the input: "
+                f"{whose} a box rule, which needs the smallest and largest value of the input: "
                 "explain(..., bounds=(low, high))."
             )
         composite = composite.with_bounds(*bounds)

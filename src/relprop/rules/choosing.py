@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from relprop.calls.site import LINEAR, Site
-from relprop.places import Operation, Path, Place
+from relprop.places import Kind, Operation, Path, Place
 from relprop.rules.composite import EVERYWHERE, Composite, concerns
 from relprop.rules.other import NonlinearRule
+from relprop.rules.presets import PLACES_OF_PRESETS
 from relprop.rules.rule import Rule
 
 
@@ -29,14 +30,22 @@ class Choosing:
         return self.composite.choose(site)
 
     def idle(self) -> Iterator[str]:
-        """Say of each entry that matches nothing what it is, with what is near to it.
+        """Say of each entry that has no effect why, with what is near to it.
 
-        An entry everywhere is none of them: it is for whatever may be there.
+        An entry for everything is none of them, unless another one precedes it.
         """
         sites = list(self._sites.values())
+        taken: set[frozenset[str]] = set()
         for where, rule in self.composite.entries:
-            if where != EVERYWHERE and not any(concerns(where, rule, site) for site in sites):
+            kinds = frozenset(getattr(rule, "kinds", LINEAR))
+            if any(where is place for place in PLACES_OF_PRESETS):  # which are for any model
+                pass
+            elif kinds in taken:
+                yield f"({where}, {rule}) stands behind an entry for everything, which matches first."
+            elif where != EVERYWHERE and not any(concerns(where, rule, site) for site in sites):
                 yield f"({where}, {rule}) {_nothing(where, rule, sites)}"
+            if where == EVERYWHERE:
+                taken.add(kinds)
 
 
 def _nothing(where: Place, rule: Rule | NonlinearRule, sites: list[Site]) -> str:
@@ -51,10 +60,17 @@ def _nothing(where: Place, rule: Rule | NonlinearRule, sites: list[Site]) -> str
         names = sorted({site.operation for site in sites})
         folded = " (one that is folded into a linear operation has no rule of its own)"
         return (
-            f"matches no operation that got a rule{folded if where.name.endswith('_norm') else ''}"
-            f"{_near(where.name, names)}"
+            f"matches no operation that got a rule{folded if where.operation.endswith('_norm') else ''}"
+            f"{_near(where.operation, names)}"
         )
-    return "matches no operation of this model."
+    matched = sorted({str(site.kind) for site in sites if where(site)})
+    if matched:
+        return f"matches {' and '.join(matched)} operations alone, which {type(rule).__name__} is not for."
+    if isinstance(where, Kind):
+        return f"matches no operation of this model{_near(where.kind, sorted({str(s.kind) for s in sites}))}"
+    return (
+        "matches no operation of this model (what is folded into a linear operation has no rule of its own)."
+    )
 
 
 def _near(name: str, known: list[str]) -> str:

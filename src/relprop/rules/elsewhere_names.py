@@ -96,7 +96,11 @@ ZENNIT = Library(
         "composite": Here("rules="),
         "attributor": Here("", "explain itself runs the model and goes back"),
         "canonizers": Here("", f"{_AS_IT_IS}; {_FOLDED}"),
-        "attr_output": Here("target=", "a class, a tensor of weights, or a function of the output"),
+        "attr_output": Here(
+            "target=",
+            "a class, a tensor of weights, or a function of the output; relevance starts at the score, "
+            "so that it is zennit's, which starts at 1, times the score",
+        ),
         "layer_map name_map first_map": Here(
             "rules=", "a list of (where, rule), of which the first match wins"
         ),
@@ -123,11 +127,13 @@ CAPTUM = Library(
         "EpsilonRule": Here("relprop.rules.Epsilon(1e-9)"),
         "GammaRule": Here(
             "relprop.rules.Gamma(0.25)",
-            "with set_bias_to_zero=True it is Gamma(0.25, 'ignore', favour='positive'), which has poles",
+            "that of 2021, for both signs, whose numbers differ; captum's with set_bias_to_zero=True is "
+            "Gamma(0.25, 'ignore', favour='positive'), which has poles; its default has no counterpart",
         ),
         "Alpha1_Beta0_Rule": Here(
             "relprop.rules.ZPlus()",
-            "as captum's with set_bias_to_zero=True, for inputs that are not negative",
+            "as captum's with set_bias_to_zero=True, for inputs that are not negative; captum's default puts "
+            "all of the bias into the denominator, which nothing here does",
         ),
         "IdentityRule": Here("", f"{_PASSED}, and {_FOLDED}"),
         "PropagationRule": Here("relprop.rules.Rule", _OWN_RULE),
@@ -143,7 +149,8 @@ CAPTUM = Library(
             "explained too",
         ),
         "return_convergence_delta": Here(
-            "explanation.ledger.gap", "print(explanation.ledger) tells where all relevance went"
+            "explanation.ledger.seed - explanation.ledger.inputs",
+            "print(explanation.ledger) tells where it went, and ledger.gap what is missing",
         ),
         "attribute_to_layer_input": Here("record=", "the module before, whose output the layer's input is"),
         "layer": Here("record=", "modules by path or glob"),

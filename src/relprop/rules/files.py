@@ -25,6 +25,7 @@ before); without a condition it applies everywhere. What else an entry says are 
 """
 
 import ast
+import inspect
 import json
 import tomllib
 from collections.abc import Mapping
@@ -91,19 +92,42 @@ def read_rules(path: Path | str) -> Composite:
             entries.append(_entry(entry))
         except RuleError as error:
             raise RuleError(f"{path}, entry {number}: {error}") from None
-    return Composite([*entries, *following.entries], data.get("start", following.start), file=path)
+    try:
+        return Composite([*entries, *following.entries], data.get("start", following.start), file=path)
+    except RuleError as error:
+        raise RuleError(f"{path}: {error}") from None
 
 
 def _entry(entry: Any) -> tuple[Place, Any]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("rule"), str):
         raise RuleError(f'{entry!r} has no rule: add rule = "Epsilon" or the like.')
     parameters = {key: value for key, value in entry.items() if key not in ("rule", *_CONDITIONS)}
-    rule = _made(entry["rule"], [], parameters)
+    if "(" in entry["rule"] and not parameters:
+        rule = rule_from_text(entry["rule"])
+    else:
+        _require_keys(entry["rule"], parameters)
+        rule = _made(entry["rule"], [], parameters)
     places = [_place(name, entry[name]) for name in _CONDITIONS if name in entry]
     kinds = getattr(rule, "kinds", LINEAR | {Kind.NORMALISATION})
     if entry.get("kind", next(iter(kinds))) not in kinds:
         raise RuleError(f"{entry['rule']} is no rule for operations of the kind {entry['kind']}.")
     return reduce(and_, places) if places else EVERYWHERE, rule
+
+
+def _require_keys(rule: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse keys that are neither a condition nor a parameter of the rule.
+
+    Raises:
+        RuleError: there is one; the conditions and the rule's parameters are listed.
+    """
+    known = [] if rule not in RULES else list(inspect.signature(RULES[rule]).parameters)
+    for key in parameters:
+        if known and key not in known and not told(key, "parameters"):
+            near = did_you_mean(key, [*_CONDITIONS, *known], most=1)
+            raise RuleError(
+                f"unknown key {key!r}.{near} Where a rule applies is said by {', '.join(_CONDITIONS)}; "
+                f"{rule} has {', '.join(known) or 'no parameters'}."
+            )
 
 
 def _place(name: str, value: Any) -> Place:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from relprop.errors import RuleError, did_you_mean
-from relprop.places import Depth, FeedForward, First, Kind, Place
+from relprop.places import Depth, FeedForward, First, Kind
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import plainly, told
 from relprop.rules.first_layer import Flat, ZBox
@@ -95,6 +95,9 @@ PRESETS: Mapping[str, Composite] = MappingProxyType(
 )
 """The composites of the literature, by name."""
 
+PLACES_OF_PRESETS = tuple(where for preset in PRESETS.values() for where, _ in preset.entries)
+"""The places in them, which are meant for any model."""
+
 PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
     {name: whose for name, (whose, _) in _LITERATURE.items()}
 )
@@ -104,16 +107,6 @@ DEFAULT = "epsilon-gamma-box"
 DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"
 DEFAULT_FOR_TOKENS = "cp-lrp"
 """Of it and "attnlrp" it agreed better with leaving words out: docs/minilm.md has the figures."""
-
-
-def is_a_preset(composite: Composite) -> bool:
-    """Whether a composite is a preset, perhaps with other parameters of its rules, such as bounds."""
-    entries = _without_parameters(composite)
-    return any(_without_parameters(each) == entries for each in PRESETS.values())
-
-
-def _without_parameters(composite: Composite) -> list[tuple[Place, type]]:
-    return [(where, type(rule)) for where, rule in composite.entries]
 
 
 def preset(name: str) -> Composite:
@@ -130,5 +123,5 @@ def preset(name: str) -> Composite:
         raise RuleError(f"there is no preset {name!r}.{said}")
     raise RuleError(
         f"there is no preset {name!r}.{did_you_mean(name, PRESETS)} The presets are: {', '.join(PRESETS)}. "
-        "A single rule is an object, such as rules=relprop.rules.Gamma(0.25)."
+        "A single rule is an object, such as rules=relprop.rules.Gamma(0.25), or its text, 'Gamma(0.25)'."
     )

@@ -1,8 +1,9 @@
 """The method on one screen: run the model, take the score, go back, give the result."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from relprop.inputs.arguments import (
     require_arguments,
     require_clear,
     require_evaluation_mode,
+    require_positional,
+    takes,
 )
 from relprop.operations import TABLE
 from relprop.results.explanation import Explanation
@@ -27,8 +30,8 @@ from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
+from relprop.rules.elsewhere import told
 from relprop.rules.gradients import Baseline
-from relprop.rules.presets import is_a_preset
 from relprop.runs.forward import Forward
 from relprop.runs.gradient import explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
@@ -187,7 +190,8 @@ class Explainer:
         explainer = relprop.Explainer(model, rules="attnlrp")
         explanations = [explainer(batch, target=3) for batch in batches]
 
-    An explainer keeps nothing of what it explains, so threads may share it.
+    An explainer keeps nothing of what it explains, so threads may share it. With `checkpoint`, the model has
+    hooks while it runs, so that one thread at a time may use it.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
@@ -210,8 +214,14 @@ class Explainer:
         bounds: Bounds | None = None,
         accept: Accepted = (),
         checkpoint: Blocks = (),
+        **others: Never,
     ) -> None:
+        for name in others:
+            of_call = name in inspect.signature(Explainer.__call__).parameters
+            said = f" It is for each call: explainer(x, {name}=...)." if of_call else told(name, "arguments")
+            raise InputError(f"Explainer(..., {name}=...): an explainer has no such argument.{said}")
         require_evaluation_mode(model)
+        rules = list(rules) if isinstance(rules, Iterator) else rules  # which is read twice
         self.model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
         self._of_numbers = resolve(rules, bounds)
         self._of_tokens = resolve(rules, bounds, of_tokens=True)
@@ -273,6 +283,13 @@ class Explainer:
         arguments: dict[str, Any],
     ) -> dict[str, Any]:
         """The model's keyword arguments, checked."""
+        for name in ("rules", "bounds", "accept", "checkpoint"):
+            if name in arguments and not takes(self.model, name):
+                raise InputError(
+                    f"explainer(..., {name}=...): it says how the model is explained. Give it to "
+                    f"Explainer(model, {name}=...)."
+                )
+        require_positional(self.model, positional)
         require_arguments(ours, self.model, arguments)
         require_clear(ours.__name__, self.model, positional, options, kwargs)
         return joined_arguments(kwargs, arguments)
@@ -291,7 +308,7 @@ class Explainer:
         name, composite = self._of_tokens if only_tokens(inputs, arguments) else self._of_numbers
         if isinstance(composite, Baseline):
             wanted.require_nothing(name)
-            return explain_by_gradient(composite, name, model, inputs, arguments, goals)
+            return explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
         choosing = Choosing(composite)
         weights = as_list(wanted.parameters, "parameters", one=Tensor)
         collected = ParameterRelevance(model, weights) if weights else None
@@ -303,15 +320,14 @@ class Explainer:
             accept=self._accept,
             parameters=collected,
         )
-        inner = InnerValues(run, as_list(wanted.record, "record"), wanted.conditions or {}, wanted.start)
+        inner = InnerValues(run, as_list(wanted.record, "record"), wanted.conditions, wanted.start)
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
             explanations = _explained(forward, inner, composite, name, goals, progress)
         for explanation in explanations:
             warn_of_books(run, explanation)
-        if not is_a_preset(composite):  # which are for any model
-            warn_of_places(choosing)
+        warn_of_places(choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
         return explanations
@@ -361,7 +377,8 @@ def _explained(
 ) -> list[Explanation]:
     """A backward for each target."""
     run = forward.run
-    applied = tuple(run.applied)  # kept here because checkpoints run parts of the model again
+    # Kept here because checkpoints run parts of the model again; relevance meets what precedes its start.
+    applied = tuple(run.applied if inner.start is None else run.applied[: inner.applied_before])
     output = forward.values(forward.output)
     explained, channels = (forward.output, []) if inner.start is None else inner.started()
     explanations = []
@@ -387,7 +404,7 @@ def _explained(
                 preset=preset,
                 rules=applied,
                 ledger=run.ledger,
-                inner=InnerRelevance(inner.relevance()),
+                inner=InnerRelevance(inner.relevance(), inner.samples(), inner.paths()),
                 parameters={} if run.parameters is None else run.parameters.relevance,
                 measure=measure_of(goal),
             )

@@ -22,6 +22,7 @@ def explain_by_gradient(
     inputs: tuple[Any, ...],
     arguments: dict[str, Any],
     goals: Sequence[Target],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Explanation]:
     """Explain by a plain gradient: one forward, and a backward for each target.
 
@@ -57,4 +58,6 @@ def explain_by_gradient(
                     measure=measure_of(goal),
                 )
             )
+            if progress is not None:
+                progress(number, len(goals))
     return explanations

@@ -63,7 +63,7 @@ def require_finite(model: Any, scores: Tensor) -> None:
 def warn_of_books(run: Run, explanation: Explanation) -> None:
     """Warn if the ledger does not balance, to 5 % of its largest amount (20 % in half precision)."""
     half = next(iter(explanation.inputs.values())).dtype in (torch.float16, torch.bfloat16)
-    gap = float(explanation.ledger.gap.max())
+    gap = explanation.ledger.largest_gap
     if not gap <= (0.2 if half else 0.05):
         accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
         own = sorted({str(a.rule) for a in run.applied if is_own(a.rule)})

@@ -129,7 +129,7 @@ def _explained(model: nn.Module, x: Tensor, rule: Any, where: str) -> Explanatio
         raise AssertionError(f"{where}: relevance is NaN or infinite.")
     if not bool(relevance.any()) and rule == Epsilon(0):
         raise AssertionError(f"{where}: no relevance arrives at the input.")
-    gap = float(explanation.ledger.gap.max())
+    gap = explanation.ledger.largest_gap
     if not gap <= _GAP:
         raise AssertionError(f"{where}: the ledger does not balance, by {gap:.2g}:\n{explanation.ledger}")
     return explanation

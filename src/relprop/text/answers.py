@@ -53,7 +53,7 @@ class TokenRelevance:
         pieces: the tokens, or words, with all that is known of them: the prompt's, then what follows it.
         prompt: how many of them are the prompt's; of an encoder and a decoder, all but what is answered.
         relevance: of each token for the answer, (tokens,); of a generation (generated, tokens), a row for
-            each generated token, which has zeros from this token on. On the CPU.
+            each generated token, which has zeros from this token on. On the CPU, unless it was moved.
         answers: what each row explains.
     """
 

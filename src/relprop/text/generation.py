@@ -19,7 +19,7 @@ from relprop.targets.classes import Logit, OfClass, TargetLike
 from relprop.targets.structured import At
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Generation:
     def __iter__(self) -> Iterator[Explanation]:
         return iter(self.explanations)
 
-    def numpy(self) -> "numpy.ndarray[Any, Any]":
+    def numpy(self) -> "np.ndarray[Any, Any]":
         """`relevance` as an array of NumPy, float32 where it is of half precision."""
         relevance = self.relevance.detach().cpu()
         return (
@@ -111,7 +111,7 @@ class Generation:
         return self.ids[self.prompt :]
 
     def __repr__(self) -> str:
-        gap = max(float(explanation.ledger.gap.max()) for explanation in self.explanations)
+        gap = max(explanation.ledger.largest_gap for explanation in self.explanations)
         return (
             f"Generation({len(self.scores)} tokens after a prompt of {self.prompt}, rules "
             f"{self.explanations[0].preset}, ledgers balance to {gap:.1e})"
@@ -123,7 +123,15 @@ _PARTS = (Explanation,)
 
 def _require_fields(generation: Generation) -> None:
     tensors = (generation.relevance, generation.ids, generation.scores)
-    if not all(isinstance(tensor, Tensor) for tensor in tensors) or not generation.explanations:
+    right = (
+        all(isinstance(tensor, Tensor) for tensor in tensors)
+        and type(generation.prompt) is int
+        and isinstance(generation.explanations, list)
+        and 0 < len(generation.scores) == len(generation.explanations) == len(generation.relevance)
+        and generation.relevance.shape[1:] == generation.ids.shape == (generation.prompt + len(generation),)
+        and all(isinstance(each, Explanation) for each in generation.explanations)
+    )
+    if not right:
         raise ValueError("fields of another kind")
     for each in generation.explanations:
         require_fields(each)
@@ -189,7 +197,7 @@ def explain_generation(
     of_token = _of_token(target)
     targets = [At(first + i, of_token(int(token))) for i, token in enumerate(answer[0])]
     explanations = explain_each(
-        model, targets=targets, rules=rules, progress=progress, **arguments, **options
+        model, targets=targets, rules=rules, progress=progress, kwargs=arguments, **options
     )
     rows = [_row(explanation, arguments) for explanation in explanations]
     ids = torch.cat([arguments[name] for name in ("input_ids", "decoder_input_ids") if name in arguments], 1)

@@ -20,7 +20,7 @@ from relprop.text.terminal import to_terminal
 from relprop.text.tokens import Token, merged
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
     from rich.console import Console
 
 
@@ -37,10 +37,12 @@ class TextExplanation(TokenRelevance):
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def numpy(self) -> "numpy.ndarray[Any, Any]":
+    def numpy(self) -> "np.ndarray[Any, Any]":
         """Relevance as an array of NumPy, float32 where it is of half precision."""
-        half = self.relevance.dtype in (torch.float16, torch.bfloat16)
-        return (self.relevance.float() if half else self.relevance).numpy()
+        relevance = self.relevance.detach().cpu()
+        return (
+            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
+        ).numpy()
 
     def to(self, device: torch.device | str) -> "TextExplanation":
         """The explanation with all of its tensors on a device."""
@@ -167,6 +169,11 @@ def _require_fields(explanation: TextExplanation) -> None:
         and all(isinstance(piece, Token) for piece in explanation.pieces)
         and all(isinstance(answer, Answer) for answer in explanation.answers)
         and explanation.rows.shape == (len(explanation.answers), len(explanation.pieces))
+        and isinstance(explanation.rules, str)
+        and all(isinstance(answer.score, float) for answer in explanation.answers)
+        and all(isinstance(answer.absorbed, dict) for answer in explanation.answers)
+        and all(answer.place in (None, *range(len(explanation))) for answer in explanation.answers)
+        and all(isinstance(each, Explanation) for each in explanation.explanations)
     )
     if not right:
         raise ValueError("fields of another kind")

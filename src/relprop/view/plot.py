@@ -176,7 +176,7 @@ def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.
         return _with_samples(inner[look.of]), look.of
     except InputError as error:
         raise InputError(
-            f"plot(of={look.of!r}): {error} Draw it by relprop.view.plot.plot(tensor)."
+            f"plot(of={look.of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
         ) from None
 
 
