@@ -192,8 +192,8 @@ def test_a_model_that_fails_is_an_error_that_says_so(own):
     assert isinstance(error, ModelError)
     assert str(error) == (
         f"{own}:Fails fails on an input of shape (1, 3, 8, 8), float32: KeyError: 'no such thing.'. "
-        "The model is called with this one tensor and nothing else. "
-        f"Look at {own}, line {line}. Another size of the pictures is given with --size."
+        "The model gets this tensor as its only argument. "
+        f"Look at {own}, line {line}. --size gives the pictures another size."
     )
 
 
@@ -256,7 +256,10 @@ def test_a_text_of_ones_own(language_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hf:folder", "--size", "32"], "hf:folder is a language model: --picture and --size are for others"),
+        (
+            ["hf:folder", "--size", "32"],
+            "hf:folder is a language model: give --text, not --picture or --size",
+        ),
         (
             ["mnist-cnn", "--text", "good"],
             "mnist-cnn reads no text: --text is for language models",

@@ -136,9 +136,9 @@ def test_what_a_model_raises_is_an_error_that_says_where_to_look(own, cat, name,
     assert isinstance(error, ModelError)
     line = f", line {line_of(place)}" if place else ""
     assert re.fullmatch(
-        rf"\S*own\.py:{name} fails on an input of shape \(1, 3, 16, 16\), float32: {said}\. The model is "
-        rf"called with this one tensor and nothing else\. Look at \S*own\.py{line}\. Another size of the "
-        r"pictures is given with --size\.",
+        rf"\S*own\.py:{name} fails on an input of shape \(1, 3, 16, 16\), float32: {said}\. The model "
+        rf"gets this tensor as its only argument\. Look at \S*own\.py{line}\. --size gives the pictures "
+        r"another size\.",
         str(error),
     ), error
 

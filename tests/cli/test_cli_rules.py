@@ -180,7 +180,7 @@ def test_a_file_without_rules_is_an_error(tmp_path, text):
     (tmp_path / "empty.toml").write_text(text)
     error = raised(str(tmp_path / "empty.toml"))
     assert isinstance(error, RuleError)
-    assert re.search(r"empty\.toml has no rules; add \[\[rules\]\] with rule = ", str(error)), error
+    assert re.search(r"empty\.toml has no rules\. Add \[\[rules\]\] with rule = ", str(error)), error
 
 
 @pytest.mark.parametrize(

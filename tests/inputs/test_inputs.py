@@ -26,8 +26,8 @@ from relprop.rules import Epsilon, ZPlus
         ),
         (
             torch.zeros(2, 4, dtype=torch.int64),
-            r"needs a floating-point tensor, or integers that the model looks up in an embedding, and got "
-            r"integers that it does not: input of shape \(2, 4\)\. Pixels are made numbers by x\.float\(\)",
+            r"needs a floating-point tensor, or integers that the model looks up in an embedding\. It "
+            r"got integers that the model does not look up: input of shape \(2, 4\)\. Convert pixels by x\.",
         ),
         (torch.zeros(2, 4, dtype=torch.complex64), r"got input: torch.complex64 tensor"),
         ("cat.png", r"got input: str"),
@@ -111,7 +111,9 @@ def test_what_fails_within_an_operation_is_noted_as_the_models_own_error(way: An
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
-    message = r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+;"
+    message = (
+        r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+\. "
+    )
     with pytest.warns(UserWarning, match=message):
         relprop.explain(modules(), x, bounds=(0, 1))
     x = x.clamp(0, 1)
@@ -144,7 +146,7 @@ def test_a_model_may_have_arguments_like_ours() -> None:
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        (torch.int64, r"got integers that it does not: input of shape \(2, 3\)\. Pixels .* by x\.float\(\)"),
+        (torch.int64, r"got integers that .*: input of shape \(2, 3\)\. Convert pixels by x\.float\(\)"),
         (torch.uint8, r"got input: torch\.uint8 tensor\..*x\.float\(\)"),
         (torch.complex64, r"got input: torch\.complex64 tensor\..*torch\.view_as_real"),
     ],

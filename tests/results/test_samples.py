@@ -112,7 +112,7 @@ def test_what_cannot_be_joined() -> None:
     join = relprop.Explanation.concatenate
     with pytest.raises(InputError, match="give at least one explanation"):
         join([])
-    with pytest.raises(InputError, match="explanations of different rules are not of one batch"):
+    with pytest.raises(InputError, match="explanations of different rules cannot be concatenated"):
         join([one, explained(*batch(1, 2), rules=Gamma())])
     with pytest.raises(InputError, match="explanations of different recorded modules"):
         join([one, explained(*batch(1, 2), record=())])

@@ -141,14 +141,20 @@ def _parse(content: bytes, name: str, place: Path | str) -> Tensor:
     magic = 0x0800 + dimensions  # 8: unsigned bytes
     start = 4 + 4 * dimensions
     if len(content) < start:
-        raise FileError(f"{place} is truncated: {len(content)} bytes, the header alone has {start}.")
+        raise FileError(
+            f"{place} is truncated: it has {len(content)} bytes, but the header alone has {start}. Replace "
+            "it by a whole copy."
+        )
     found, *shape = struct.unpack(f">{1 + dimensions}I", content[:start])
     if found != magic:
-        raise FileError(f"{place} is not {name}: it begins with the number {found}, MNIST's with {magic}.")
+        raise FileError(
+            f"{place} is not {name}: it begins with the number {found}, but MNIST's file with {magic}. "
+            "Replace it by MNIST's."
+        )
     expected = start + int(np.prod(shape, dtype=object))
     if len(content) != expected:
         raise FileError(
-            f"{place} is truncated or damaged: {len(content)} bytes, but its header announces {expected}. "
+            f"{place} is truncated or damaged: it has {len(content)} bytes, but its header says {expected}. "
             "Replace it by a whole copy."
         )
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()

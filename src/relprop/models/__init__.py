@@ -67,13 +67,13 @@ def resolve(
         return own_model(request)
     if not (size is mean is std is None):
         raise InputError(
-            f"{model} knows how its input is prepared: size, mean and std are for models of one's own, "
-            "path.py:function."
+            f"{model} has its own preprocessing. Leave out size, mean and std: they are for models of your "
+            "own, path.py:function."
         )
     if kind in FAMILIES:
         return FAMILIES[kind](request)
     if model.startswith(PREFIX):
-        raise InputError(f"{model} is a language model, and reads no pictures: relprop text {model} TEXT.")
+        raise InputError(f"{model} is a language model and reads no pictures. Use relprop text {model} TEXT.")
     return _bundled_model(request)
 
 
@@ -83,7 +83,8 @@ def _bundled_model(request: Request) -> Model:
         raise ModelError(_unknown(request.model))
     if request.classes is not None and len(request.classes) != len(found.classes):
         raise InputError(
-            f"{found.name} has {len(found.classes)} classes, but {len(request.classes)} names are given."
+            f"{found.name} has {len(found.classes)} classes, but {len(request.classes)} names are given. "
+            "Give a name for each class."
         )
     with seeded():
         module = found.build()

@@ -152,8 +152,8 @@ class Depth(Place):
         low, high = self.low, self.high
         if type(low) is not int or low < 0 or (high is not None and (type(high) is not int or high < low)):
             raise RuleError(
-                f"Depth({low!r}, {high!r}): give how many linear operations precede at least, from 0, and at "
-                "most."
+                f"Depth({low!r}, {high!r}): give the smallest number of linear operations before it, 0 or "
+                "more, and the largest."
             )
         object.__setattr__(self, "within_first", high == 0)
 

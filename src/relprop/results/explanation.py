@@ -209,8 +209,8 @@ class Explanation:
             )
         if picture is not None or options:
             raise InputError(
-                f"explanation.save({str(path)!r}): a picture and options of drawing are for .png only; "
-                "leave them out."
+                f"explanation.save({str(path)!r}): a picture and drawing options are for .png only. Leave "
+                "them out."
             )
         save_record(path, self, self.described(model))
 

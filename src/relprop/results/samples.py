@@ -72,7 +72,7 @@ def same(what: str, values: Sequence[Any], written: Callable[[Any], str] = repr)
     others = [value for value in values[1:] if written(value) != written(values[0])]
     if others:
         raise InputError(
-            f"explanations of different {what} are not of one batch: {written(values[0])} and "
+            f"explanations of different {what} cannot be concatenated: {written(values[0])} and "
             f"{written(others[0])}."
         )
     return values[0]

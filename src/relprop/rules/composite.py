@@ -49,8 +49,8 @@ def lacks_of(rule: Any) -> str:
     if not callable(rule) or hasattr(rule, "puts_relevance"):
         return ""
     return (
-        " A rule says by an attribute puts_relevance whether it puts relevance on inputs that may be zero; "
-        "False where it returns a coefficient alone (docs/own-rules.md)."
+        " A rule has an attribute puts_relevance: True if it may put relevance on inputs that are zero, "
+        "False if it returns only a coefficient (docs/own-rules.md)."
     )
 
 

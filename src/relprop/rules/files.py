@@ -75,12 +75,12 @@ def read_rules(path: Path | str) -> Composite:
     unknown = sorted(data.keys() - {"rules", "preset", "start"})
     if unknown:
         raise RuleError(
-            f"{path}: unknown key {', '.join(map(repr, unknown))}; there are rules, preset, start."
+            f"{path}: unknown key {', '.join(map(repr, unknown))}. The keys are rules, preset, start."
         )
     if not data.get("rules") and "preset" not in data:
         raise RuleError(
-            f'{path} has no rules; add [[rules]] with rule = "..." or the like, or preset = "..." for the '
-            "entries of a preset."
+            f'{path} has no rules. Add [[rules]] with rule = "Epsilon" or another rule, or preset = "..." '
+            "for the entries of a preset."
         )
     if not isinstance(data.get("preset", ""), str):
         raise RuleError(f"{path}: preset = {data['preset']!r}: give a preset's name.")
@@ -152,7 +152,7 @@ def rule_from_text(text: str) -> PrintedRule:
         positional = [ast.literal_eval(argument) for argument in call.args]
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (TypeError, ValueError):
-        raise RuleError(f"{text!r}: a rule's parameters are plain numbers and words.") from None
+        raise RuleError(f"{text!r}: give plain numbers and words as the rule's parameters.") from None
     return _made(call.func.id, positional, keywords)
 
 

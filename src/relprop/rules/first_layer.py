@@ -99,8 +99,8 @@ class ZBox(_InputRule):
         if bool((above.abs() > limit).any()):
             warn(
                 f"{self}: the inputs have values outside of the bounds, from {float(op.x.min()):g} to "
-                f"{float(op.x.max()):g}; the rule is meant for values within. Is the input normalised as the "
-                "model expects, and are the bounds those of normalised values?"
+                f"{float(op.x.max()):g}. The rule is for values within the bounds. Check that the input is "
+                "normalised as the model expects, and that the bounds are those of normalised values."
             )
         R = incoming.relevance
         den = op.z + (reach if op.b is None else reach - op.b)

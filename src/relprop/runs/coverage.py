@@ -125,7 +125,9 @@ def coverage(
     arguments = joined_arguments(kwargs, arguments)
     name, composite = resolve(rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
-        raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
+        raise RuleError(
+            f"rules={name!r} is a plain gradient, which covers every operation. Give a preset or a composite."
+        )
     run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):

@@ -38,7 +38,9 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
     """
     name, composite = resolve(rules, bounds)
     if isinstance(composite, Baseline):
-        raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
+        raise RuleError(
+            f"rules={name!r} is a plain gradient: use torch.autograd.grad alone, or give other rules."
+        )
     run = Run(composite.choose, unmatched=composite.unmatched, accept=names_of(accept))
     forward = Forward(run, TABLE, any_leaf=True)
     with intercepting(forward.interception), GradientsOfSeen():

@@ -128,7 +128,7 @@ class Difference(OfClass):
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         if self.against is None:
-            raise InputError(f"target {self}: say against which class; for the best other one take RunnerUp.")
+            raise InputError(f"target {self}: give the other class, or take RunnerUp for the best other one.")
         other = _classes(self.against, scores)
         return chosen - torch.nn.functional.one_hot(other, scores.shape[1]).to(scores)
 
@@ -227,8 +227,8 @@ def as_target(target: TargetLike) -> Target:
     if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(t) for t in target):
         return Logit(tuple(int(t) for t in target))
     raise InputError(
-        f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor "
-        "of weights of the output's shape, or a function from the output to one score per sample."
+        f"target={target!r} is not a target. Give a class index, one index per sample, a tensor of weights "
+        "of the output's shape, or a function from the output to one score per sample."
     )
 
 
@@ -277,7 +277,7 @@ def _require_tensor(output: Any) -> None:
     if not isinstance(output, Tensor):
         part = f"[{next(iter(output), 0)!r}]" if isinstance(output, dict) else "[0]"
         raise InputError(
-            f"the model returns {type(output).__name__} and not a tensor: say what to explain, for instance "
+            f"the model returns {type(output).__name__} and not a tensor. Give a target, for instance "
             f"target=lambda output: output{part}[:, 3]."
         )
 
@@ -291,7 +291,7 @@ def _scores(output: Any) -> Tensor:
             4: "relprop.targets.Region(3), the pixels of a class",
         }.get(output.dim(), "lambda output: output")
         raise InputError(
-            f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
+            f"the output has shape {tuple(output.shape)}, not (samples, classes). Give a target, for "
             f"instance target={example}."
         )
     return values_of(output)
@@ -321,7 +321,9 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
 
 def _require_rivals(target: OfClass, scores: Tensor) -> None:
     if scores.shape[1] < 2:
-        raise InputError(f"target {target}: an output of one class has no other to compare with.")
+        raise InputError(
+            f"target {target}: the output has one class, and no other to compare with. Give target=0."
+        )
 
 
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:

@@ -177,8 +177,8 @@ class Region:
         empty = _empty(counts)
         if empty:
             raise InputError(
-                f"target Region({self.index}): the mask chooses no pixel of sample {empty[0]}, so that there "
-                "is nothing to explain; leave the sample out, or give a mask with a pixel in each."
+                f"target Region({self.index}): the mask has no pixel of sample {empty[0]}. Leave the sample "
+                "out, or give a mask with a pixel in each sample."
             )
         return counts
 

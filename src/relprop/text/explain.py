@@ -66,9 +66,9 @@ def explain_text(
         model = load_language_model(model)
     if not isinstance(model, LanguageModel):
         raise InputError(
-            f"explain_text({_kind(model)}, ...): give the name of a model, as 'hf:./my-model', or a "
-            "relprop.LanguageModel: what relprop.load_language_model(name) returns or, of a module and a "
-            "tokenizer that are in memory, relprop.models.language.language_model(module, tokenizer)."
+            f"explain_text({_kind(model)}, ...): give the name of a model, such as 'hf:./my-model', or a "
+            "relprop.LanguageModel. relprop.load_language_model(name) returns one. For a module and a "
+            "tokenizer in memory use relprop.models.language.language_model(module, tokenizer)."
         )
     tokens = tokens_of(model, text)
     options["rules"] = rules
@@ -94,8 +94,8 @@ def _refuse_others(model: LanguageModel, generate: int, continuation: str | None
         raise InputError(f"{asked}: {model.name} ({model.task}) does not write texts. Leave it out.")
     if generate < 0 or (generate and continuation is not None):
         raise InputError(
-            f"generate={generate}, continuation={continuation!r}: give one of them, how many tokens are to "
-            "follow, 1 or more, or which."
+            f"generate={generate}, continuation={continuation!r}: give one of them, the number of tokens to "
+            "generate, 1 or more, or a text."
         )
     for name, value in given.items():
         if value is not None:

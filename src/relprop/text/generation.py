@@ -209,8 +209,8 @@ def _of_token(target: Any) -> Callable[[int], TargetLike]:
     if callable(target):
         return target  # type: ignore[no-any-return]
     raise InputError(
-        f"target={target!r}: the tokens to explain are those that were generated; say what of them, as "
-        "target=relprop.targets.LogOdds. A token at one position is explained by "
+        f"target={target!r}: explain_generation explains each generated token. Give a class of targets, such "
+        "as target=relprop.targets.LogOdds. To explain a token at one position, use "
         "relprop.explain(..., target=relprop.targets.At(...))."
     )
 
@@ -247,8 +247,8 @@ def decoder_start(model: Any) -> int | None:
         if isinstance(start, int):
             return start
     raise ModelError(
-        f"{type(model).__name__} has a decoder, and its config no decoder_start_token_id to start it with; "
-        "set it there, or explain with decoder_input_ids=... and relprop.explain."
+        f"{type(model).__name__} has a decoder, but its config has no decoder_start_token_id. Set it there, "
+        "or use relprop.explain with decoder_input_ids=...."
     )
 
 

@@ -43,7 +43,7 @@ class Goal:
         told = named(model, index)
         if self.index is None:
             raise InputError(
-                f"against {told}: {model.name} itself says that. Give a target to compare it with."
+                f"against {told}: that is the answer of {model.name} itself. Give a target to compare with."
             )
         raise InputError(f"target and against are both {told}: there is no difference. Give two.")
 
@@ -66,7 +66,7 @@ def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None,
         index = None
     elif against is not None:
         raise InputError(
-            f"target={target!r} and against={against!r}: with against, target is one label or token."
+            f"target={target!r} and against={against!r}: with against, give one label or token as target."
         )
     else:
         return Goal(target, getattr(target, "index", None), _told(target), plain=False)
@@ -132,12 +132,12 @@ def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -
             return found[0]
         there = f"{len(found)} {mask}, at {', '.join(map(str, found))}" if found else f"no {mask}"
         raise InputError(
-            f"the text has {there}: write {mask} once, in the place of the word that is asked for, or say by "
-            "at (--at) which token's output is explained."
+            f"the text has {there}. Write {mask} once, in the place of the word to explain, or give the "
+            "number of a token by at (--at)."
         )
     if at is None:
         raise InputError(
-            f"{model.name} has labels for each token: say by at (--at) which one's is explained."
+            f"{model.name} has labels for each token. Give the number of the token to explain by at (--at)."
         )
     if not -len(tokens) <= at < len(tokens):
         raise InputError(

