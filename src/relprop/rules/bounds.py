@@ -18,7 +18,7 @@ def checked_bounds(bounds: Any) -> Bounds:
     """Return the user's bounds as a pair.
 
     Raises:
-        InputError: they are no pair.
+        InputError: they are not a pair.
     """
     if isinstance(bounds, Mapping):
         raise InputError(

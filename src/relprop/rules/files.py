@@ -1,4 +1,4 @@
-"""Rules written as text: `Gamma(0.25)`, or a TOML or JSON file with a list of places and rules.
+"""Rules can be written as text, `Gamma(0.25)`, or as a TOML or JSON file with a list of places and rules.
 
 A file is data: nothing in it is executed.
 
@@ -17,11 +17,11 @@ A file is data: nothing in it is executed.
     [[rules]]
     rule = "Epsilon"
 
-An entry applies where all of its conditions hold: `first` (true, or false for what is not first), `path` (a
-glob on module paths), `layer` (a class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution",
-"dense", "product", "sum", "max-pool", "normalisation"), `depth` (a pair: how many linear operations lie
-before); without a condition it applies everywhere. What else an entry says are the rule's parameters.
-`preset` names a preset whose entries follow.
+An entry applies where all of its conditions hold. The conditions are `first` (true, or false for all but the
+first), `path` (a glob on module paths), `layer` (a class of torch.nn), `operation` (such as "conv2d"), `kind`
+("convolution", "dense", "product", "sum", "max-pool", "normalisation") and `depth` (a pair: the smallest and
+the largest number of linear operations before it). An entry without a condition applies everywhere. All other
+keys of an entry are the rule's parameters. `preset` names a preset whose entries follow those of the file.
 """
 
 import ast
@@ -138,7 +138,7 @@ def rule_from_text(text: str) -> PrintedRule:
     In full it is `relprop.rules.Gamma(0.25)`, as errors write it.
 
     Raises:
-        RuleError: it is no known rule, or its parameters are no constants or have no meaning.
+        RuleError: the rule is unknown, or its parameters are not constants or have no meaning.
     """
     try:
         call = ast.parse(text.strip().removeprefix("relprop.").removeprefix("rules."), mode="eval").body
