@@ -8,7 +8,7 @@ from torch import Tensor
 from relprop.errors import InputError, did_you_mean
 
 Returned = Tensor | tuple[Tensor, ...]
-"""What a module returned: one tensor, or several."""
+"""The output of a module: one tensor, or several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +23,11 @@ class InnerRelevance(Mapping[str, Tensor]):
     calls: Mapping[str, tuple[Returned, ...]] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> Tensor:
-        """Relevance of the output of a module that was called once and returned one tensor.
+        """Return the relevance of the output of a module that was called once and returned one tensor.
 
         Raises:
-            InputError: no module of this path was recorded; or it was called several times, or returned
-                several tensors, which `calls` has.
+            InputError: no module of this path was recorded; or it was called several times or returned
+                several tensors. `calls` has these.
         """
         if path not in self.calls:
             known = (

@@ -1,4 +1,4 @@
-"""Samples taken out of results, and results of several batches joined to one."""
+"""Selecting samples of results, and joining the results of several batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from relprop.calls.nested import map_tensors, tensors_in
 from relprop.errors import InputError
 
 Index = int | slice | Sequence[int] | Tensor
-"""Which samples: a number, a slice, numbers, or a mask (samples,) of booleans."""
+"""A selection of samples: a number, a slice, numbers, or a boolean mask (samples,)."""
 
 
 def chosen(index: Index, samples: int) -> Tensor:
-    """The numbers of the samples that an index means, (chosen,) int64.
+    """Return the numbers of the samples that an index selects, (chosen,) int64.
 
     Raises:
-        InputError: there are no such samples, or it is no index.
+        InputError: there are no such samples, or the index is of another type.
     """
     every = torch.arange(samples)
     refused = InputError(
