@@ -279,4 +279,4 @@ def test_the_package_can_be_run_as_a_module():
 def test_the_help_says_what_rules_can_be():
     # In one line, however it is broken in the terminal.
     told = " ".join(re.sub(r"[│|]", " ", run("--help").output).split())
-    assert "a rule, such as 'Gamma(0.25)', or a TOML or JSON file of rules" in told
+    assert "a preset, such as deep-taylor; a rule, such as 'Gamma(0.25)'; or a TOML or JSON file." in told
