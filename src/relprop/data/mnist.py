@@ -63,11 +63,11 @@ test_set.__test__ = False  # type: ignore[attr-defined]  # pytest would take the
 
 
 def training_set(folder: Path | None = None, progress: Progress | None = None) -> MNIST:
-    """Read the 60,000 training digits, downloading them if nothing says where they are.
+    """Read the 60,000 training digits. Without a folder they are downloaded (10 MB).
 
-    The first of these that is set is used: `folder`, the environment variable RELPROP_MNIST, and a cache
-    folder (`$XDG_CACHE_HOME/relprop/mnist` or `~/.cache/relprop/mnist`), into which missing files are
-    downloaded (10 MB). In each, a file may be gzipped (name ending in .gz) or not; its checksum is verified.
+    The folder is `folder`, or else that of the environment variable RELPROP_MNIST. Without both it is a cache
+    folder (`$XDG_CACHE_HOME/relprop/mnist` or `~/.cache/relprop/mnist`), and missing files are downloaded
+    into it. Files may be gzipped (name ending in .gz) or not. Their checksums are verified.
 
     Raises:
         FileError: a file is missing, damaged, not MNIST's, or no mirror could be reached.

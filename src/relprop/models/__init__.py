@@ -36,21 +36,22 @@ def resolve(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """Make the model that a user names, ready to be explained.
+    """Return the model that a user names, with its preprocessing, classes and bounds.
 
     Args:
         model: a name of `relprop.zoo.BUNDLED`; "torchvision:NAME" or "timm:NAME"; or "path.py:function", a
             function in a Python file, which is run (see `relprop.models.own_file`).
         weights: a file, safetensors or a checkpoint (see `relprop.models.checkpoints`); "random"; or None for
-            the trained ones that are on this machine.
-        classes: names of the classes. Models of torchvision and timm are made with as many outputs.
-        size: height and width of the input of a model of one's own.
-        mean: of the values from 0 to 1, by channel or one number for all, for a model of one's own.
-        std: likewise.
+            the trained weights on this machine.
+        classes: names of the classes. Models of torchvision and timm get as many outputs.
+        size: height and width of the input in pixels, for a model of your own.
+        mean: the mean by which values from 0 to 1 are normalised, one number or one for each channel, for a
+            model of your own.
+        std: the standard deviation, in the same form.
 
     Raises:
-        ModelError: there is no such model, it does not work here, or its weights are not there.
-        InputError: something is given that this model does not take.
+        ModelError: there is no such model, it does not work here, or its weights are missing.
+        InputError: an argument is given that this model does not take.
         FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
     """
     request = Request(

@@ -33,16 +33,16 @@ _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gg
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
-    """A model of text, and what turns text into its tokens.
+    """A language model and its tokenizer.
 
     Attributes:
-        name: as the user wrote it.
-        module: in evaluation mode.
-        tokenizer: of transformers.
-        task: "classification" of the whole text, "tagging" of every token, "masked" (what stands at a mask),
-            "causal" (what comes next), or "seq2seq" (what an encoder's text is answered by).
-        labels: names of the classes of a classification or tagging; None for models whose classes are tokens.
-        positions: how many tokens it can read at most, or None where there is no end.
+        name: its name, as the user wrote it.
+        module: the module, in evaluation mode.
+        tokenizer: a tokenizer of transformers.
+        task: "classification" of the whole text, "tagging" of every token, "masked" (predicts the token at a
+            mask), "causal" (predicts the next token), or "seq2seq" (a decoder answers an encoder's text).
+        labels: names of the classes of a classification or tagging; None if the classes are tokens.
+        positions: the largest number of tokens that it can read, or None without a limit.
     """
 
     name: str
@@ -68,12 +68,14 @@ def load_language_model(
     """Load a language model and its tokenizer.
 
     Args:
-        name: "hf:" and a folder, which needs no network, or the name of a model on the Hugging Face hub.
-        weights: None for the model's own, or "random", to try things out: those it would begin to learn with,
-            always the same.
-        dtype: the weights' type. Models are often stored in half precision, in which relevance is only rough;
-            None leaves it so, for half the memory.
-        trust_remote_code: run Python code that comes with the model. It can do whatever you can do.
+        name: "hf:" and a folder, which needs no network, or "hf:" and the name of a model on the Hugging Face
+            hub.
+        weights: None for the model's own weights, or "random" for its initial ones, always the same, for
+            trying things out.
+        dtype: dtype of the weights. Many models are stored in half precision, in which relevance is rough.
+            None keeps the stored dtype, for half the memory.
+        trust_remote_code: run Python code that comes with the model. Such code can do everything that you can
+            do on this machine.
 
     Raises:
         ModelError: transformers is missing; the model is of a kind that is not explained, comes with code, is
@@ -131,18 +133,18 @@ def language_model(
     task: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> LanguageModel:
-    """Put together a model and its tokenizer that are loaded already.
+    """Return a `LanguageModel` of a module and a tokenizer that are in memory.
 
     Args:
-        module: in evaluation mode, of transformers or one's own; it is used as it is. Called with input_ids,
-            (samples, tokens), it returns scores, or an output with them as `logits`.
-        tokenizer: of transformers, which belongs to it.
-        name: by which results and errors call it; by default the name of its class.
-        task: what it is made for (see `LanguageModel`), where the name of its class does not say so.
+        module: a module in evaluation mode, of transformers or your own. It is used as it is. Called with
+            input_ids, (samples, tokens), it returns scores, or an output with `logits`.
+        tokenizer: the model's tokenizer, of transformers.
+        name: the name for results and errors, by default that of the module's class.
+        task: the model's task (see `LanguageModel`), if the name of its class does not show it.
         labels: names of the classes of a classification or tagging, by default those of its config.
 
     Raises:
-        ModelError: the model is of a kind that is not explained, or does not say what it is.
+        ModelError: the model is of a kind that is not explained, or its task or labels are not known.
     """
     config: Any = getattr(module, "config", None)
     name = name or type(module).__name__

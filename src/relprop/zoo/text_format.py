@@ -28,7 +28,8 @@ def read(folder: Path, name: str) -> dict[str, Tensor]:
 
     Raises:
         ModelError: no bundled model has this name.
-        FileError: a file is missing, holds too many or too few numbers, or what is no finite number.
+        FileError: a file is missing, has too many or too few numbers, or something that is not a finite
+            number.
     """
     if not folder.is_dir():
         raise FileError(f"there is no folder {folder}. Name the one that holds mlp/l1-W.txt, cnn/... .")
