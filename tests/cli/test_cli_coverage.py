@@ -141,7 +141,7 @@ def test_models_of_other_libraries_need_no_weights_either(name, bounded):
     result = run(name)
     assert result.exit_code == 0, result.output
     first, *_, last = result.stdout.splitlines()
-    assert first.startswith(f"{name}, weights: random, which makes no difference here; input: noise, 1x3x")
+    assert first.startswith(f"{name}, weights: random (coverage does not depend on them); input: noise, 1x3x")
     assert "(100 %), rules: epsilon-gamma-box" in last
     assert ("ZBox(" in result.stdout) is bounded
 
@@ -241,7 +241,7 @@ def test_language_models_are_told_of(language_model):
     result = runner(coverage)(language_model, "--rules", "attnlrp")
     assert result.exit_code == 0, result.output
     heading, _, _, *lines = result.stdout.splitlines()
-    assert heading.startswith(f"{language_model}, weights: random, which makes no difference here; input: ")
+    assert heading.startswith(f"{language_model}, weights: random (coverage does not depend on them); inp")
     assert "tokens, 1x" in heading
     assert any(line.split()[-1] == "Uniform()" for line in lines)
     assert lines[-1].endswith("(100 %), rules: attnlrp")

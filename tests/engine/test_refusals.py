@@ -139,8 +139,8 @@ class Cut(nn.Module):
     ("how", "message"),
     [
         ("no_grad", r"linear in module 'linear' at .*: runs under torch.no_grad\(\)"),
-        ("detach", r"detach in module '\(root\)' at .*test_refusals.py:\d+: cuts the way"),
-        ("data", r"data in module '\(root\)' at .*: cuts the way"),
+        ("detach", r"detach in module '\(root\)' at .*test_refusals.py:\d+: makes a constant"),
+        ("data", r"data in module '\(root\)' at .*: makes a constant"),
     ],
 )
 def test_a_model_that_loses_the_way_is_refused(how: str, message: str) -> None:

@@ -57,7 +57,7 @@ def naming_inputs(
             raise never_looked_up(shapes, error) from error
         called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
         error.add_note(
-            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
+            f"This is the model's own error: explain called it with {called_with}. Try model(...) itself."
             + _without_samples(model, shapes)
         )
         raise

@@ -47,7 +47,7 @@ def tell_coverage(
         about = {"model": model, "weights": told, "input": sizes}
         typer.echo(json.dumps(about | _as_data(result), indent=2))
     else:
-        told += ", which makes no difference here" if told == RANDOM else ""
+        told += " (coverage does not depend on them)" if told == RANDOM else ""
         typer.echo(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
         remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
         if remedy:
