@@ -1,4 +1,4 @@
-"""Write the pages of the documentation that the program itself tells: commands, rules, operations.
+"""Write the pages of the documentation that are generated from the code: commands, rules, operations.
 
 python tools/generate_docs.py           write them
 python tools/generate_docs.py --check   fail if they are not as the program would write them
@@ -26,7 +26,7 @@ from relprop.operations.pooling import sign
 from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
 from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
-from relprop.rules.presets import DEFAULT, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
+from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
 from relprop.rules.sources import REFERENCES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,7 +51,7 @@ def rules_and_presets() -> str:
     """Every rule with its formula, every preset with its entries, and how rules are written in a file."""
     lines = [
         "# Rules and presets\n",
-        "At the shell, `relprop rules` prints an overview, `relprop rules NAME` all about one of them.\n",
+        "On the command line, `relprop rules` prints an overview, `relprop rules NAME` one of them.\n",
         _text(linear),
     ]
     for title, group in book.GROUPS.items():
@@ -64,8 +64,9 @@ def rules_and_presets() -> str:
             lines.append(_fenced(book.description(rule)))
     lines += [
         "## Presets\n",
-        "For each operation the first line that matches gives the rule. Without `rules=`, "
-        f"`{DEFAULT}` is taken where the bounds of the input are known, else `{DEFAULT_WITHOUT_BOUNDS}`.\n",
+        "For each operation the first line that matches gives the rule. Without `rules=`, the default for "
+        f"the tokens of a text is `{DEFAULT_FOR_TOKENS}`. For other inputs it is `{DEFAULT}` if bounds of "
+        f"the input are given, else `{DEFAULT_WITHOUT_BOUNDS}`.\n",
         "| preset | where | rule | source |",
         "| --- | --- | --- | --- |",
     ]
@@ -76,13 +77,13 @@ def rules_and_presets() -> str:
             lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
             named = source = ""
     lines += [
-        "\n## Without rules, to compare with\n",
+        "\n## Plain gradients, for comparison\n",
         "`explain(..., rules=NAME)` takes these names too.\n",
     ]
     lines += [f"- `{name}`: {book.formula(one)}" for name, one in relprop.rules.BASELINES.items()]
     lines += ["\n## Rules as text and in files\n", _text(files)]
     lines.append(
-        '`explain(..., rules="mine.toml")` and `relprop explain --rules mine.toml` take such a file.\n'
+        'Use such a file by `explain(..., rules="mine.toml")` or `relprop explain --rules mine.toml`.\n'
     )
     lines.append("## References\n")
     lines += [f"- {name}: {title}" for name, title in REFERENCES.items()]
@@ -93,19 +94,20 @@ def operation_table() -> str:
     """Every operation that relevance can cross, and how."""
     lines = [
         "# Operations\n",
-        "Relevance crosses these operations, whichever way they are spelled: as a module, a function, a",
-        "method, an operator, in place or not; in a custom autograd function; scripted, traced or exported.",
-        "They have the names of torch's documentation; `getitem` is `x[...]`. Functions that torch composes",
-        "of them, such as `nn.LSTM`, `F.normalize` or `F.cosine_similarity`, are crossed as their parts, and",
-        "`relprop coverage MODEL` lists these. Anything else on the way of relevance is an error that names",
-        "the place; `relprop coverage` finds all at once. CONTRIBUTING.md tells how to add an operation.\n",
+        "relprop covers these operations in every spelling: as a module, a function, a method, an operator,",
+        "in place or not; in a custom autograd function; scripted, traced or exported. They have the names",
+        "of torch's documentation. `getitem` is `x[...]`. Functions that torch composes of these",
+        "operations, such as `nn.LSTM`, `F.normalize` or `F.cosine_similarity`, are crossed as their parts.",
+        "`relprop coverage MODEL` lists the operations of a model, and everything that is not covered. If",
+        "relevance reaches an operation that is not covered, an error names its place. CONTRIBUTING.md shows",
+        "how to add an operation.\n",
     ]
     for family, table in operations.FAMILIES.items():
         crossed = {name: entry for name, entry in table.items() if entry not in ENDS}
         lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
         lines.append(_listed(crossed) + "\n")
     ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}
-    lines += ["## Ends of the way\n", f"{END}\n", _listed(ends)]
+    lines += ["## Constants\n", f"{END}\n", _listed(ends)]
     return NOTE + "\n".join(lines).rstrip() + "\n"
 
 
@@ -124,7 +126,7 @@ def coming_from() -> str:
 
 
 def _names_of(name: str, library: Library) -> str:
-    """What a library calls things, and what they are here, as a table."""
+    """The names of a library, and their names here, as a table."""
     whose = "in papers" if name == "literature" else f"in {name}"
     lines = [f"| {whose} | here | |", "| --- | --- | --- |"]
     for ending, table in (("", library.names), ("=", library.arguments), ("= of a rule", library.parameters)):
@@ -168,9 +170,9 @@ ENDS = (sign, detach, compared)
 """Entries of operations that relevance does not cross."""
 
 END = (
-    "What these return is a constant for relevance, as the results of `argmax` or `item` are: "
-    "their gradient is zero, or the model says so. They are no error as long as another way leads to the "
-    "inputs."
+    "The results of these operations are constants for relevance, like those of `argmax` or `item`: their "
+    "gradient is zero, or the model asks for a constant. They are an error only if the score does not depend "
+    "on the inputs in another way."
 )
 
 TRANSFORMS = {"_fft_r2c": "fft.rfft", "_fft_c2r": "fft.irfft", "_fft_c2c": "fft.fft"}
@@ -178,64 +180,64 @@ TRANSFORMS = {"_fft_r2c": "fft.rfft", "_fft_c2r": "fft.irfft", "_fft_c2c": "fft.
 
 TREATMENTS = {
     "attention, as the products in it": (
-        "softmax(q kᵀ)·v is two products with a softmax between them, and a rule for products chooses: "
-        "the weights are constants and v takes all (`SignalTakesAll`, and without a rule; CP-LRP), or "
-        "both factors of both products get half (`Uniform`; AttnLRP). Fused kernels stay fused: the "
-        "gradient by q and k times 1/4, and by v times 1/2, is the same. `nn.MultiheadAttention` and torch's "
-        "transformer layers are this between linear layers. What the softmax does not "
-        'conserve, with what a mask of numbers takes, is in the ledger under "softmax".'
+        "softmax(q kᵀ)·v is two products with a softmax between them. A rule for products chooses between "
+        "two treatments. The weights are constants and v gets all (`SignalTakesAll`, CP-LRP; also without a "
+        "rule). Or each factor of both products gets half (`Uniform`, AttnLRP). Fused kernels stay fused: "
+        "the gradient by q and k times 1/4, and by v times 1/2, is the same. `nn.MultiheadAttention` and "
+        "torch's transformer layers are attention between linear layers. Relevance that the softmax does not "
+        'conserve, and that of a mask of numbers, is in the ledger under "softmax".'
     ),
     "linear, by a rule of the composite": (
-        "Sums of products with a constant weight. The composite chooses the rule; the plain gradient "
-        "is LRP-0. A bias, a scale or a batch normalisation behind such an operation, and zeros "
-        "padded around its input, are part of it."
+        "Sums of products with a constant weight. The composite chooses the rule. The plain gradient is "
+        "LRP-0. A bias, a scale or a batch normalisation after such an operation, and zeros padded around "
+        "its input, are part of it."
     ),
     "pointwise": (
-        "Where f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain "
-        "gradient. Other functions pass it on by the slope of the line from (0, f(0)) to (x, f(x)), "
-        'and what f(0) carries is absorbed under "pointwise". A chain of such functions, sums and '
-        "products of one and the same value, such as a GELU written out or `x * torch.sigmoid(x)`, "
-        "counts as one function of that value."
+        "If f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain gradient. "
+        "Other functions pass it on by the slope of the line from (0, f(0)) to (x, f(x)). The relevance of "
+        'f(0) is absorbed under "pointwise". A chain of such functions, sums and products of one value, such '
+        "as a written-out GELU or `x * torch.sigmoid(x)`, counts as one function of that value."
     ),
     "sums, products with constants": (
-        "The terms of a sum keep what they contributed, so that residual connections need no rule, "
-        'unless a composite has one for sums; a constant term absorbs its part, under "constant". A '
-        "constant factor changes no shares."
+        "The terms of a sum share relevance by contribution, so residual connections need no rule. A "
+        'composite may have one. A constant term absorbs its part, under "constant". A constant factor '
+        "changes no shares."
     ),
     "products of activations, by a rule of their own": (
-        "One factor may weigh the other one: a sigmoid or softmax, a statistic such as 1/√variance, "
-        "a value that is broadcast, as in squeeze-and-excitation, or what an activation function made "
-        "against what none did, as in gated feed-forward layers. The other factor, the signal, takes "
-        "all. Where neither weighs the other, each gets half. A composite may decide otherwise, but "
-        "statistics are constants always. Products of two matrices of activations are crossed alike. "
-        "The same holds for `mul` and `div` of two activations."
+        "One factor may be a gate for the other: a sigmoid or softmax, a statistic such as 1/√variance, or a "
+        "value that is broadcast, as in squeeze-and-excitation. In gated feed-forward layers it is the "
+        "factor that comes from an activation function, if the other one does not. The other factor, the "
+        "signal, gets all relevance. If neither factor is a gate, each gets half. A composite may have "
+        "another rule, but statistics always count as constants. Relevance crosses products of two matrices "
+        "of activations, and `mul` and `div` of two activations, in the same way."
     ),
     "normalisation": (
-        "What is divided by counts as a constant, and so do the statistics of batch normalisation; "
-        "what remains is linear. Batch normalisation becomes part of the linear operation before it, "
-        "or of the one right behind it. Where it stands alone, the plain gradient goes on and its "
-        'shift absorbs a part, under "shift", unless a composite names a rule for it.'
+        "Divisors and the statistics of batch normalisation count as constants. The rest is linear. Batch "
+        "normalisation becomes part of the linear operation before it, or of the one directly after it. "
+        "Otherwise relevance passes by the plain gradient, and the shift absorbs a part, under "
+        '"shift", unless a composite names a rule for it.'
     ),
     "softmax": (
         "By its Taylor expansion of first order, R_i = x_i (R_i - s_i Σ R_j), Achtibat et al. 2024, "
-        'prop. 3.1. What it does not conserve is in the ledger under "softmax". A softmax that weighs '
-        "something else is a gate and gets nothing (see products)."
+        'prop. 3.1. Relevance that it does not conserve is in the ledger under "softmax". A softmax that is '
+        "a factor of a product is a gate and gets nothing (see products)."
     ),
     "pooling": (
-        "Sums and averages share in proportion to contributions. In a maximum the winner takes all; "
-        "`AveragePooling` in a composite shares out the window of a max-pooling as an average would."
+        "Sums and averages share in proportion to contributions. In a maximum the largest value gets all. "
+        "With `AveragePooling` in a composite, the window of a max-pooling shares like that of an average "
+        "pooling."
     ),
     "resampling": (
-        "Linear in the image, with weights that positions alone decide; a grid of positions that "
-        "depends on the input gets no relevance."
+        "Linear in the image, with weights that depend on positions alone. A grid of positions that depends "
+        "on the input gets no relevance."
     ),
     "rearranging": (
-        "Relevance goes where the values came from. What lands on constants, such as a border that is "
-        'not zero or another part of `cat`, is absorbed under "constant".'
+        "Relevance goes to the elements that the values came from. Constants, such as a border that is not "
+        'zero or another part of `cat`, absorb theirs, under "constant".'
     ),
     "writing to parts of a tensor": (
-        "Each element has the relevance of what was written there last; what lands on a constant, "
-        'written or written over, is absorbed under "constant".'
+        "The relevance of each element goes to the value that was written there last. Constants, written or "
+        'written over, absorb theirs, under "constant".'
     ),
 }
 """How relevance crosses the operations of each family."""

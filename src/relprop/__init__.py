@@ -1,7 +1,7 @@
-"""Layer-wise relevance propagation for PyTorch models, unchanged, at the price of a gradient.
+"""Layer-wise relevance propagation for PyTorch models as they are.
 
-`import relprop` alone is quick: torch and the rest come with the first name that is used. The names stand in
-`public`.
+`import relprop` alone is quick: torch is imported when the first name is used. The names are in
+`relprop.public`.
 """
 
 from importlib import import_module

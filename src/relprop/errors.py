@@ -1,27 +1,27 @@
-"""The errors that relprop raises: each repeats the call, names the place and gives the remedy."""
+"""The errors that relprop raises. Each repeats the call, names the place and gives the remedy."""
 
 import difflib
 from collections.abc import Callable, Iterable
 
 
 class RelpropError(Exception):
-    """Whatever relprop refuses to do. The command line prints the message without a traceback."""
+    """Base of all errors that relprop raises. The command line prints the message without a traceback."""
 
 
 class InputError(RelpropError, ValueError):
-    """An input, a target or a picture that cannot be explained as it is."""
+    """An input, a target, an option or a picture that cannot be used as it is."""
 
 
 class RuleError(RelpropError, ValueError):
-    """A rule, composite or preset with parameters that have no meaning."""
+    """A rule, composite or preset that is unknown, or whose parameters have no meaning."""
 
 
 class ModelError(RelpropError, ValueError):
-    """A model, or a name of one, that cannot be explained as it is."""
+    """A model, or the name of a model, that cannot be explained as it is."""
 
 
 class CoverageError(RelpropError, NotImplementedError):
-    """Operations on the way of relevance that no entry of the table covers. Lists all of them at once."""
+    """Relevance reaches operations that relprop does not cover. The message lists all of them."""
 
 
 class FileError(RelpropError, OSError):
@@ -29,12 +29,12 @@ class FileError(RelpropError, OSError):
 
 
 class ScoreWarning(UserWarning):
-    """The explained score is one whose explanation is easily misread: negative, or behind a softmax."""
+    """The explained score is negative, or comes from a softmax, so its explanation is easily misread."""
 
 
 def did_you_mean(
     name: str, known: Iterable[str], *, most: int = 2, written: Callable[[str], str] = repr
 ) -> str:
-    """Offer names near to one that is not known: " Did you mean 'a' or 'b'?", or nothing."""
+    """Return an offer of known names that are near to a name, " Did you mean 'a' or 'b'?", or ""."""
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
     return f" Did you mean {' or '.join(map(written, near))}?" if near else ""

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and say what wrote them."""
+"""Writing files: each is written whole or not at all."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 from relprop.errors import FileError, RelpropError
 
 VERSION = "0.3.0"
-"""Of relprop, as files tell it."""
+"""The version of relprop, which is also stored in files."""
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def test_models_of_other_libraries_need_no_weights_either(name, bounded):
     result = run(name)
     assert result.exit_code == 0, result.output
     first, *_, last = result.stdout.splitlines()
-    assert first.startswith(f"{name}, weights: random, which makes no difference here; input: noise, 1x3x")
+    assert first.startswith(f"{name}, weights: random (coverage does not depend on them); input: noise, 1x3x")
     assert "(100 %), rules: epsilon-gamma-box" in last
     assert ("ZBox(" in result.stdout) is bounded
 
@@ -192,8 +192,8 @@ def test_a_model_that_fails_is_an_error_that_says_so(own):
     assert isinstance(error, ModelError)
     assert str(error) == (
         f"{own}:Fails fails on an input of shape (1, 3, 8, 8), float32: KeyError: 'no such thing.'. "
-        "The model is called with this one tensor and nothing else. "
-        f"Look at {own}, line {line}. Another size of the pictures is given with --size."
+        "The model gets this tensor as its only argument. "
+        f"Look at {own}, line {line}. --size gives the pictures another size."
     )
 
 
@@ -241,7 +241,7 @@ def test_language_models_are_told_of(language_model):
     result = runner(coverage)(language_model, "--rules", "attnlrp")
     assert result.exit_code == 0, result.output
     heading, _, _, *lines = result.stdout.splitlines()
-    assert heading.startswith(f"{language_model}, weights: random, which makes no difference here; input: ")
+    assert heading.startswith(f"{language_model}, weights: random (coverage does not depend on them); inp")
     assert "tokens, 1x" in heading
     assert any(line.split()[-1] == "Uniform()" for line in lines)
     assert lines[-1].endswith("(100 %), rules: attnlrp")
@@ -256,7 +256,10 @@ def test_a_text_of_ones_own(language_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hf:folder", "--size", "32"], "hf:folder is a language model: --picture and --size are for others"),
+        (
+            ["hf:folder", "--size", "32"],
+            "hf:folder is a language model: give --text, not --picture or --size",
+        ),
         (
             ["mnist-cnn", "--text", "good"],
             "mnist-cnn reads no text: --text is for language models",

@@ -136,9 +136,9 @@ def test_what_a_model_raises_is_an_error_that_says_where_to_look(own, cat, name,
     assert isinstance(error, ModelError)
     line = f", line {line_of(place)}" if place else ""
     assert re.fullmatch(
-        rf"\S*own\.py:{name} fails on an input of shape \(1, 3, 16, 16\), float32: {said}\. The model is "
-        rf"called with this one tensor and nothing else\. Look at \S*own\.py{line}\. Another size of the "
-        r"pictures is given with --size\.",
+        rf"\S*own\.py:{name} fails on an input of shape \(1, 3, 16, 16\), float32: {said}\. The model "
+        rf"gets this tensor as its only argument\. Look at \S*own\.py{line}\. --size gives the pictures "
+        r"another size\.",
         str(error),
     ), error
 
@@ -279,4 +279,4 @@ def test_the_package_can_be_run_as_a_module():
 def test_the_help_says_what_rules_can_be():
     # In one line, however it is broken in the terminal.
     told = " ".join(re.sub(r"[│|]", " ", run("--help").output).split())
-    assert "a rule, such as 'Gamma(0.25)', or a TOML or JSON file of rules" in told
+    assert "a preset, such as deep-taylor; a rule, such as 'Gamma(0.25)'; or a TOML or JSON file." in told

@@ -199,11 +199,11 @@ def test_a_class_that_does_not_exist_is_refused_with_the_nearest(cat, target, me
     ("options", "message"),
     [
         (["--view", "heat"], r"--view heat: there is no such view\. Give heatmap or overlay\."),
-        (["--top", 0], r"--top 0: give how many classes to explain, 1 or more\."),
+        (["--top", 0], r"--top 0: give the number of classes to explain, 1 or more\."),
         (["--top", 2, "--target", 3], r"--target and --top: give one of them"),
         (["--size", "wide"], r"--size wide: give height and width in pixels, such as 224 or 224x320\."),
-        (["--mean", "0.5;0.5"], r"--mean 0\.5;0\.5: give numbers, one a channel, with commas between"),
-        (["--size", 64], r"efficientnet-lite0 knows how its input is prepared"),
+        (["--mean", "0.5;0.5"], r"--mean 0\.5;0\.5: give one number for each channel, separated by commas"),
+        (["--size", 64], r"efficientnet-lite0 has its own preprocessing"),
     ],
 )
 def test_options_without_meaning_are_refused(cat, options, message):
@@ -215,7 +215,7 @@ def test_options_without_meaning_are_refused(cat, options, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n \n", r"has no names of classes in it"),
+        (b"\n \n", r"has no class names"),
         (b"\xff\xfe\xff", r"is not text in UTF-8"),
         (None, "No such"),
     ],
@@ -276,7 +276,10 @@ def test_a_segmentation_explains_the_pixels_that_a_class_has(own, tmp_path):
     result = run(f"{own}:Segmentation", tmp_path / "flag.png", "--rules", "epsilon", "--target", "never")
     assert result.exit_code == 2
     assert "--target 3: " in result.stderr
-    assert "sees none of it in the picture, but red (class 1) on 25% of the picture" in result.stderr
+    assert (
+        "finds this class at no pixel. Give one that it finds: red (class 1) on 25% of the picture"
+        in result.stderr
+    )
 
 
 def test_the_background_of_a_segmentation_comes_last():
@@ -305,7 +308,10 @@ def test_a_model_whose_classes_have_no_names(own, cat, target):
         assert "--target 4: the classes of" in said
         assert "are numbered 0 to 3. Give one of them." in said
     else:
-        assert "have no names. Give the number of one, or their names with --classes FILE." in said
+        assert (
+            "have no names. Give the number of a class, or the names of all classes with --classes FILE."
+            in said
+        )
 
 
 def test_an_output_that_is_no_class_is_refused(own, cat):

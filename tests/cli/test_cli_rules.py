@@ -87,8 +87,8 @@ def test_all_rules_presets_and_baselines_are_printed():
 def test_letters_defaults_and_the_form_of_files_are_told():
     text = spaceless(printed())
     assert text.startswith("Letters as in the literature: input x, weight w, bias b, output z = x·w + b,")
-    assert "Montavon et al. 2019; the default where the bounds of the input are known" in text
-    assert "2020; the default where the bounds of the input are not known" in text
+    assert "Montavon et al. 2019; the default if bounds of the input are given" in text
+    assert "2020; the default if no bounds of the input are given" in text
     assert "A file is data: nothing in it is executed." in text
 
 
@@ -105,7 +105,7 @@ def test_one_rule_is_told_in_full(name):
     assert spaceless(text).startswith(
         "Gamma(gamma: float = 0.25, bias: Literal['absorb', 'ignore', 'distribute']"
     )
-    assert "\n    Args:\n        gamma: γ.\n" in text
+    assert "\n    Args:\n        gamma: γ, 0 or larger.\n" in text
     assert "Presets with it: epsilon-gamma-box, vgg-2019, attnlrp-vit.\n" in text
     assert "Everywhere: explain(..., rules=relprop.rules.Gamma()); at the shell --rules Gamma" in text
     assert f"Andéol et al. 2021: {REFERENCES['Andéol et al. 2021']}" in spaceless(text)
@@ -180,7 +180,7 @@ def test_a_file_without_rules_is_an_error(tmp_path, text):
     (tmp_path / "empty.toml").write_text(text)
     error = raised(str(tmp_path / "empty.toml"))
     assert isinstance(error, RuleError)
-    assert re.search(r"empty\.toml has no rules; add \[\[rules\]\] with rule = ", str(error)), error
+    assert re.search(r"empty\.toml has no rules\. Add \[\[rules\]\] with rule = ", str(error)), error
 
 
 @pytest.mark.parametrize(

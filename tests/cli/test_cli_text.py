@@ -61,8 +61,8 @@ def test_rules_for_pixels_are_refused(gpt2, rules):
     error = error_of(run(gpt2, FRANCE, "--rules", rules))
     assert isinstance(error, RuleError)
     assert str(error) == (
-        f"--rules {rules}: the box rule in it needs the bounds of pixels, and a text has none. Presets for "
-        "texts are cp-lrp, attnlrp, epsilon."
+        f"--rules {rules}: these rules have a box rule, which needs the bounds of pixels. Take a preset for "
+        "texts: cp-lrp, attnlrp, epsilon."
     )
 
 
@@ -70,8 +70,8 @@ def test_rules_that_are_none_and_those_of_the_help(gpt2):
     assert "there is no preset 'attnlrb'" in str(error_of(run(gpt2, FRANCE, "--rules", "attnlrb")))
     for rules in ("attnlrp", "Gamma(0.25)", "gradient-times-input"):
         assert run(gpt2, FRANCE, "--rules", rules).exit_code == 0
-    told = " ".join(run("--help").stdout.split())
-    assert "such as attnlrp" in told
+    told = " ".join(run("--help").stdout.replace("│", " ").split())
+    assert "a preset, such as attnlrp;" in told
     assert "deep-taylor" not in told
 
 
@@ -129,7 +129,7 @@ def test_warnings_are_on_stderr(classifier):
         (["", "--json"], InputError, "the text is empty"),
         ([FRANCE, "--target", " unbad"], InputError, "target ' unbad' is 4 tokens"),
         ([FRANCE, "--at", "9"], InputError, "at 9 is out of range"),
-        ([FRANCE, "--generate", "-1"], InputError, "--generate -1: give how many"),
+        ([FRANCE, "--generate", "-1"], InputError, "--generate -1: give the number of tokens to generate"),
         ([FRANCE, "--generate", "999"], InputError, "positions. Shorten it by"),
     ],
 )

@@ -159,19 +159,19 @@ def test_damaged_gzip(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"is truncated: 0 bytes, the header alone has 16"),
+        (b"", r"is truncated: it has 0 bytes, but the header alone has 16"),
         (
             idx(2051, 3, 28, 28, count=500),
-            r"is truncated or damaged: 516 bytes, but its header announces 2368\.",
+            r"is truncated or damaged: it has 516 bytes, but its header says 2368\.",
         ),
         (
             idx(2051, 2, 28, 28, count=2352),
-            r"is truncated or damaged: 2368 bytes, but its header announces 1584",
+            r"is truncated or damaged: it has 2368 bytes, but its header says 1584",
         ),
-        (idx(2051, 2**32 - 1, 2**32 - 1, 2**32 - 1, count=9), r"announces 79228162458924105385300197391\."),
+        (idx(2051, 2**32 - 1, 2**32 - 1, 2**32 - 1, count=9), r"says 79228162458924105385300197391\."),
         (
             idx(2049, 3, 28, 28),
-            r"is not train-images-idx3-ubyte: it begins with the number 2049, MNIST's with 2051",
+            r"is not train-images-idx3-ubyte: it begins with the number 2049, but MNIST's file with 2051",
         ),
         (
             idx(2051, 4, 28, 28),

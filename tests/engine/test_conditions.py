@@ -219,7 +219,7 @@ def test_channels_need_a_dimension_of_channels() -> None:
 def test_a_condition_on_what_does_not_depend_on_the_input_is_refused() -> None:
     model = Several(lambda a, b: _Opaque(a, b), lambda o: torch.cat([o.a, o.b], 1)).double().eval()
     with pytest.raises(
-        InputError, match=r"conditions\['inner'\]: the module returned _Opaque, in which nothing"
+        InputError, match=r"conditions\['inner'\]: the module returned _Opaque, and nothing in it"
     ):
         relprop.explain(model, torch.randn(2, 4, **DOUBLE), rules=Epsilon(), conditions={"inner": 0})
 

@@ -290,10 +290,10 @@ def test_start_from_one_of_several_calls() -> None:
     close(explained(("linear", 0)).score, model.linear(x)[:, 2])
     close(explained(("linear", 1)).score, model.linear(model.linear(x).relu())[:, 2])
     close(explained(("linear", -1)).score, model.linear(model.linear(x).relu())[:, 2])
-    message = r"start='linear': that module was called 2 times; .*\('linear', 0\)"
+    message = r"start='linear': the module was called 2 times\. .*\('linear', 0\)"
     with pytest.raises(InputError, match=message):
         explained("linear")
-    with pytest.raises(InputError, match=r"start=\('linear', 2\): that module was called 2 times"):
+    with pytest.raises(InputError, match=r"start=\('linear', 2\): the module was called 2 times"):
         explained(("linear", 2))
 
 

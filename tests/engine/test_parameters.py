@@ -235,10 +235,16 @@ class _Model(nn.Module):
         ("conv.weight", r"parameters='conv\.weight' matches no parameter of the model; near it are "),
         ("line2.weight", r"parameters='line2\.weight' matches no parameter of the model; near it are 'line1"),
         ("zz", r"parameters='zz' matches no parameter of the model; they are called tied, line1.weight, "),
-        ("line1.bias", r"parameters='line1.bias': line1.bias is no weight of a linear operation that ran"),
-        (["*.weight", "norm.*"], r"parameters='norm\.\*': norm.weight, norm.bias is no weight of a linear"),
-        ("spare.*", r"parameters='spare\.\*': spare.weight, spare.bias is no weight of a linear operation"),
-        ("tied", r"parameters='tied': tied is no weight of a linear operation that ran, as it is"),
+        (
+            "line1.bias",
+            r"parameters='line1.bias': no linear operation takes line1.bias unchanged as its weight",
+        ),
+        (
+            ["*.weight", "norm.*"],
+            r"parameters='norm\.\*': no linear operation takes norm.weight, norm.bias unchanged",
+        ),
+        ("spare.*", r"parameters='spare\.\*': no linear operation takes spare.weight, spare.bias"),
+        ("tied", r"parameters='tied': no linear operation takes tied unchanged as its weight"),
     ],
 )
 def test_parameters_that_carry_nothing_are_refused(names: Any, message: str) -> None:

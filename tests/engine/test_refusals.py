@@ -49,7 +49,7 @@ def test_what_is_not_covered_is_named_all_at_once() -> None:
     with pytest.raises(CoverageError) as error:
         relprop.explain(Gaps().eval(), torch.randn(2, 4))
     message = str(error.value)
-    assert "relevance meets 2 operations without a rule:" in message
+    assert "relevance reaches 2 operations without a rule:" in message
     assert "logcumsumexp in module 'inner.1' at" in message
     assert "clamp in module '(root)' at" in message
     assert "bounds that are tensors are not covered" in message
@@ -139,8 +139,8 @@ class Cut(nn.Module):
     ("how", "message"),
     [
         ("no_grad", r"linear in module 'linear' at .*: runs under torch.no_grad\(\)"),
-        ("detach", r"detach in module '\(root\)' at .*test_refusals.py:\d+: cuts the way"),
-        ("data", r"data in module '\(root\)' at .*: cuts the way"),
+        ("detach", r"detach in module '\(root\)' at .*test_refusals.py:\d+: makes a constant"),
+        ("data", r"data in module '\(root\)' at .*: makes a constant"),
     ],
 )
 def test_a_model_that_loses_the_way_is_refused(how: str, message: str) -> None:
@@ -192,13 +192,13 @@ def _writes_to_several(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("model", "message", "acceptable"),
     [
-        (_writes_to_data, "data in module .*: writing to .data is out of relprop's sight", False),
-        (_writes_to_a_part_that_is_detached, "data in module .*: writing to .data", False),
-        (_writes_by_python, "apply_ in module .*: what Python makes of numbers", False),
+        (_writes_to_data, "data in module .*: relprop cannot see writes to .data", False),
+        (_writes_to_a_part_that_is_detached, "data in module .*: relprop cannot see writes", False),
+        (_writes_by_python, "apply_ in module .*: relprop cannot see a Python function", False),
         (_writes_to_several, "_foreach_add in module .*several tensors at once", False),
-        (_reads_memory, "data_ptr in module .*: what reads memory by itself", True),
-        (_takes_memory, "set_ in module .*takes another one's memory.*copy the values instead", False),
-        (_takes_memory_of_a_constant, "set_ in module .*takes another one's memory", False),
+        (_reads_memory, "data_ptr in module .*: relprop cannot see code that reads memory", True),
+        (_takes_memory, "set_ in module .*takes another tensor's memory.*copy the values instead", False),
+        (_takes_memory_of_a_constant, "set_ in module .*takes another tensor's memory", False),
         (_writes_to_a_parameter, "copy in module .*: it writes to a parameter", False),
     ],
 )
@@ -266,7 +266,7 @@ def test_writing_to_data_is_a_gap() -> None:
         h.data = torch.ones(2, 4)
         return h
 
-    with pytest.raises(CoverageError, match=r"data in module .*writing to .data is out of relprop's sight"):
+    with pytest.raises(CoverageError, match=r"data in module .*relprop cannot see writes to .data"):
         relprop.explain(writing, torch.randn(2, 4))
 
 

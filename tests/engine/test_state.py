@@ -129,7 +129,7 @@ def test_a_trainable_parameter_that_is_written_to_is_a_gap_and_stays_as_it_is(ki
     model.forward = lambda x: model.layer(model.state.add_(x) * 1.0)  # type: ignore[method-assign]
     before = model.state.detach().clone()
     with pytest.raises(
-        CoverageError, match=r"add in module .*it writes to a parameter, or to what was computed of one"
+        CoverageError, match=r"add in module .*it writes to a parameter, or to a tensor computed from one"
     ):
         relprop.explain(model, torch.randn(2, 3, **DOUBLE))
     assert torch.equal(model.state, before)

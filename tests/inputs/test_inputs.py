@@ -26,8 +26,8 @@ from relprop.rules import Epsilon, ZPlus
         ),
         (
             torch.zeros(2, 4, dtype=torch.int64),
-            r"needs a floating-point tensor, or integers that the model looks up in an embedding, and got "
-            r"integers that it does not: input of shape \(2, 4\)\. Pixels are made numbers by x\.float\(\)",
+            r"needs a floating-point tensor, or integers that the model looks up in an embedding\. It "
+            r"got integers that the model does not look up: input of shape \(2, 4\)\. Convert pixels by x\.",
         ),
         (torch.zeros(2, 4, dtype=torch.complex64), r"got input: torch.complex64 tensor"),
         ("cat.png", r"got input: str"),
@@ -43,7 +43,7 @@ def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:
         relprop.explain(modules(), torch.randn(1, 3, 6, 6, dtype=torch.float64))
     assert error.value.__notes__ == [
         "This is the model's own error: explain called it with input of shape (1, 3, 6, 6). "
-        "Does model(...) run on it?"
+        "Try model(...) itself."
     ]
     with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
         relprop.explain(modules(), torch.randn(1, 2, 12, 12, dtype=torch.float64))
@@ -61,12 +61,14 @@ def test_a_picture_without_samples_is_told_from_one_that_does_not_fit(rules: Any
         return caught.value.__notes__
 
     assert notes(ValueError, torch.rand(2, 6, 6)) == [
-        "This is the model's own error: explain called it with input of shape (2, 6, 6). Does model(...) run "
-        "on it? Samples are the first dimension: input.unsqueeze(0)."
+        "This is the model's own error: explain called it with input of shape (2, 6, 6). Try model(...) "
+        "itself. Samples are the first dimension: input.unsqueeze(0)."
     ]
-    assert notes(RuntimeError, torch.rand(1, 3, 6, 6))[0].endswith("run on it?")
+    assert notes(RuntimeError, torch.rand(1, 3, 6, 6))[0].endswith("Try model(...) itself.")
     # Sequences have three dimensions.
-    assert notes(RuntimeError, torch.rand(1, 3, 6), nn.Conv1d(2, 3, 3).eval())[0].endswith("run on it?")
+    assert notes(RuntimeError, torch.rand(1, 3, 6), nn.Conv1d(2, 3, 3).eval())[0].endswith(
+        "Try model(...) itself."
+    )
 
 
 class Checks(nn.Module):
@@ -105,13 +107,15 @@ def test_what_fails_within_an_operation_is_noted_as_the_models_own_error(way: An
         relprop.explain(Checks(way).eval(), torch.rand(1, 2, 6, 6), rules=Epsilon())
     assert not isinstance(error.value, relprop.errors.RelpropError)
     assert error.value.__notes__ == [
-        "This is the model's own error: explain called it with x of shape (1, 2, 6, 6). Does model(...) run "
-        "on it?"
+        "This is the model's own error: explain called it with x of shape (1, 2, 6, 6). Try model(...) "
+        "itself."
     ]
 
 
 def test_an_input_outside_of_its_bounds_is_warned_of(x: Tensor) -> None:
-    message = r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+;"
+    message = (
+        r"ZBox\(low=0, high=1\): the inputs have values outside of the bounds, from -[\d.]+ to [\d.]+\. "
+    )
     with pytest.warns(UserWarning, match=message):
         relprop.explain(modules(), x, bounds=(0, 1))
     x = x.clamp(0, 1)
@@ -144,7 +148,7 @@ def test_a_model_may_have_arguments_like_ours() -> None:
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        (torch.int64, r"got integers that it does not: input of shape \(2, 3\)\. Pixels .* by x\.float\(\)"),
+        (torch.int64, r"got integers that .*: input of shape \(2, 3\)\. Convert pixels by x\.float\(\)"),
         (torch.uint8, r"got input: torch\.uint8 tensor\..*x\.float\(\)"),
         (torch.complex64, r"got input: torch\.complex64 tensor\..*torch\.view_as_real"),
     ],

@@ -460,15 +460,15 @@ def by_its_mask(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 NEVER = (
     r"nothing to explain: explain\(model, \.\.\.\) needs a floating-point tensor, or integers that the model "
-    r"looks up in an embedding, and got integers that it does not: "
+    r"looks up in an embedding\. It got integers that the model does not look up: "
 )
 
 REFUSED: dict[str, tuple[Callable[[], Any], list[Tensor], str]] = {
     "no embedding": (
         lambda: lambda x: x.float().sum((1, 2))[:, None],
         [torch.zeros(2, 3, 4, dtype=torch.int64)],
-        NEVER + r"x of shape \(2, 3, 4\)\. Pixels are made numbers by x\.float\(\)\.\n  - to in module "
-        ".*: makes other numbers of the integers, which are followed where they are moved only$",
+        NEVER + r"x of shape \(2, 3, 4\)\. Convert pixels by x\.float\(\)\.\n  - to in module "
+        ".*: computes with the integers, which are followed only where they are moved$",
     ),
     "no numbers": (
         lambda: nn.Linear(3, 2),

@@ -104,7 +104,9 @@ def test_positions_of_the_ids_shape_are_no_ids(way: str) -> None:
 
 
 def test_ids_in_a_table_of_integers_are_refused() -> None:
-    message = r"looks up in an embedding, and got integers that it does not: ids of shape \(2, 5\)"
+    message = (
+        r"looks up in an embedding\. It got integers that the model does not look up: ids of shape \(2, 5\)"
+    )
     with pytest.raises(InputError, match=message):
         relprop.explain(reader(lambda model, i: model.words(model.table[i])), ids(), target=1)
 
@@ -221,10 +223,10 @@ def in_a_bag(model: Reader, i: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[..., Tensor], str, str]] = {
-    "add": (counted_up, "add", "makes other numbers of the integers"),
-    "a mask": (masked, "mul", "makes other numbers of the integers"),
+    "add": (counted_up, "add", "computes with the integers"),
+    "a mask": (masked, "mul", "computes with the integers"),
     "no gradient": (without_gradient, "embedding", r"runs under torch\.no_grad\(\)"),
-    "bag": (in_a_bag, "embedding_bag", "makes other numbers of the integers"),
+    "bag": (in_a_bag, "embedding_bag", "computes with the integers"),
 }
 
 

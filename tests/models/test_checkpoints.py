@@ -87,8 +87,8 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, content, what):
     marker, path = tmp_path / "executed", tmp_path / "weights.pt"
     torch.save(content(marker), path)
     message = (
-        rf"weights\.pt is not read: loading it would run code, {what}; relprop reads tensors only\. Ask "
-        r"for its weights as safetensors; or, if you trust where it comes from, load it in a program of"
+        rf"weights\.pt is not read: loading it would run code, {what}\. relprop reads tensors only\. Get "
+        r"the weights as safetensors\. Or, if you trust the source of the file, load it in your own program"
     )
     with pytest.raises(FileError, match=message):
         load_checkpoint(small(), path)
@@ -117,11 +117,11 @@ def test_a_torchscript_program_is_refused(tmp_path):
     [
         (
             {"epoch": 3},
-            r"has no state dict at its top nor as 'state_dict', .*: there is only 'epoch'\. Store",
+            r"has no state dict, neither at its top nor under 'state_dict', .*\. It contains only 'epoch'\.",
         ),
         (
             [1, 2],
-            r"has no state dict at its top nor as .*: there is none\. Store the weights with torch\.save",
+            r"has no state dict, neither at its top nor under .*\. It contains no dict\. Store the weights",
         ),
     ],
 )

@@ -92,11 +92,9 @@ def test_what_is_loaded_already_can_be_used(folders):
 
 def test_what_a_module_of_ones_own_does_not_say_is_asked_for(folders):
     module = torch.nn.Linear(2, 3)
-    with pytest.raises(
-        ModelError, match="Linear, task=None: say what the model is made for: classification, "
-    ):
+    with pytest.raises(ModelError, match="Linear, task=None: give the model's task, one of classification, "):
         language_model(module, None)
-    with pytest.raises(ModelError, match=r"does not say what its classes are called: give labels=\[\.\.\.\]"):
+    with pytest.raises(ModelError, match=r"has no names for its classes\. Give them by labels=\[\.\.\.\]"):
         language_model(module, None, task="classification")
     model = language_model(module, None, name="mine", task="classification", labels=["a", "b", "c"])
     assert (model.name, model.labels, model.positions) == ("mine", ("a", "b", "c"), None)
@@ -196,8 +194,8 @@ def test_code_of_the_model_runs_only_when_asked(copy, tmp_path):
     (folder / "mine.py").write_text(CODE.format(flag=str(flag)))
     told = refused(ModelError, folder)
     assert told == (
-        f"hf:{folder} comes with Python code of its own, which is not run. If you have read it and trust "
-        "where it comes from, ask for it: --trust-remote-code, in Python trust_remote_code=True."
+        f"hf:{folder} comes with its own Python code, which is not run. If you have read the code and trust "
+        "its source, allow it: --trust-remote-code, in Python trust_remote_code=True."
     )
     assert not flag.exists()
     assert load_language_model(f"hf:{folder}", trust_remote_code=True).task == "causal"
@@ -205,7 +203,7 @@ def test_code_of_the_model_runs_only_when_asked(copy, tmp_path):
 
 
 def test_code_for_attention_from_elsewhere_is_not_fetched(copy):
-    assert "Python code of its own" in refused(ModelError, copy("gpt2", attn_implementation="some/kernels"))
+    assert "its own Python code" in refused(ModelError, copy("gpt2", attn_implementation="some/kernels"))
 
 
 def test_quantised_weights_are_refused(copy):
@@ -219,7 +217,7 @@ def test_weights_that_could_run_code_are_not_read(copy):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     told = refused(FileError, folder)
     assert (
-        "has its weights as pytorch_model.bin and not as safetensors; loading such files may run code" in told
+        "has its weights as pytorch_model.bin and not as safetensors. Loading such files may run code" in told
     )
     (folder / "pytorch_model.bin").unlink()
     assert refused(FileError, folder) == f"{folder} has no weights: put model.safetensors beside config.json."
@@ -254,10 +252,10 @@ def test_damaged_files_are_errors_of_one_line(copy, file):
 def test_a_folder_that_is_no_model(tmp_path, copy):
     assert "the folder has no config.json" in refused(FileError, tmp_path)
     told = refused(ModelError, copy("gpt2", architectures=None))
-    assert 'Add it as "architectures": ["BertForSequenceClassification"]' in told
+    assert 'Add it, for instance "architectures": ["BertForSequenceClassification"]' in told
     shutil.rmtree(tmp_path / "gpt2")
     told = refused(ModelError, copy("gpt2", architectures=["GPT2Model"]))
-    assert "is a GPT2Model, which gives no scores of labels or tokens" in told
+    assert "is a GPT2Model. Known are models with scores of labels or tokens" in told
     assert "relprop.explain(model, input_ids=..., target=lambda output: ...)" in told
     shutil.rmtree(tmp_path / "gpt2")
     assert "cannot load" in refused(FileError, copy("gpt2", model_type="nothing"))

@@ -69,7 +69,7 @@ def test_bundled_models_come_with_all_that_is_known_of_them(name):
 
 def test_what_only_models_of_ones_own_take_is_refused():
     with pytest.raises(
-        InputError, match=r"efficientnet-lite0 knows how its input is prepared: size, mean and"
+        InputError, match=r"efficientnet-lite0 has its own preprocessing. Leave out size, mean and"
     ):
         resolve("efficientnet-lite0", size=(64, 64))
     with pytest.raises(InputError, match=r"mnist-cnn has 10 classes, but 2 names are given"):
@@ -171,9 +171,9 @@ def test_trained_weights_are_taken_from_where_torch_keeps_them(torchvision, tmp_
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
         ModelError,
-        match=r"^torchvision:squeezenet1_1: its trained weights are not on this machine, where .*checkpoints."
-        r"squeezenet1_1-b8a52dc0\.pth would be\. Download https://.*pth to there, or give a file with "
-        r"--weights FILE; --weights random gives",
+        match=r"^torchvision:squeezenet1_1: its trained weights are not on this machine: there is no .*che"
+        r"ckpoints.squeezenet1_1-b8a52dc0\.pth\. Download https://.*pth to that path, or give a file with "
+        r"--weights FILE\. --weights random takes",
     ):
         resolve("torchvision:squeezenet1_1")
     state = {
@@ -202,7 +202,7 @@ def test_weights_decide_about_auxiliary_outputs(torchvision, tmp_path):
         ("Resnet-18", r"called 'Resnet-18'\. Did you mean torchvision:resnet18"),
         (
             "fasterrcnn_resnet50_fpn",
-            r"It is there for another task, which is not covered\. It has \d+: alexnet, ",
+            r"Its model of this name is for another task, which is not covered\. It has \d+: alexnet, ",
         ),
         ("nothing_of_the_kind", r"called 'nothing_of_the_kind'\. It has \d+: alexnet, "),
     ],
@@ -260,7 +260,7 @@ def test_timm_has_its_own_preprocessing(torchvision, photograph):
 
 def test_timm_brings_no_weights(torchvision):
     with pytest.raises(
-        ModelError, match=r"^timm:lcnet_050: timm brings no weights with it\. Give a file with --w"
+        ModelError, match=r"^timm:lcnet_050: the package timm has no weights\. Give a file with --w"
     ):
         resolve("timm:lcnet_050")
     with pytest.raises(ModelError, match=r"^timm has no model called 'lcnet_55'\. Did you mean timm:lcnet_"):

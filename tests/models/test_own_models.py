@@ -113,16 +113,16 @@ def test_weights_for_a_model_of_ones_own(own, tmp_path):
         (":mak", r"own\.py:mak: there is no function 'mak' in .*own\.py\. Did you mean .*own\.py:make\?"),
         (
             ":broken",
-            r"broken failed at .*own\.py, line 23: ZeroDivisionError: division by zero\. The file is run",
+            r"broken failed at .*own\.py, line 23: ZeroDivisionError: division by zero\. relprop runs the",
         ),
         (
             ":needs",
             r"needs failed at .*own\.py: TypeError: needs\(\) missing 1 required .* without arguments",
         ),
-        (":number", r"number returned int and not a torch\.nn\.Module\."),
+        (":number", r"number returned int\. It must return a torch\.nn\.Module\."),
         (
             ":bare",
-            r"bare: say how large its pictures are, with --size 224 \(height and width\), or by an attribute",
+            r"bare: give the size of its pictures, by --size 224 \(height and width\) or by an attribute",
         ),
     ],
 )

@@ -65,6 +65,6 @@ def test_scores_that_are_changed_by_the_input_are_a_gap(qkv: tuple[Tensor, ...])
 
 
 def test_on_the_cpu_there_is_a_remedy(qkv: tuple[Tensor, ...]) -> None:
-    message = "torch has no gradient on the CPU. Load it with attn_implementation='sdpa', or what it calls"
+    message = "has no gradient on the CPU in torch. Load the model with attn_implementation='sdpa', or with"
     with pytest.raises(ModelError, match=message):
         relprop.explain(flex_attention, *qkv, target=scores, rules="attnlrp")

@@ -114,8 +114,8 @@ def test_what_stands_for_a_place(given: Any, place: Place) -> None:
         (lambda: Layer("Conv2d"), r"Layer\('Conv2d'\): give a class of modules"),  # type: ignore[arg-type]
         (lambda: Operation(len), r"Operation\(<built-in function len>\): give a function of torch"),
         (lambda: Kind(2), r"Kind\(2\): give one of 'convolution', 'dense'"),  # type: ignore[arg-type]
-        (lambda: Depth(3, 1), r"Depth\(3, 1\): give how many linear operations precede"),
-        (lambda: Depth(-1), r"Depth\(-1, None\): give how many"),
+        (lambda: Depth(3, 1), r"Depth\(3, 1\): give the smallest number of linear operations before it"),
+        (lambda: Depth(-1), r"Depth\(-1, None\): give the smallest"),
         (lambda: Where(3), r"Where\(3\): give a function that takes a site"),  # type: ignore[arg-type]
     ],
 )

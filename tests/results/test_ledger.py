@@ -214,14 +214,16 @@ def test_without_books_for_operations_the_error_says_how_to_have_them(call):
     with pytest.raises(InputError) as error:
         getattr(ledger, call)()
     assert str(error.value) == (
-        f"ledger.{call}(): this ledger has no amounts of each operation. Ask for them: "
+        f"ledger.{call}(): this ledger has no amounts for each operation. Ask for them: "
         "explain(..., per_operation=True)."
     )
 
 
 def test_of_a_plain_gradient_there_are_no_such_books():
     ledger = explained(rules="gradient-times-input").ledger
-    with pytest.raises(InputError, match=r"a plain gradient has no amounts of each operation\. Explain by"):
+    with pytest.raises(
+        InputError, match=r"a plain gradient has no amounts for each operation\. Explain with"
+    ):
         ledger.table()
 
 
@@ -383,7 +385,7 @@ def test_a_title_replaces_the_usual_one_or_leaves_it_out():
 
 
 def test_no_rows_at_all_are_refused():
-    with pytest.raises(InputError, match=r"ledger\.plot\(rows=0\): give how many rows to draw at most, 1 or"):
+    with pytest.raises(InputError, match=r"ledger\.plot\(rows=0\): give the largest number of rows, 1 or"):
         LEDGER.plot(rows=0)
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_joined() -> None:
     join = relprop.Explanation.concatenate
     with pytest.raises(InputError, match="give a list of at least one explanation"):
         join([])
-    with pytest.raises(InputError, match="explanations of different rules are not of one batch"):
+    with pytest.raises(InputError, match="explanations of different rules cannot be concatenated"):
         join([one, explained(*batch(1, 2), rules=Gamma())])
     with pytest.raises(InputError, match="explanations of different recorded modules"):
         join([one, explained(*batch(1, 2), record=())])
@@ -311,7 +311,7 @@ def test_weights_and_functions_are_the_same_target_only_if_they_are() -> None:
         (first, 1),
         (1, Contrastive(1)),
     ):
-        with pytest.raises(InputError, match="explanations of different targets are not of one batch"):
+        with pytest.raises(InputError, match="explanations of different targets cannot be concatenated"):
             join([explain(one), explain(other)])
 
 

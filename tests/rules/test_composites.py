@@ -190,8 +190,8 @@ def test_inputs_of_different_bounds_have_a_box_rule_each() -> None:
     with pytest.raises(relprop.errors.InputError) as error:
         explained(bounds={"image": (0, 1), "table": (-3, 3)})
     assert str(error.value) == (
-        "bounds={'image': (0, 1), 'table': (-3, 3)}: bounds are one pair, (low, high), for all inputs. Where "
-        "inputs differ, give each a box rule by the path of the module that takes it first: "
+        "bounds={'image': (0, 1), 'table': (-3, 3)}: bounds are one pair, (low, high), for all inputs. If "
+        "the inputs differ, give each a box rule, by the path of the first module that takes it: "
         'rules=[("stem", relprop.rules.ZBox(0, 1)), ..., ("*", relprop.rules.Epsilon())].'
     )
     # The remedy works, and tells the inputs apart.

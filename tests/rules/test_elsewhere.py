@@ -149,7 +149,7 @@ def test_every_preset_is_some_other_library_s() -> None:
         ("z+", r"z\+ is relprop\.rules\.ZPlus\(\) here\.$"),
         ("lrp-z", r"lrp-z is relprop\.rules\.Epsilon\(0\) here\.$"),
         ("deep_taylor.bounded", r"is rules=\"deep-taylor\", bounds=\(low, high\) here"),
-        ("guided-backprop", r"guided-backprop has no counterpart here: it is a gradient and no LRP; rules="),
+        ("guided-backprop", r"guided-backprop has no counterpart here: it is a gradient and not LRP; rules="),
         ("Alpha1_Beta0_Rule", r"captum's Alpha1_Beta0_Rule is relprop\.rules\.ZPlus\(\) here"),
         ("EpsilonRule(1e-9)", r"captum's EpsilonRule is relprop\.rules\.Epsilon\(1e-9\) here\. innv"),
         ("Epsilon(eps=1)", r"'eps'\. eps= is epsilon= here\. Write it as Epsilon\("),

@@ -91,7 +91,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "direct": (
         lambda op, i, p: Propagated(direct=op.x * p.coefficient, absorbed=p.absorbed),
-        "by Propagated.direct, but its puts_relevance is False; let it be True.",
+        "it returns Propagated.direct, .* but its puts_relevance is False. Let it be True.",
     ),
     "sink": (
         lambda op, i, p: Propagated(p.coefficient, absorbed={"bias": 0.5}),
@@ -103,12 +103,12 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "bias": (
         lambda op, i, p: Propagated(p.coefficient),
-        r"loses relevance: \S+ arrived, \S+ went on to the input, absorbed was nothing; \S+ is missing.",
+        r"loses relevance: \S+ arrived, \S+ went to the input, absorbed was nothing\. So \S+ is missing.",
     ),
     "share": (
         lambda op, i, p: Propagated(p.coefficient * 1.001, absorbed=p.absorbed),
-        r"loses relevance: \S+ arrived, \S+ went on to the input, absorbed was no contribution 0, bias \S+; "
-        r"\S+ is missing.",
+        r"loses relevance: \S+ arrived, \S+ went to the input, absorbed was no contribution 0, bias \S+\. "
+        r"So \S+ is missing.",
     ),
 }
 
@@ -173,7 +173,7 @@ def test_a_rule_without_a_hash_is_checked_as_well() -> None:
 
 def test_the_error_says_what_a_function_lacks_to_be_a_rule() -> None:
     for rules in (lambda op, incoming: None, [("*", lambda op, incoming: None)]):
-        with pytest.raises(relprop.errors.RuleError, match="by an attribute puts_relevance whether it puts"):
+        with pytest.raises(relprop.errors.RuleError, match="has an attribute puts_relevance: True if"):
             relprop.explain(nn.Linear(3, 2).eval(), torch.rand(2, 3), rules=rules)
 
 
@@ -246,7 +246,7 @@ FAILING: dict[str, tuple[Any, str]] = {
     "overwrites the bias": (Own(overwriting_the_bias), "changed bias; work on copies."),
     "forgets what is direct": (
         Own(by_the_coefficient),
-        "makes another thing of the same relevance if it arrives",
+        "treats the same relevance differently if it arrives",
     ),
     "mixes samples": (
         Own(of_the_batch, puts_relevance=True),
@@ -260,8 +260,8 @@ FAILING: dict[str, tuple[Any, str]] = {
         Own(largest_first, puts_relevance=True),
         "differs from the formula: it",
     ),
-    "looks everywhere": (Epsilon(0.1, of="rms"), "does not look at outputs without relevance"),
-    "needs values": (Epsilon(0.1), "does not look at values"),
+    "looks everywhere": (Epsilon(0.1, of="rms"), "has looks_everywhere=False, so outputs without relevance"),
+    "needs values": (Epsilon(0.1), "has needs_values=False"),
 }
 
 
@@ -277,9 +277,7 @@ def test_the_check_finds_what_is_wrong(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_formula_that_is_off_by_a_thousandth_is_found() -> None:
-    with pytest.raises(
-        AssertionError, match=r"differs from the formula: it gives \S+ in the place of \S+ at"
-    ):
+    with pytest.raises(AssertionError, match=r"differs from the formula: it gives \S+ instead of \S+ at"):
         check_rule(Own(), lambda layer, R: lrp_0(layer, R) * 1.001)
 
 
@@ -328,7 +326,7 @@ X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), **DOUBLE)
 
 
 def test_an_operation_without_an_entry_fails_the_check(operations: Any) -> None:
-    with pytest.raises(AssertionError, match=r"relevance meets 1 operation .*\n.*own_rules::soft_clip in"):
+    with pytest.raises(AssertionError, match=r"relevance reaches 1 operation .*\n.*own_rules::soft_clip in"):
         check_operation(operations.soft_clip, X)
 
 
@@ -418,13 +416,13 @@ def test_the_line_of_a_gap_is_the_users(table: None) -> None:
 
 def test_an_entry_that_is_wrong_fails_the_check(table: None) -> None:
     register("tanh", lambda run, call, x: run.seen(run.native(call) * 1.5, x.tag))
-    with pytest.raises(AssertionError, match="the output is not the model's own, by"):
+    with pytest.raises(AssertionError, match="the output differs from the model's own by"):
         check_operation(torch.tanh, X)
     register("tanh", Exact())
     with pytest.raises(AssertionError, match="the ledger does not balance, by"):
         check_operation(torch.tanh, X)
     register("flip", lambda run, call, x, dims: run.seen(x.recorded.flip(0).flip(0), x.tag))
-    with pytest.raises(AssertionError, match="the output is not the model's own"):
+    with pytest.raises(AssertionError, match="the output differs from the model's own"):
         check_operation(lambda x: x.flip(1), X)
 
 

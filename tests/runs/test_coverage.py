@@ -147,7 +147,7 @@ def test_rules_and_arguments_are_as_for_explain() -> None:
         (
             {"rules": "squared-gradient"},
             RuleError,
-            "'squared-gradient' is a plain gradient, which goes",
+            "'squared-gradient' is a plain gradient, which covers",
         ),
         ({"rules": "epsilonn"}, RuleError, "there is no preset 'epsilonn'"),
         ({"rules": "deep-taylor"}, RuleError, "has a box rule, which needs"),

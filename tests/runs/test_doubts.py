@@ -46,7 +46,7 @@ def nothing_said() -> Iterator[None]:
 
 def test_a_negative_score_is_doubtful(x: Tensor) -> None:
     message = (
-        r"the explained score is negative for 3 of 3 samples: .*Contrastive.* or relprop\.targets\.RunnerUp"
+        r"the explained score is negative for 3 of 3 samples\. .*Contrastive.* or relprop\.targets\.RunnerUp"
     )
     with pytest.warns(ScoreWarning, match=message) as said:
         relprop.explain(scores(2, -1), x, target=1, rules=Epsilon())
@@ -71,8 +71,8 @@ def test_the_text_reads_as_one(x: Tensor) -> None:
     with pytest.warns(ScoreWarning) as said:
         relprop.explain(scores(-2, -1), x, rules=Epsilon())
     assert str(said[0].message) == (
-        "the explained score is negative for 3 of 3 samples: relevance then speaks for its being low, and "
-        "rules such as z+ explain positive scores only. Explain a class with a positive score, or a "
+        "the explained score is negative for 3 of 3 samples. Relevance then explains why the score is "
+        "low, and rules such as z+ explain positive scores only. Explain a class with a positive score, or a "
         "difference: target=relprop.targets.Contrastive(...) or relprop.targets.RunnerUp(...)."
     )
 
@@ -102,11 +102,11 @@ class Ending(nn.Module):
     ],
 )
 def test_a_softmax_at_the_end_is_doubtful(x: Tensor, end: Any, name: str) -> None:
-    message = f"the model ends in a {name}: its outputs depend on all classes at once, .* leave that layer"
+    message = f"the model ends in a {name}: each output depends on all classes, .* leave that layer"
     with pytest.warns(ScoreWarning, match=message) as said:
         relprop.explain(Ending(end).eval(), x, target=lambda y: y[:, 0].exp(), rules=Epsilon())
     assert [w.filename for w in said] == [__file__]
-    assert "sure of itself little relevance passes" in str(said[0].message)
+    assert "little relevance passes where the model is confident" in str(said[0].message)
 
 
 def test_a_softmax_among_several_outputs_is_doubtful(x: Tensor) -> None:
@@ -150,7 +150,7 @@ def test_an_epsilon_below_the_resolution_is_raised_and_said_once(dtype: torch.dt
         for _ in range(2):  # once at each place that calls
             e = relprop.explain(model, x, rules=Epsilon(1e-6))
     assert [str(w.message) for w in said] == [
-        f"ε = 1e-06 is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is taken "
+        f"ε = 1e-06 is below the resolution of {dtype} and would have no effect. ε = {finest:g} is used "
         "instead."
     ]
     with nothing_said():
@@ -177,7 +177,7 @@ def _size(output: Tensor) -> Tensor:
 def test_books_that_do_not_close_are_doubtful(x: Tensor) -> None:
     layer = nn.Linear(4, 3).double().eval()
     message = (
-        r"the ledger does not balance: \d\.\de[+-]\d\d of the largest amount is missing or too much \(acc.* "
+        r"the ledger does not balance: \d\.\de[+-]\d\d of the largest amount is missing or in excess \(acc.* "
         r"without a rule: logcumsumexp\)\. See print\(explanation\.ledger\)"
     )
     with pytest.warns(UserWarning, match=message) as said:
@@ -208,12 +208,12 @@ def test_scores_that_overflow_are_refused(x: Tensor) -> None:
     half = nn.Linear(4, 3).eval().half()
     half.weight.data.fill_(60000)
     message = (
-        r"the explained score of sample 1 is inf\. float16 ends at 65504: try model.to\(torch.bfloat16\)"
+        r"the explained score of sample 1 is inf\. float16 ends at 65504\. Try model.to\(torch.bfloat16\)"
     )
     with pytest.raises(ModelError, match=message):
         relprop.explain(half, torch.tensor([[0.0] * 4, [1.0] * 4]).half(), target=0, rules=Epsilon(0))
     with pytest.raises(
-        ModelError, match=r"is nan\. Its parameters are finite; does model\(\.\.\.\) give numbers"
+        ModelError, match=r"is nan\. The model's parameters are finite\. Check what model\(\.\.\.\) returns"
     ):
         relprop.explain(lambda x: x * (x.detach() - x.detach()).log().sqrt(), x, target=0, rules=Epsilon())
 
@@ -336,18 +336,18 @@ def test_weights_that_are_changed_before_they_are_used_are_named_once(x: Tensor)
         return [str(w.message) for w in said]
 
     assert said_of("*.weight") == [
-        "no relevance is told of standardised.weight: no linear operation takes them as they are. What is "
-        "computed of a weight first, as by standardising or transposing it, is a constant; "
-        "explanation.parameters has the others."
+        "explanation.parameters has no relevance of standardised.weight: no linear operation takes them "
+        "unchanged. If a model computes with a weight first, such as standardising or transposing it, the "
+        "result counts as a constant."
     ]
     (all_of_them,) = said_of(["*", "*.weight"])
     assert all_of_them.startswith(
-        "no relevance is told of tied, normed.parametrizations.weight.original0, "
+        "explanation.parameters has no relevance of tied, normed.parametrizations.weight.original0, "
         "normed.parametrizations.weight.original1, standardised.weight: "
     )
     assert said_of(["plain.*"]) == []
     with pytest.raises(
-        relprop.errors.InputError, match=r"parameters='standardised\.weight': .* is no weight of a lin"
+        relprop.errors.InputError, match=r"parameters='standardised\.weight': no linear operation takes"
     ):
         relprop.explain(
             model, x, target=_size, rules=Epsilon(), parameters=["plain.*", "standardised.weight"]

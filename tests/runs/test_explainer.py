@@ -146,7 +146,9 @@ def test_a_model_s_argument_that_is_called_as_an_option() -> None:
 
 def test_arguments_that_are_given_twice_or_are_none() -> None:
     model, x = Named().eval(), torch.rand(2, 4, **DOUBLE)
-    with pytest.raises(InputError, match=r"gain= is given twice, in kwargs and beside it\. Leave one out\."):
+    with pytest.raises(
+        InputError, match=r"gain= is given twice, in kwargs and as an argument\. Leave one out\."
+    ):
         relprop.explain(lambda x, gain=1: x * gain, x, gain=2, kwargs={"gain": 3})
     with pytest.raises(InputError, match=r"kwargs=3: give the model's arguments by name, as a dictionary"):
         relprop.explain(model, x, kwargs=3)  # type: ignore[arg-type]

@@ -220,9 +220,9 @@ def test_logits_are_found_among_several_outputs(model: Any, ids: Tensor, kind: s
 REFUSED: list[tuple[Any, str]] = [
     (
         None,
-        r"the output has shape \(3, 5, 11\), not \(samples, classes\): .*=relprop.targets.At\(-1\), the best",
+        r"the output has shape \(3, 5, 11\), not \(samples, classes\)\. .*=relprop.targets.At\(-1\), the",
     ),
-    (3, r"the output has shape \(3, 5, 11\), not \(samples, classes\): say what to explain"),
+    (3, r"the output has shape \(3, 5, 11\), not \(samples, classes\)\. Give a target"),
     (
         At(5),
         r"target At\(5\): position 5 is out of range: the output has 5 positions, 0 to 4, or -5 to -1 from "
@@ -237,11 +237,11 @@ REFUSED: list[tuple[Any, str]] = [
     (At(-1, Difference(3, (1, 2))), r"target has 2 classes for 3 samples"),
     (
         At(-1, Difference(3)),
-        r"target Difference\(index=3, against=None\): say against which class; for the best other one take "
-        r"RunnerUp",
+        r"target Difference\(index=3, against=None\): give the other class, or take RunnerUp for the best "
+        r"other one",
     ),
     (At(-1, At(0)), r"target At\(0\): the output must be a tensor \(samples, positions, classes\)"),
-    (At(-1, "cat"), r"target='cat' is none that relprop knows"),
+    (At(-1, "cat"), r"target='cat' is not a target"),
     (At(-1, lambda z: z), r"one score for each sample, a tensor of shape \(3,\).* gave shape \(3, 11\)"),
     (Part("scores", At(-1)), r"target Part\('scores', At\(-1\)\): the model's output has no such part"),
 ]

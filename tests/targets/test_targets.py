@@ -124,8 +124,8 @@ def test_a_target_function_goes_by_the_same_rules(model: nn.Module, x: Tensor) -
         ([0, 7, 9, 1], "target 7, 9 is out of range"),
         ([0, 1], "target has 2 classes for 4 samples; give one class for each sample"),
         (True, "is no class index"),
-        ("cat", "target='cat' is none that relprop knows: give a class index"),
-        (3.5, "target=3.5 is none that relprop knows"),
+        ("cat", "target='cat' is not a target. Give a class index"),
+        (3.5, "target=3.5 is not a target"),
         (torch.zeros(4, 5), r"target weights of shape \(4, 5\) do not fit the output of shape \(4, 6\)"),
         (torch.zeros(4, 6, dtype=torch.bool), r"target is a torch.bool tensor of shape \(4, 6\)"),
         (torch.zeros(4, 6, dtype=torch.int64), r"target is a torch.int64 tensor of shape \(4, 6\)"),
@@ -144,7 +144,7 @@ def test_targets_without_meaning_are_refused(model: nn.Module, x: Tensor, target
 
 @pytest.mark.parametrize("target", [RunnerUp(), LogOdds()])
 def test_one_class_has_no_rival(x: Tensor, target: Any) -> None:
-    with pytest.raises(InputError, match="an output of one class has no other to compare with"):
+    with pytest.raises(InputError, match="the output has one class, and no other to compare with"):
         explain(nn.Linear(8, 1).double().eval(), x, target)
 
 
@@ -153,7 +153,7 @@ def test_outputs_that_are_no_scores_need_a_target(x: Tensor) -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"scores": x * 2.0}
 
-    with pytest.raises(InputError, match="the model returns dict and not a tensor: say what to explain"):
+    with pytest.raises(InputError, match=r"the model returns dict and not a tensor\. Give a target"):
         relprop.explain(Two().eval(), x)
     e = relprop.explain(Two().eval(), x, target=lambda output: output["scores"][:, 3])
     torch.testing.assert_close(e.score, 2 * x[:, 3])

@@ -180,7 +180,7 @@ def test_a_decoder_without_a_start_is_refused(t5: Any) -> None:
     config = transformers.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     model = transformers.T5ForConditionalGeneration(config).eval()
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = None
-    with pytest.raises(ModelError, match="has a decoder, and its config no decoder_start_token_id"):
+    with pytest.raises(ModelError, match="has a decoder, but its config has no decoder_start_token_id"):
         relprop.explain_generation(model, PROMPT)
 
 
@@ -216,7 +216,9 @@ def test_a_generation_comes_back_from_a_file(llama: Any, tmp_path: Path) -> None
     assert repr(again) == repr(g)
     # The output that all explanations share is stored once.
     assert path.stat().st_size < 2 * g[0].output["logits"].numel() * 4 + 20_000
-    with pytest.raises(FileError, match=r"holds a Generation, no Explanation: relprop.Generation.load reads"):
+    with pytest.raises(
+        FileError, match=r"holds a Generation and no Explanation: relprop.Generation.load reads"
+    ):
         relprop.load_explanation(path)
     with pytest.raises(InputError, match=r"give a name that ends in \.safetensors"):
         g.save(tmp_path / "answer.json")

@@ -79,14 +79,14 @@ def test_targets_of_generations(gpt2: Any) -> None:
         for target in (relprop.targets.LogOdds, relprop.targets.LogOdds())
     )
     assert torch.equal(one.relevance, other.relevance)
-    with pytest.raises(InputError, match="target=7: the tokens to explain are those that were generated"):
+    with pytest.raises(InputError, match="target=7: explain_generation explains each generated token"):
         relprop.explain_generation(gpt2, IDS, continuation=written, target=7)
     with pytest.raises(InputError, match=r"target=LogOdds: that is a class; write LogOdds\(\)"):
         relprop.explain(gpt2, input_ids=IDS, target=relprop.targets.At(-1, relprop.targets.LogOdds))
 
 
 def test_too_long_a_prompt(gpt2: Any) -> None:
-    message = "input_ids has 12 tokens, and the model 8 positions: shorten it by 4"
+    message = "input_ids has 12 tokens, but the model has 8 positions. Shorten it by 4"
     with pytest.raises(InputError, match=message):
         relprop.explain(gpt2, input_ids=torch.ones(1, 12, dtype=torch.int64), target=LAST)
     with pytest.raises(InputError, match=message):

@@ -238,5 +238,5 @@ def test_an_explanation_of_a_text_comes_back_from_a_file(model, tmp_path, words,
     assert again.cite() == found.cite()
     assert "ali2022xai" in found.cite()
     assert found.to("meta").explanations[0].score.device.type == "meta"
-    with pytest.raises(FileError, match=r"holds a TextExplanation, no Generation"):
+    with pytest.raises(FileError, match=r"holds a TextExplanation and no Generation"):
         relprop.Generation.load(path)

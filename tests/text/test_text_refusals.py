@@ -17,8 +17,10 @@ def refused(*arguments, **options):
 def test_models_that_are_no_language_models(model):
     classifier = model("bert_classifier")
     told = refused(classifier.module, "bad")
-    assert told.startswith("explain_text(BertForSequenceClassification, ...): give the name of a model, as")
-    assert "relprop.LanguageModel: what relprop.load_language_model(name) returns" in told
+    assert told.startswith(
+        "explain_text(BertForSequenceClassification, ...): give the name of a model, such as"
+    )
+    assert "relprop.LanguageModel. relprop.load_language_model(name) returns one" in told
     assert told.endswith("relprop.models.language.language_model(module, tokenizer).")
     told = refused((classifier.module, classifier.tokenizer), "bad")
     assert told.startswith("explain_text((BertForSequenceClassification, ")
@@ -32,7 +34,7 @@ def test_a_label_or_token_against_itself(model):
     assert "both ' Paris'" in refused(gpt2, FRANCE, target=" Paris", against=" Paris")
     best = explain_text(classifier, "bad").answers[0].target
     assert refused(classifier, "bad", against=best) == (
-        f"against {best}: {classifier.name} itself says that. Give a target to compare it with."
+        f"against {best}: that is the answer of {classifier.name} itself. Give a target to compare with."
     )
 
 
@@ -95,8 +97,8 @@ def test_positions_that_are_none(model):
     )
     assert "at -6 is out of range" in refused(model("gpt2"), FRANCE, at=-6)
     assert "classifies the whole text" in refused(model("bert_classifier"), "bad", at=1)
-    assert "say by at (--at) which one's is explained" in refused(model("bert_tagger"), "bad")
-    assert refused(model("bert_masked"), FRANCE).startswith("the text has no [MASK]: write [MASK] once")
+    assert "Give the number of the token to explain by at (--at)" in refused(model("bert_tagger"), "bad")
+    assert refused(model("bert_masked"), FRANCE).startswith("the text has no [MASK]. Write [MASK] once")
     assert "2 [MASK], at 1, 3" in refused(model("bert_masked"), "[MASK] is [MASK]")
 
 

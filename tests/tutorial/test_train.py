@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_what_was_there(relprop_train, tmp_path, monkeypatch):
     (tmp_path / "mnist-mlp.safetensors").write_text("from before")
     result = relprop_train("mlp", "--text", "text")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted: the training of mlp was given up, nothing was written\n"
+    assert result.stderr == "interrupted: the training of mlp stopped, and nothing was written\n"
     assert (tmp_path / "mnist-mlp.safetensors").read_text() == "from before"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mnist-mlp.safetensors"]
 

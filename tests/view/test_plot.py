@@ -115,9 +115,7 @@ def test_of_several_inputs_one_is_named():
     both = torch.rand(2, 3), torch.rand(2, 3)
     explanation = relprop.explain(lambda a, b: linear(torch.cat([a, b], 1)), *both, target=0)
     names = list(explanation.inputs)
-    with pytest.raises(
-        InputError, match=r"there is relevance of several inputs: .*Say which to draw: plot\(of='"
-    ):
+    with pytest.raises(InputError, match=r"there is relevance of several inputs: .*Choose one: plot\(of='"):
         explanation.plot()
     with pytest.raises(InputError, match=r"plot\(of='c'\): there is no relevance of this name. There is: a "):
         explanation.plot(of="c")
@@ -164,17 +162,17 @@ def test_relevance_of_recorded_modules_is_drawn_by_path():
         recorded.plot(of="twice")
     with pytest.raises(InputError, match=r"plot\(of='leyer'\): .* There is: input .*, layer, twice"):
         recorded.plot(of="leyer")
-    with pytest.raises(InputError, match=r"There is that of the input only: leave of= out"):
+    with pytest.raises(InputError, match=r"There is only that of the input. Leave of= out"):
         explanation.plot(of="layer")
 
 
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(
-        InputError, match=r"there are 65 samples, too many for a picture. Say which: plot\(samples="
+        InputError, match=r"there are 65 samples, too many for a picture. Choose some: plot\(samples="
     ):
         plot(torch.ones(65, 1, 2, 2))
     with pytest.raises(
-        InputError, match="relevance of a sequence or of features lies over no picture; leave it"
+        InputError, match=r"relevance of a sequence or of features lies over no picture\. Leave it"
     ):
         plot(torch.ones(2, 3, 8), torch.ones(3, 8, 8))
     with pytest.raises(InputError, match=r"compare\({}\): give one explanation or more, by name"):

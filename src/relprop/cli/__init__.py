@@ -1,7 +1,7 @@
 """The command line. Each command is a function in a file of its own; `commands` puts them together.
 
-These files say how a command is called, and import nothing that takes long: help and mistyped options are
-answered at once. What a command does is in `work`, which it imports when it runs.
+These files define how commands are called, and import nothing slow. So help and mistyped options are answered
+at once. A command imports its work from `work` when it runs.
 """
 
 import sys

@@ -21,12 +21,12 @@ def coverage(
     rules: Rules = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="A picture to run the model on.", metavar="FILE", show_default="noise"),
+        typer.Option(help="Run the model on this picture.", metavar="FILE", show_default="noise"),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A file of weights. It is not needed: what is covered does not depend on them.",
+            help="Load this file of weights. Coverage does not depend on the weights.",
             metavar="FILE",
             show_default=RANDOM,
         ),
@@ -34,16 +34,16 @@ def coverage(
     size: Size = None,
     text: Annotated[
         str | None,
-        typer.Option(help="A text to run a language model on.", metavar="TEXT", show_default=TEXT),
+        typer.Option(help="Run a language model on this text.", metavar="TEXT", show_default=TEXT),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print every call, for programs, instead of a table.")
+        bool, typer.Option("--json", help="Print every call as JSON instead of a table.")
     ] = False,
 ) -> None:
-    """Tell which rule each operation of a model gets, and what is not covered.
+    """List which rule each operation of a model gets, and which operations are not covered.
 
-    The model runs once, untrained and on noise unless you give something else; no relevance is computed.
-    The exit status is 0 if all is covered, 1 if not, and 2 for errors.
+    The model runs once, by default untrained and on noise. No relevance is computed.
+    The exit status is 0 if every operation is covered, 1 if not, and 2 for errors.
 
     Examples:
       relprop coverage torchvision:resnet50

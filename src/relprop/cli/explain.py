@@ -14,7 +14,7 @@ def explain(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Pictures, of any size and mode; for the models of MNIST of one digit each.",
+            help="Pictures of any size and mode. For the MNIST models, each shows one digit.",
             metavar="PICTURE",
             show_default=False,
         ),
@@ -22,17 +22,19 @@ def explain(
     target: Annotated[
         str | None,
         typer.Option(
-            help="The class to explain, by number or name.",
+            help="Explain this class, by number or name.",
             metavar="CLASS",
-            show_default="the one with the highest score",
+            show_default="the class with the highest score",
         ),
     ] = None,
-    top: Annotated[
-        int, typer.Option(help="How many classes to explain, the best ones, side by side.", metavar="N")
-    ] = 1,
+    top: Annotated[int, typer.Option(help="Explain the N best classes, side by side.", metavar="N")] = 1,
     rules: Rules = None,
     view: Annotated[
-        str, typer.Option(help="heatmap, beside the picture, or overlay, over it in grey.", metavar="VIEW")
+        str,
+        typer.Option(
+            help="Draw relevance beside the picture ('heatmap') or over it, in grey ('overlay').",
+            metavar="VIEW",
+        ),
     ] = VIEWS[0],
     weights: Weights = None,
     classes: Classes = None,
@@ -42,7 +44,7 @@ def explain(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A folder for the heatmaps or, for a single picture, the name of a PNG file.",
+            help="Write the heatmaps into this folder or, for one picture, to this PNG file.",
             metavar="PATH",
             show_default="beside each picture",
         ),
@@ -52,7 +54,7 @@ def explain(
 
     cat-heatmap.png shows cat.jpg as the model sees it and, beside it, the
     relevance of its pixels: red speaks for the class, blue against it.
-    A heatmap of an earlier run is replaced, so *.png can be given again; other pictures never.
+    Heatmaps of earlier runs are replaced, other pictures never. So *.png can be given again.
 
     Example:
       relprop explain efficientnet-lite0 cat.jpg --target "Egyptian cat"

@@ -13,8 +13,8 @@ ModelName = Annotated[str, typer.Argument(help=f"The model: {FORMS}.", metavar="
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="A file of weights, safetensors or a checkpoint (nothing in it is executed); or 'random', to "
-        "try things out.",
+        help="Load this file of weights, safetensors or a checkpoint. Nothing in it is executed. 'random' "
+        "leaves the model untrained, for trying things out.",
         metavar="FILE",
         show_default="the trained weights that are on this machine",
     ),
@@ -23,16 +23,16 @@ Weights = Annotated[
 Classes = Annotated[
     Path | None,
     typer.Option(
-        help="A text file with the names of the classes, one a line.",
+        help="Read the names of the classes from this text file, one on each line.",
         metavar="FILE",
-        show_default="those that the model is known to have",
+        show_default="the model's names, if they are known",
     ),
 ]
 
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Height and width of the input of a model of your own: 224 or 224x320.",
+        help="Set height and width of the input, for a model of your own: 224 or 224x320.",
         metavar="SIZE",
         show_default="its attribute input_size",
     ),
@@ -41,7 +41,7 @@ Size = Annotated[
 Mean = Annotated[
     str | None,
     typer.Option(
-        help="How a model of your own wants values from 0 to 1 normalised, the mean of each channel: "
+        help="Normalise values from 0 to 1 by this mean of each channel, for a model of your own: "
         "0.485,0.456,0.406.",
         metavar="NUMBERS",
         show_default="its attribute mean, or 0",
@@ -51,7 +51,7 @@ Mean = Annotated[
 Std = Annotated[
     str | None,
     typer.Option(
-        help="Likewise, the standard deviation of each channel.",
+        help="Normalise by this standard deviation of each channel, as for --mean.",
         metavar="NUMBERS",
         show_default="its attribute std, or 1",
     ),
@@ -60,8 +60,8 @@ Std = Annotated[
 
 def _rules(default: str, example: str) -> Any:
     return typer.Option(
-        help=f"The preset of rules, such as {example}, a rule, such as 'Gamma(0.25)', or a TOML or JSON "
-        "file of rules.",
+        help=f"Use these rules: a preset, such as {example}; a rule, such as 'Gamma(0.25)'; or a TOML or "
+        "JSON file.",
         metavar="RULES",
         show_default=default,
     )

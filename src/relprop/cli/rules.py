@@ -9,13 +9,13 @@ def rules(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A rule, a preset, or a TOML or JSON file of rules, to see all about it.",
+            help="A rule, a preset, or a TOML or JSON file of rules. Everything about it is printed.",
             metavar="NAME",
             show_default="an overview of all",
         ),
     ] = None,
 ) -> None:
-    """Print the rules with formula and source, the presets, and what to compare them with.
+    """Print rules with formula and source, presets, and plain gradients for comparison.
 
     Examples:
       relprop rules

@@ -12,7 +12,7 @@ def text(
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: hf: and a folder, or the name of one on the Hugging Face hub.",
+            help="The model: hf: and a folder, or hf: and a model's name on the Hugging Face hub.",
             metavar="MODEL",
             show_default=False,
         ),
@@ -23,16 +23,16 @@ def text(
     target: Annotated[
         str | None,
         typer.Option(
-            help="What to explain: the label of a classifier, by name or number; of other models a "
-            "token, with the space that it begins with, as ' Paris'.",
+            help="Explain this label of a classifier, by name or number; or this token, with the space that "
+            "it begins with, as in ' Paris'.",
             metavar="LABEL",
-            show_default="what the model says",
+            show_default="the model's own answer",
         ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="Another label or token: why the target, or what the model says, and not this?",
+            help="Explain why the target, and not this label or token.",
             metavar="LABEL",
             show_default=False,
         ),
@@ -40,39 +40,39 @@ def text(
     at: Annotated[
         int | None,
         typer.Option(
-            help="The number of the token whose output is explained, from 0; -1 is the last. Of causal "
-            "models it says what follows this token.",
+            help="Explain the output at token N, counted from 0; -1 is the last. Causal models predict the "
+            "next token there.",
             metavar="N",
-            show_default="the last one, or the mask",
+            show_default="the last token, or the mask",
         ),
     ] = None,
     rules: RulesForTokens = None,
     words: Annotated[bool, typer.Option("--words", help="Merge tokens into words.")] = False,
     generate: Annotated[
-        int, typer.Option(help="Let the model go on by up to N tokens, and explain each.", metavar="N")
+        int, typer.Option(help="Generate up to N tokens, and explain each.", metavar="N")
     ] = 0,
     continuation: Annotated[
         str | None,
         typer.Option(
-            help="Explain each token of this text instead of what the model would generate.",
+            help="Explain each token of this text, as if the model had generated it.",
             metavar="TEXT",
             show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page of HTML, too.", metavar="FILE", show_default=False),
+        typer.Option(help="Write a page of HTML to this file too.", metavar="FILE", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Run Python code that comes with the model."),
     ] = False,
 ) -> None:
-    """Show which tokens of a text speak for what a language model says of it.
+    """Show which tokens of a text speak for a language model's answer.
 
     Red tokens speak for the target, blue ones against it.
-    Without colours, as in a file, every token has a line.
+    Without colours, as in a file, each token has a line.
 
     Examples:
       relprop text hf:./my-classifier "The film was not bad." --target positive

@@ -10,50 +10,58 @@ def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="mlp (fully connected) or cnn (convolutional).", metavar="NETWORK", show_default=False
+            help="The network: mlp (fully connected) or cnn (convolutional).",
+            metavar="NETWORK",
+            show_default=False,
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A folder with MNIST's training set, train-images-idx3-ubyte and train-labels-idx1-ubyte, "
-            "gzipped or not.",
+            help="Read MNIST's training set from this folder: train-images-idx3-ubyte and "
+            "train-labels-idx1-ubyte, gzipped or not.",
             metavar="FOLDER",
-            show_default="the folder in $RELPROP_MNIST, or else downloaded",
+            show_default="the folder in $RELPROP_MNIST, or a download",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The file for the weights.", metavar="FILE", show_default="./mnist-NETWORK.safetensors"
+            help="Write the weights to this file.",
+            metavar="FILE",
+            show_default="./mnist-NETWORK.safetensors",
         ),
     ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
-            help="A folder for the weights in the tutorial's text format, too.",
+            help="Write the weights into this folder too, in the tutorial's text format.",
             metavar="FOLDER",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.", metavar="N")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed the random numbers. The same seed gives the same weights.", metavar="N")
+    ] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training set.", metavar="N", show_default="as the tutorial: mlp 100, cnn 10"
+            help="Train for N passes over the training set.",
+            metavar="N",
+            show_default="as in the tutorial: mlp 100, cnn 10",
         ),
     ] = None,
     holdout: Annotated[
         int,
         typer.Option(
-            help="Train without the last N images, and measure the error on them, not on the test set.",
+            help="Train without the last N images, and measure the error on them instead of the test set.",
             metavar="N",
         ),
     ] = 0,
 ) -> None:
     """Train one of the tutorial's two networks on MNIST, in one to two minutes on two cores.
 
-    The weights are written when the training is done; Ctrl-C leaves no file behind.
+    The weights are written when the training is done. Ctrl-C leaves no file behind.
     """
     from relprop.cli.work.train import train_and_save
 

@@ -8,22 +8,22 @@ import typer
 
 def tutorial(
     out: Annotated[
-        Path, typer.Option(help="The folder for the pictures and the report.", metavar="FOLDER")
+        Path, typer.Option(help="Write the pictures and the report into this folder.", metavar="FOLDER")
     ] = Path("out/tutorial"),
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="A folder with both networks in the tutorial's text format: mlp/l1-W.txt, ..., "
+            help="Read both networks from this folder, in the tutorial's text format: mlp/l1-W.txt, ..., "
             "cnn/c1-5x5x1x10-W.txt, ...",
             metavar="FOLDER",
-            show_default="those of the package",
+            show_default="the package's",
         ),
     ] = None,
 ) -> None:
-    """Go through the 2017 tutorial on real MNIST, both networks, in a few seconds.
+    """Compute the 2017 tutorial on real MNIST, for both networks, in a few seconds.
 
-    Makes its six pictures, the example of its successor, and report.html,
-    a page that explains each step. What an earlier run left is replaced.
+    The command draws the tutorial's six pictures and the example of its successor, and writes
+    report.html, a page that explains each step. Files of an earlier run are replaced.
     """
     from relprop.cli.work.tutorial import make_tutorial
 

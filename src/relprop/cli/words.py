@@ -1,20 +1,20 @@
-"""What help texts name: said here again, since the modules that know it take long to import.
+"""Names for help texts. They are repeated here because the modules that define them take long to import.
 
-A test compares these words with those of `relprop.models` and `relprop.rules`.
+A test compares them with those of `relprop.models` and `relprop.rules`.
 """
 
 FORMS = "mnist-mlp, mnist-cnn, efficientnet-lite0, torchvision:NAME, timm:NAME, path.py:function"
-"""What a model can be called."""
+"""The forms of a model's name."""
 
 RANDOM = "random"
 """In place of a file of weights."""
 
 DEFAULT = "epsilon-gamma-box"
 DEFAULT_FOR_TOKENS = "cp-lrp"
-"""The presets that are taken without --rules."""
+"""The presets that are used without --rules."""
 
 VIEWS = ("heatmap", "overlay")
-"""What `relprop explain --view` takes."""
+"""The values of `relprop explain --view`."""
 
 TEXT = "Where does this come from?"
-"""What `relprop coverage` runs a language model on."""
+"""The text on which `relprop coverage` runs a language model."""

@@ -63,11 +63,11 @@ test_set.__test__ = False  # type: ignore[attr-defined]  # pytest would take the
 
 
 def training_set(folder: Path | None = None, progress: Progress | None = None) -> MNIST:
-    """Read the 60,000 training digits, downloading them if nothing says where they are.
+    """Read the 60,000 training digits. Without a folder they are downloaded (10 MB).
 
-    The first of these that is set is used: `folder`, the environment variable RELPROP_MNIST, and a cache
-    folder (`$XDG_CACHE_HOME/relprop/mnist` or `~/.cache/relprop/mnist`), into which missing files are
-    downloaded (10 MB). In each, a file may be gzipped (name ending in .gz) or not; its checksum is verified.
+    The folder is `folder`, or else that of the environment variable RELPROP_MNIST. Without both it is a cache
+    folder (`$XDG_CACHE_HOME/relprop/mnist` or `~/.cache/relprop/mnist`), and missing files are downloaded
+    into it. Files may be gzipped (name ending in .gz) or not. Their checksums are verified.
 
     Raises:
         FileError: a file is missing, damaged, not MNIST's, or no mirror could be reached.
@@ -141,14 +141,20 @@ def _parse(content: bytes, name: str, place: Path | str) -> Tensor:
     magic = 0x0800 + dimensions  # 8: unsigned bytes
     start = 4 + 4 * dimensions
     if len(content) < start:
-        raise FileError(f"{place} is truncated: {len(content)} bytes, the header alone has {start}.")
+        raise FileError(
+            f"{place} is truncated: it has {len(content)} bytes, but the header alone has {start}. Replace "
+            "it by a whole copy."
+        )
     found, *shape = struct.unpack(f">{1 + dimensions}I", content[:start])
     if found != magic:
-        raise FileError(f"{place} is not {name}: it begins with the number {found}, MNIST's with {magic}.")
+        raise FileError(
+            f"{place} is not {name}: it begins with the number {found}, but MNIST's file with {magic}. "
+            "Replace it by MNIST's."
+        )
     expected = start + int(np.prod(shape, dtype=object))
     if len(content) != expected:
         raise FileError(
-            f"{place} is truncated or damaged: {len(content)} bytes, but its header announces {expected}. "
+            f"{place} is truncated or damaged: it has {len(content)} bytes, but its header says {expected}. "
             "Replace it by a whole copy."
         )
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()

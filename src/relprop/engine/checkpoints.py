@@ -104,9 +104,8 @@ class Block:
         """
         if not _is_asked(self.checkpoints.run):
             raise ModelError(
-                f"{type(self.module).__name__}, a module of checkpoint=..., has parts that "
-                "torch.utils.checkpoint, or other hooks on saved tensors, take care of already. Leave it out "
-                "of one of them."
+                f"{type(self.module).__name__}, a module of checkpoint=..., uses torch.utils.checkpoint or "
+                "other hooks on saved tensors itself. Leave it out of checkpoint=..., or turn those off."
             )
         if not self.again:
             dropped = Kept.dropped(partial(self._take, len(self._dropped)))
@@ -129,8 +128,8 @@ class Block:
             self._compute_again()
         if number not in self._values:
             raise ModelError(
-                f"{type(self.module).__name__}, a module of checkpoint=..., did something else when it ran "
-                "again; leave it out there."
+                f"{type(self.module).__name__}, a module of checkpoint=..., computed something else when it "
+                "ran again. Leave it out of checkpoint=...."
             )
         return self._values.pop(number)
 
@@ -145,7 +144,8 @@ class Block:
         if changed:
             raise ModelError(
                 f"{changed[0]!r} of {type(self.module).__name__}, a module of checkpoint=..., was "
-                "overwritten after it ran, so that it cannot run again; leave it out there."
+                "overwritten after the module ran. So the module cannot run again. Leave it out of "
+                "checkpoint=...."
             )
         values = iter(self.operands)
         args, kwargs = map_tensors(lambda _: next(values).restored(run), self.arguments)

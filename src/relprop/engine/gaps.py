@@ -82,10 +82,10 @@ class Gaps:
 _REASONS = {
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
     "backward": "the model computes gradients of its own, which would be relevance coefficients here",
-    "apply_": "what Python makes of numbers is out of relprop's sight",
-    "data": "writing to .data is out of relprop's sight",
-    "data_ptr": "what reads memory by itself, such as a kernel of another library, is out of relprop's sight",
-    "set_": "a tensor that takes another one's memory is out of relprop's sight; copy the values instead",
+    "apply_": "relprop cannot see a Python function of single numbers",
+    "data": "relprop cannot see writes to .data",
+    "data_ptr": "relprop cannot see code that reads memory directly, such as a kernel of another library",
+    "set_": "relprop cannot see that a tensor takes another tensor's memory; copy the values instead",
 }
 """Reasons that are more helpful than "no entry in the operation table"."""
 
@@ -97,7 +97,7 @@ def reason_of(operation: str) -> str:
         reason = "a loss is no score to explain: call the model without labels"
     if any(word in operation.lower() for word in _ATTENTION):
         reason += (
-            "; for attention by a kernel of another library take torch's: load the model with "
+            "; use torch's attention in place of another library's kernel: load the model with "
             "attn_implementation='sdpa', or call F.scaled_dot_product_attention"
         )
     return reason
@@ -111,7 +111,7 @@ def coverage_message(gaps: Sequence[Gap]) -> str:
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"
     listed = "\n".join(f"  - {gap}" for gap in gaps)
     remedy = what_helps({gap.operation for gap in gaps if gap.acceptable})
-    return f"relevance meets {count} without a rule:\n{listed}" + (f"\nEither {remedy}" if remedy else "")
+    return f"relevance reaches {count} without a rule:\n{listed}" + (f"\nEither {remedy}" if remedy else "")
 
 
 def what_helps(acceptable: Collection[str]) -> str:
@@ -130,6 +130,6 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
     places = "".join(f"\n  - {cut}" for cut in cuts)
     return (
         "the explained score does not depend on the input through recorded operations."
-        + (f" The way is cut here:{places}\nRemove" if places else " Look for")
+        + (f" The model makes constants here:{places}\nRemove" if places else " Look for")
         + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
     )

@@ -120,8 +120,8 @@ class InnerValues(Observer):
             )
             if conditions and not call.values:
                 raise InputError(
-                    f"conditions[{_named(conditions[0])}]: the module returned {_kind(output)}, in which "
-                    "nothing depends on the explained inputs."
+                    f"conditions[{_named(conditions[0])}]: the module returned {_kind(output)}, and nothing "
+                    "in it depends on the explained inputs. Name another module."
                 )
             if recorded:
                 self._calls.setdefault(path, []).append(call)
@@ -179,13 +179,13 @@ class InnerValues(Observer):
         assert module is not None
         if call is None and times > 1:
             raise InputError(
-                f"start={_named(module)}: that module was called {times} times; say which call, as in "
-                f"start=({_named(module)}, 0)."
+                f"start={_named(module)}: the module was called {times} times. Give the number of a call, as "
+                f"in start=({_named(module)}, 0)."
             )
         if call is not None and not -times <= call < times:
             raise InputError(
-                f"start=({_named(module)}, {call}): that module was called {times} times; the calls count "
-                "from 0."
+                f"start=({_named(module)}, {call}): the module was called {times} times. Give a number from "
+                f"0 to {times - 1}."
             )
         return self._outputs[call or 0]
 
@@ -339,7 +339,7 @@ def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Cal
     """
     place, shape = f"conditions[{name}]", tuple(value.shape)
     refused = InputError(
-        f"{place}={condition!r}: give channel numbers, a mask, or a function that makes one."
+        f"{place}={condition!r}: give channel numbers, a mask, or a function that returns a mask."
     )
     if hasattr(condition, "__array__") and not isinstance(condition, Tensor):  # of NumPy
         condition = torch.as_tensor(condition)

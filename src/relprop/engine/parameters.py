@@ -112,8 +112,8 @@ class ParameterRelevance(Observer):
         for glob, names in self._matching.items():
             if not any(name in self._met for name in names):
                 raise InputError(
-                    f"parameters={glob!r}: {', '.join(names[:3])} is no weight of a linear operation that "
-                    "ran, as it is. What a bias takes is in the ledger."
+                    f"parameters={glob!r}: no linear operation takes {', '.join(names[:3])} unchanged as its "
+                    "weight. Relevance of a bias is in the ledger."
                 )
 
     def changed(self, paths: Collection[str]) -> list[str]:

@@ -193,7 +193,7 @@ class Seen(Tensor):
     def data(self) -> Tensor:
         """The values as a constant, which shares memory with this tensor."""
         if self.relevant:
-            self.run.cut("data", "cuts the way of relevance")
+            self.run.cut("data", "makes a constant")
         seen = self.run.seen(self.values_alone(), None)
         seen.views(self)
         seen.detached = True
@@ -213,7 +213,7 @@ class Seen(Tensor):
 
     def detach_(self) -> "Seen":
         """Become a constant."""
-        self.run.cut("detach_", "cuts the way of relevance")
+        self.run.cut("detach_", "makes a constant")
         self._recorded, self._tag = self.recorded.detach(), None
         return self
 
@@ -290,7 +290,7 @@ class Seen(Tensor):
 
     def _looked_at(self, by: str) -> Tensor:
         if self.relevant and not self.run.is_over:
-            self.run.cut(by, "takes values out of torch, which cuts the way of relevance")
+            self.run.cut(by, "takes values out of torch, and so makes a constant")
         return self.values_alone()
 
 

@@ -99,7 +99,7 @@ class Writing:
         """
         s, target = call.signature, call.args[0]
         if not isinstance(target, Tensor):  # several tensors at once
-            self.run.refuse(call.name, "it overwrites several tensors at once; write to one after the other")
+            self.run.refuse(call.name, "it overwrites several tensors at once; overwrite one after the other")
             self.run.gaps.require_none()
         if s.name == "set":  # two memories would have to become one
             self.run.refuse("set_", reason_of("set_"))
@@ -111,7 +111,7 @@ class Writing:
             return
         if target.requires_grad:
             self.run.refuse(
-                call.name, "it writes to a parameter, or to what was computed of one before the run"
+                call.name, "it writes to a parameter, or to a tensor computed from one before the run"
             )
             return
         with aside(), torch.no_grad():

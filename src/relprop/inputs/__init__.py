@@ -1,1 +1,1 @@
-"""What is explained: which arguments of a model, what it gets in their place, and what came to them."""
+"""The explained inputs: the arguments that are explained, the tensors in their place, and their relevance."""

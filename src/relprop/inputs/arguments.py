@@ -15,8 +15,8 @@ from relprop.inputs.tokens import may_be_ids
 from relprop.rules.elsewhere import ALSO_OF_MODELS, told, told_of
 
 KEEP_OUT = (
-    "To keep one out, pass it by a function: explain(lambda x: model(x, other=y), x); one that has its "
-    "samples elsewhere can be reshaped there."
+    "To leave one out, bind it in a function: explain(lambda x: model(x, other=y), x). The function can also "
+    "reshape an input whose samples are in another dimension."
 )
 
 
@@ -177,7 +177,7 @@ def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], argum
             continue
         offer = did_you_mean(name, known, most=1, written="{}=...".format)
         if name == "targets":
-            offer = " Several are explained by relprop.explain_each(model, ..., targets=[...])."
+            offer = " relprop.explain_each(model, ..., targets=[...]) explains several targets."
         if offer:
             raise InputError(
                 f"explain(..., {name}=...): neither explain nor the model has such an argument.{offer}"
@@ -270,7 +270,7 @@ def joined_arguments(kwargs: Mapping[str, Any] | None, arguments: dict[str, Any]
         raise InputError(f"kwargs={kwargs!r}: give the model's arguments by name, as a dictionary.")
     twice = sorted(kwargs.keys() & arguments.keys())
     if twice:
-        raise InputError(f"{twice[0]}= is given twice, in kwargs and beside it. Leave one out.")
+        raise InputError(f"{twice[0]}= is given twice, in kwargs and as an argument. Leave one out.")
     return arguments | dict(kwargs)
 
 
@@ -279,9 +279,9 @@ def _remedy(values: list[Any]) -> str:
         return " Spread what a tokenizer returns: explain(model, **tokens)."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
     if any(dtype.is_complex for dtype in types):
-        return " Of complex numbers explain the real and the imaginary part: pass torch.view_as_real(x)."
+        return " Explain the real and the imaginary part of complex numbers: pass torch.view_as_real(x)."
     if types:
-        return " Pixels are made numbers by x.float(); for indices of an embedding explain what it returns."
+        return " Convert pixels by x.float(). For indices of an embedding, explain the embedding's output."
     return ""
 
 
@@ -325,7 +325,7 @@ def _require_samples(name: str, value: Tensor) -> None:
             "front, as with x.unsqueeze(0)."
         )
     if value.numel() == 0:
-        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty.")
+        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty. Give one sample or more.")
 
 
 def require_evaluation_mode(model: Any) -> None:

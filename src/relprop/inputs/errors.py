@@ -17,13 +17,13 @@ def never_looked_up(
     told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
     if isinstance(error, IndexError):
         return InputError(
-            f"the model has no row in its embedding for some of the integers in {told}: are they of the "
-            f"tokenizer that it was trained with? The model's own error: {error}"
+            f"the model's embedding has no row for some of the integers in {told}. Use the tokenizer that "
+            f"the model was trained with. The model's own error: {error}"
         )
     return InputError(
         f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
-        f"looks up in an embedding, and got integers that it does not: {told}. Pixels are made numbers by "
-        "x.float()."
+        f"looks up in an embedding. It got integers that the model does not look up: {told}. Convert pixels "
+        "by x.float()."
         + "".join(f"\n  - {cut}" for cut in cuts)
         + (
             f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
@@ -48,8 +48,8 @@ def naming_inputs(
     except Exception as error:
         if "FlexAttention" in str(error):
             raise ModelError(
-                "the model uses flex attention, of which torch has no gradient on the CPU. Load it with "
-                "attn_implementation='sdpa', or what it calls that; or explain it on a GPU."
+                "the model uses flex attention, which has no gradient on the CPU in torch. Load the model "
+                "with attn_implementation='sdpa', or with its own option for that, or explain it on a GPU."
             ) from error
         if isinstance(error, IndexError):
             _require_positions(model, shapes, error)
@@ -57,7 +57,7 @@ def naming_inputs(
             raise never_looked_up(shapes, error) from error
         called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
         error.add_note(
-            f"This is the model's own error: explain called it with {called_with}. Does model(...) run on it?"
+            f"This is the model's own error: explain called it with {called_with}. Try model(...) itself."
             + _without_samples(model, shapes)
         )
         raise
@@ -71,7 +71,7 @@ def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error:
     for name, shape in shapes.items():
         if limit is not None and name.endswith(("input_ids", "inputs_embeds")) and shape[1:2] > (limit,):
             raise InputError(
-                f"{name} has {shape[1]} tokens, and the model {limit} positions: shorten it by "
+                f"{name} has {shape[1]} tokens, but the model has {limit} positions. Shorten it by "
                 f"{shape[1] - limit}."
             ) from error
 

@@ -68,7 +68,7 @@ class ExplainedInputs:
         if self.ids.end_in(call, result):
             self.ids.lose(result)
             self._run.cut(
-                call.name, "makes other numbers of the integers, which are followed where they are moved only"
+                call.name, "computes with the integers, which are followed only where they are moved"
             )
         return result
 

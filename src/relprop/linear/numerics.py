@@ -55,8 +55,8 @@ def resolved(epsilon: float, dtype: torch.dtype) -> float:
     if finest < 1e-5 or epsilon == 0 or epsilon >= finest:
         return epsilon
     warn(
-        f"ε = {epsilon:g} is below the resolution of {dtype}, where it would do nothing; ε = {finest:g} is "
-        "taken instead."
+        f"ε = {epsilon:g} is below the resolution of {dtype} and would have no effect. ε = {finest:g} is "
+        "used instead."
     )
     return finest
 

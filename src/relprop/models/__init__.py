@@ -36,21 +36,22 @@ def resolve(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """Make the model that a user names, ready to be explained.
+    """Return the model that a user names, with its preprocessing, classes and bounds.
 
     Args:
         model: a name of `relprop.zoo.BUNDLED`; "torchvision:NAME" or "timm:NAME"; or "path.py:function", a
             function in a Python file, which is run (see `relprop.models.own_file`).
         weights: a file, safetensors or a checkpoint (see `relprop.models.checkpoints`); "random"; or None for
-            the trained ones that are on this machine.
-        classes: names of the classes. Models of torchvision and timm are made with as many outputs.
-        size: height and width of the input of a model of one's own.
-        mean: of the values from 0 to 1, by channel or one number for all, for a model of one's own.
-        std: likewise.
+            the trained weights on this machine.
+        classes: names of the classes. Models of torchvision and timm get as many outputs.
+        size: height and width of the input in pixels, for a model of your own.
+        mean: the mean by which values from 0 to 1 are normalised, one number or one for each channel, for a
+            model of your own.
+        std: the standard deviation, in the same form.
 
     Raises:
-        ModelError: there is no such model, it does not work here, or its weights are not there.
-        InputError: something is given that this model does not take.
+        ModelError: there is no such model, it does not work here, or its weights are missing.
+        InputError: an argument is given that this model does not take.
         FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
     """
     request = Request(
@@ -67,13 +68,13 @@ def resolve(
         return own_model(request)
     if not (size is mean is std is None):
         raise InputError(
-            f"{model} knows how its input is prepared: size, mean and std are for models of one's own, "
-            "path.py:function."
+            f"{model} has its own preprocessing. Leave out size, mean and std: they are for models of your "
+            "own, path.py:function."
         )
     if kind in FAMILIES:
         return FAMILIES[kind](request)
     if model.startswith(PREFIX):
-        raise InputError(f"{model} is a language model, and reads no pictures: relprop text {model} TEXT.")
+        raise InputError(f"{model} is a language model and reads no pictures. Use relprop text {model} TEXT.")
     return _bundled_model(request)
 
 
@@ -83,7 +84,8 @@ def _bundled_model(request: Request) -> Model:
         raise ModelError(_unknown(request.model))
     if request.classes is not None and len(request.classes) != len(found.classes):
         raise InputError(
-            f"{found.name} has {len(found.classes)} classes, but {len(request.classes)} names are given."
+            f"{found.name} has {len(found.classes)} classes, but {len(request.classes)} names are given. "
+            "Give a name for each class."
         )
     with seeded():
         module = found.build()

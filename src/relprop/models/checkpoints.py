@@ -72,16 +72,16 @@ def _read_torch(path: Path, zipped: bool) -> Any:
         wanted = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
         what = f"would run code, {wanted[1]}" if wanted else "might run code, or it is damaged"
         raise FileError(
-            f"{path} is not read: loading it {what}; relprop reads tensors only. Ask for its weights as "
-            "safetensors; or, if you trust where it comes from, load it in a program of your own and store "
-            "them alone: torch.save(model.state_dict(), 'weights.pt')."
+            f"{path} is not read: loading it {what}. relprop reads tensors only. Get the weights as "
+            "safetensors. Or, if you trust the source of the file, load it in your own program and store the "
+            "weights alone: torch.save(model.state_dict(), 'weights.pt')."
         ) from error
     # A damaged archive ends in whatever exception its unpacking happens to meet first.
     except Exception as error:
         if _is_program(path):
             raise FileError(
                 f"{path} is not read: it is a TorchScript program and not a file of weights. Store the "
-                "weights of the model that it was made of: torch.save(model.state_dict(), 'weights.pt')."
+                "weights of the original model: torch.save(model.state_dict(), 'weights.pt')."
             ) from error
         raise FileError(damaged) from error
 
@@ -106,9 +106,10 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
-    inside = f"only {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, Mapping) else "none"
+    inside = f"only {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, Mapping) else "no dict"
     raise FileError(
-        f"{path} has no state dict at its top nor as {', '.join(map(repr, _NESTED))}: there is {inside}. "
+        f"{path} has no state dict, neither at its top nor under {', '.join(map(repr, _NESTED))}. It "
+        f"contains {inside}. "
         "Store the weights with torch.save(model.state_dict(), 'weights.pt')."
     )
 

@@ -33,16 +33,16 @@ _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gg
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
-    """A model of text, and what turns text into its tokens.
+    """A language model and its tokenizer.
 
     Attributes:
-        name: as the user wrote it.
-        module: in evaluation mode.
-        tokenizer: of transformers.
-        task: "classification" of the whole text, "tagging" of every token, "masked" (what stands at a mask),
-            "causal" (what comes next), or "seq2seq" (what an encoder's text is answered by).
-        labels: names of the classes of a classification or tagging; None for models whose classes are tokens.
-        positions: how many tokens it can read at most, or None where there is no end.
+        name: its name, as the user wrote it.
+        module: the module, in evaluation mode.
+        tokenizer: a tokenizer of transformers.
+        task: "classification" of the whole text, "tagging" of every token, "masked" (predicts the token at a
+            mask), "causal" (predicts the next token), or "seq2seq" (a decoder answers an encoder's text).
+        labels: names of the classes of a classification or tagging; None if the classes are tokens.
+        positions: the largest number of tokens that it can read, or None without a limit.
     """
 
     name: str
@@ -68,12 +68,14 @@ def load_language_model(
     """Load a language model and its tokenizer.
 
     Args:
-        name: "hf:" and a folder, which needs no network, or the name of a model on the Hugging Face hub.
-        weights: None for the model's own, or "random", to try things out: those it would begin to learn with,
-            always the same.
-        dtype: the weights' type. Models are often stored in half precision, in which relevance is only rough;
-            None leaves it so, for half the memory.
-        trust_remote_code: run Python code that comes with the model. It can do whatever you can do.
+        name: "hf:" and a folder, which needs no network, or "hf:" and the name of a model on the Hugging Face
+            hub.
+        weights: None for the model's own weights, or "random" for its initial ones, always the same, for
+            trying things out.
+        dtype: dtype of the weights. Many models are stored in half precision, in which relevance is rough.
+            None keeps the stored dtype, for half the memory.
+        trust_remote_code: run Python code that comes with the model. Such code can do everything that you can
+            do on this machine.
 
     Raises:
         ModelError: transformers is missing; the model is of a kind that is not explained, comes with code, is
@@ -131,30 +133,30 @@ def language_model(
     task: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> LanguageModel:
-    """Put together a model and its tokenizer that are loaded already.
+    """Return a `LanguageModel` of a module and a tokenizer that are in memory.
 
     Args:
-        module: in evaluation mode, of transformers or one's own; it is used as it is. Called with input_ids,
-            (samples, tokens), it returns scores, or an output with them as `logits`.
-        tokenizer: of transformers, which belongs to it.
-        name: by which results and errors call it; by default the name of its class.
-        task: what it is made for (see `LanguageModel`), where the name of its class does not say so.
+        module: a module in evaluation mode, of transformers or your own. It is used as it is. Called with
+            input_ids, (samples, tokens), it returns scores, or an output with `logits`.
+        tokenizer: the model's tokenizer, of transformers.
+        name: the name for results and errors, by default that of the module's class.
+        task: the model's task (see `LanguageModel`), if the name of its class does not show it.
         labels: names of the classes of a classification or tagging, by default those of its config.
 
     Raises:
-        ModelError: the model is of a kind that is not explained, or does not say what it is.
+        ModelError: the model is of a kind that is not explained, or its task or labels are not known.
     """
     config: Any = getattr(module, "config", None)
     name = name or type(module).__name__
     known = [each for each, _, _ in _TASKS]
     if task not in (known if config is None else [None, *known]):
-        raise ModelError(f"{name}, task={task!r}: say what the model is made for: {', '.join(known)}.")
+        raise ModelError(f"{name}, task={task!r}: give the model's task, one of {', '.join(known)}.")
     task = task or _task_of(name, type(module).__name__, config)[0]
     if task not in ("classification", "tagging"):
         labels = None
     elif labels is None:
         if not hasattr(config, "id2label"):
-            raise ModelError(f"{name} does not say what its classes are called: give labels=[...].")
+            raise ModelError(f"{name} has no names for its classes. Give them by labels=[...].")
         labels = [config.id2label[i] for i in range(config.num_labels)]
     positions = None if config is None else _positions(module, config)
     return LanguageModel(
@@ -168,8 +170,8 @@ def _place(name: str, place: str) -> Path | str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileError(
-                f"{name}: the folder has no config.json, so that it is no model as transformers stores it "
-                "by save_pretrained. Give the folder that has one."
+                f"{name}: the folder has no config.json. Give a folder that save_pretrained of transformers "
+                "has written."
             )
         return folder
     if place.startswith((".", "/", "~")) or place.count("/") > 1 or "\\" in place or folder.exists():
@@ -236,17 +238,17 @@ def _refuse_what_is_told(name: str, told: dict[str, Any], trusted: bool, transfo
     ]
     if not trusted and (elsewhere or (told.get("auto_map") and not known)):
         raise ModelError(
-            f"{name} comes with Python code of its own, which is not run. If you have read it and trust "
-            "where it comes from, ask for it: --trust-remote-code, in Python trust_remote_code=True."
+            f"{name} comes with its own Python code, which is not run. If you have read the code and trust "
+            "its source, allow it: --trust-remote-code, in Python trust_remote_code=True."
         )
     quantised = told.get("quantization_config")
     if quantised:
         how = quantised.get("quant_method") if isinstance(quantised, dict) else None
         method = f" ({how})" if how else ""
         raise ModelError(
-            f"{name} has quantised weights{method}, which are not explained: the "
-            "rules compute with the weights themselves. Take the model that was quantised, or store "
-            "this one in floating point: model.dequantize() of transformers, then save_pretrained."
+            f"{name} has quantised weights{method}, which are not explained: the rules need floating-point "
+            "weights. Take the model before quantisation, or store this one in floating point: "
+            "model.dequantize() of transformers, then save_pretrained."
         )
 
 
@@ -254,8 +256,8 @@ def _task(name: str, config: Any) -> tuple[str, str]:
     architectures = getattr(config, "architectures", None) or []
     if not architectures:
         raise ModelError(
-            f'{name}: its config.json does not say which class the model has. Add it as "architectures": '
-            '["BertForSequenceClassification"], or whichever it is.'
+            f"{name}: its config.json does not name the model's class. Add it, for instance "
+            '"architectures": ["BertForSequenceClassification"].'
         )
     return _task_of(name, architectures[0], config)
 
@@ -266,9 +268,8 @@ def _task_of(name: str, architecture: str, config: Any) -> tuple[str, str]:
             return task, maker
     kinds = ", ".join(f"*{endings[0]}" for _, endings, _ in _TASKS)
     raise ModelError(
-        f"{name} is a {architecture}, which gives no scores of labels or tokens that are known here: "
-        f"{kinds}. In Python, relprop.explain(model, input_ids=..., target=lambda output: ...) explains "
-        "whatever you say."
+        f"{name} is a {architecture}. Known are models with scores of labels or tokens: {kinds}. Explain "
+        "other models in Python: relprop.explain(model, input_ids=..., target=lambda output: ...)."
     )
 
 
@@ -294,8 +295,8 @@ def _require_safetensors(where: Path | str) -> None:
     others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in where.glob(pattern))
     if others:
         raise FileError(
-            f"{where} has its weights as {', '.join(others[:3])} and not as safetensors; loading such files "
-            "may run code. Convert them where you trust them: load the model with transformers, and "
+            f"{where} has its weights as {', '.join(others[:3])} and not as safetensors. Loading such files "
+            "may run code. If you trust them, convert them: load the model with transformers, then "
             "model.save_pretrained(folder)."
         )
     raise FileError(f"{where} has no weights: put model.safetensors beside config.json.")

@@ -20,12 +20,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture as a model's input, and as it is shown.
+    """A picture as a model's input, and the part of it that the model sees.
 
     Attributes:
-        x: the input, (1, C, H, W), of the floating-point type that the model's parameters have.
-        picture: what the model sees of the picture, red, green and blue, uint8 (h, w, 3).
-        margin: rows and columns of x on each side that show nothing of the picture.
+        x: the input, (1, C, H, W), of the floating-point dtype of the model's parameters.
+        picture: the part of the picture that the model sees, red, green and blue, uint8 (h, w, 3).
+        margin: rows and columns of x on each side that are not part of the picture.
     """
 
     x: Tensor
@@ -48,15 +48,15 @@ Raises:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What a user named: a model and what has to be known of it.
+    """A model that a user named, with its preprocessing and classes.
 
     Attributes:
-        name: as the user wrote it.
-        module: in evaluation mode, without gradients for its parameters.
-        prepare: takes a picture to its input.
-        classes: names of its classes, or None where they are not known.
-        bounds: smallest and largest value of its input, mostly by channel: what `relprop.explain` takes.
-        weights: where they come from, in words.
+        name: its name, as the user wrote it.
+        module: the module, in evaluation mode, without gradients for its parameters.
+        prepare: turns a Pillow image and its name into a `Prepared` input.
+        classes: names of the classes, or None if they are not known.
+        bounds: smallest and largest value of the input, mostly by channel, as for `relprop.explain`.
+        weights: the source of the weights, in words.
         digits: whether its pictures are single digits, small and grey.
     """
 

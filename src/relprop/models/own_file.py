@@ -56,7 +56,7 @@ def own_model(request: Request) -> Model:
         _numbers(module, "std", request.std, channels, 1.0, request.model),
     )
     if 0 in normalisation.std:
-        raise InputError(f"{request.model}: std={normalisation.std} divides by zero.")
+        raise InputError(f"{request.model}: std={normalisation.std} divides by zero. Give numbers above 0.")
     classes = request.classes or getattr(module, "classes", None)
     return finished(
         request,
@@ -77,7 +77,7 @@ def _made(path: Path, name: str, model: str) -> nn.Module:
         factory = _function(namespace, name, path, model)
         made = _tried(factory, path, model)
     if not isinstance(made, nn.Module):
-        raise ModelError(f"{model} returned {type(made).__name__} and not a torch.nn.Module.")
+        raise ModelError(f"{model} returned {type(made).__name__}. It must return a torch.nn.Module.")
     return made
 
 
@@ -115,8 +115,8 @@ def _tried(function: Callable[[], Any], path: Path, model: str) -> Any:
             lines.append(error.lineno)
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise ModelError(
-            f"{model} failed at {place}: {type(error).__name__}: {error}. The file is run, and the function "
-            "called without arguments; it must return the model."
+            f"{model} failed at {place}: {type(error).__name__}: {error}. relprop runs the file and calls "
+            "the function without arguments. The function must return the model."
         ) from error
 
 
@@ -188,7 +188,7 @@ def _size(module: nn.Module, request: Request) -> tuple[int, int]:
         size = (size, size)
     if size is None:
         raise ModelError(
-            f"{request.model}: say how large its pictures are, with --size 224 (height and width), or by an "
+            f"{request.model}: give the size of its pictures, by --size 224 (height and width) or by an "
             "attribute input_size = (224, 224) of the model."
         )
     # Some write (channels, height, width).

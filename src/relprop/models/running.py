@@ -56,10 +56,10 @@ def _told(model: Model, x: Tensor, error: Exception) -> str:
     said = " ".join(str(error).split()).rstrip(".")
     own = model.name.rpartition(":")[0].endswith(".py")
     advice = f" Look at {_place(model, error)}." if own else ""
-    advice += " Another size of the pictures is given with --size." if own else ""
+    advice += " --size gives the pictures another size." if own else ""
     return (
         f"{model.name} fails on an input of shape {tuple(x.shape)}, {kind}: {type(error).__name__}: {said}. "
-        f"The model is called with this one tensor and nothing else.{advice}"
+        f"The model gets this tensor as its only argument.{advice}"
     )
 
 

@@ -25,9 +25,9 @@ def timm_model(request: Request) -> Model:
     _require_known(timm, name)
     if request.weights is None:
         raise ModelError(
-            f"{request.model}: timm brings no weights with it. Give a file with --weights FILE, such as "
-            "model.safetensors of timm's page for the model on the Hugging Face hub; --weights random gives "
-            "the network untrained, for trying things out."
+            f"{request.model}: the package timm has no weights. Give a file with --weights FILE, such as "
+            "model.safetensors of timm's page for the model on the Hugging Face hub. --weights random takes "
+            "the untrained network, for trying things out."
         )
     given = {} if request.classes is None else {"num_classes": len(request.classes)}
     with seeded():

@@ -35,9 +35,9 @@ def torchvision_model(request: Request) -> Model:
         official = next((e for e in [default, *editions] if _cached(e.url).is_file()), None)
         if official is None:
             raise ModelError(
-                f"{request.model}: its trained weights are not on this machine, where {_cached(default.url)} "
-                f"would be. Download {default.url} to there, or give a file with --weights FILE; --weights "
-                "random gives the network untrained, for trying things out."
+                f"{request.model}: its trained weights are not on this machine: there is no "
+                f"{_cached(default.url)}. Download {default.url} to that path, or give a file with --weights "
+                "FILE. --weights random takes the untrained network, for trying things out."
             )
     edition = official or default
     transforms = edition.transforms()
@@ -76,8 +76,8 @@ def import_torchvision() -> Any:
     except RuntimeError as error:
         raise ModelError(
             f"torchvision is installed but does not work with torch {torch.__version__}: {error}. It was "
-            "built for another torch, for one with CUDA for instance; install both of one kind, as "
-            "https://pytorch.org/get-started/locally says."
+            "built for another torch, for instance one with CUDA. Install matching builds of both: "
+            "https://pytorch.org/get-started/locally."
         ) from error
     return torchvision
 
@@ -87,7 +87,7 @@ def _builder(models: Any, name: str) -> Any:
     if name in known:
         return models.get_model_builder(name)
     if name in models.list_models():
-        offer = " It is there for another task, which is not covered."
+        offer = " Its model of this name is for another task, which is not covered."
     else:
         offer = did_you_mean(name.lower(), known, most=3, written="torchvision:{}".format)
     raise ModelError(

@@ -72,7 +72,7 @@ def multi_head(
 ) -> Any:
     """The fused kernel of nn.MultiheadAttention, samples first, written out as its module does otherwise."""
     if kind not in (None, 0, 1):
-        run.gap(call.name, "a mask that was made of two is not covered")
+        run.gap(call.name, "a mask made of an attention mask and a padding mask is not covered")
     turned = [run.perform(torch.transpose, t, 0, 1) for t in (query, key, value)]
     output, weights = run.perform(
         F.multi_head_attention_forward,

@@ -44,7 +44,10 @@ def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry
         if rule is None:
             return _shared(run, call)
         if set(dilation) != {1}:
-            run.gap(call.name, "a dilated window cannot be treated as an average; leave it out of the entry")
+            run.gap(
+                call.name,
+                "a dilated window cannot be treated as an average; leave it out of the composite's entry",
+            )
             return _shared(run, call)
         run.apply(call, rule)
         values, indices = run.value(call)

@@ -48,7 +48,7 @@ def channel_shuffle(run: Run, call: Call, x: Seen, groups: int) -> Any:
 
 def detach(run: Run, call: Call, x: Seen) -> Any:
     """The value as a constant."""
-    run.cut(call.name, "cuts the way of relevance")
+    run.cut(call.name, "makes a constant")
     return run.seen(x.recorded.detach(), None)
 
 

@@ -90,7 +90,7 @@ def fill(run: Run, call: Call, target: Tensor, value: Any = 0) -> Any:
 def scatter(run: Run, call: Call, *args: Any) -> Any:
     """scatter with values or a number, which overwrite the elements that are there."""
     if call.argument("reduce") is not None:
-        run.refuse(call.name, "torch has no gradient of it with reduce=...; take scatter_reduce")
+        run.refuse(call.name, "torch has no gradient for it with reduce=...; use scatter_reduce")
         return run.seen(run.value(call), None)
     return Written(3)(run, call, *args)
 

@@ -1,4 +1,4 @@
-"""Places: where in a model a rule of a composite applies. They combine by `&` (and), `|` (or) and `~` (not).
+"""Places in a model, where a rule of a composite applies. `&` (and), `|` (or) and `~` (not) combine them.
 
     (First() & Kind("convolution"), Flat())
     (Path("layer4.*") & ~Layer(nn.Linear), Gamma(0.25))

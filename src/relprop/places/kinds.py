@@ -1,4 +1,4 @@
-"""The places: by where an operation stands in the model, and by what operation it is."""
+"""The places: by the position of an operation in the model, and by the operation itself."""
 
 import operator
 import re
@@ -35,9 +35,12 @@ class First(Place):
 
 @dataclass(frozen=True)
 class Path(Place):
-    """Operations of the modules whose path matches a glob, such as "layer4.*". "*" is everywhere.
+    """Operations in modules whose path matches a glob, such as "layer4.*". "*" matches everywhere.
 
-    The path is that of the innermost module that runs, as `named_modules` of the explained model has it.
+    The path is that of the innermost module that runs, as in `named_modules` of the explained model.
+
+    Raises:
+        RuleError: the glob is not a text.
     """
 
     glob: str
@@ -57,8 +60,11 @@ class Path(Place):
 class Layer(Place):
     """Operations within modules of a class, or within one module.
 
-    Of torch's linear layers it means their functions too: `Layer(nn.Conv2d)` is wherever `F.conv2d` is
-    called.
+    A class of torch's linear layers matches their functions too: `Layer(nn.Conv2d)` matches every call of
+    `F.conv2d`.
+
+    Raises:
+        RuleError: neither a class of modules nor a module is given.
     """
 
     layer: type[nn.Module] | nn.Module
@@ -98,10 +104,13 @@ class Layer(Place):
 
 @dataclass(frozen=True)
 class Operation(Place):
-    """Operations of a name, such as "conv2d", or a function of torch, however it is spelled.
+    """Operations of one name, in every spelling: `Operation("conv2d")` or `Operation(F.conv2d)`.
 
     Attributes:
-        operation: its name in torch's documentation; a function is replaced by its name.
+        operation: the name in torch's documentation, also if a function is given.
+
+    Raises:
+        RuleError: neither a name nor a function of torch is given.
     """
 
     operation: str
@@ -126,8 +135,11 @@ class Operation(Place):
 class Kind(Place):
     """Operations of a kind: "convolution", "dense", "product", "sum", "max-pool", "normalisation".
 
-    A dense operation is `nn.Linear` or another product with a constant matrix. A convolution is of any
-    dimension, transposed or not. Entries that users register can have a kind of their own.
+    A dense operation is `nn.Linear` or another product with a constant matrix. A convolution may have any
+    dimension, and may be transposed. Entries that users register can have a kind of their own.
+
+    Raises:
+        RuleError: the kind is not a text.
     """
 
     kind: str
@@ -146,7 +158,11 @@ class Kind(Place):
 
 @dataclass(frozen=True)
 class Depth(Place):
-    """Operations that this many linear operations precede, `low` to `high`; without end for None."""
+    """Operations that `low` to `high` linear operations precede. Without `high` there is no upper limit.
+
+    Raises:
+        RuleError: the numbers are not integers with 0 ≤ low ≤ high.
+    """
 
     low: int
     high: int | None = None
@@ -155,8 +171,8 @@ class Depth(Place):
         low, high = self.low, self.high
         if type(low) is not int or low < 0 or (high is not None and (type(high) is not int or high < low)):
             raise RuleError(
-                f"Depth({low!r}, {high!r}): give how many linear operations precede at least, from 0, and at "
-                "most."
+                f"Depth({low!r}, {high!r}): give the smallest number of linear operations before it, 0 or "
+                "more, and the largest."
             )
         object.__setattr__(self, "within_first", high == 0)
 
@@ -175,8 +191,8 @@ class Depth(Place):
 class FeedForward(Place):
     """Dense operations of a transformer's feed-forward layers, by the names of their modules.
 
-    One part of the path is what such layers are called ("mlp", "ffn", "intermediate", "fc1", "output", ...),
-    and none is called an attention.
+    One part of the path is a usual name of such layers ("mlp", "ffn", "intermediate", "fc1", "output", ...),
+    and no part is a name of attention.
     """
 
     is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
@@ -195,7 +211,11 @@ class FeedForward(Place):
 
 @dataclass(frozen=True)
 class Where(Place):
-    """Operations for which a function of the site is true: `Where(lambda site: site.depth % 2 == 0)`."""
+    """Operations whose `Site` a function accepts: `Where(lambda site: site.depth % 2 == 0)`.
+
+    Raises:
+        RuleError: the function cannot be called.
+    """
 
     function: Callable[[Site], bool]
     is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
@@ -214,13 +234,13 @@ class Where(Place):
 
 
 def as_place(where: Any) -> Place:
-    """The place that a user gives in a composite.
+    """Return the place that a user gives in a composite.
 
     A text is a `Path`, a class of modules or a module is a `Layer`, a function of torch an `Operation`, and
     any other function a `Where`.
 
     Raises:
-        RuleError: it is none of these.
+        RuleError: the value is of another kind.
     """
     if isinstance(where, Place):
         return where

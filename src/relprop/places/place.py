@@ -1,4 +1,4 @@
-"""What a place is, and how places combine."""
+"""The base class of places, and their combinations."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,13 +8,11 @@ from relprop.errors import RuleError
 
 
 class Place(ABC):
-    """A place in a model: a condition on the `Site` of an operation.
+    """A place in a model: a condition on the `Site` of an operation. `&`, `|` and `~` combine places.
 
     Attributes:
-        within_first: whether only first operations can lie here, those that no other linear operation
-            precedes.
-        is_about_operations: whether the place says which operations it is about, and not only where they
-            are.
+        within_first: whether the place matches first operations only, which no linear operation precedes.
+        is_about_operations: whether the place selects by the operation itself, and not only by its position.
     """
 
     within_first: bool = False
@@ -22,13 +20,13 @@ class Place(ABC):
 
     @abstractmethod
     def __call__(self, site: Site) -> bool:
-        """Whether a site lies here."""
+        """Whether the place matches a site."""
 
     def names(self, site: Site) -> bool:
-        """Whether a site lies here because of what operation it is.
+        """Whether the place matches a site by its operation.
 
-        A rule for linear operations serves a normalisation that stands alone, such as a batch norm before a
-        ReLU, where its place names it.
+        A rule for linear operations applies to a normalisation that is not folded, such as a batch norm
+        before a ReLU, only if its place names the normalisation.
         """
         return self.is_about_operations and self(site)
 

@@ -25,29 +25,30 @@ if TYPE_CHECKING:
     from relprop.view.sheet import Plot
 
 TOLD = 64
-"""Of how many samples the metadata of a file tell."""
+"""The metadata of a file have the values of so many samples at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What made the model decide as it did, for each sample of a batch.
+    """The relevance of a batch of inputs, with the scores, the rules and the ledger.
 
-    It behaves like the batch: `len(explanation)` samples, `explanation[2]` and `explanation[:8]` of some of
-    them, and iteration over explanations of one sample each.
+    An explanation behaves like a batch: `len(explanation)` is the number of samples, `explanation[2]` and
+    `explanation[:8]` are explanations of some samples, and iteration gives one explanation for each sample.
 
     Attributes:
-        inputs: relevance of each explained input by the name of the model's argument, of its shape and dtype.
-            `relevance` is that of the only one.
-        output: what the model returned, detached where it is a tensor.
-        target: the explained class of each sample, (samples,) int64; the target itself where it is no class.
-        score: the explained score of each sample, (samples,); where relevance started.
-        measure: what this score is: "score", an output of the model, or "score difference", "log-odds",
-            "weighted sum", "sum over the region".
-        preset: name of the rules, or "composite" for the user's own.
-        rules: the rules that were used: in order, one for each linear operation.
-        ledger: where relevance went; `print(explanation.ledger)`.
+        inputs: relevance of each explained input, by the name of the model's argument, of the input's shape
+            and dtype; of token ids, a floating-point number for each token. `relevance` is that of the only
+            input.
+        output: the model's output, with tensors detached.
+        target: the explained class of each sample, (samples,) int64; or the target, if it is not a class.
+        score: the explained score of each sample, (samples,), from which relevance started.
+        measure: the name of the score: "score" for an output of the model, or "score difference",
+            "log-odds", "weighted sum", "sum over the region".
+        preset: the name of the rules, or "composite" for the user's own.
+        rules: the rules that were applied, in order, one for each operation with a rule.
+        ledger: the amounts of relevance at inputs and sinks: `print(explanation.ledger)`.
         inner: relevance of the outputs of recorded modules, by path: `explanation.inner["layer3"]`.
-        parameters: relevance of weights by name, of their shape, summed over samples.
+        parameters: relevance of weights by name, of the weight's shape, summed over samples.
     """
 
     inputs: Mapping[str, Tensor]
@@ -82,11 +83,11 @@ class Explanation:
         return len(self.score)
 
     def __getitem__(self, samples: Index) -> "Explanation":
-        """The explanation of some samples: by number, slice, list of numbers, or mask.
+        """Return the explanation of some samples, by number, slice, list of numbers, or boolean mask.
 
         Tensors keep the dimension of samples: `explanation[2].relevance` has the shape (1, ...). In the
         output, a first dimension with as many elements is that of the samples. Relevance of parameters is a
-        sum over all samples, and left out.
+        sum over all samples. So it is left out.
 
         Raises:
             InputError: there are no such samples.
@@ -107,10 +108,11 @@ class Explanation:
 
     @staticmethod
     def concatenate(explanations: Iterable["Explanation"]) -> "Explanation":
-        """Join the explanations of several batches to that of one. Relevance of parameters is summed.
+        """Return the explanations of several batches as one. Relevance of parameters is summed.
 
         Raises:
-            InputError: there are none, or they are of different inputs, shapes, rules, targets or modules.
+            InputError: there are no explanations, or they have different inputs, shapes, rules, targets or
+                recorded modules.
         """
         parts = list(explanations)
         if not parts or not all(isinstance(part, Explanation) for part in parts):
@@ -136,7 +138,7 @@ class Explanation:
         )
 
     def to(self, device: torch.device | str) -> "Explanation":
-        """The explanation with its tensors on a device; those within a target stay where they are.
+        """Return the explanation with its tensors on a device; those within a target stay where they are.
 
         Raises:
             RuntimeError: there is no such device.
@@ -153,7 +155,7 @@ class Explanation:
         )
 
     def numpy(self) -> "np.ndarray[Any, Any]":
-        """`relevance` as an array of NumPy, float32 where it is of half precision.
+        """Return `relevance` as a NumPy array, on the CPU; half precision becomes float32.
 
         Raises:
             InputError: several inputs were explained.
@@ -170,20 +172,20 @@ class Explanation:
     # ---- told ----
 
     def cite(self) -> str:
-        """BibTeX entries of the papers that the rules come from, and of the preset, to be cited."""
+        """Return BibTeX entries of the papers to cite: the sources of the rules and of the preset."""
         return cited(self.preset, [applied.rule for applied in self.rules])
 
     def plot(self, picture: Any = None, **options: Any) -> "Plot":
-        """Draw a heatmap of each sample or, with a picture, relevance over it. Notebooks show the result.
+        """Draw a heatmap of each sample or, with a picture, relevance over it. Notebooks show the plot.
 
         Args:
-            picture: what the model saw: its input, or Pillow images, arrays, names of files.
-            options: how to draw it, such as percentile=99.5 or channels="norm": see
+            picture: the picture that the model saw: its input, or Pillow images, arrays, names of files.
+            options: drawing options, such as percentile=99.5 or channels="norm": see
                 `relprop.view.options.Options`.
 
         Raises:
-            InputError: relevance that is no picture, an option without meaning, a picture that does not fit.
-            FileError: a picture that cannot be read.
+            InputError: relevance that cannot be drawn, an option without meaning, a picture that does not
+            fit. FileError: a picture that cannot be read.
         """
         from relprop.view.plot import plot  # Pillow is loaded only by those who draw
 
@@ -192,16 +194,17 @@ class Explanation:
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any
     ) -> None:
-        """Write a file, whole or not at all: as `.png` the plot, as `.safetensors` everything.
+        """Write a file, whole or not at all: a `.png` has the plot, a `.safetensors` has everything.
 
         Args:
-            path: where to; `relprop.load_explanation` reads a `.safetensors` file.
-            picture: for `.png`, see `plot`.
-            model: name of the model, told in the file's metadata beside rules, target, score and sums.
-            options: for `.png`, see `plot`.
+            path: name of the file. `relprop.load_explanation` reads a `.safetensors` file.
+            picture: for `.png`, as for `plot`.
+            model: name of the model. The file's metadata have it beside rules, target, score and sums.
+            options: for `.png`, as for `plot`.
 
         Raises:
-            InputError: another suffix; what `plot` refuses.
+            InputError: another suffix, a picture or options for a `.safetensors` file, a tensor that cannot
+                be stored, or a case that `plot` refuses.
             FileError: the file cannot be written.
         """
         suffix = Path(path).suffix.lower()
@@ -215,8 +218,8 @@ class Explanation:
             )
         if picture is not None or options:
             raise InputError(
-                f"explanation.save({str(path)!r}): a picture and options of drawing are for .png only; "
-                "leave them out."
+                f"explanation.save({str(path)!r}): a picture and drawing options are for .png only. Leave "
+                "them out."
             )
         save_record(path, self, self.described(model))
 
@@ -226,12 +229,12 @@ class Explanation:
         return load_explanation(path)
 
     def described(self, model: str | None = None, samples: Sequence[int] | None = None) -> dict[str, str]:
-        """Say in words what this explains, for the metadata of files.
+        """Return a description of the explanation in words, for the metadata of files.
 
         Args:
-            model: its name, if it has one.
-            samples: of which samples to tell target, score and sum of relevance, by number; otherwise of all,
-                but at most `TOLD`.
+            model: name of the model, if it has one.
+            samples: the samples whose target, score and sum of relevance are listed, by number; by default
+                all, but at most `TOLD`.
         """
         target = self.target
         classes = isinstance(target, Tensor) and not target.is_floating_point()
@@ -275,20 +278,20 @@ def load_explanation(path: Path | str) -> Explanation:
     """Read an explanation that `Explanation.save` wrote to a safetensors file. Nothing in it is executed.
 
     Returns:
-        What was saved, its tensors equal to the last bit and on the CPU; rules are `Applied` with the rule as
+        The explanation, its tensors equal bit for bit and on the CPU. Rules are `Applied`, with the rule as
         text.
 
     Raises:
-        FileError: the file is missing, damaged, or no explanation, or another version wrote it.
+        FileError: the file is missing or damaged, holds no explanation, or has the format of another version.
     """
     return load_record(path, Explanation, require_fields)
 
 
 def require_fields(explanation: Explanation) -> None:
-    """Refuse fields of other kinds than they should have.
+    """Check the types of an explanation's fields.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a field has another type.
     """
     ledger, inner = explanation.ledger, explanation.inner
     right = (

@@ -16,7 +16,7 @@ NOT_STORED = {"stored": False}
 """Metadata of fields that files do not have."""
 
 Returned = Tensor | tuple[Tensor, ...]
-"""What a module returned: one tensor, or several."""
+"""The output of a module: one tensor, or several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,14 @@ class InnerRelevance(Mapping[str, Tensor]):
     )
 
     def __getitem__(self, module: str | nn.Module) -> Tensor:
-        """Relevance of the output of a module that was called once and returned one tensor.
+        """Return the relevance of the output of a module that was called once and returned one tensor.
 
         Args:
             module: its path, or the module itself, as long as the explanation is not stored.
 
         Raises:
-            InputError: no module of this path was recorded; or it was called several times, or returned
-                several tensors, which `calls` has.
+            InputError: no module of this path was recorded; or it was called several times or returned
+                several tensors. `calls` has these.
         """
         path = self._path(module)
         if path not in self.calls:

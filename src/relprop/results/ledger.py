@@ -23,24 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Ledger:
-    """Where the relevance of one run went, for each sample.
+    """The amounts of relevance of one run, for each sample: seed = inputs + sinks.
 
     Attributes:
-        samples: how many samples the run has.
+        samples: the number of samples.
+        per_operation: whether `operations` has the amounts of each operation.
         seed: relevance at the explained output, (samples,) float64.
         inputs: relevance at the inputs, (samples,) float64.
-        absorbed: per sink, (samples,) float64. "bias": what a bias in a denominator stands for; "epsilon":
-            the stabiliser; "no contribution": outputs that none of their inputs contributed to; "constant":
-            constants among an operation's terms; "shift": that of a normalisation; "pointwise": f(0) of a
-            pointwise function; "softmax": what its expansion does not conserve; "statistic": what reached a
-            reciprocal, which counts as a constant; "condition": what conditions kept back; "zero input":
-            relevance on zeros that only a coefficient leads on from: in `propagating`, or behind an operation
-            that was accepted without an entry; "not conserved": the rest, of explanations by a plain
-            gradient.
+        absorbed: the amount of each sink, (samples,) float64. "bias": the share of a bias; "epsilon": the
+            share of ε; "no contribution": outputs to which no input contributed; "constant": constants among
+            an operation's terms; "parameters": such constants that are computed from parameters; "shift": the
+            shift of a normalisation; "pointwise": f(0) of a pointwise function; "softmax": what the expansion
+            of a softmax does not conserve; "statistic": a reciprocal, which counts as a constant;
+            "condition": what conditions held back; "zero input": direct relevance on zeros if only a
+            coefficient can go on: in `propagating`, or behind an operation that was accepted without an
+            entry; "not conserved": the rest, for a plain gradient.
         mixed: whether some amounts belong to the batch as a whole, because the model mixes its samples.
-        operations: per module path and operation, what each sink absorbed there, in the order in which
-            relevance met them; empty unless asked for, by `explain(..., per_operation=True)`.
-        batch: the ledger of the whole batch, where this one has some of its samples only, and they do not
+        operations: by module path and operation, the amount of each sink there, in the order in which
+            relevance reached them; empty without `explain(..., per_operation=True)`.
+        batch: the ledger of the whole batch, if this one has only some of its samples, and these do not
             balance alone because the model mixes them.
     """
 
@@ -100,7 +101,7 @@ class Ledger:
             self.mixed = float(self.gap.max()) < alone / 100
 
     def of_samples(self, numbers: Tensor) -> "Ledger":
-        """The ledger of some samples, by number, (chosen,) int64."""
+        """Return the ledger of some samples, by number, (chosen,) int64."""
         return Ledger(
             samples=len(numbers),
             per_operation=self.per_operation,
@@ -111,7 +112,7 @@ class Ledger:
 
     @staticmethod
     def concatenate(ledgers: Sequence["Ledger"]) -> "Ledger":
-        """The ledger of several batches, one after the other."""
+        """Return the ledgers of several batches as one."""
         samples = [ledger.samples for ledger in ledgers]
         result = Ledger(samples=sum(samples), per_operation=all(ledger.per_operation for ledger in ledgers))
         result.mixed = any(ledger.mixed for ledger in ledgers)
@@ -126,18 +127,18 @@ class Ledger:
         return result
 
     def to(self, device: torch.device | str) -> "Ledger":
-        """The ledger on a device."""
+        """Return the ledger with its tensors on a device."""
         moved = {name: map_tensors(lambda t: t.to(device), getattr(self, name)) for name in _AMOUNTS}
         return replace(self, batch=None if self.batch is None else self.batch.to(device), **moved)
 
     @property
     def total(self) -> Tensor:
-        """Relevance that was found again, at inputs and sinks, (samples,) float64."""
+        """The sum of inputs and sinks, (samples,) float64. If the ledger balances, it is the seed."""
         return self.inputs + sum(self.absorbed.values(), torch.zeros_like(self.inputs))
 
     @property
     def gap(self) -> Tensor:
-        """|total - seed| over the largest amount, (samples,): rounding errors, if all is right."""
+        """|total - seed| over the largest amount, (samples,) float64. If the ledger balances, it is tiny."""
         if self.batch is not None:
             return torch.full_like(self.seed, self.batch.largest_gap)
         amounts = torch.stack([self.seed, self.inputs, *self.absorbed.values()])
@@ -154,41 +155,41 @@ class Ledger:
         return float(self.gap.max()) if len(self.gap) else 0.0
 
     def table(self, sample: int | None = None, *, above: float = ROUNDING) -> str:
-        """Write where along the network relevance was lost, from the output to the input.
+        """Return a table of the operations that absorbed relevance, from the output to the input.
 
-        A line for each operation that absorbed something: what each sink took there, and what remains on
-        the way to the input. An operation that ran several times is one line, where relevance met it first.
+        A line has the amount of each sink in an operation, and the relevance that remains. An operation that
+        ran several times has one line, where relevance reached it first.
 
         Args:
-            sample: its number; by default the sum over all samples.
-            above: operations whose sinks took no more than this part of the largest amount are left out.
+            sample: number of the sample; by default the sum over all samples.
+            above: operations are left out if no sink absorbed more than this part of the largest amount.
 
         Raises:
-            InputError: the ledger has no amounts of each operation, or there is no such sample.
+            InputError: the ledger has no amounts for each operation, or there is no such sample.
         """
         return as_table(way(self, sample, above))
 
     def plot(
         self, sample: int | None = None, *, above: float = ROUNDING, rows: int = 60, title: str | None = None
     ) -> "Plot":
-        """Draw what `table` tells. Notebooks show the result; `.save(path)` writes it to a PNG file.
+        """Draw the table. Notebooks show the result, and `.save(path)` writes it to a PNG file.
 
         Args:
-            sample: its number; by default the sum over all samples.
+            sample: number of the sample; by default the sum over all samples.
             above: as for `table`.
-            rows: how many rows to draw at most; where there are more, operations of a module are drawn
+            rows: the largest number of rows. If there are more operations, those of a module are drawn
                 together, first those that absorbed least.
-            title: written above everything.
+            title: text above the plot.
 
         Raises:
-            InputError: as `table`; `rows` is less than 1.
+            InputError: as for `table`; or `rows` is less than 1.
         """
         from relprop.view.ledger_plot import draw  # Pillow is loaded only by those who draw
 
         return draw(way(self, sample, above, call="plot"), rows, title)
 
     def rows(self) -> Iterator[tuple[str, Tensor]]:
-        """The ledger's lines in order: seed, inputs, each sink."""
+        """Return the ledger's lines in order, name and amounts: seed, inputs, each sink."""
         if len(self.seed):
             yield "seed", self.seed
             yield "inputs", self.inputs

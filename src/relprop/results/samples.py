@@ -1,4 +1,4 @@
-"""Samples taken out of results, and results of several batches joined to one."""
+"""Selecting samples of results, and joining the results of several batches."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from relprop.calls.nested import map_tensors, tensors_in
 from relprop.errors import InputError
 
 Index = SupportsIndex | slice | Sequence[int] | Tensor
-"""Which samples: a number, a slice, numbers, or a mask (samples,) of booleans. NumPy's arrays serve too."""
+"""A selection of samples: a number, a slice, numbers, or a boolean mask (samples,); also NumPy arrays."""
 
 
 def chosen(index: Index, samples: int) -> Tensor:
-    """The numbers of the samples that an index means, (chosen,) int64.
+    """Return the numbers of the samples that an index selects, (chosen,) int64.
 
     Raises:
-        InputError: there are no such samples, or it is no index.
+        InputError: there are no such samples, or the index is of another type.
     """
     every = torch.arange(samples)
     refused = InputError(
@@ -102,7 +102,7 @@ def joined_targets(targets: Sequence[Any], samples: Sequence[int]) -> Any:
         )
     elif all(type(t) is type(first) and (t is first or (not callable(t) and t == first)) for t in targets):
         return first
-    raise InputError(f"explanations of different targets are not of one batch: {targets[0]!r} and others.")
+    raise InputError(f"explanations of different targets cannot be concatenated: {targets[0]!r} and others.")
 
 
 def joined(what: str, values: Sequence[Any], samples: Sequence[int]) -> Any:
@@ -118,7 +118,7 @@ def joined(what: str, values: Sequence[Any], samples: Sequence[int]) -> Any:
     """
     forms = [_form(value) for value in values]
     if any(form != forms[0] for form in forms):
-        raise InputError(f"explanations with {what} of different forms are not of one batch.")
+        raise InputError(f"explanations with {what} of different forms cannot be concatenated.")
     columns = iter(list(zip(*[tensors_in(value) for value in values], strict=True)))
 
     def of(tensor: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def joined(what: str, values: Sequence[Any], samples: Sequence[int]) -> Any:
             return tensor
         if not with_samples or any(t.shape[1:] != tensor.shape[1:] for t in column):
             shapes = " and ".join(str(tuple(t.shape)) for t in column[:2])
-            raise InputError(f"explanations with {what} of the shapes {shapes} are not of one batch.")
+            raise InputError(f"explanations with {what} of the shapes {shapes} cannot be concatenated.")
         return torch.cat([t.to(tensor.device) for t in column])
 
     return map_tensors(of, values[0])
@@ -152,6 +152,6 @@ def same(what: str, values: Sequence[Any]) -> Any:
     others = [value for value in values[1:] if value != values[0]]
     if others:
         raise InputError(
-            f"explanations of different {what} are not of one batch: {values[0]!r} and {others[0]!r}."
+            f"explanations of different {what} cannot be concatenated: {values[0]!r} and {others[0]!r}."
         )
     return values[0]

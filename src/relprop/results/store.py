@@ -93,8 +93,8 @@ def save_record(path: Path | str, result: Any, about: Mapping[str, str], parts: 
     wrong = [f"{name} ({t.dtype}, {t.layout})" for name, t in tensors.items() if not _can_be_stored(t)]
     if wrong:
         raise InputError(
-            f"explanation.save({str(path)!r}): safetensors files hold no tensors such as "
-            f"{', '.join(wrong)}. Convert or leave them out, as with "
+            f"explanation.save({str(path)!r}): safetensors files cannot hold tensors such as "
+            f"{', '.join(wrong)}. Convert them or leave them out, as in "
             "dataclasses.replace(explanation, output=None)."
         )
     # A single entry: safetensors writes several in an order that changes from run to run.
@@ -154,7 +154,7 @@ def load_record(
             )
         if book["kind"] != kind.__name__:
             raise FileError(
-                f"{path} holds a {book['kind']}, no {kind.__name__}: relprop.{book['kind']}.load reads it."
+                f"{path} holds a {book['kind']} and no {kind.__name__}: relprop.{book['kind']}.load reads it."
             )
         records = {part.__name__: part for part in parts} | _RECORDS
         made = kind(**{name: _decoded(value, tensors, records) for name, value in book["fields"].items()})

@@ -82,11 +82,11 @@ def _require_books(ledger: Books, call: str) -> None:
         return
     if "not conserved" in ledger.absorbed:
         raise InputError(
-            f"ledger.{call}(): a plain gradient has no amounts of each operation. Explain by rules: "
+            f"ledger.{call}(): a plain gradient has no amounts for each operation. Explain with rules: "
             'explain(..., rules="epsilon", per_operation=True).'
         )
     raise InputError(
-        f"ledger.{call}(): this ledger has no amounts of each operation. Ask for them: "
+        f"ledger.{call}(): this ledger has no amounts for each operation. Ask for them: "
         "explain(..., per_operation=True)."
     )
 

@@ -1,7 +1,7 @@
-"""Rules, by which relevance crosses an operation, and composites, which say where which rule applies.
+"""Rules, by which relevance crosses an operation, and composites, which list rules with their places.
 
-What the letters in the formulas mean is told in `relprop.rules.linear`. A rule of one's own takes a
-`LinearOperation` and what is `Incoming` to what is `Propagated`: docs/own-rules.md.
+`relprop.rules.linear` explains the letters in the formulas. A rule of your own takes a `LinearOperation` and
+`Incoming` relevance, and returns `Propagated`: docs/own-rules.md.
 """
 
 from typing import TYPE_CHECKING, NoReturn

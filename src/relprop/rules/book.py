@@ -1,4 +1,4 @@
-"""All rules, presets and baselines with formulas and sources, as commands and documentation tell them."""
+"""All rules, presets and baselines with formulas and sources, for commands and documentation."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -77,9 +77,9 @@ def entries(composite: Composite) -> list[tuple[str, str]]:
 def default_for(name: str) -> str:
     """When a preset is taken without being asked for, in words; "" for most."""
     return {
-        DEFAULT: "the default where the bounds of the input are known",
+        DEFAULT: "the default if bounds of the input are given",
         DEFAULT_FOR_TOKENS: "the default for the tokens of a text",
-        DEFAULT_WITHOUT_BOUNDS: "the default where the bounds of the input are not known",
+        DEFAULT_WITHOUT_BOUNDS: "the default if no bounds of the input are given",
     }.get(name, "")
 
 
@@ -106,7 +106,7 @@ def as_text() -> str:
     lines += ["PRESETS", *wrap("For each operation the first line that matches gives the rule.", WIDTH), ""]
     for name in PRESETS:
         lines += [_preset_as_text(name), ""]
-    lines += ["WITHOUT RULES, TO COMPARE WITH", ""]
+    lines += ["PLAIN GRADIENTS, FOR COMPARISON", ""]
     for name, baseline in BASELINES.items():
         lines += [name, _told(formula(baseline)), ""]
     return "\n".join(lines).rstrip()
@@ -116,7 +116,8 @@ def all_about(name: str) -> str:
     """Everything about one rule, preset or baseline, by its name in upper or lower case.
 
     Raises:
-        RuleError: there is none of this name; what another library means by it, or near matches, are told.
+        RuleError: nothing has this name. The error offers near matches, or the rule that another library's
+            name means.
     """
     every = [*RULES, *PRESETS, *BASELINES]
     wanted = name.strip().partition("(")[0]  # of a rule as it is written

@@ -18,12 +18,12 @@ def checked_bounds(bounds: Any) -> Bounds:
     """Return the user's bounds as a pair.
 
     Raises:
-        InputError: they are no pair.
+        InputError: they are not a pair.
     """
     if isinstance(bounds, Mapping):
         raise InputError(
-            f"bounds={bounds!r}: bounds are one pair, (low, high), for all inputs. Where inputs differ, give "
-            "each a box rule by the path of the module that takes it first: "
+            f"bounds={bounds!r}: bounds are one pair, (low, high), for all inputs. If the inputs differ, "
+            "give each a box rule, by the path of the first module that takes it: "
             'rules=[("stem", relprop.rules.ZBox(0, 1)), ..., ("*", relprop.rules.Epsilon())].'
         )
     try:

@@ -16,7 +16,7 @@ from relprop.rules.rule import Rule
 
 Rules = str | Path | Composite | Baseline | Iterable[tuple[PlaceLike, Rule | NonlinearRule]] | Rule | None
 """A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one
-rule for everything, or None for what fits."""
+rule for everything, or None for the default."""
 
 
 def resolve(

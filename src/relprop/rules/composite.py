@@ -48,8 +48,8 @@ def lacks_of(rule: Any) -> str:
     if not callable(rule) or hasattr(rule, "puts_relevance"):
         return ""
     return (
-        " A rule says by an attribute puts_relevance whether it puts relevance on inputs that may be zero; "
-        "False where it returns a coefficient alone (docs/own-rules.md)."
+        " A rule has an attribute puts_relevance: True if it may put relevance on inputs that are zero, "
+        "False if it returns only a coefficient (docs/own-rules.md)."
     )
 
 
@@ -59,16 +59,17 @@ def _lacks_bounds(rule: Rule | NonlinearRule) -> TypeGuard[ZBox]:
 
 @dataclass(frozen=True)
 class Composite:
-    """An ordered list of (where, rule): the first entry that matches an operation gives its rule.
+    """An ordered list of (where, rule). The first entry that matches an operation gives its rule.
 
     Args:
-        entries: the list. Rules for other than linear operations (`relprop.rules.other`) concern
-            operations of their kind only.
-        start: what relevance starts from: "score", the explained score itself, or "one".
-        file: where the entries stand, for errors.
+        entries: the list. `where` is a place of `relprop.places`, or a path, class, module or function that
+            stands for one (`relprop.places.as_place`). Rules for products, sums and max-pooling
+            (`relprop.rules.other`) apply to operations of their kind only.
+        start: relevance starts from "score", the explained score itself, or from "one".
+        file: the file that the entries come from, for errors.
 
     Raises:
-        RuleError: an entry is no pair of a place (see `PlaceLike`) and a rule.
+        RuleError: an entry is not a pair of a place and a rule, or `start` is unknown.
     """
 
     entries: tuple[Entry, ...]

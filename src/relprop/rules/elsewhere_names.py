@@ -31,13 +31,13 @@ _FLAT = "flat is for a first convolution, in zennit for any first layer"
 _FOLDED = "batch norm is folded into the layer before or after it, by arithmetic and not on the model"
 _AS_IT_IS = "the model is explained as it is, and its sums are seen wherever they are"
 _GRADIENTS = (
-    'it is a gradient and no LRP; rules="gradient-times-input" and "squared-gradient" are to compare with'
+    'it is a gradient and not LRP; rules="gradient-times-input" and "squared-gradient" are for comparison'
 )
-_MANY_RUNS = "it runs the model many times, and is no LRP; relprop runs it once forward and once backward"
+_MANY_RUNS = "it runs the model many times, and is not LRP; relprop runs it once forward and once backward"
 _PASSED = "activations pass relevance on without a rule"
 _TERMS = "sums and average pooling share relevance by contribution without a rule"
 _PRODUCTS = "for products"
-_OWN_RULE = "docs/own-rules.md tells how to write a rule"
+_OWN_RULE = "docs/own-rules.md shows how to write a rule"
 _ATTENTION = 'for CP-LRP rules="cp-lrp"; nothing is patched'
 _SOFTMAX = "a model that ends in a softmax is better explained without it, and a warning says so"
 
@@ -145,8 +145,8 @@ CAPTUM = Library(
         "inputs": Here("relprop.explain(model, x)", "inputs follow the model"),
         "additional_forward_args": Here(
             "relprop.explain(model, x)",
-            "the model's other arguments follow or have their names; a lambda keeps one out that would be "
-            "explained too",
+            "give the model's other arguments by position or name; bind one in a lambda if it should not be "
+            "explained",
         ),
         "return_convergence_delta": Here(
             "explanation.ledger.seed - explanation.ledger.inputs",
@@ -154,7 +154,7 @@ CAPTUM = Library(
         ),
         "attribute_to_layer_input": Here("record=", "the module before, whose output the layer's input is"),
         "layer": Here("record=", "modules by path or glob"),
-        "verbose": Here("print(*explanation.rules)", "relprop.coverage(model, x) tells it beforehand"),
+        "verbose": Here("print(*explanation.rules)", "relprop.coverage(model, x) lists them beforehand"),
         "baselines": Here("", "LRP compares with no other input"),
         "n_steps internal_batch_size": Here("", "it is of integrated gradients; LRP takes one backward"),
     },
@@ -284,7 +284,7 @@ LITERATURE = Library(
         "gradient_x_input input_x_gradient grad_x_input": Here('rules="gradient-times-input"'),
         "guided_backprop GuidedBackprop deconvnet DeconvNet Deconvolution": Here("", _GRADIENTS),
         "integrated_gradients IntegratedGradients SmoothGrad Occlusion": Here("", _MANY_RUNS),
-        "DeepLift deep_lift": Here("", "it compares with another input, and is no LRP"),
+        "DeepLift deep_lift": Here("", "it compares with another input, and is not LRP"),
     },
     parameters={"eps ε": Here("epsilon="), "γ": Here("gamma="), "lo": Here("low="), "hi": Here("high=")},
 )

@@ -1,4 +1,4 @@
-"""Rules written as text: `Gamma(0.25)`, or a TOML or JSON file with a list of places and rules.
+"""Rules can be written as text, `Gamma(0.25)`, or as a TOML or JSON file with a list of places and rules.
 
 A file is data: nothing in it is executed.
 
@@ -17,11 +17,11 @@ A file is data: nothing in it is executed.
     [[rules]]
     rule = "Epsilon"
 
-An entry applies where all of its conditions hold: `first` (true, or false for what is not first), `path` (a
-glob on module paths), `layer` (a class of torch.nn), `operation` (such as "conv2d"), `kind` ("convolution",
-"dense", "product", "sum", "max-pool", "normalisation"), `depth` (a pair: how many linear operations lie
-before); without a condition it applies everywhere. What else an entry says are the rule's parameters.
-`preset` names a preset whose entries follow.
+An entry applies where all of its conditions hold. The conditions are `first` (true, or false for all but the
+first), `path` (a glob on module paths), `layer` (a class of torch.nn), `operation` (such as "conv2d"), `kind`
+("convolution", "dense", "product", "sum", "max-pool", "normalisation") and `depth` (a pair: the smallest and
+the largest number of linear operations before it). An entry without a condition applies everywhere. All other
+keys of an entry are the rule's parameters. `preset` names a preset whose entries follow those of the file.
 """
 
 import ast
@@ -76,12 +76,12 @@ def read_rules(path: Path | str) -> Composite:
     unknown = sorted(data.keys() - {"rules", "preset", "start"})
     if unknown:
         raise RuleError(
-            f"{path}: unknown key {', '.join(map(repr, unknown))}; there are rules, preset, start."
+            f"{path}: unknown key {', '.join(map(repr, unknown))}. The keys are rules, preset, start."
         )
     if not data.get("rules") and "preset" not in data:
         raise RuleError(
-            f'{path} has no rules; add [[rules]] with rule = "..." or the like, or preset = "..." for the '
-            "entries of a preset."
+            f'{path} has no rules. Add [[rules]] with rule = "Epsilon" or another rule, or preset = "..." '
+            "for the entries of a preset."
         )
     if not isinstance(data.get("preset", ""), str):
         raise RuleError(f"{path}: preset = {data['preset']!r}: give a preset's name.")
@@ -162,7 +162,7 @@ def rule_from_text(text: str) -> PrintedRule:
     In full it is `relprop.rules.Gamma(0.25)`, as errors write it.
 
     Raises:
-        RuleError: it is no known rule, or its parameters are no constants or have no meaning.
+        RuleError: the rule is unknown, or its parameters are not constants or have no meaning.
     """
     try:
         call = ast.parse(text.strip().removeprefix("relprop.").removeprefix("rules."), mode="eval").body
@@ -176,7 +176,7 @@ def rule_from_text(text: str) -> PrintedRule:
         positional = [ast.literal_eval(argument) for argument in call.args]
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (TypeError, ValueError):
-        raise RuleError(f"{text!r}: a rule's parameters are plain numbers and words.") from None
+        raise RuleError(f"{text!r}: give plain numbers and words as the rule's parameters.") from None
     return _made(call.func.id, positional, keywords)
 
 

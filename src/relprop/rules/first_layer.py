@@ -1,7 +1,7 @@
-"""Rules for the first layer: they know of its inputs by their bounds, or not at all.
+"""Rules for the first layer. They use the bounds of its inputs, or nothing of the inputs at all.
 
-They put relevance on inputs that may be zero, and therefore return relevance itself. Letters as in
-`relprop.rules.linear`.
+They put relevance on inputs that are zero too. So they return relevance itself, and no coefficient. Letters
+as in `relprop.rules.linear`.
 """
 
 from dataclasses import dataclass
@@ -37,18 +37,17 @@ class _InputRule(PrintedRule):
 class ZBox(_InputRule):
     """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.
 
-    Montavon et al. 2017, eq. 14.
-    With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|: three products, and two more when an input
-    shape is seen for the first time.
+    Montavon et al. 2017, eq. 14. With m = (l+h)/2 and r = (h-l)/2 the bracket is (x-m)w + r|w|. Three
+    products, and two more for the first input of a shape.
 
     Args:
-        low: l, one number, a sequence with one per channel, or a tensor with one per element of a sample.
-        high: h, likewise. Without both, the bounds given to `explain`, or those of the bundled model, are
-            taken.
+        low: l: one number, a sequence with one number per channel, or a tensor of a sample's shape.
+        high: h, in the same forms. Without `low` and `high`, the rule takes the bounds given to `explain`.
 
     Raises:
-        RuleError: a low bound is above the high one or not finite, or one bound alone is given.
-        UserWarning: an input is outside of its bounds.
+        RuleError: a low bound is above the high one or not finite, or only one of the bounds is given. In the
+            backward: there are no bounds, or their shape does not fit.
+        UserWarning: an input is outside of the bounds.
     """
 
     low: Bound | None = None
@@ -99,8 +98,8 @@ class ZBox(_InputRule):
         if bool((above.abs() > limit).any()):
             warn(
                 f"{self}: the inputs have values outside of the bounds, from {float(op.x.min()):g} to "
-                f"{float(op.x.max()):g}; the rule is meant for values within. Is the input normalised as the "
-                "model expects, and are the bounds those of normalised values?"
+                f"{float(op.x.max()):g}. The rule is for values within the bounds. Check that the input is "
+                "normalised as the model expects, and that the bounds are those of normalised values."
             )
         R = incoming.relevance
         den = op.z + (reach if op.b is None else reach - op.b)

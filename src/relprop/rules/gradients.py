@@ -21,7 +21,8 @@ class Baseline(ABC):
 class GradientTimesInput(Baseline):
     """R_i = x_i ∂y/∂x_i.
 
-    Sums to the score for networks that are homogeneous, and to nothing in particular else.
+    It sums to the score if the network is homogeneous of degree one. For other networks the sum has no
+    meaning.
     """
 
     def relevance(self, x: Tensor, gradient: Tensor) -> Tensor:

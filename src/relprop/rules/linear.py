@@ -1,13 +1,15 @@
-"""The rules by which relevance crosses a linear operation, each at most four products with the weight.
+"""The rules by which relevance crosses a linear operation. Each takes at most four products with the weight.
 
 Letters as in the literature: input x, weight w, bias b, output z = x·w + b, z0 = z - b; relevance R, and the
-coefficient c = R/x that autograd carries. (u)+ = max(0, u), (u)- = min(0, u); L_w the bias-free map with
-weight w, T_w its transpose. P = Σ_i (x_i w_ij)+ and N = Σ_i (x_i w_ij)- are the positive and the negative
-contributions to an output; for inputs of any sign P = (z0 + A)/2 and N = (z0 - A)/2 with A = L_|w|(|x|).
-Where x is known to be non-negative, P = L_w+(x).
+coefficient c = R/x that autograd carries. (u)+ = max(0, u), (u)- = min(0, u); L_w is the map with weight w
+and without bias, T_w its transpose. P = Σ_i (x_i w_ij)+ and N = Σ_i (x_i w_ij)- are the positive and the
+negative contributions to an output. For inputs of any sign P = (z0 + A)/2 and N = (z0 - A)/2 with
+A = L_|w|(|x|). If x is known to be non-negative, P = L_w+(x).
 
-A rule is a frozen dataclass, so that it prints, compares and is stored as itself. It returns a coefficient,
-or, where it puts relevance on inputs that may be zero, the relevance itself.
+A rule is a frozen dataclass, so that it can be printed, compared and stored. It returns a coefficient or, if
+it may put relevance on inputs that are zero, the relevance itself. The argument `bias` of a rule says what
+happens to the bias's share of the relevance. "absorb": the bias absorbs it, and the ledger has the amount.
+"ignore": the bias has no share. "distribute": the inputs that are connected to the output get equal parts.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,7 @@ from relprop.rules.rule import OPTION, PrintedRule
 __all__ = ["Absolute", "AlphaBeta", "Epsilon", "Gamma", "ZPlus"]
 
 Bias = Literal["absorb", "ignore", "distribute"]
-"""What becomes of the bias's share: kept and reported, none given, or equal parts to the inputs."""
+"""What happens to the bias's share: it is absorbed, there is none, or the inputs get equal parts of it."""
 
 
 Send = Callable[[Tensor], Tensor]
@@ -35,7 +37,7 @@ Send = Callable[[Tensor], Tensor]
 
 
 class _SharingRule(PrintedRule):
-    """What the rules of this file have in common: R/denominator is shared out, and a bias may take part."""
+    """Base of the rules of this file: R/denominator is shared out, and a bias may take part."""
 
     bias: Bias
 
@@ -107,15 +109,15 @@ class _SharingRule(PrintedRule):
 class Epsilon(_SharingRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
 
-    In half precision a smaller ε than its resolution is raised to it, and a warning says so.
+    In half precision an ε below the resolution of the dtype is raised to it, with a warning.
 
     Args:
-        epsilon: ε.
-        bias: what becomes of the bias's share.
-        of: "one", or "rms": ε is in units of the root mean square of each sample's z. Montavon et al. 2019.
+        epsilon: ε, 0 or larger.
+        bias: what happens to the bias's share.
+        of: the unit of ε: "one", or "rms", the root mean square of each sample's z (Montavon et al. 2019).
 
     Raises:
-        RuleError: ε is negative or not finite, or the bias mode or the unit is unknown.
+        RuleError: ε is negative or not finite, or `bias` or `of` is unknown.
     """
 
     epsilon: float = 1e-6
@@ -164,22 +166,22 @@ class Epsilon(_SharingRule):
 
 @dataclass(frozen=True, repr=False)
 class Gamma(_SharingRule):
-    """Positive contributions to z_j > 0, and negative ones to z_j < 0, weigh 1+γ; the bias likewise.
+    """R_i = Σ_j (x_i w_ij + γ (x_i w_ij)±) / (z_j + γ (P_j or N_j)) · R_j. Andéol et al. 2021.
 
-    For x ≥ 0 and z_j > 0: R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j, Montavon et al.
-    2019, ch. 10; for both signs of x and z: Andéol et al. 2021. The denominator, z + γ·P or z + γ·N, has the
-    sign of z and at least its size, so there is no pole. Three products for non-negative inputs (a fourth
-    where z < 0 has relevance), else four.
+    For z_j > 0 positive contributions weigh 1+γ, for z_j < 0 negative ones, and the bias likewise. For x ≥ 0
+    and z_j > 0 this is R_i = Σ_j x_i (w_ij + γ w_ij^+) / Σ_i x_i (w_ij + γ w_ij^+) · R_j, Montavon et al.
+    2019, ch. 10. The denominator has the sign of z and at least its size, so there is no pole. Three products
+    for non-negative inputs (four if outputs z < 0 have relevance), else four.
 
     Args:
-        gamma: γ.
-        bias: what becomes of the bias's share.
-        favour: "sign of z", or "positive" for the form of 2019, w + γw⁺ whatever the sign of z. That one is
-            only for non-negative inputs, takes three products, and has a pole among outputs z < 0.
+        gamma: γ, 0 or larger.
+        bias: what happens to the bias's share.
+        favour: "sign of z", or "positive" for the form of 2019, w + γw⁺ whatever the sign of z. The form of
+            2019 is for non-negative inputs only, takes three products, and has a pole among outputs z < 0.
 
     Raises:
-        RuleError: γ is negative or not finite, the bias mode or the form is unknown, or (when relevance gets
-            there) the form of 2019 meets inputs that may be negative.
+        RuleError: γ is negative or not finite, or `bias` or `favour` is unknown. In the backward: the form of
+            2019 is used on inputs that may be negative.
     """
 
     gamma: float = 0.25
@@ -236,11 +238,16 @@ class Gamma(_SharingRule):
 class AlphaBeta(_SharingRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
-    Four products. Where an output has no positive (negative) contributions, the negative (positive) ones get
-    all of its relevance.
+    Four products. If an output has no positive (negative) contributions, the negative (positive) ones get all
+    of its relevance.
+
+    Args:
+        alpha: α, the share of positive contributions.
+        beta: β, the share of negative contributions, 0 or larger.
+        bias: what happens to the bias's share.
 
     Raises:
-        RuleError: α - β is not 1, β is negative, or the bias mode is unknown.
+        RuleError: α - β is not 1, β is negative, or `bias` is unknown.
     """
 
     alpha: float = 2.0
@@ -289,11 +296,14 @@ class AlphaBeta(_SharingRule):
 class ZPlus(_SharingRule):
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
 
-    Three products for non-negative inputs, else four. What an output without positive contributions gets,
-    through its bias, is lost and reported.
+    Three products for non-negative inputs, else four. An output without positive contributions passes nothing
+    on. The ledger has its relevance under "no contribution".
+
+    Args:
+        bias: what happens to the bias's share.
 
     Raises:
-        RuleError: the bias mode is unknown.
+        RuleError: `bias` is unknown.
     """
 
     bias: Bias = field(default="ignore", metadata=OPTION)
@@ -318,8 +328,11 @@ class Absolute(_SharingRule):
 
     Three products.
 
+    Args:
+        bias: what happens to the bias's share.
+
     Raises:
-        RuleError: the bias mode is unknown.
+        RuleError: `bias` is unknown.
     """
 
     bias: Bias = field(default="absorb", metadata=OPTION)

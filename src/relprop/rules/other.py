@@ -1,8 +1,8 @@
-"""Rules for operations that are not linear in one operand: products, sums of branches, max-pooling.
+"""Rules for products, sums of branches and max-pooling.
 
-Without them these operations have their usual rule: gates get nothing and other factors half each, the
-terms of a sum keep what they contributed, the winner of a max-pooling takes all. An entry of a composite
-with one of these rules concerns operations of its `kinds` only: `("*", BySize())` is about sums.
+Without these rules, gates get nothing and other factors half each, the terms of a sum share by contribution,
+and the largest value of a max-pooling gets all. An entry of a composite with one of these rules applies only
+to operations of the rule's `kinds`. So `("*", BySize())` applies to all sums.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ __all__ = ["AveragePooling", "BySize", "EqualShares", "SignalTakesAll", "Uniform
 
 
 class NonlinearRule(PrintedRule):
-    """Base of these rules."""
+    """Base of the rules for products, sums and max-pooling."""
 
     kinds: ClassVar[frozenset[str]]
-    """Kinds of sites that the rule is for."""
+    """The kinds of operations to which the rule applies: see `relprop.places.Kind`."""
 
     @property
     def puts_relevance(self) -> bool:
-        """Whether relevance may come to elements that are zero."""
+        """Whether the rule may put relevance on elements that are zero."""
         return False
 
 
@@ -40,8 +40,8 @@ class Uniform(NonlinearRule):
 class SignalTakesAll(NonlinearRule):
     """R_signal = R, R_gate = 0 for a product signal·gate. Arras et al. 2017; CP-LRP, Ali et al. 2022.
 
-    The gate is the factor that is a sigmoid, softmax or statistic, or is broadcast; where neither factor
-    is, both get half.
+    The gate is the factor that is a sigmoid, softmax or statistic, or is broadcast. If neither factor is a
+    gate, both get half.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
@@ -53,7 +53,7 @@ class SumRule(NonlinearRule):
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.SUM})
 
     def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Which parts of the relevance of a + b the two terms get; their sum is one."""
+        """Return the parts of the relevance of a + b that a and b get. The two parts sum to one."""
         raise NotImplementedError
 
 
@@ -61,7 +61,7 @@ class SumRule(NonlinearRule):
 class BySize(SumRule):
     """R_a = |a|/(|a| + |b|) · R for a sum a + b. Otsuki et al. 2024, ratio-based splitting.
 
-    The usual share, a/(a + b), is large and of both signs where the terms cancel.
+    The share without this rule, a/(a + b), is large and of both signs if the terms nearly cancel.
     """
 
     def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class EqualShares(SumRule):
 
 @dataclass(frozen=True, repr=False)
 class AveragePooling(NonlinearRule):
-    """R_i = x_i / Σ_i x_i · R over the window of a max-pooling, as of an average.
+    """R_i = x_i / Σ_i x_i · R over the window of a max-pooling, as for an average pooling.
 
     Montavon et al. 2019, ch. 10.
     """

@@ -65,14 +65,14 @@ def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propag
             raise RuleError(
                 f"{rule}: Propagated.{name} is NaN or infinite at {int((~part.isfinite()).sum())} of "
                 f"{part.numel()} elements. Where a denominator is zero, let the quotient be zero, and report "
-                "what is lost in Propagated.absorbed."
+                "the relevance that is lost in Propagated.absorbed."
             )
     if propagated.coefficient is None and propagated.direct is None:
         raise RuleError(f"{rule}: it returned no relevance; give Propagated a coefficient or direct.")
     if propagated.direct is not None and not rule.puts_relevance:
         raise RuleError(
-            f"{rule}: it puts relevance itself on the input, by Propagated.direct, but its puts_relevance is "
-            "False; let it be True."
+            f"{rule}: it returns Propagated.direct, relevance put on the input directly, but its "
+            "puts_relevance is False. Let it be True."
         )
     for name, amount in propagated.absorbed.items():
         if not isinstance(amount, Tensor) or amount.shape[:1] != R.shape[:1]:
@@ -96,9 +96,9 @@ def _require_balance(rule: Rule, x: Tensor, R: Tensor, propagated: Propagated) -
         return
     told = ", ".join(f"{name} {amount:.4g}" for name, amount in absorbed.items()) or "nothing"
     raise RuleError(
-        f"{rule} loses relevance: {arrived:.4g} arrived, {went_on:.4g} went on to the input, absorbed was "
-        f"{told}; {missing:.4g} is missing. Report what does not go on in Propagated.absorbed, by the name "
-        "of its sink."
+        f"{rule} loses relevance: {arrived:.4g} arrived, {went_on:.4g} went to the input, absorbed was "
+        f"{told}. So {missing:.4g} is missing. Report relevance that is not passed on in "
+        "Propagated.absorbed, by the name of its sink."
     )
 
 

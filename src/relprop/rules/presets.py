@@ -88,7 +88,7 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
         ),
     }
 )
-"""Whose they are, and the lists."""
+"""The source of each preset, and its list."""
 
 PRESETS: Mapping[str, Composite] = MappingProxyType(
     {name: composite for name, (_, composite) in _LITERATURE.items()}
@@ -101,19 +101,20 @@ PLACES_OF_PRESETS = tuple(where for preset in PRESETS.values() for where, _ in p
 PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
     {name: whose for name, (whose, _) in _LITERATURE.items()}
 )
-"""Where presets come from."""
+"""The sources of the presets."""
 
 DEFAULT = "epsilon-gamma-box"
 DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"
 DEFAULT_FOR_TOKENS = "cp-lrp"
-"""Of it and "attnlrp" it agreed better with leaving words out: docs/minilm.md has the figures."""
+"""It agreed better with leaving words out than "attnlrp" did: docs/minilm.md has the figures."""
 
 
 def preset(name: str) -> Composite:
     """Return a preset by name.
 
     Raises:
-        RuleError: there is none of this name; what another library means by it, or near matches, are told.
+        RuleError: no preset has this name. The error offers near matches, or the preset that another
+            library's name means.
     """
     if name in PRESETS:
         return PRESETS[name]

@@ -10,24 +10,23 @@ from relprop.linear.operation import Incoming, LinearOperation, Propagated
 
 @runtime_checkable
 class Rule(Protocol):
-    """How relevance crosses a linear operation.
+    """How relevance crosses a linear operation. Any callable of this form is a rule: docs/own-rules.md.
 
-    Any callable of this form can be used, with `puts_relevance`. One that says in an attribute
-    `looks_everywhere` that outputs without relevance do not matter to it (False) saves memory behind a ReLU;
-    one that says in `needs_values` that it looks neither at x nor at z, while it gets a coefficient alone,
-    (False) saves the memory of both.
+    Two optional attributes save memory. `looks_everywhere = False`: outputs without relevance do not matter
+    to the rule, so less is kept behind a ReLU. `needs_values = False`: the rule uses neither x nor z if a
+    coefficient alone arrives, so neither is kept.
     """
 
     @property
     def puts_relevance(self) -> bool:
-        """Whether the rule puts relevance on inputs that may be zero, which no coefficient can express."""
+        """Whether the rule may put relevance on inputs that are zero, which no coefficient can express."""
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        """Return the relevance of the operation's input."""
+        """Return the relevance of the operation's input, and the amounts that are absorbed."""
 
 
 class PrintedRule:
-    """Base of rules that are dataclasses: they print as they are written, without options left alone.
+    """Base of rules that are dataclasses: they print as they are written, without options at their defaults.
 
     Options are fields with the metadata `OPTION`.
     """
@@ -46,4 +45,4 @@ class PrintedRule:
 
 
 OPTION = {"option": True}
-"""Metadata of a rule's field that is not printed at its usual value."""
+"""Metadata of a rule's field that is not printed at its default."""

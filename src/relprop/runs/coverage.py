@@ -32,13 +32,14 @@ class Crossing:
     """How relevance crosses one call.
 
     Attributes:
-        path: of the module that runs.
-        operation: canonical name.
-        how: the rule, or the family of operations that are crossed alike, or the operation that it is part
-            of, or why it is not covered.
-        within: path of the module of the operation that it is part of.
-        covered: whether it can be crossed.
-        acceptable: whether `explain(..., accept=...)` lets it pass where it is not.
+        path: path of the module that runs.
+        operation: name of the operation, as in torch's documentation.
+        how: the rule; or the family of operations that relevance crosses in the same way; or the operation
+            that the call is part of; or the reason why it is not covered.
+        within: path of the module of the operation that the call is part of.
+        covered: whether relevance can cross the call.
+        acceptable: whether `explain(..., accept=...)` can accept the plain gradient of a call that is not
+            covered.
     """
 
     path: str
@@ -51,7 +52,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Every call of a model on the way of relevance, in order. Prints as a table.
+    """Every call of a model on relevant tensors, in order. It prints as a table.
 
     Attributes:
         crossings: the calls.
@@ -63,16 +64,16 @@ class Coverage:
 
     @property
     def gaps(self) -> tuple[Crossing, ...]:
-        """What is not covered."""
+        """The calls that are not covered."""
         return tuple(c for c in self.crossings if not c.covered)
 
     @property
     def complete(self) -> bool:
-        """Whether everything is covered."""
+        """Whether all calls are covered."""
         return not self.gaps
 
     def summary(self) -> list[tuple[str, str, int, str]]:
-        """Operation, how it is crossed, how often, and where first; gaps come first."""
+        """Return operation, how it is crossed, number of calls and first path of each kind; gaps first."""
         groups: dict[tuple[bool, str, str], list[str]] = {}
         for c in self.crossings:
             groups.setdefault((c.covered, c.operation, c.how), []).append(c.path or "(root)")
@@ -104,14 +105,14 @@ def coverage(
     kwargs: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Coverage:
-    """Run a model once and say how relevance would cross each of its calls. Gaps are no error here.
+    """Run a model once, and list how relevance would cross each of its calls. Gaps are not an error here.
 
     Args:
         model: as for `relprop.explain`.
         inputs: the model's arguments.
         rules: as for `relprop.explain`.
-        bounds: likewise.
-        kwargs: arguments of the model, of any name.
+        bounds: as for `relprop.explain`.
+        kwargs: arguments of the model by name. Their names may be those of options.
         arguments: the model's other arguments by name.
 
     Raises:
@@ -125,7 +126,9 @@ def coverage(
     arguments = joined_arguments(kwargs, arguments)
     name, composite = resolve(rules, bounds, of_tokens=only_tokens(inputs, arguments))
     if isinstance(composite, Baseline):
-        raise RuleError(f"rules={name!r} is a plain gradient, which goes through everything.")
+        raise RuleError(
+            f"rules={name!r} is a plain gradient, which covers every operation. Give a preset or a composite."
+        )
     run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
     with Forward(run, TABLE, [observer]).of(model, inputs, arguments):

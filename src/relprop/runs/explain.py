@@ -1,4 +1,4 @@
-"""The method on one screen: run the model, take the score, go back, give the result."""
+"""The method on one screen: run the model, compute the score, propagate relevance, return the result."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -69,47 +69,48 @@ def explain(
 ) -> Explanation:
     """Explain which parts of the inputs made the model decide as it did, by layer-wise relevance propagation.
 
-    The model is used as it is and left as it was. Its floating-point tensor arguments are explained, and
-    integers that it looks up in an embedding, such as the tokens of a text, of which each gets one number;
-    all others are passed on. `Explainer` does the same for many batches; `explain_each` explains several
-    targets by one forward.
+    The model is used as it is, and is not changed. Its floating-point tensor arguments are explained, and so
+    are integers that it looks up in an embedding, such as the tokens of a text. Each token gets one number.
+    All other arguments are passed on. `Explainer` does the same for many batches. `explain_each` explains
+    several targets by one forward.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
-        inputs: the model's arguments; samples are the first dimension, as in (samples, channels, height,
+        inputs: the model's arguments. Samples are the first dimension, as in (samples, channels, height,
             width).
-        target: what to explain, by default each sample's largest output: see `relprop.targets.as_target`.
-        rules: how relevance is shared: a preset's name (`relprop.PRESETS`), a composite, one rule, or a
-            TOML or JSON file of rules (`relprop.rules.files`). By default "cp-lrp" for tokens,
-            "epsilon-gamma-box" where `bounds` are given, else "epsilon-plus-flat". Also
-            "gradient-times-input" and "squared-gradient", to compare with.
+        target: the score to explain, by default each sample's largest output: see
+            `relprop.targets.as_target`.
+        rules: a preset's name (`relprop.PRESETS`), a composite or its list of entries, one rule, or a TOML or
+            JSON file of rules (`relprop.rules.files`). By default "cp-lrp" for tokens, "epsilon-gamma-box" if
+            `bounds` are given, else "epsilon-plus-flat". For comparison, "gradient-times-input" and
+            "squared-gradient" are plain gradients.
         bounds: smallest and largest value that the input can have, for the box rule: numbers, values per
-            channel, or tensors of a sample's shape. Inputs of different bounds need a `ZBox` each, by the
-            path of the module that takes them first.
-        record: modules whose output's relevance is kept too, by path or glob, or modules themselves:
+            channel, or tensors of a sample's shape. Inputs with different bounds need a `ZBox` each, by the
+            path of the first module that takes them.
+        record: modules whose outputs get relevance too, by path or glob, or the modules themselves:
             `explanation.inner["layer3"]`.
-        conditions: which part of the relevance of modules' outputs goes on, by path or glob, or by module:
-            channel numbers, a mask that broadcasts to the output, or a function from relevance to such a
-            mask. The rest is in the ledger under "condition". Achtibat et al. 2023 (concept-conditional
+        conditions: the part of the relevance of modules' outputs that is passed on, by path or glob, or by
+            module: channel numbers, a mask that broadcasts to the output, or a function from relevance to
+            such a mask. The ledger has the rest under "condition". Achtibat et al. 2023 (concept-conditional
             relevance).
-        start: the module, or its path, whose output is explained instead of the model's, or (module, call)
-            where it is called several times; a class then is a channel, summed over positions.
-        parameters: weights whose relevance is wanted too, by name or glob, or parameters themselves:
+        start: the module, or its path, whose output is explained instead of the model's; or (module, call) if
+            it is called several times. A class is then a channel, summed over positions.
+        parameters: weights that get relevance too, by name or glob, or the parameters themselves:
             `explanation.parameters`.
-        accept: operations without an entry in the table whose plain gradient is to be taken, by function or
+        accept: operations that relprop does not cover and whose plain gradient is accepted, by function or
             name.
         per_operation: whether the ledger also has the amounts of each operation.
-        checkpoint: modules, by path or glob, whose inner values are dropped, and computed again in the
-            backward: "model.layers.*", or model.layers. It saves memory, and costs a forward of them.
-        kwargs: arguments of the model by name, of any name, also that of an option of `explain`.
+        checkpoint: modules, by path or glob, whose inner values are dropped, and recomputed in the backward:
+            "model.layers.*", or model.layers. This saves memory, and costs another forward of the modules.
+        kwargs: arguments of the model by name. Their names may be those of options of `explain`.
         arguments: the model's other arguments by name.
 
     Raises:
         InputError: inputs, targets, paths or conditions that cannot be explained or do not exist; or an
-            option with the name of an argument of the model, so that it is not clear which of them is meant.
+            option that is also an argument of the model, without `kwargs`.
         ModelError: a model in training mode, or whose output does not depend on the inputs.
         RuleError: rules without meaning, or an unknown preset.
-        CoverageError: relevance meets operations that no entry of the table covers.
+        CoverageError: relevance reaches operations that relprop does not cover.
     """
     how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
     require_clear("explain", model, len(inputs), how, kwargs)
@@ -143,30 +144,35 @@ def explain_each(
     kwargs: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> list[Explanation]:
-    """Explain several targets by one forward of the model: a list with an explanation of each.
+    """Explain several targets by one forward of the model.
+
+    All arguments but `targets` and `progress` are those of `explain`.
 
     Args:
-        model: as for `explain`, and so are the other arguments that are not described here.
+        model: a module in evaluation mode, or any function of tensors.
         inputs: the model's arguments.
-        targets: what to explain, one after the other.
-        rules: how relevance is shared.
-        bounds: of the input.
-        record: modules whose relevance is kept too.
-        conditions: which part of the relevance of modules goes on.
-        start: a module that is explained instead of the model.
-        parameters: weights whose relevance is wanted too.
-        accept: operations whose plain gradient is to be taken.
-        per_operation: whether the ledger also has the amounts of each operation.
-        checkpoint: modules whose inner values are dropped and computed again.
-        progress: called after each target with how many are done, and how many there are.
-        kwargs: arguments of the model, of any name.
+        targets: the scores to explain, one after the other.
+        rules: the rules.
+        bounds: smallest and largest value of the input.
+        record: modules whose outputs get relevance too.
+        conditions: the part of the relevance of modules' outputs that is passed on.
+        start: a module whose output is explained instead of the model's.
+        parameters: weights that get relevance too.
+        accept: operations that are not covered, and whose plain gradient is accepted.
+        per_operation: whether the ledgers also have the amounts of each operation.
+        checkpoint: modules whose inner values are dropped, and recomputed in the backward.
+        progress: called after each target with the number of targets that are done, and that of all.
+        kwargs: arguments of the model by name.
         arguments: the model's other arguments by name.
 
+    Returns:
+        An explanation of each target.
+
     Raises:
-        InputError: `targets` is no list of at least one target; what `explain` refuses.
+        InputError: `targets` is not a list of at least one target; or as for `explain`.
         ModelError: as for `explain`.
-        RuleError: likewise.
-        CoverageError: likewise.
+        RuleError: as for `explain`.
+        CoverageError: as for `explain`.
     """
     how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
     require_clear("explain_each", model, len(inputs), how, kwargs)
@@ -185,24 +191,24 @@ def explain_each(
 
 
 class Explainer:
-    """How a model is explained, checked once, for many batches.
+    """Explains many batches of a model. Rules and options are checked once.
 
         explainer = relprop.Explainer(model, rules="attnlrp")
         explanations = [explainer(batch, target=3) for batch in batches]
 
-    An explainer keeps nothing of what it explains, so threads may share it. With `checkpoint`, the model has
-    hooks while it runs, so that one thread at a time may use it.
+    An explainer stores nothing of the batches that it explains. So threads may share it. With `checkpoint`,
+    the model has hooks while it runs, so that one thread at a time may use it.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
-        rules: how relevance is shared, as for `explain`.
-        bounds: smallest and largest value that the input can have, likewise.
-        accept: operations whose plain gradient is to be taken, likewise.
-        checkpoint: modules whose inner values are dropped and computed again, likewise.
+        rules: the rules, as for `explain`.
+        bounds: smallest and largest value that the input can have, as for `explain`.
+        accept: operations that are not covered, and whose plain gradient is accepted, as for `explain`.
+        checkpoint: modules whose inner values are dropped, and recomputed in the backward, as for `explain`.
 
     Raises:
         InputError: bounds, accept or checkpoint without meaning.
-        ModelError: a model in training mode, or what cannot be called.
+        ModelError: a model in training mode, or an object that cannot be called.
         RuleError: rules without meaning, or an unknown preset.
     """
 
@@ -267,7 +273,7 @@ class Explainer:
 
     @property
     def rules(self) -> Composite | Baseline:
-        """The rules, with bounds in them; without rules given, those for inputs that are no tokens."""
+        """The rules, with their bounds. If none were given, the default for inputs other than tokens."""
         return self._of_numbers[1]
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The engine itself, for those who run model and backward by themselves."""
+"""The engine alone, for programs that run the model and the backward themselves."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -15,30 +15,32 @@ from relprop.rules.gradients import Baseline
 from relprop.runs.forward import Forward, GradientsOfSeen
 
 Accepted = Collection[str | Callable[..., Any]] | str | Callable[..., Any]
-"""Operations whose plain gradient is to be taken, by function or name."""
+"""Operations that are not covered, and whose plain gradient is accepted, by function or name."""
 
 
 @contextmanager
 def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = ()) -> Iterator[Run]:
-    """The engine itself: inside, gradients of what is computed are relevance coefficients c = R/x.
+    """Within this context, gradients of computed tensors are relevance coefficients c = R/x.
 
-    Every leaf tensor that requires a gradient, and is no parameter, counts as an explained input. Where a
-    rule puts relevance on an input that is zero, no coefficient can carry it: the ledger has it under "zero
-    input"; `explain` has no such limit. The run that is given has the rules used, `applied`, and what sinks
-    absorbed, `ledger`.
+    Every leaf tensor that requires a gradient and is not a parameter is an explained input. If a rule puts
+    relevance on an input that is zero, no coefficient can express it, and the ledger has it under "zero
+    input". `explain` has no such limit. The context returns a run with the applied rules, `applied`, and the
+    `ledger`.
 
     Args:
         rules: as for `relprop.explain`.
-        bounds: likewise.
-        accept: likewise.
+        bounds: as for `relprop.explain`.
+        accept: as for `relprop.explain`.
 
     Raises:
         RuleError: rules without meaning, or a plain gradient.
-        CoverageError: at the end, if relevance met operations that are not covered.
+        CoverageError: at the end, if relevance reached operations that are not covered.
     """
     name, composite = resolve(rules, bounds)
     if isinstance(composite, Baseline):
-        raise RuleError(f"rules={name!r} is a plain gradient, for which nothing has to be propagated.")
+        raise RuleError(
+            f"rules={name!r} is a plain gradient: use torch.autograd.grad alone, or give other rules."
+        )
     run = Run(composite.choose, unmatched=composite.unmatched, accept=names_of(accept))
     forward = Forward(run, TABLE, any_leaf=True)
     with intercepting(forward.interception), GradientsOfSeen():

@@ -24,17 +24,17 @@ def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
     squashed = sorted(gate.made_by for gate in gates & {Gate.SOFTMAX, Gate.LOG_SOFTMAX})
     if squashed:
         warn(
-            f"the model ends in a {squashed[0]}: its outputs depend on all classes at once, and where it is "
-            "sure of itself little relevance passes. Explain the scores before it: leave that layer out of "
-            "the model.",
+            f"the model ends in a {squashed[0]}: each output depends on all classes, and little relevance "
+            "passes where the model is confident. Explain the scores before it: leave that layer out of the "
+            "model.",
             ScoreWarning,
         )
     negative = int((scores.detach() < 0).sum())
     if isinstance(goal, Logit) and negative:
         warn(
-            f"the explained score is negative for {negative} of {len(scores)} samples: relevance then "
-            "speaks for its being low, and rules such as z+ explain positive scores only. Explain a class "
-            "with a positive score, or a difference: target=relprop.targets.Contrastive(...) or "
+            f"the explained score is negative for {negative} of {len(scores)} samples. Relevance then "
+            "explains why the score is low, and rules such as z+ explain positive scores only. Explain a "
+            "class with a positive score, or a difference: target=relprop.targets.Contrastive(...) or "
             "relprop.targets.RunnerUp(...).",
             ScoreWarning,
         )
@@ -54,9 +54,9 @@ def require_finite(model: Any, scores: Tensor) -> None:
     if guilty is not None:
         why = f"The model's parameter {guilty!r} has values that are NaN or infinite; load it again."
     elif scores.dtype == torch.float16:
-        why = "float16 ends at 65504: try model.to(torch.bfloat16), or .float()."
+        why = "float16 ends at 65504. Try model.to(torch.bfloat16), or .float()."
     else:
-        why = "Its parameters are finite; does model(...) give numbers on this input?"
+        why = "The model's parameters are finite. Check what model(...) returns on this input."
     raise ModelError(f"the explained score of sample {wrong[0]} is {float(scores.detach()[wrong[0]])}. {why}")
 
 
@@ -75,7 +75,7 @@ def warn_of_books(run: Run, explanation: Explanation) -> None:
                 f"by rules of your own: {', '.join(own)}; relprop.testing.check_rule looks for what is wrong"
             )
         warn(
-            f"the ledger does not balance: {gap:.1e} of the largest amount is missing or too much ({why}). "
+            f"the ledger does not balance: {gap:.1e} of the largest amount is missing or in excess ({why}). "
             "See print(explanation.ledger)."
         )
 
@@ -92,7 +92,7 @@ def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:
     if names:
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         warn(
-            f"no relevance is told of {', '.join(names[:4])}{more}: no linear operation takes them as they "
-            "are. What is computed of a weight first, as by standardising or transposing it, is a constant; "
-            "explanation.parameters has the others."
+            f"explanation.parameters has no relevance of {', '.join(names[:4])}{more}: no linear operation "
+            "takes them unchanged. If a model computes with a weight first, such as standardising or "
+            "transposing it, the result counts as a constant."
         )

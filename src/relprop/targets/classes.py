@@ -1,7 +1,6 @@
-"""What is explained: a target takes the model's output to one score for each sample.
+"""Targets: a target computes one score for each sample from the model's output. Relevance starts there.
 
-A score's relevance starts as the score itself. Targets run inside the interception, like the model: what
-they do to the output is propagated by the same rules.
+Targets run within the run of the model. So relevance crosses their operations by the same rules.
 """
 
 from abc import ABC, abstractmethod
@@ -29,25 +28,28 @@ __all__ = [
 ]
 
 TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
-"""What users may give for a target: see `as_target`."""
+"""The values that `explain(..., target=...)` takes: see `as_target`."""
 
 
 class Target(Protocol):
-    """A function from the model's output to one score for each sample, (samples,).
+    """A function from the model's output to one score for each sample.
 
-    An attribute `measure` may say what the score is, in a word or two.
+    An optional attribute `measure` names the score in a word or two, such as "log-odds".
     """
 
     def __call__(self, output: Any, /) -> Tensor:
-        """Return the scores."""
+        """Return the scores, (samples,)."""
 
 
 @dataclass(frozen=True)
 class OfClass(ABC):
-    """A target that is about one class of each sample.
+    """Base of targets about one class of each sample, for outputs (samples, classes).
 
     Args:
-        index: of the class: one for all samples, one for each, or (None) each sample's largest score.
+        index: the class: one index for all samples, one for each, or None for each sample's best class.
+
+    Raises:
+        InputError: when it is called: the output is not (samples, classes), or an index is out of range.
     """
 
     index: int | tuple[int, ...] | None = None
@@ -58,12 +60,12 @@ class OfClass(ABC):
         return _classes(self.index, output)
 
     def told(self, output: Any) -> Any:
-        """What an explanation says of it: the class of each sample."""
+        """Return the target as an explanation stores it: the class of each sample, (samples,) int64."""
         return self.classes(values_of(logits_of(output)))
 
     @abstractmethod
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        """How each class counts, (samples, classes), given the detached scores and the classes, one-hot."""
+        """Return the weight of each class, (samples, classes), from detached scores and one-hot classes."""
 
     def __call__(self, output: Any) -> Tensor:
         output = logits_of(output)
@@ -75,7 +77,7 @@ class OfClass(ABC):
 
 @dataclass(frozen=True)
 class Logit(OfClass):
-    """The score of the class."""
+    """The score of the class, y_c."""
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         return chosen
@@ -90,7 +92,7 @@ class Logit(OfClass):
 
 @dataclass(frozen=True)
 class Contrastive(OfClass):
-    """The score of the class against all others: +1 for it, -1/(n-1) for each other."""
+    """The score of the class minus the mean of all others, y_c - Σ_{k≠c} y_k / (n-1)."""
 
     measure: ClassVar[str] = "score difference"
 
@@ -100,7 +102,7 @@ class Contrastive(OfClass):
 
 @dataclass(frozen=True)
 class RunnerUp(OfClass):
-    """The score of the class minus that of the best other class."""
+    """The score of the class minus that of the best other class, y_c - max_{k≠c} y_k."""
 
     measure: ClassVar[str] = "score difference"
 
@@ -112,11 +114,11 @@ class RunnerUp(OfClass):
 
 @dataclass(frozen=True)
 class Difference(OfClass):
-    """The score of the class minus that of another one.
+    """The score of the class minus that of another class, y_c - y_k.
 
     Args:
-        index: of the class, as for the others.
-        against: of the other one: one for all samples, or one for each.
+        index: the class: one index for all samples, one for each, or None for each sample's best class.
+        against: the other class: one index for all samples, or one for each.
     """
 
     against: int | tuple[int, ...] | None = None
@@ -128,7 +130,7 @@ class Difference(OfClass):
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         if self.against is None:
-            raise InputError(f"target {self}: say against which class; for the best other one take RunnerUp.")
+            raise InputError(f"target {self}: give the other class, or take RunnerUp for the best other one.")
         other = _classes(self.against, scores)
         return chosen - torch.nn.functional.one_hot(other, scores.shape[1]).to(scores)
 
@@ -156,7 +158,14 @@ class LogOdds(OfClass):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Weighted:
-    """A weighted sum of the output: weights of its shape, or of one sample's shape."""
+    """A weighted sum of the output.
+
+    Args:
+        weights: floating-point numbers of the output's shape, or of one sample's.
+
+    Raises:
+        InputError: weights that are not floating-point numbers, are not finite, or do not fit the output.
+    """
 
     weights: Tensor
     measure: ClassVar[str] = "weighted sum"
@@ -183,15 +192,16 @@ class Weighted:
 
 
 def as_target(target: TargetLike) -> Target:
-    """Make a target of what users give.
+    """Return a target for a value that users give.
 
     Args:
-        target: None for each sample's largest output; a class index; a class index per sample (sequence or
-            integer tensor); a floating tensor of weights of the output's shape; a function from the output
-            to one score per sample, such as `Contrastive(3)` or `lambda output: output[:, 3] - output[:, 5]`.
+        target: None for each sample's largest output; a class index; a class index for each sample (a
+            sequence or an integer tensor); a floating-point tensor of weights, of the output's shape or of
+            one sample's; or a function from the output to one score for each sample, such as
+            `Contrastive(3)` or `lambda output: output[:, 3] - output[:, 5]`.
 
     Raises:
-        InputError: it is none of these.
+        InputError: another value.
     """
     if target is None:
         return Logit()
@@ -227,16 +237,16 @@ def as_target(target: TargetLike) -> Target:
     if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(t) for t in target):
         return Logit(tuple(int(t) for t in target))
     raise InputError(
-        f"target={target!r} is none that relprop knows: give a class index, one index per sample, a tensor "
-        "of weights of the output's shape, or a function from the output to one score per sample."
+        f"target={target!r} is not a target. Give a class index, one index per sample, a tensor of weights "
+        "of the output's shape, or a function from the output to one score per sample."
     )
 
 
 def scores_of(target: Target, output: Any, samples: int) -> Tensor:
-    """Apply a target and check that it gives one score for each sample.
+    """Apply a target, and check that it returns one score for each sample.
 
     Raises:
-        InputError: it does not.
+        InputError: the target does not return a tensor of shape (samples,).
     """
     scores = target(output)
     if not isinstance(scores, Tensor) or scores.shape != (samples,):
@@ -249,13 +259,13 @@ def scores_of(target: Target, output: Any, samples: int) -> Tensor:
 
 
 def as_told(target: Target, output: Any) -> Any:
-    """What an explanation says of its target: the class of each sample or, if it is none, the target."""
+    """Return a target as an explanation stores it: the class of each sample if there is one, else itself."""
     told = getattr(target, "told", None)
     return target if told is None else told(output)
 
 
 def logits_of(output: Any) -> Any:
-    """The scores among a model's several outputs, where they are called `logits`; else the output itself."""
+    """Return the output called `logits` if a model returns several outputs, else the output itself."""
     logits = None if isinstance(output, Tensor) else getattr(output, "logits", None)
     if logits is None and isinstance(output, Mapping):
         logits = output.get("logits")
@@ -263,7 +273,7 @@ def logits_of(output: Any) -> Any:
 
 
 def measure_of(target: Any) -> str:
-    """What a target's score is, in a word or two."""
+    """Return the name of a target's score, a word or two."""
     measure = getattr(target, "measure", None)
     return measure if isinstance(measure, str) else "score"
 
@@ -277,7 +287,7 @@ def _require_tensor(output: Any) -> None:
     if not isinstance(output, Tensor):
         part = f"[{next(iter(output), 0)!r}]" if isinstance(output, dict) else "[0]"
         raise InputError(
-            f"the model returns {type(output).__name__} and not a tensor: say what to explain, for instance "
+            f"the model returns {type(output).__name__} and not a tensor. Give a target, for instance "
             f"target=lambda output: output{part}[:, 3]."
         )
 
@@ -291,7 +301,7 @@ def _scores(output: Any) -> Tensor:
             4: "relprop.targets.Region(3), the pixels of a class",
         }.get(output.dim(), "lambda output: output")
         raise InputError(
-            f"the output has shape {tuple(output.shape)}, not (samples, classes): say what to explain, for "
+            f"the output has shape {tuple(output.shape)}, not (samples, classes). Give a target, for "
             f"instance target={example}."
         )
     return values_of(output)
@@ -321,7 +331,9 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
 
 def _require_rivals(target: OfClass, scores: Tensor) -> None:
     if scores.shape[1] < 2:
-        raise InputError(f"target {target}: an output of one class has no other to compare with.")
+        raise InputError(
+            f"target {target}: the output has one class, and no other to compare with. Give target=0."
+        )
 
 
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:

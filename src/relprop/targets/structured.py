@@ -1,4 +1,4 @@
-"""Targets for outputs that are no single row of scores: one part of several, and the pixels of a region."""
+"""Targets for outputs other than (samples, classes): one of several, a position, a region of pixels."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ __all__ = ["At", "Part", "Region"]
 
 
 class _OfPart(ABC):
-    """A target of a part of the output, of which another target says what is explained."""
+    """Base of targets that select a part of the output, and apply another target to it."""
 
     target: TargetLike
 
@@ -42,11 +42,14 @@ class _OfPart(ABC):
 
 @dataclass(frozen=True, repr=False)
 class Part(_OfPart):
-    """A target for one of several outputs: a key of a dictionary, a position of a tuple, or an attribute.
+    """A target for one of several outputs.
 
     Args:
-        name: the key, position or attribute.
-        target: what is explained of it: whatever `explain(..., target=...)` takes.
+        name: the output: a key of a dictionary, a position in a tuple, or the name of an attribute.
+        target: the target for this output: any that `explain(..., target=...)` takes.
+
+    Raises:
+        InputError: when it is called: the model's output has no such part.
     """
 
     name: Any
@@ -67,11 +70,15 @@ class Part(_OfPart):
 
 @dataclass(frozen=True, repr=False)
 class At(_OfPart):
-    """A target for one position of an output (samples, positions, classes), as of a language model.
+    """A target for one position of an output (samples, positions, classes), such as a language model's.
 
     Args:
-        position: which, negative ones count from the end: one for all samples, or one for each.
-        target: what is explained there: whatever `explain(..., target=...)` takes for (samples, classes).
+        position: the position, one for all samples or one for each. Negative positions count from the end.
+        target: the target at this position: any that `explain(..., target=...)` takes for (samples, classes).
+
+    Raises:
+        InputError: a position that is not an integer. When it is called: the output has another form, or the
+            position is out of range.
     """
 
     position: int | tuple[int, ...]
@@ -91,7 +98,7 @@ class At(_OfPart):
         return self._written(self.position)
 
     def told(self, output: Any) -> "At":
-        """The same with the class of each sample, where it is about one."""
+        """Return the target as an explanation stores it, with the class of each sample if it has one."""
         target, part = as_target(self.target), self.part(output)
         if not isinstance(target, OfClass):
             return self
@@ -123,12 +130,16 @@ class At(_OfPart):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Region:
-    """The scores of a class summed over pixels, for an output (samples, classes, ...) as of a segmentation.
+    """The scores of a class summed over pixels, for an output (samples, classes, ...), as of a segmentation.
 
     Args:
         index: the class.
-        mask: which pixels, (...) or (samples, ...), true or a weight where they count; by default those where
+        mask: the pixels, (...) or (samples, ...): boolean, or a weight for each. By default the pixels where
             no other class has a higher score.
+
+    Raises:
+        InputError: when it is called: the output has another form, the class is out of range, the mask does
+            not fit, or a sample has no pixel.
     """
 
     index: int
@@ -177,8 +188,8 @@ class Region:
         empty = _empty(counts)
         if empty:
             raise InputError(
-                f"target Region({self.index}): the mask chooses no pixel of sample {empty[0]}, so that there "
-                "is nothing to explain; leave the sample out, or give a mask with a pixel in each."
+                f"target Region({self.index}): the mask has no pixel of sample {empty[0]}. Leave the sample "
+                "out, or give a mask with a pixel in each sample."
             )
         return counts
 

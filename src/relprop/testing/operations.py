@@ -94,7 +94,7 @@ def check_operation(
         if not apart <= 1e-9 * float((gradient * x).abs().max()):
             raise AssertionError(
                 f"relevance by Epsilon(0) is not the gradient times the input: they are {apart:.2g} apart. "
-                "For another slope than the gradient's leave out like_gradient."
+                "If the entry has another slope than the gradient, leave out like_gradient."
             )
 
 
@@ -112,8 +112,8 @@ def _explained(model: nn.Module, x: Tensor, rule: Any, where: str) -> Explanatio
         output = model(x)
     if not bool(output.isfinite().all()):
         raise AssertionError(
-            f"{where}: the function gives NaN or infinity; let it map what comes from a linear layer to its "
-            "domain first, as lambda x: function(x.abs()) does."
+            f"{where}: the function gives NaN or infinity. Map its input into its domain first, as in lambda "
+            "x: function(x.abs())."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # scores are random, and the ledger is looked at below
@@ -123,7 +123,7 @@ def _explained(model: nn.Module, x: Tensor, rule: Any, where: str) -> Explanatio
             raise AssertionError(f"{where}: {error}") from error
     if not torch.equal(explanation.output, output):
         apart = float((explanation.output - output).abs().max())
-        raise AssertionError(f"{where}: the output is not the model's own, by {apart:.2g}.")
+        raise AssertionError(f"{where}: the output differs from the model's own by {apart:.2g}.")
     relevance = explanation.relevance
     if not bool(relevance.isfinite().all()):
         raise AssertionError(f"{where}: relevance is NaN or infinite.")
@@ -142,5 +142,5 @@ def _require_close(alone: Explanation, together: Explanation, n: int, where: str
     apart = float((one[0] - all_[n]).abs().max())
     if not apart <= 1e-9 * (float(all_[n].abs().max()) or 1.0):
         raise AssertionError(
-            f"{where}: sample {n} has other relevance alone than in the batch, by {apart:.2g}."
+            f"{where}: the relevance of sample {n} alone differs from that in the batch by {apart:.2g}."
         )

@@ -154,8 +154,8 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         _require_close(
             _relevance(op, rule(op, Incoming(c, direct, op.z))),
             found,
-            f"{where}: {rule} makes another thing of the same relevance if it arrives as {form}. Look at "
-            "incoming.relevance, or mind that c and direct may both be there, or None. It",
+            f"{where}: {rule} treats the same relevance differently if it arrives as {form}. Use "
+            "incoming.relevance, or expect that each of c and direct may be there or None. It",
         )
 
     other = torch.randn(R.shape, dtype=R.dtype, generator=generator)
@@ -168,7 +168,7 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         _require_close(
             _of(rule, one, R[n : n + 1])[0],
             found[n],
-            f"{where}: {rule} gives sample {n} other relevance alone than in a batch; alone it",
+            f"{where}: {rule} gives sample {n} other relevance alone than in a batch. Alone it",
         )
     if not getattr(rule, "looks_everywhere", True):
         sparse = R * (op.z > 0)
@@ -176,8 +176,8 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         _require_close(
             _of(rule, clipped, sparse),
             _of(rule, op, sparse),
-            f"{where}: {rule} says that it does not look at outputs without relevance (looks_everywhere), "
-            "but behind a ReLU it",
+            f"{where}: {rule} has looks_everywhere=False, so outputs without relevance must not matter, but "
+            "behind a ReLU it",
         )
     if not getattr(rule, "needs_values", True):
         blind = replace(op, x=torch.full_like(op.x, torch.nan), z=torch.full_like(op.z, torch.nan))
@@ -186,13 +186,13 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
         with_values = rule(op, Incoming(c, None, op.z)).coefficient
         if without is None or with_values is None:
             raise AssertionError(
-                f"{where}: {rule} says that it does not look at values (needs_values); then it must return a "
-                "coefficient where one arrives."
+                f"{where}: {rule} has needs_values=False. Then it must return a coefficient if a coefficient "
+                "arrives."
             )
         _require_close(
             without,
             with_values,
-            f"{where}: {rule} says that it does not look at values (needs_values), but without them it",
+            f"{where}: {rule} has needs_values=False, but without values it",
         )
 
 
@@ -229,9 +229,9 @@ def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
     place = int(apart.nan_to_num(torch.inf).flatten().argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), found.shape))
     raise AssertionError(
-        f"{what} gives {float(found.flatten()[place]):.6g} in the place of "
+        f"{what} gives {float(found.flatten()[place]):.6g} instead of "
         f"{float(expected.flatten()[place]):.6g} at {index}, {float(apart.flatten()[place]):.2g} apart. "
-        "(All is float64 here; a constant in single precision makes a difference of 1e-8.)"
+        "(The check computes in float64. A constant in single precision makes a difference of 1e-8.)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Texts: their tokens explained, of what a language model says of them or writes after them."""
+"""Explaining texts: relevance of tokens for a language model's answer, or for the text that it generates."""
 
 from relprop.text.answers import Answer
 from relprop.text.explain import explain_text

@@ -1,4 +1,4 @@
-"""Relevance of a text's tokens for what a model says of it: the numbers that pages and terminals show."""
+"""Relevance of a text's tokens for a model's answers: the numbers that pages and terminals show."""
 
 from dataclasses import dataclass, field
 
@@ -9,17 +9,17 @@ from relprop.text.tokens import Token
 
 @dataclass(frozen=True)
 class Answer:
-    """What one row of relevance explains.
+    """An answer of the model, which one row of relevance explains.
 
     Attributes:
-        target: in words: a label, or a token in quotation marks.
-        score: of it, where relevance started.
-        measure: what the score is, as in `Explanation.measure`.
-        probability: of the target among all labels or tokens, or None where the target is none of them.
-        place: number of the token that this is about: the generated one, the mask, the one whose label or
-            following token is explained; None where it is the whole text.
+        target: the target in words: a label, or a token in quotation marks.
+        score: the explained score, from which relevance started.
+        measure: the name of the score, as in `Explanation.measure`.
+        probability: that of the target among all labels or tokens, or None if it is not one of them.
+        place: number of the token that the answer is about: the generated token, the mask, or the token whose
+            label or next token is explained; None for the whole text.
         total: sum of the tokens' relevance.
-        absorbed: what the ledger's sinks took, by name.
+        absorbed: the amounts of the ledger's sinks, by name.
     """
 
     target: str
@@ -47,14 +47,14 @@ class TokenRelevance:
     """Relevance of a text's tokens, or words, with a row for each answer.
 
     Attributes:
-        model: its name.
-        task: what it is made for (see `LanguageModel`).
-        rules: the preset.
-        pieces: the tokens, or words, with all that is known of them: the prompt's, then what follows it.
-        prompt: how many of them are the prompt's; of an encoder and a decoder, all but what is answered.
-        relevance: of each token for the answer, (tokens,); of a generation (generated, tokens), a row for
-            each generated token, which has zeros from this token on. On the CPU, unless it was moved.
-        answers: what each row explains.
+        model: name of the model.
+        task: the model's task (see `LanguageModel`).
+        rules: name of the rules.
+        pieces: the tokens, or words, of the prompt and then of the text that follows it.
+        prompt: number of pieces in the prompt; for an encoder and a decoder, of all but the answer.
+        relevance: relevance of each token for the answer, (tokens,); for a generation (generated, tokens),
+            a row for each generated token, with zeros from this token on. On the CPU, unless it was moved.
+        answers: the answer that each row explains.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Text in, relevance of its tokens out: what a user says about a text becomes a target of its model."""
+"""Text in, relevance of its tokens out. A label or token that a user names becomes a target of the model."""
 
 import inspect
 from collections.abc import Sequence
@@ -35,40 +35,40 @@ def explain_text(
     words: bool = False,
     **options: Any,
 ) -> TextExplanation:
-    """Explain which tokens of a text made a language model say what it says.
+    """Explain which tokens of a text led to a language model's answer.
 
     Args:
-        model: which model, or its name (see `load_language_model`).
-        text: what it reads. White space counts as it stands.
+        model: a language model, or its name (see `load_language_model`).
+        text: the text. White space is kept.
         target: the label of a classifier, by name or number; a token of other models, by its text with the
-            white space that it begins with, or by number; a target of `relprop`, such as `RunnerUp()`; None
-            for what the model itself gives the highest score.
-        against: another label or token, whose score is subtracted: why the target, or what the model says,
-            and not this one?
-        at: number of the token whose output is explained, from 0, special ones counted; -1 is the last. Of
-            causal models it is the next token that is explained, by default after the last one; of masked
-            ones the token itself, by default the mask; of taggers its label.
-        generate: let a causal model go on by at most so many tokens, or a decoder answer by them, each the
-            most likely one, and explain all: a row of relevance for each.
-        continuation: a text in the place of what the model would generate.
-        rules: as `relprop.explain` takes them.
+            white space that it begins with, or by number; a target of `relprop.targets`, such as
+            `RunnerUp()`; or None for the label or token with the highest score.
+        against: another label or token, whose score is subtracted. It explains why the target, and not this
+            one.
+        at: number of the token whose output is explained, from 0, with special tokens counted; -1 is the
+            last. Causal models predict the next token there, by default after the last one; masked models
+            the token itself, by default the mask; taggers its label.
+        generate: the largest number of tokens that a causal model or a decoder generates, each the most
+            likely one. Each is explained, with a row of relevance of its own.
+        continuation: a text to explain in place of a generated one.
+        rules: the rules, as for `relprop.explain`.
         words: merge tokens into words.
-        options: others of `relprop.explain`, such as accept or progress.
+        options: other options of `relprop.explain`, such as accept or progress.
 
     Raises:
-        InputError: a text that is empty or too long, or a target or position that the model does not have; or
-            the model is none that has a tokenizer.
+        InputError: a text that is empty or too long, a target or position that the model does not have, or a
+            model without a tokenizer.
         ModelError: the model cannot be loaded or explained.
-        FileError: its folder is missing or damaged.
-        CoverageError: it computes something that relprop has no rule for.
+        FileError: the model's folder is missing or damaged.
+        CoverageError: relevance reaches operations that relprop does not cover.
     """
     if isinstance(model, str):
         model = load_language_model(model)
     if not isinstance(model, LanguageModel):
         raise InputError(
-            f"explain_text({_kind(model)}, ...): give the name of a model, as 'hf:./my-model', or a "
-            "relprop.LanguageModel: what relprop.load_language_model(name) returns or, of a module and a "
-            "tokenizer that are in memory, relprop.models.language.language_model(module, tokenizer)."
+            f"explain_text({_kind(model)}, ...): give the name of a model, such as 'hf:./my-model', or a "
+            "relprop.LanguageModel. relprop.load_language_model(name) returns one. For a module and a "
+            "tokenizer in memory use relprop.models.language.language_model(module, tokenizer)."
         )
     tokens = tokens_of(model, text)
     options["rules"] = rules
@@ -94,8 +94,8 @@ def _refuse_others(model: LanguageModel, generate: int, continuation: str | None
         raise InputError(f"{asked}: {model.name} ({model.task}) does not write texts. Leave it out.")
     if generate < 0 or (generate and continuation is not None):
         raise InputError(
-            f"generate={generate}, continuation={continuation!r}: give one of them, how many tokens are to "
-            "follow, 1 or more, or which."
+            f"generate={generate}, continuation={continuation!r}: give one of them, the number of tokens to "
+            "generate, 1 or more, or a text."
         )
     for name, value in given.items():
         if value is not None:

@@ -1,4 +1,4 @@
-"""Generated text explained: which tokens before it made the model write each token, as a matrix."""
+"""Explaining generated text: for each generated token, the relevance of the tokens before it, as a matrix."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 class Generation:
     """A continuation of a prompt, explained token by token.
 
-    `len(generation)` tokens were generated; `generation[2]` is the explanation of one, and iteration goes
-    through all.
+    `len(generation)` is the number of generated tokens. `generation[2]` is the explanation of one of them,
+    and iteration gives all of them.
 
     Attributes:
-        relevance: (generated, tokens): row i has the relevance of all tokens for generated token i's score;
-            it is zero for that token itself and for what follows it.
-        ids: (tokens,) int64: the prompt, then what was generated. The prompt of encoder-decoder models is the
-            encoder's input followed by the token that the decoder starts with.
-        prompt: how many of the tokens are the prompt.
-        scores: (generated,): what was explained of each generated token.
-        explanations: of the generated tokens, one by one, with their ledgers.
+        relevance: (generated, tokens): row i has the relevance of all tokens for the score of generated token
+            i. It is zero for this token itself and for all after it.
+        ids: the tokens of the prompt and of the generated text, (tokens,) int64. The prompt of
+            encoder-decoder models is the encoder's input, followed by the first token of the decoder.
+        prompt: number of tokens in the prompt.
+        scores: the explained score of each generated token, (generated,).
+        explanations: the explanation of each generated token, with its ledger.
     """
 
     relevance: Tensor
@@ -152,22 +152,21 @@ def explain_generation(
     """Explain each token of a generated answer, by one forward of the model over prompt and answer.
 
     Args:
-        model: a language model of the transformers library, or any that takes `input_ids` and returns logits
-            (1, tokens, vocabulary), or an object that has them.
-        input_ids: the prompt, (1, tokens) or (tokens,).
-        attention_mask: of the prompt, of its shape; 0 for padding.
-        continuation: the answer, (generated,) or (1, generated), where it is known. By default the model
-            generates it, taking the likeliest token each time.
-        max_new_tokens: how many tokens to generate at most.
-        target: what is explained of a token, from its id, of `relprop.targets`: `Logit` (its score),
-            `LogOdds` (its log-odds, as of its probability), `Contrastive`, `RunnerUp`; or a function from the
-            id to a target.
-        rules: as for `relprop.explain`.
-        progress: called after each token with how many are done and how many there are.
-        options: others of `relprop.explain`, such as checkpoint; and of the model.
+        model: a language model of the transformers library; or any model that takes `input_ids` and returns
+            logits (1, tokens, vocabulary), or an object with `logits`.
+        input_ids: the prompt, (1, tokens) or (tokens,), integers.
+        attention_mask: mask of the prompt, of its shape, with 0 for padding.
+        continuation: the answer to explain, (generated,) or (1, generated), integers. By default the model
+            generates it, with the most likely token each time.
+        max_new_tokens: the largest number of tokens to generate.
+        target: the target for a token, made from its id: a class of `relprop.targets`, such as `Logit` (the
+            token's score), `LogOdds`, `Contrastive` or `RunnerUp`; or a function from the id to a target.
+        rules: the rules, as for `relprop.explain`.
+        progress: called after each token with the number of tokens that are done, and that of all.
+        options: other options of `relprop.explain`, such as checkpoint; and arguments of the model.
 
     Raises:
-        InputError: the prompt is no single text, the answer is empty, or what `relprop.explain` refuses.
+        InputError: the prompt is not a single text, the answer is empty, or as for `relprop.explain`.
         ModelError: the model cannot generate, and no continuation is given.
     """
     require_known("explain_generation", options, explain_generation, explain_each, model)
@@ -217,8 +216,8 @@ def _of_token(target: Any) -> Callable[[int], TargetLike]:
     if callable(target):
         return target  # type: ignore[no-any-return]
     raise InputError(
-        f"target={target!r}: the tokens to explain are those that were generated; say what of them, as "
-        "target=relprop.targets.LogOdds. A token at one position is explained by "
+        f"target={target!r}: explain_generation explains each generated token. Give a class of targets, such "
+        "as target=relprop.targets.LogOdds. To explain a token at one position, use "
         "relprop.explain(..., target=relprop.targets.At(...))."
     )
 
@@ -255,8 +254,8 @@ def decoder_start(model: Any) -> int | None:
         if isinstance(start, int):
             return start
     raise ModelError(
-        f"{type(model).__name__} has a decoder, and its config no decoder_start_token_id to start it with; "
-        "set it there, or explain with decoder_input_ids=... and relprop.explain."
+        f"{type(model).__name__} has a decoder, but its config has no decoder_start_token_id. Set it there, "
+        "or use relprop.explain with decoder_input_ids=...."
     )
 
 

@@ -1,4 +1,4 @@
-"""What users say about a text, by words and places, as targets of the model."""
+"""Targets of language models, from labels, tokens and positions that users name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ TextTarget = str | TargetLike
 
 @dataclass(frozen=True)
 class Goal:
-    """What of a model's scores is explained.
+    """The target that a user means, with a description.
 
     Attributes:
-        target: as `relprop.explain` takes it.
-        index: of the label or token that it is about, or None for the model's best one.
-        words: how to tell it; "{}" is the label or token.
-        plain: whether it is a score of the model as it is.
+        target: the target, as for `relprop.explain`.
+        index: the label or token that it is about, or None for the model's best one.
+        words: the description, where "{}" stands for the label or token.
+        plain: whether it is a score of the model itself.
         against: the label or token whose score is subtracted, or None.
     """
 
@@ -43,19 +43,19 @@ class Goal:
         told = named(model, index)
         if self.index is None:
             raise InputError(
-                f"against {told}: {model.name} itself says that. Give a target to compare it with."
+                f"against {told}: that is the answer of {model.name} itself. Give a target to compare with."
             )
         raise InputError(f"target and against are both {told}: there is no difference. Give two.")
 
 
 def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None, before: str | None) -> Goal:
-    """Find what a user means by target and against.
+    """Return the target that a user means by target and against.
 
     Args:
-        model: whose labels or tokens are meant.
+        model: the model that has the labels or tokens.
         target: see `explain_text`.
-        against: likewise.
-        before: the text that the token follows, or None where it follows none.
+        against: see `explain_text`.
+        before: the text before the token, or None.
 
     Raises:
         InputError: the model has no such label or token.
@@ -66,7 +66,7 @@ def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None,
         index = None
     elif against is not None:
         raise InputError(
-            f"target={target!r} and against={against!r}: with against, target is one label or token."
+            f"target={target!r} and against={against!r}: with against, give one label or token as target."
         )
     else:
         return Goal(target, getattr(target, "index", None), _told(target), plain=False)
@@ -103,7 +103,7 @@ def _index(model: LanguageModel, named: str | int, before: str | None, call: str
 
 
 def named(model: LanguageModel, index: int) -> str:
-    """Name a label, or a token in quotation marks, which show its white space."""
+    """Return the name of a label, or a token in quotation marks, which show its white space."""
     return model.labels[index] if model.labels is not None else repr(decoded(model, [index])[0].text)
 
 
@@ -112,13 +112,13 @@ def _escaped(words: str) -> str:
 
 
 def _told(target: Any) -> str:
-    """Tell of a target that is none of the model's labels or tokens."""
+    """Return the description of a target that is not one of the model's labels or tokens."""
     name = type(target).__name__ if hasattr(target, "index") else ""
     return f"{name} of {{}}" if name else _escaped(getattr(target, "__name__", repr(target)))
 
 
 def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -> int | None:
-    """Find the token whose output is explained, from 0; None for all of the text."""
+    """Return the number of the token whose output is explained, from 0; None for the whole text."""
     if model.task == "classification":
         if at is not None:
             raise InputError(f"at={at}: {model.name} classifies the whole text. Leave it out.")
@@ -132,12 +132,12 @@ def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -
             return found[0]
         there = f"{len(found)} {mask}, at {', '.join(map(str, found))}" if found else f"no {mask}"
         raise InputError(
-            f"the text has {there}: write {mask} once, in the place of the word that is asked for, or say by "
-            "at (--at) which token's output is explained."
+            f"the text has {there}. Write {mask} once, in the place of the word to explain, or give the "
+            "number of a token by at (--at)."
         )
     if at is None:
         raise InputError(
-            f"{model.name} has labels for each token: say by at (--at) which one's is explained."
+            f"{model.name} has labels for each token. Give the number of the token to explain by at (--at)."
         )
     if not -len(tokens) <= at < len(tokens):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The result of explaining a text: its tokens, and what each of them spoke for."""
+"""The result of explaining a text: its tokens and their relevance."""
 
 import json
 import math
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TextExplanation(TokenRelevance):
-    """What in a text made a model say what it says. Shows itself in notebooks.
+    """Relevance of a text's tokens for a model's answer. Notebooks show it as coloured text.
 
     Attributes:
-        explanations: the explanations behind it, with their ledgers.
+        explanations: the explanation of each answer, with its ledger.
     """
 
     explanations: tuple[Explanation, ...] = ()

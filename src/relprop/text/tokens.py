@@ -1,4 +1,4 @@
-"""Text as tokens, and tokens as text: which characters each one stands for, and which belong to one word."""
+"""Text as tokens, and tokens as text: the characters of each token, and the tokens of each word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ from relprop.text.token_names import (
 
 @dataclass(frozen=True)
 class Token:
-    """A token, or a word of several.
+    """A token, or a word of several tokens.
 
     Attributes:
-        text: what it stands for, with the white space before it; of a special token its name, and of one that
-            is not a whole character its bytes, as "<0xF0>".
-        id: in the vocabulary, or None of a word.
+        text: its text, with the white space before it; for a special token its name, for a part of a
+            character its bytes, such as "<0xF0>".
+        id: its number in the vocabulary, or None for a word.
         word: number of the word that it is part of.
-        special: whether it is none of the text, such as "[CLS]".
-        span: first and last + 1 of its characters in the text, or None.
+        special: whether it is not part of the text, such as "[CLS]".
+        span: the first of its characters in the text and the one after its last, or None.
     """
 
     text: str
@@ -43,7 +43,7 @@ def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[T
     """Split a text into tokens, the special ones of the model included.
 
     Raises:
-        InputError: the text is empty, no text, or longer than the model can read.
+        InputError: the text is empty, is not a str, or is longer than the model can read.
     """
     if not isinstance(text, str):
         raise InputError(f"{what} is {type(text).__name__}: give a str.")
@@ -65,10 +65,10 @@ def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[T
 
 
 def require_positions(model: LanguageModel, count: int, what: str) -> None:
-    """Require that a model can read so many tokens.
+    """Check that a model can read so many tokens.
 
     Raises:
-        InputError: it cannot.
+        InputError: the model has fewer positions.
     """
     if model.positions is not None and count > model.positions:
         raise InputError(
@@ -137,7 +137,7 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     """Find the token that a user means by its text: by itself, or as it follows `before`, or by its name.
 
     Raises:
-        InputError: there is none, or the text is several tokens.
+        InputError: the vocabulary has no such token, or the text is several tokens.
     """
     alone = _ids(model.tokenizer, word)
     found = _only_token(model, word, before)

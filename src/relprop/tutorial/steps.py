@@ -35,10 +35,10 @@ REPETITIONS = 3
 class BatchEpsilon:
     """R_i = Σ_j x_i w_ij / (z_j + ε rms(z) + 1e-9) · R_j, rms over all outputs of all samples. Two products.
 
-    This is how the successor's example was executed, and it is here only to reproduce it. The samples share
-    one stabiliser, so that a map depends on the digits beside it; and the stabiliser has no sign, so that
-    there is a pole where z_j is as far below zero (the explained outputs, behind a ReLU, are above it).
-    relprop's own rules look at each sample alone, and their stabilisers follow the sign of z.
+    This rule reproduces the successor's example as it was executed. All samples share one stabiliser, so a
+    map depends on the digits beside it. The stabiliser has no sign, so there is a pole at z_j = -ε rms(z).
+    (The explained outputs, behind a ReLU, are above it.) relprop's own rules treat each sample alone, and
+    their stabilisers have the sign of z.
     """
 
     epsilon: float

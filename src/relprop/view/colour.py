@@ -83,7 +83,7 @@ def colour_named(colour: str | Colour, call: str) -> Colour:
     """Look up a colour map by name; a function is taken as it is.
 
     Raises:
-        InputError: there is none of this name; `call` names in the error who was given it.
+        InputError: no colour map has this name. The error names the call by `call`.
     """
     if not isinstance(colour, str):
         return colour

@@ -101,7 +101,7 @@ def scale(maps: Maps, *, percentile: float = 99.5, shared: bool = False) -> Scal
         shared: one scale for all maps, so that they can be compared, instead of one for each.
 
     Raises:
-        InputError: `percentile` is none.
+        InputError: `percentile` is out of range.
     """
     if not 0 < percentile <= 100:
         raise InputError(f"percentile={percentile}: give a number above 0, and 100 at most.")

@@ -63,7 +63,7 @@ def draw(found: Way, rows: int = 60, title: str | None = None) -> Plot:
         InputError: `rows` is less than 1.
     """
     if rows < 1:
-        raise InputError(f"ledger.plot(rows={rows}): give how many rows to draw at most, 1 or more.")
+        raise InputError(f"ledger.plot(rows={rows}): give the largest number of rows, 1 or more.")
     title = f"Where relevance went, from output to input ({found.samples})" if title is None else title
     steps, sinks = grouped(found, rows), found.sinks
     colours = colours_of(sinks)

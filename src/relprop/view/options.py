@@ -14,24 +14,24 @@ class Options:
     """How explanations are drawn.
 
     Attributes:
-        of: what to draw, by name: an input, where there are several, or a recorded module.
-        samples: which samples to draw, by number; all by default.
+        of: the input to draw, if there are several, or the recorded module, by name.
+        samples: numbers of the samples to draw; by default all.
         channels: how channels become one value: "sum", "absolute sum", "max" or "norm".
-        percentile: of the magnitudes: from there on colours are full.
+        percentile: percentile of the absolute values from which on colours are full, above 0, up to 100.
         shared: one scale for all maps, so that they can be compared, instead of one for each.
-        colour: a name of a colour map or a function; by default "signed", and "positive" for channels that
-            lose the sign.
-        enlarge: how many pixels wide and high each value becomes; by default, as makes maps of 224 pixels.
-        smooth: go over from value to value instead of drawing squares.
-        beside: draw the picture beside the map, not under it.
-        opacity: of the largest relevance over a picture.
-        grey: show a picture under relevance in grey.
-        columns: how many maps in a row: 6 by default and, where explanations are compared, all of them.
-        labels: what is written above each map; by default its target and score.
+        colour: the name of a colour map, or a function; by default "signed", or "positive" if `channels`
+            removes the sign.
+        enlarge: width and height of each value in pixels; by default maps get about 224 pixels.
+        smooth: interpolate between values instead of drawing squares.
+        beside: draw the picture beside the map instead of under it.
+        opacity: opacity of the largest relevance over a picture, 0 to 1.
+        grey: draw a picture under relevance in grey.
+        columns: number of maps in a row; by default 6, or all of them if explanations are compared.
+        labels: the text above each map; by default its target and score.
         classes: names of all classes, by number, for these labels.
-        title: written above everything.
+        title: text above the plot.
         bar: whether to draw the scale.
-        model: its name, for the metadata.
+        model: name of the model, for the metadata.
     """
 
     of: str | None = None
@@ -67,7 +67,7 @@ def options_of(options: Mapping[str, Any]) -> Options:
     """Take options as users give them, by name.
 
     Raises:
-        InputError: there is none of this name; near matches are offered.
+        InputError: no option has this name. The error offers near matches.
     """
     known = [option.name for option in fields(Options)]
     for name in options:

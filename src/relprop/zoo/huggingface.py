@@ -25,8 +25,8 @@ def import_transformers(who: str, needed: str) -> Any:
                 f"{who} in transformers, which is not installed: pip install transformers"
             ) from None
         raise ModelError(
-            f"{who} in transformers, which cannot be imported: {error.__cause__ or error}. Often this is a "
-            "torchvision that does not fit the installed torch: pip uninstall torchvision, which is not "
-            "needed here, or install the one that fits."
+            f"{who} in transformers, which cannot be imported: {error.__cause__ or error}. A frequent cause "
+            "is a torchvision that does not fit the installed torch. relprop does not need torchvision here: "
+            "pip uninstall torchvision, or install the one that fits."
         ) from error
     return transformers

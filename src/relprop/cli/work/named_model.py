@@ -32,12 +32,16 @@ def _names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise FileError(f"cannot read the names of the classes in {path}: {error.strerror}.") from error
+        raise FileError(
+            f"cannot read the class names in {path}: {error.strerror}. Check the name and the folder."
+        ) from error
     except UnicodeDecodeError:
-        raise FileError(f"{path} is not text in UTF-8: give the names of the classes, one a line.") from None
+        raise FileError(
+            f"{path} is not text in UTF-8. Give a file with one class name on each line."
+        ) from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise FileError(f"{path} has no names of classes in it: give one a line.")
+        raise FileError(f"{path} has no class names. Give a file with one class name on each line.")
     return names
 
 
@@ -57,5 +61,6 @@ def _numbers(text: str, option: str) -> list[float]:
         return [float(number) for number in text.split(",")]
     except ValueError:
         raise InputError(
-            f"{option} {text}: give numbers, one a channel, with commas between, such as 0.485,0.456,0.406."
+            f"{option} {text}: give one number for each channel, separated by commas, such as "
+            "0.485,0.456,0.406."
         ) from None

@@ -42,10 +42,12 @@ class Wishes:
         if self.view not in VIEWS:
             raise InputError(f"--view {self.view}: there is no such view. Give {' or '.join(VIEWS)}.")
         if self.top < 1:
-            raise InputError(f"--top {self.top}: give how many classes to explain, 1 or more.")
+            raise InputError(f"--top {self.top}: give the number of classes to explain, 1 or more.")
         if self.target is not None:
             if self.top > 1:
-                raise InputError("--target and --top: give one of them, a class or how many of the best.")
+                raise InputError(
+                    "--target and --top: give one of them, a class or the number of best classes."
+                )
             class_named(self.target, model)
 
 

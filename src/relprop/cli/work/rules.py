@@ -18,7 +18,7 @@ def tell_rules(name: str | None) -> None:
     """
     if name is None:
         typer.echo(f"{as_text()}\n\nRULES AS TEXT\n\n{inspect.cleandoc(files.__doc__ or '')}\n")
-        typer.echo("All about one of them: relprop rules NAME")
+        typer.echo("Print one of them: relprop rules NAME")
     elif is_rule_file(name):
         typer.echo(composite_as_text(read_rules(name)))
     else:

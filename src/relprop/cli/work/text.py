@@ -53,7 +53,7 @@ def explain_prompt(
     if html is not None and html.suffix.lower() != ".html":
         raise InputError(f"--html {html}: give a name that ends in .html.")
     if generate < 0:
-        raise InputError(f"--generate {generate}: give how many tokens are to follow, 1 or more.")
+        raise InputError(f"--generate {generate}: give the number of tokens to generate, 1 or more.")
     if rules is not None:
         _require_no_bounds(rules)
     told = _read() if prompt == "-" else prompt
@@ -87,8 +87,8 @@ def _require_no_bounds(rules: str) -> None:
         resolve(rules)
     except RuleError as error:
         raise RuleError(
-            f"--rules {rules}: the box rule in it needs the bounds of pixels, and a text has none. Presets "
-            f"for texts are {', '.join(FOR_TOKENS)}."
+            f"--rules {rules}: these rules have a box rule, which needs the bounds of pixels. Take a preset "
+            f"for texts: {', '.join(FOR_TOKENS)}."
         ) from error
 
 

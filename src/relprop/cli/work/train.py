@@ -47,7 +47,7 @@ def train_and_save(
                 network, training, seed=seed, epochs=epochs, holdout=holdout, test=test, progress=watch
             )
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: the training of {network} was given up, nothing was written", err=True)
+        typer.echo(f"interrupted: the training of {network} stopped, and nothing was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
     save(model, out, settings, seed=seed, holdout=holdout)
     if text is not None:
