@@ -95,3 +95,28 @@ def late():
 def test_a_circle_is_found() -> None:
     with pytest.raises(CycleError):
         tuple(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+
+
+def test_few_rooms_write_to_the_ledger() -> None:
+    writers = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("add", "absorbed", "seed")
+        and isinstance(node.value, ast.Name | ast.Attribute)
+        and (node.value.id if isinstance(node.value, ast.Name) else node.value.attr) == "ledger"
+        and (node.attr == "add" or isinstance(node.ctx, ast.Store))
+    }
+    assert "crossing/ruled.py" in writers
+    assert {writer.split("/")[0] for writer in writers} == {
+        "crossing",
+        "engine",
+        "inputs",
+        "operations",
+        "runs",
+    }
+    assert {w for w in writers if w.startswith(("inputs", "runs"))} == {
+        "inputs/explained.py",
+        "runs/gradient.py",
+    }

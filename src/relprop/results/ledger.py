@@ -1,8 +1,9 @@
 """Where relevance went: what every sink absorbed, per sample.
 
-Together with the inputs' relevance it sums to the seed. Operations and the engine write to it by
-`Ledger.add`. A rule never does: it returns `Propagated.absorbed`. Seed and inputs are written where a
-backward ends: in `relprop.inputs.explained`, and for plain gradients in `relprop.runs.gradient`.
+Together with the inputs' relevance it sums to the seed. `Ledger.add` writes to it. It is called in
+operations/, crossing/ and engine/, and where a backward ends: in inputs/explained.py and, for plain
+gradients, in runs/gradient.py, which write the seed and the inputs. A rule never does: it returns
+`Propagated.absorbed`.
 """
 
 import math
