@@ -373,3 +373,20 @@ def test_all_weights_of_a_module(x: Tensor) -> None:
         relprop.explain(model, x, target=1, rules=Gamma(), parameters="9.*").parameters
     )
     assert len(found.parameters) > 0
+
+
+def test_a_list_of_modules_stands_for_those_in_it() -> None:
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 3)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model, x = Layers().eval(), torch.rand(2, 4)
+    found = relprop.explain(model, x, target=1, rules=Epsilon(), record=model.layers)
+    assert list(found.inner) == ["layers.0", "layers.1"]

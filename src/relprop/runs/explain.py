@@ -47,6 +47,9 @@ from relprop.targets.classes import OfClass, Target, TargetLike, as_target, as_t
 Selectors = Collection[Selector] | Selector
 """Modules by path or glob, or modules themselves; one or several."""
 
+Weights = Collection[str | Tensor | nn.Module] | str | Tensor | nn.Module
+"""Parameters by name or glob, parameters themselves, or modules, for all of their own."""
+
 Progress = Callable[[int, int], None]
 """Called with how many targets are done, and how many there are."""
 
@@ -60,7 +63,7 @@ def explain(
     record: Selectors = (),
     conditions: Mapping[Selector, Condition] | None = None,
     start: Start | None = None,
-    parameters: Collection[str | Tensor] | str | Tensor = (),
+    parameters: Weights = (),
     accept: Accepted = (),
     per_operation: bool = False,
     checkpoint: Blocks = (),
@@ -136,7 +139,7 @@ def explain_each(
     record: Selectors = (),
     conditions: Mapping[Selector, Condition] | None = None,
     start: Start | None = None,
-    parameters: Collection[str | Tensor] | str | Tensor = (),
+    parameters: Weights = (),
     accept: Accepted = (),
     per_operation: bool = False,
     checkpoint: Blocks = (),
@@ -241,7 +244,7 @@ class Explainer:
         record: Selectors = (),
         conditions: Mapping[Selector, Condition] | None = None,
         start: Start | None = None,
-        parameters: Collection[str | Tensor] | str | Tensor = (),
+        parameters: Weights = (),
         per_operation: bool = False,
         kwargs: Mapping[str, Any] | None = None,
         **arguments: Any,
@@ -259,7 +262,7 @@ class Explainer:
         record: Selectors = (),
         conditions: Mapping[Selector, Condition] | None = None,
         start: Start | None = None,
-        parameters: Collection[str | Tensor] | str | Tensor = (),
+        parameters: Weights = (),
         per_operation: bool = False,
         progress: Progress | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -326,7 +329,7 @@ class Explainer:
             accept=self._accept,
             parameters=collected,
         )
-        inner = InnerValues(run, as_list(wanted.record, "record"), wanted.conditions, wanted.start)
+        inner = InnerValues(run, wanted.modules(), wanted.conditions, wanted.start)
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
@@ -346,8 +349,14 @@ class _Wanted:
     record: Selectors = ()
     conditions: Mapping[Selector, Condition] | None = None
     start: Start | None = None
-    parameters: Collection[str | Tensor] | str | Tensor = ()
+    parameters: Weights = ()
     per_operation: bool = False
+
+    def modules(self) -> list[Selector]:
+        """The modules to record, one by one. A `ModuleList`, which is never called, stands for its modules."""
+        given = as_list(self.record, "record")
+        lists = [list(each) if isinstance(each, nn.ModuleList) else [each] for each in given]
+        return [module for each in lists for module in each]
 
     def require_nothing(self, rules: str) -> None:
         """Refuse what only rules can give.
