@@ -353,7 +353,7 @@ class _Wanted:
     per_operation: bool = False
 
     def modules(self) -> list[Selector]:
-        """The modules to record, one by one. A `ModuleList`, which is never called, stands for its modules."""
+        """The modules to record, one by one. A `ModuleList` is never called, and stands for its modules."""
         given = as_list(self.record, "record")
         lists = [list(each) if isinstance(each, nn.ModuleList) else [each] for each in given]
         return [module for each in lists for module in each]
