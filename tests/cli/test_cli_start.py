@@ -23,7 +23,7 @@ from relprop.rules import presets
 
 COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
 
-HEAVY = {"torch", "numpy", "PIL", "rich", "safetensors", "matplotlib", "transformers"}
+HEAVY = {"torch", "numpy", "PIL", "safetensors", "matplotlib", "transformers"}
 
 # What a shell would see, and which packages came with it.
 STARTED = """

@@ -29,6 +29,8 @@ def chosen(index: Index, samples: int) -> Tensor:
     try:
         if isinstance(index, slice):
             return every[index]
+        if not isinstance(index, Tensor) and hasattr(index, "tolist"):  # of NumPy
+            index = index.tolist()
         numbers = torch.as_tensor(index).cpu()
         if numbers.dim() == 0 and not numbers.is_floating_point() and numbers.dtype != torch.bool:
             return every[int(numbers)].reshape(1)
