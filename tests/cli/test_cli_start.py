@@ -53,7 +53,7 @@ def started(*arguments: str) -> tuple[int, set[str], str]:
         ("--help", 0, "Usage: relprop"),
         ("--version", 0, "relprop 0."),
         ("", 2, "Usage: relprop"),
-        ("explian", 2, "No such command 'explian'. Did you mean 'explain'?"),
+        ("explian", 2, "No such command 'explian'"),
         ("--versio", 2, "No such option: --versio"),
         *[(f"{name} --help", 0, f"Usage: relprop {name}") for name in COMMANDS],
         *[(f"{name} --halp", 2, "No such option: --halp") for name in COMMANDS],
