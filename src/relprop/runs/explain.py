@@ -233,7 +233,8 @@ class Explainer:
         rules = list(rules) if isinstance(rules, Iterator) else rules  # which is read twice
         self.model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
         self._of_numbers = resolve(rules, bounds)
-        self._of_tokens = resolve(rules, bounds, of_tokens=True)
+        # Only the default depends on what is explained.
+        self._of_tokens = self._of_numbers if rules is not None else resolve(rules, bounds, of_tokens=True)
         self._accept = names_of(accept)
         self._blocks = chosen_blocks(self.model, checkpoint)
 
