@@ -29,6 +29,11 @@ LINEAR = frozenset({Kind.DENSE, Kind.CONVOLUTION})
 """The kinds of operations that a rule is for, unless the rule has an attribute `kinds`."""
 
 
+def original(module: Any) -> Any:
+    """The module that torch.compile wrapped; anything else is returned as it is."""
+    return getattr(module, "_orig_mod", module)
+
+
 @dataclass(frozen=True)
 class Site:
     """The place of an operation in the model. A composite chooses a rule by it.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.nested import map_tensors, tensors_in
+from relprop.calls.site import original
 from relprop.engine.known import Origin, Watch, empty_slot
 from relprop.engine.observer import Observer
 from relprop.engine.run import Outgoing, Run
@@ -106,7 +107,8 @@ class InnerValues(Observer):
         return bool(self.record or self.conditions) or self.start is not None
 
     def after_module(self, path: str, module: nn.Module, output: Any) -> Any:
-        if not torch.is_grad_enabled() or hasattr(module, "_orig_mod"):  # torch.compile's wrapper of a module
+        # The wrapper of torch.compile has the path of the module in it, whose output was seen already.
+        if not torch.is_grad_enabled() or original(module) is not module:
             return output
         run = self.run
         self._ran[path, module] = None
@@ -174,8 +176,8 @@ class InnerValues(Observer):
         Raises:
             InputError: the module was called several times and no call is chosen, or there is no such call.
         """
-        start, times = self.start, len(self._outputs)
-        module, call = start if isinstance(start, tuple) else (start, None)
+        module, times = self._start_module, len(self._outputs)
+        call = self.start[1] if isinstance(self.start, tuple) else None
         assert module is not None
         if call is None and times > 1:
             raise InputError(
@@ -265,7 +267,7 @@ def _checked(record: Collection[Any], conditions: Any, start: Any) -> Mapping[Se
 def _selects(selector: Selector, path: str, module: nn.Module) -> bool:
     if isinstance(selector, str):
         return fnmatchcase(path, selector)
-    return getattr(selector, "_orig_mod", selector) is module
+    return original(selector) is module
 
 
 def _named(selector: Selector) -> str:

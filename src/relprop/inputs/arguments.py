@@ -3,13 +3,14 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import FunctionType, MethodType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
+from relprop.calls.site import original
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.inputs.tokens import may_be_ids
 from relprop.rules.elsewhere import ALSO_OF_MODELS, told, told_of
@@ -79,15 +80,11 @@ def put_stand_ins(
 
 
 def _named(
-    parameters: Iterable[inspect.Parameter], inputs: tuple[Any, ...], arguments: dict[str, Any]
+    parameters: Collection[inspect.Parameter], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> list[tuple[str, Any]]:
     """A name for each argument, as the model's forward has it; "rest0", "rest1" for those of `*rest`."""
-    positional, several = [], "input"
-    for p in parameters:
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
-            positional.append(p.name)
-        elif p.kind is p.VAR_POSITIONAL:
-            several = p.name
+    positional = [p.name for p in _by_position(parameters)]
+    several = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "input")
     more = [f"{several}{i}" for i in range(len(inputs) - len(positional))]
     given = [*zip([*positional, *more], inputs, strict=False)]
     taken = {name for name, _ in given}
@@ -96,9 +93,14 @@ def _named(
     return [*given, *((names[name], value) for name, value in arguments.items())]
 
 
+def _by_position(parameters: Collection[inspect.Parameter]) -> list[inspect.Parameter]:
+    """The parameters that take one argument by position each."""
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
 def _parameters_of(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """A model's parameters by name; none where it does not tell, as one that was traced."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = original(model)
     forward = model.forward if isinstance(model, nn.Module) else model
     if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
         return _read_parameters_of(forward)
@@ -217,7 +219,7 @@ def require_positional(model: Callable[..., Any], positional: int) -> None:
         InputError: there are more.
     """
     parameters = _parameters_of(model).values()
-    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    count = len(_by_position(parameters))
     if parameters and positional > count and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise InputError(
             f"{positional} arguments are given by position, and the model takes {count}. Options go by name: "
@@ -247,9 +249,8 @@ def require_clear(
     given = {n for n, v in options.items() if not (v is None or v is False or (type(v) is tuple and not v))}
     if kwargs is not None or not given:
         return
-    parameters = list(_parameters_of(model).values())
-    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    open_ = [p.name for p in by_position[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parameters = _parameters_of(model).values()
+    open_ = [p.name for p in _by_position(parameters)[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     for name in [*open_, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)]:
         if name in given:
             raise InputError(

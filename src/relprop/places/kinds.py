@@ -24,7 +24,9 @@ from relprop.places.place import Place
 class First(Place):
     """Operations that no linear operation precedes on the way from the explained inputs."""
 
-    within_first: ClassVar[bool] = True  # type: ignore[misc]
+    @property
+    def within_first(self) -> bool:
+        return True
 
     def __call__(self, site: Site) -> bool:
         return site.depth == 0
@@ -68,7 +70,7 @@ class Layer(Place):
     """
 
     layer: type[nn.Module] | nn.Module
-    is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
+    is_about_operations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         layer: Any = self.layer
@@ -81,7 +83,7 @@ class Layer(Place):
 
     def __call__(self, site: Site) -> bool:
         if isinstance(self.layer, nn.Module):
-            layer = getattr(self.layer, "_orig_mod", self.layer)  # what torch.compile wrapped
+            layer = sites.original(self.layer)
             return any([module is layer for module in site.modules])
         named = _FUNCTIONS.get(self.layer) == site.operation
         return named or any([isinstance(module, self.layer) for module in site.modules])
@@ -114,7 +116,7 @@ class Operation(Place):
     """
 
     operation: str
-    is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
+    is_about_operations: ClassVar[bool] = True
 
     def __init__(self, operation: str | Callable[..., Any]) -> None:
         if not isinstance(operation, str) and not is_of_torch(operation):
@@ -143,7 +145,7 @@ class Kind(Place):
     """
 
     kind: str
-    is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
+    is_about_operations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str):
@@ -174,7 +176,10 @@ class Depth(Place):
                 f"Depth({low!r}, {high!r}): give the smallest number of linear operations before it, 0 or "
                 "more, and the largest."
             )
-        object.__setattr__(self, "within_first", high == 0)
+
+    @property
+    def within_first(self) -> bool:
+        return self.high == 0
 
     def __call__(self, site: Site) -> bool:
         return self.low <= site.depth and (self.high is None or site.depth <= self.high)
@@ -195,7 +200,7 @@ class FeedForward(Place):
     and no part is a name of attention.
     """
 
-    is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
+    is_about_operations: ClassVar[bool] = True
 
     def __call__(self, site: Site) -> bool:
         parts = site.path.split(".")
@@ -218,7 +223,7 @@ class Where(Place):
     """
 
     function: Callable[[Site], bool]
-    is_about_operations: ClassVar[bool] = True  # type: ignore[misc]
+    is_about_operations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):

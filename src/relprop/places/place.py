@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from relprop.calls.site import Site
 from relprop.errors import RuleError
@@ -11,12 +12,15 @@ class Place(ABC):
     """A place in a model: a condition on the `Site` of an operation. `&`, `|` and `~` combine places.
 
     Attributes:
-        within_first: whether the place matches first operations only, which no linear operation precedes.
         is_about_operations: whether the place selects by the operation itself, and not only by its position.
     """
 
-    within_first: bool = False
-    is_about_operations: bool = False
+    is_about_operations: ClassVar[bool] = False
+
+    @property
+    def within_first(self) -> bool:
+        """Whether the place matches first operations only, which no linear operation precedes."""
+        return False
 
     @abstractmethod
     def __call__(self, site: Site) -> bool:
@@ -65,8 +69,9 @@ class And(Place):
     one: Place
     other: Place
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "within_first", self.one.within_first or self.other.within_first)
+    @property
+    def within_first(self) -> bool:
+        return self.one.within_first or self.other.within_first
 
     def __call__(self, site: Site) -> bool:
         return self.one(site) and self.other(site)
@@ -85,8 +90,9 @@ class Or(Place):
     one: Place
     other: Place
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "within_first", self.one.within_first and self.other.within_first)
+    @property
+    def within_first(self) -> bool:
+        return self.one.within_first and self.other.within_first
 
     def __call__(self, site: Site) -> bool:
         return self.one(site) or self.other(site)

@@ -160,10 +160,7 @@ class Explanation:
         Raises:
             InputError: several inputs were explained.
         """
-        relevance = self.relevance.detach().cpu()
-        return (
-            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
-        ).numpy()
+        return as_numpy(self.relevance)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
         array = self.numpy() if dtype is None else self.numpy().astype(dtype)
@@ -272,6 +269,12 @@ def _short(value: Any) -> str:
     # Classes are whole numbers, of any size.
     shown = [str(v) if isinstance(v, int) else f"{v:.4g}" for v in value.tolist()[:4]]
     return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"
+
+
+def as_numpy(relevance: Tensor) -> "np.ndarray[Any, Any]":
+    """Return relevance as a NumPy array, on the CPU; half precision becomes float32."""
+    relevance = relevance.detach().cpu()
+    return (relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance).numpy()
 
 
 def load_explanation(path: Path | str) -> Explanation:

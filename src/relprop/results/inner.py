@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.nested import tensors_in
+from relprop.calls.site import original
 from relprop.errors import InputError, did_you_mean
 from relprop.results.samples import same
 
@@ -129,7 +130,7 @@ class InnerRelevance(Mapping[str, Tensor]):
 
     def _path(self, module: Any) -> str:
         if isinstance(module, nn.Module):
-            return self._paths.get(getattr(module, "_orig_mod", module), f"<{type(module).__name__}>")
+            return self._paths.get(original(module), f"<{type(module).__name__}>")
         return module if isinstance(module, str) else repr(module)
 
     def __contains__(self, module: object) -> bool:

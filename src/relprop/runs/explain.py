@@ -8,6 +8,7 @@ from typing import Any, Never
 import torch
 from torch import Tensor, nn
 
+from relprop.calls.site import original
 from relprop.engine.attach import retaining
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Selector, Start, outputs_of
@@ -231,7 +232,7 @@ class Explainer:
             raise InputError(f"Explainer(..., {name}=...): an explainer has no such argument.{said}")
         require_evaluation_mode(model)
         rules = list(rules) if isinstance(rules, Iterator) else rules  # which is read twice
-        self.model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+        self.model = original(model)
         self._of_numbers = resolve(rules, bounds)
         # Only the default depends on what is explained.
         self._of_tokens = self._of_numbers if rules is not None else resolve(rules, bounds, of_tokens=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
 from relprop.inputs.arguments import require_fitting_mask, require_known
-from relprop.results.explanation import Explanation, require_fields
+from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
 from relprop.runs.explain import Progress, explain_each
@@ -65,10 +65,7 @@ class Generation:
 
     def numpy(self) -> "np.ndarray[Any, Any]":
         """`relevance` as an array of NumPy, float32 where it is of half precision."""
-        relevance = self.relevance.detach().cpu()
-        return (
-            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
-        ).numpy()
+        return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "Generation":
         """The generation with all of its tensors on a device."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.files import write_whole
-from relprop.results.explanation import Explanation, require_fields
+from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
 from relprop.rules.book import cited
 from relprop.text.answers import Answer, TokenRelevance
@@ -39,10 +39,7 @@ class TextExplanation(TokenRelevance):
 
     def numpy(self) -> "np.ndarray[Any, Any]":
         """Relevance as an array of NumPy, float32 where it is of half precision."""
-        relevance = self.relevance.detach().cpu()
-        return (
-            relevance.float() if relevance.dtype in (torch.float16, torch.bfloat16) else relevance
-        ).numpy()
+        return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "TextExplanation":
         """The explanation with all of its tensors on a device."""
