@@ -1,5 +1,6 @@
 """A result behaves like the batch that it explains: samples taken out of it, and batches joined."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,22 @@ def test_one_input_is_a_tensor_and_of_several_the_error_names_them() -> None:
     single = relprop.explain(nn.Linear(4, 3).eval(), x, rules=Epsilon())
     assert list(single.inputs) == ["input"]
     assert single.relevance is single.inputs["input"]
+
+
+def test_a_name_that_is_not_there_is_told() -> None:
+    torch.manual_seed(0)
+    explanation = relprop.explain(Two().eval(), *batch(0, 2), rules="epsilon")
+    with pytest.raises(
+        InputError, match=r"explanation.inputs\['c'\]: there is no such name; there are 'a', 'b'."
+    ):
+        explanation.inputs["c"]
+    with pytest.raises(InputError, match=r"explanation.parameters\['w'\]: .* there are none."):
+        explanation.parameters["w"]
+    assert explanation.inputs.get("c") is None
+    assert "c" not in explanation.inputs
+    stored = pickle.loads(pickle.dumps(explanation[:1].inputs))
+    with pytest.raises(InputError, match=r"explanation.inputs\['c'\]"):
+        stored["c"]
 
 
 def test_an_array_of_numpy() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import relprop
 from relprop.errors import InputError, ModelError, RuleError
+from relprop.rules import Gamma, ZPlus
 from relprop.rules.book import RULES, all_about
 from relprop.rules.choice import resolve
 from relprop.rules.elsewhere import ALSO_OF_MODELS, no_attribute, plainly, told, told_of
@@ -111,6 +112,28 @@ def test_a_parameter_of_a_rule_is_told_and_what_it_says_is_there(library: str, n
     )
     parameter = here.typed.partition("=")[0]
     assert any(parameter in inspect.signature(rule).parameters for rule in RULES.values())
+
+
+def test_a_parameter_of_a_rule_in_python() -> None:
+    zennit_s = r"Gamma\(..., zero_params=...\): Gamma has gamma, bias, favour. zennit's zero_params= is bias="
+    with pytest.raises(TypeError, match=zennit_s):
+        Gamma(0.25, zero_params="bias")  # type: ignore[call-arg]
+    with pytest.raises(
+        TypeError, match=r"ZPlus has bias. captum's set_bias_to_zero= is bias=\"ignore\" here"
+    ):
+        ZPlus(set_bias_to_zero=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'gama'"):
+        Gamma(gama=0.25)  # type: ignore[call-arg]
+    assert list(inspect.signature(Gamma).parameters) == ["gamma", "bias", "favour"]
+
+
+def test_a_rule_on_a_module_as_captum_has_it() -> None:
+    model = Small().eval()
+    model.fc.rule = Gamma()
+    with pytest.raises(
+        RuleError, match=r"model.fc.rule = Gamma\(gamma=0.25\) has no effect.*rules=\[\(model.fc, "
+    ):
+        relprop.explain(model, torch.zeros(1, 3, 8, 8))
 
 
 def test_no_name_is_one_of_relprop_s_own() -> None:

@@ -15,6 +15,7 @@ from relprop.errors import InputError
 from relprop.files import VERSION
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
+from relprop.results.named import ByName
 from relprop.results.samples import Index, chosen, joined, joined_targets, of_target, same, taken
 from relprop.results.store import load_record, save_record, text_of
 from relprop.rules.book import cited
@@ -61,6 +62,12 @@ class Explanation:
     inner: InnerRelevance = field(default_factory=InnerRelevance)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     measure: str = "score"
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "parameters"):
+            relevance = getattr(self, name)
+            if isinstance(relevance, Mapping):  # and not what a damaged file has there
+                object.__setattr__(self, name, ByName(name, relevance))
 
     @property
     def relevance(self) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bounds, checked_bounds
 from relprop.rules.composite import Composite, PlaceLike, lacks_of
@@ -12,7 +14,7 @@ from relprop.rules.files import is_rule_file, read_rules, rule_from_text
 from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.other import NonlinearRule
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
-from relprop.rules.rule import Rule
+from relprop.rules.rule import PrintedRule, Rule
 
 Rules = str | Path | Composite | Baseline | Iterable[tuple[PlaceLike, Rule | NonlinearRule]] | Rule | None
 """A preset's or baseline's name, a rule as text, a TOML or JSON file, a composite or its list of entries, one
@@ -54,6 +56,22 @@ def resolve(
             )
         composite = composite.with_bounds(*bounds)
     return name, composite
+
+
+def require_no_rule_on(model: Any) -> None:
+    """Refuse a model of which a module has a rule as its attribute `rule`, which captum looks at.
+
+    Raises:
+        RuleError: a module has one.
+    """
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        rule = module.__dict__.get("rule")
+        if isinstance(rule, PrintedRule):
+            where = f"model.{path}" if path else "model"
+            raise RuleError(
+                f"{where}.rule = {rule} has no effect: relprop does not look at attributes of modules. "
+                f'Delete it, and give rules=[({where}, {rule}), ("*", relprop.rules.Epsilon())].'
+            )
 
 
 def _composite(rules: Rules) -> Composite:

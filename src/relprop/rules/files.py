@@ -200,5 +200,4 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         raise
     except (TypeError, ValueError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
-        said = "".join(told(parameter, "parameters") for parameter in keywords)
-        raise RuleError(f"{name}: {problem}.{said} Write it as {signature(RULES[name])}.") from None
+        raise RuleError(f"{name}: {problem.rstrip('.')}. Write it as {signature(RULES[name])}.") from None

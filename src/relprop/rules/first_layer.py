@@ -15,7 +15,7 @@ from relprop.linear import weights
 from relprop.linear.numerics import divide, leftover, tolerance
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.bounds import Bound
-from relprop.rules.rule import PrintedRule
+from relprop.rules.rule import PrintedRule, tells_names
 
 __all__ = ["Flat", "WSquare", "ZBox"]
 
@@ -33,6 +33,7 @@ class _InputRule(PrintedRule):
         return False
 
 
+@tells_names
 @dataclass(frozen=True, eq=False, repr=False)
 class ZBox(_InputRule):
     """R_i = Σ_j (x_i w_ij - l_i w_ij^+ - h_i w_ij^-) / Σ_i (same) · R_j for inputs l ≤ x ≤ h.

@@ -24,7 +24,7 @@ from relprop.errors import RuleError
 from relprop.linear import weights
 from relprop.linear.numerics import divide, leftover, resolved, smallest, summed
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
-from relprop.rules.rule import OPTION, PrintedRule
+from relprop.rules.rule import OPTION, PrintedRule, tells_names
 
 __all__ = ["Absolute", "AlphaBeta", "Epsilon", "Gamma", "ZPlus"]
 
@@ -105,6 +105,7 @@ class _SharingRule(PrintedRule):
         return result
 
 
+@tells_names
 @dataclass(frozen=True, repr=False)
 class Epsilon(_SharingRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
@@ -164,6 +165,7 @@ class Epsilon(_SharingRule):
         return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 
 
+@tells_names
 @dataclass(frozen=True, repr=False)
 class Gamma(_SharingRule):
     """R_i = Σ_j (x_i w_ij + γ (x_i w_ij)±) / (z_j + γ (P_j or N_j)) · R_j. Andéol et al. 2021.
@@ -234,6 +236,7 @@ class Gamma(_SharingRule):
         return self.gamma / 2 * (op.z0 + torch.copysign(op.magnitude(), z)), send
 
 
+@tells_names
 @dataclass(frozen=True, repr=False)
 class AlphaBeta(_SharingRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
@@ -292,6 +295,7 @@ class AlphaBeta(_SharingRule):
         return self._give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
 
 
+@tells_names
 @dataclass(frozen=True, repr=False)
 class ZPlus(_SharingRule):
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
@@ -322,6 +326,7 @@ class ZPlus(_SharingRule):
         return self._share_out(op, incoming.relevance, P, share, send)
 
 
+@tells_names
 @dataclass(frozen=True, repr=False)
 class Absolute(_SharingRule):
     """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: shares in proportion to the size of contributions.

@@ -1,11 +1,13 @@
 """What a rule for linear operations is, and how rules print: as they are written."""
 
 from dataclasses import fields, is_dataclass
-from typing import Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules.elsewhere import told
 
 
 @runtime_checkable
@@ -42,6 +44,27 @@ class PrintedRule:
             text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             shown.append(f"{entry.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+R = TypeVar("R", bound=PrintedRule)
+
+
+def tells_names(cls: type[R]) -> type[R]:
+    """Class decorator: a parameter that another library has is told what it is here, in a TypeError."""
+    made = cls.__init__
+
+    @wraps(made)
+    def init(self: R, *values: Any, **parameters: Any) -> None:
+        own = [entry.name for entry in fields(cls)]  # type: ignore[arg-type]  # a dataclass, as all rules are
+        for name in parameters:
+            if name not in own and (said := told(name, "parameters")):
+                raise TypeError(
+                    f"{cls.__name__}(..., {name}=...): {cls.__name__} has {', '.join(own)}.{said}"
+                )
+        made(self, *values, **parameters)
+
+    cls.__init__ = init  # type: ignore[method-assign, assignment]
+    return cls
 
 
 OPTION = {"option": True}

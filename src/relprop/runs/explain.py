@@ -28,7 +28,7 @@ from relprop.operations import TABLE
 from relprop.results.explanation import Explanation
 from relprop.results.inner import InnerRelevance
 from relprop.rules.bounds import Bounds
-from relprop.rules.choice import Rules, resolve
+from relprop.rules.choice import Rules, require_no_rule_on, resolve
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
@@ -233,6 +233,7 @@ class Explainer:
         require_evaluation_mode(model)
         rules = list(rules) if isinstance(rules, Iterator) else rules  # which is read twice
         self.model = original(model)
+        require_no_rule_on(model)
         self._of_numbers = resolve(rules, bounds)
         # Only the default depends on what is explained.
         self._of_tokens = self._of_numbers if rules is not None else resolve(rules, bounds, of_tokens=True)
