@@ -115,14 +115,12 @@ def test_a_parameter_of_a_rule_is_told_and_what_it_says_is_there(library: str, n
 
 
 def test_a_parameter_of_a_rule_in_python() -> None:
-    zennit_s = r"Gamma\(..., zero_params=...\): Gamma has gamma, bias, favour. zennit's zero_params= is bias="
-    with pytest.raises(TypeError, match=zennit_s):
+    unexpected = "got an unexpected keyword argument"
+    with pytest.raises(TypeError, match=f"{unexpected} 'zero_params'. zennit's zero_params= is bias="):
         Gamma(0.25, zero_params="bias")  # type: ignore[call-arg]
-    with pytest.raises(
-        TypeError, match=r"ZPlus has bias. captum's set_bias_to_zero= is bias=\"ignore\" here"
-    ):
+    with pytest.raises(TypeError, match=f"{unexpected} 'set_bias_to_zero'. captum's set_bias_to_zero= is "):
         ZPlus(set_bias_to_zero=True)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="unexpected keyword argument 'gama'"):
+    with pytest.raises(TypeError, match=f"{unexpected} 'gama'$"):
         Gamma(gama=0.25)  # type: ignore[call-arg]
     assert list(inspect.signature(Gamma).parameters) == ["gamma", "bias", "favour"]
 

@@ -59,7 +59,7 @@ def tells_names(cls: type[R]) -> type[R]:
         for name in parameters:
             if name not in own and (said := told(name, "parameters")):
                 raise TypeError(
-                    f"{cls.__name__}(..., {name}=...): {cls.__name__} has {', '.join(own)}.{said}"
+                    f"{cls.__name__}.__init__() got an unexpected keyword argument {name!r}.{said}"
                 )
         made(self, *values, **parameters)
 
