@@ -489,5 +489,5 @@ def test_each_product_is_told_with_its_rule() -> None:
     # Of scores neither factor is a gate; the weights of attention are one.
     assert [(a.operation, a.rule) for a in written.rules] == [
         ("matmul", Uniform()),
-        ("matmul", SignalTakesAll()),
+        ("matmul", SignalTakesAll(activations=True)),
     ]

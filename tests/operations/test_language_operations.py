@@ -289,13 +289,13 @@ def test_gated_layers_share_between_gate_and_signal(name: str, spelling: str, ru
     gate, up = x @ GATE.T, x @ UP.T
     inner = f(gate) * up
     R_inner = share(inner, DOWN, of_output(inner @ DOWN.T))
-    if rules == "attnlrp":
-        close(R, share(x, GATE, R_inner / 2) + share(x, UP, R_inner / 2))
-    else:  # without a rule, too, what an activation function made is a gate
+    if rules == "cp-lrp":  # where what an activation function made is a gate
         close(R, share(x, UP, R_inner))
+    else:
+        close(R, share(x, GATE, R_inner / 2) + share(x, UP, R_inner / 2))
     assert e.ledger.gap.max() < 1e-12
     products = [a.rule for a in e.rules if a.operation in ("mul", "einsum")]
-    assert products == [Uniform() if rules == "attnlrp" else SignalTakesAll()]
+    assert products == [SignalTakesAll(activations=True) if rules == "cp-lrp" else Uniform()]
 
 
 def share(x: Tensor, w: Tensor, R: Tensor) -> Tensor:

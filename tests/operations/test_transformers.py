@@ -77,16 +77,22 @@ def test_the_books_have_every_sink_of_the_formulas() -> None:
 @pytest.mark.parametrize("gated", [True, False])
 def test_each_layer_may_have_its_own_method(gated: bool) -> None:
     model, x = drawn(Transformer(gated=gated)), embedded()
-    rules = Composite([("layers.0.*", SignalTakesAll()), ("*", Uniform()), ("*", Epsilon(0))])
+    rules = Composite([("layers.0.*", SignalTakesAll(activations=True)), ("*", Uniform()), ("*", Epsilon(0))])
     assert_replicated(model, x, rules, ["cp-lrp", "attnlrp"])
-    turned = Composite([("layers.1.*", SignalTakesAll()), ("*", Uniform()), ("*", Epsilon(0))])
+    turned = Composite(
+        [("layers.1.*", SignalTakesAll(activations=True)), ("*", Uniform()), ("*", Epsilon(0))]
+    )
     assert_replicated(model, x, turned, ["attnlrp", "cp-lrp"])
     named = Composite(
-        [(type(model.layers[0].attention), SignalTakesAll()), ("*", Uniform()), ("*", Epsilon(0))]
+        [
+            (type(model.layers[0].attention), SignalTakesAll(activations=True)),
+            ("*", Uniform()),
+            ("*", Epsilon(0)),
+        ]
     )
     e = explained(model, x, named)
     of_attention = [a.rule for a in e.rules if a.operation == "scaled_dot_product_attention"]
-    assert of_attention == [SignalTakesAll()] * 2
+    assert of_attention == [SignalTakesAll(activations=True)] * 2
     assert [a.rule for a in e.rules if a.operation == "mul"] == [Uniform()] * 2 * gated
 
 

@@ -90,23 +90,42 @@ def test_runner_up(model: nn.Module, x: Tensor) -> None:
     assert (e.score > 0).all()
 
 
-def test_log_odds_start_at_the_log_odds_and_are_shared_as_the_formula_says(
-    model: nn.Module, x: Tensor
-) -> None:
+def test_log_odds_are_shared_as_the_formula_says(model: nn.Module, x: Tensor) -> None:
     e = explain(model, x, LogOdds(2))
     y = model(x)
     p = y.softmax(1)[:, 2]
     torch.testing.assert_close(e.score, torch.log(p / (1 - p)))
     torch.testing.assert_close(e.ledger.total, e.score)
-    # R_k = softmax(y_k - y_c) · η on each difference y_c - y_k, a linear function of the network's last layer
+    # R_k = p_k · z_k on each difference z_k = y_c - y_k, a linear function of the network's last layer
     others = [k for k in range(CLASSES) if k != 2]
-    shares = (y - y[:, [2]])[:, others].softmax(1) * e.score[:, None]
+    share = y[:, others].softmax(1)
     z = y[:, [2]] - y[:, others]
+    torch.testing.assert_close(e.ledger.absorbed["constant"], (share * share.log()).sum(1))
+    torch.testing.assert_close(e.ledger.absorbed["constant"], e.score - (share * z).sum(1))
 
     def differences(output: Tensor) -> Tensor:
-        return ((output[:, [2]] - output[:, others]) * (shares / z).detach()).sum(1)
+        return ((output[:, [2]] - output[:, others]) * share.detach()).sum(1)
 
     torch.testing.assert_close(e.relevance, relevance_of(model, x, differences))
+
+
+@pytest.mark.parametrize("score", [1.0, 3.0])
+def test_log_odds_are_upright_below_and_above_one_half(score: float) -> None:
+    """A class that leads with a probability of .27, or of .71, is explained by what speaks for it."""
+    weight = torch.tensor([[score, 0], [0, 0.9], [0, 0.9], [0, 0.9]], dtype=torch.float64)
+    x = torch.ones(1, 2, dtype=torch.float64)
+    e = explain(lambda x: x @ weight.T, x, LogOdds(0))
+    leaf = x.clone().requires_grad_()
+    p = (leaf @ weight.T).softmax(1)[:, 0]
+    (gradient,) = torch.autograd.grad((p / (1 - p)).log().sum(), leaf)
+    torch.testing.assert_close(e.relevance, gradient * x)
+    torch.testing.assert_close(e.relevance, torch.tensor([[score, -0.9]], dtype=torch.float64))
+
+
+def test_log_odds_beside_a_masked_class() -> None:
+    x = torch.tensor([[2.0, 1.0, 0.5]], dtype=torch.float64)
+    masked = explain(lambda x: torch.cat([x, torch.full((1, 1), -torch.inf).double()], 1), x, LogOdds(0))
+    torch.testing.assert_close(masked.relevance, explain(lambda x: x * 1, x, LogOdds(0)).relevance)
 
 
 def test_a_target_function_goes_by_the_same_rules(model: nn.Module, x: Tensor) -> None:

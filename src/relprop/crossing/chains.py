@@ -14,7 +14,8 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.crossing.exact import as_function
-from relprop.engine.known import Composed, Gate, Pointwise, Tag, Watch
+from relprop.engine.composed import Composed
+from relprop.engine.known import Pointwise, Tag, Watch
 from relprop.engine.run import Operand, Outgoing, Run
 from relprop.engine.seen import Seen
 from relprop.linear.operation import Incoming
@@ -28,44 +29,33 @@ def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     if len(roots) > 1 and any([root.recorded is not first.recorded for root in roots]):
         return None
     watches: tuple[Watch, ...] = ()
-    names, gates = _single(call.operation), call.operation in ("mul", "div") and len(chains) == 2
+    names = _single(call.operation)
     for chain in chains:
         if chain is not None:
-            watches, names, gates = watches + chain.watches, names | chain.names, gates or chain.gates_itself
+            watches, names = watches + chain.watches, names | chain.names
     return Pointwise(
         recorded=first.recorded,
         tag=first.tag,
         watches=tuple(dict.fromkeys(watches)),  # each once, though several operands may have it
-        function=Composed(as_function(run, call), tuple([None if c is None else c.function for c in chains])),
+        function=_composed(run, call, operands, [None if c is None else c.function for c in chains]),
         names=names,
-        gates_itself=gates,
     )
+
+
+def _composed(
+    run: Run, call: Call, operands: Sequence[Seen], functions: Sequence[Composed | None]
+) -> Composed:
+    """The function of a call whose operands are these functions of one root."""
+    constants = [a for a in call.args if isinstance(a, Tensor) and all([a is not t for t in operands])]
+    has_shape = any([a.dim() > 0 for a in constants]) or any(
+        [f is not None and f.has_shape for f in functions]
+    )
+    return Composed(as_function(run, call), tuple(functions), has_shape)
 
 
 @cache
 def _single(operation: str) -> frozenset[str]:
     return frozenset((operation,))
-
-
-# tanh is not among them: usually it bounds a signal, as in recurrent networks.
-_ACTIVATIONS = frozenset(
-    (
-        *("relu", "leaky_relu", "_prelu_kernel", "prelu", "gelu", "silu", "mish", "elu", "selu", "celu"),
-        *("hardswish", "sigmoid", "erf", "erfc", "softplus"),
-    )
-)
-
-
-# If a root is multiplied by one of these functions of it, the product is an activation function.
-_SATURATING = frozenset(("tanh", "exp", "clamp", "clamp_min", "clamp_max", "hardtanh", "hardsigmoid"))
-
-
-def gate_of(chain: Pointwise | None, known: Gate = Gate.NONE) -> Gate:
-    """Return the role of a chain's result as a factor; `known`, if that is not NONE."""
-    if chain is None or known is not Gate.NONE:
-        return known
-    gated = chain.gates_itself and not chain.names.isdisjoint(_SATURATING)
-    return Gate.ACTIVATION if gated or not chain.names.isdisjoint(_ACTIVATIONS) else Gate.NONE
 
 
 def attach_to_root(
@@ -74,8 +64,6 @@ def attach_to_root(
     chain: Pointwise,
     *,
     nonnegative: bool = False,
-    clamps: bool = False,
-    gate: Gate = Gate.NONE,
 ) -> Seen:
     """Attach the result of a chain of pointwise calls to its root, by the secant.
 
@@ -84,15 +72,9 @@ def attach_to_root(
         call: the chain's last call.
         chain: the chain, with that call.
         nonnegative: whether the result is known to be non-negative.
-        clamps: whether the last call is a clamp. It makes a gate of a chain that is not 0 at 0.
-        gate: the result's role as a factor, if the clamp does not decide it.
     """
     function, like = chain.function, _Like(chain.recorded.shape, chain.recorded.dtype, chain.recorded.device)
-    if clamps:
-        at_zero, _ = _expanded_at_zero(function, like)
-        clamps = isinstance(at_zero, Tensor) or at_zero != 0
-    gate = Gate.BOUNDED if clamps else gate_of(chain, gate)
-    tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, gate=gate, step=chain.tag.step)
+    tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, step=chain.tag.step)
     return attach_secant(run, call, chain, function, lambda: _expanded_at_zero(function, like), tag)
 
 

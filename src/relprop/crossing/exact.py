@@ -1,5 +1,6 @@
 """Operations that are exact under the plain gradient, and how direct relevance crosses them."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from relprop.calls.nested import map_tensors, tensors_in
 from relprop.crossing.samples import step_after
 from relprop.engine.attach import attach
 from relprop.engine.keep import KeptConstant
-from relprop.engine.known import Tag, empty_slot, merge_tags
+from relprop.engine.known import Tag, Total, as_exponential, empty_slot, merge_tags
 from relprop.engine.run import Run, with_slot_of
 from relprop.engine.seen import Seen, value_of
 from relprop.linear.numerics import divide
@@ -70,6 +71,8 @@ class Exact:
         tags = [t.tag for t in operands]
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
+        if call.operation in ("sum", "mean"):
+            tag.total = _total(call, operands[0])
         if run.ledger.samples > 1:
             tag.step = step_after(run, call, operands, output, self.slot)
         return tag
@@ -104,6 +107,17 @@ class Exact:
         roots = [slot for slot in slots if slot is not None]
         made = iter(attach([empty_slot(t) for t in carried], roots, backward))
         return [next(made) if t.requires_grad else None for t in outputs]
+
+
+def _total(call: Call, x: Seen) -> Total:
+    """What the sum or the mean of a tensor says of it."""
+    exponential, dim = as_exponential(x.tag), call.argument("dim")
+    single = call.operation == "sum" and isinstance(dim, (list, tuple)) and len(dim) == 1
+    return Total(
+        weakref.ref(x.recorded),
+        None if exponential is None else weakref.ref(exponential.recorded),
+        dim[0] % x.dim() if single and x.dim() else None,
+    )
 
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:

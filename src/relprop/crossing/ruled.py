@@ -20,6 +20,7 @@ from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
 from relprop.engine.keep import Kept, KeptConstant
 from relprop.engine.known import Origin, Tag, Watch, empty_slot, merge_tags
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
@@ -253,7 +254,9 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
 
     step = tag.step if tag.step is None else tag.step // origin.recorded.shape[-1] * value.shape[-1]
     origin.kept_z = kept_z
-    known = Tag(tag.depth + counts, origin=origin, step=step)
+    # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
+    role = Role.WEIGHT if tag.role is Role.SOFTMAX else Role.SIGNAL
+    known = Tag(tag.depth + counts, origin=origin, role=role, step=step)
     return run.cross(value, [origin], back, known, slot=with_slot)
 
 

@@ -14,7 +14,8 @@ from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import Affine, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Origin, Tag, all_nonnegative, merge_tags
+from relprop.engine.known import Origin, Tag, all_nonnegative, merge_tags, role_of
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -132,9 +133,11 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
             later = affine(x, ("scale", scale))
     result: Seen = Exact(keeps_sign=isinstance(factor, (int, float)) and factor >= 0, slot="pass")(run, call)
     tag = result.tag
-    tag.pointwise, tag.gate, tag.origin = chain, x.tag.gate, later
+    tag.pointwise, tag.origin = chain, later
+    tag.role = x.tag.role if chain is not None else role_of(x.tag)
+    tag.total = None if tag.total is None else replace(tag.total, dim=None)
     if data and factor.compared is x.recorded:
-        tag.gate = Gate.ACTIVATION  # x·(x > 0)
+        tag.role = Role.ACTIVATION  # x·(x > 0)
     return result
 
 
@@ -210,7 +213,10 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
 
     above = constant >= 0 if number else all_nonnegative(constant)
     nonnegative = tag.nonnegative and factor >= 0 and above
-    return run.cross(value, [x], back, Tag(tag.depth, nonnegative, gate=tag.gate, step=step, **known))
+    role = tag.role if known.get("pointwise") is not None else role_of(tag)
+    return run.cross(
+        value, [x], back, Tag(tag.depth, nonnegative, role=role, step=step, total=tag.total, **known)
+    )
 
 
 TABLE: Mapping[str, Entry] = {

@@ -2,30 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite, log, pi, sqrt
-from types import MappingProxyType
-from typing import Any, Literal
+from math import log, pi, sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.crossing.chains import attach_secant, attach_to_root, chained, gate_of, value_at_zero
+from relprop.crossing.chains import attach_secant, attach_to_root, chained, value_at_zero
 from relprop.crossing.exact import Exact
 from relprop.crossing.ruled import linear_origin
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Tag, merge_tags
+from relprop.engine.known import Tag, merge_tags
+from relprop.engine.roles import Role
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
-
-Office = Literal["never", "activation", "shifted", "bounded", "always"]
-"""Whether a function usually makes a gate (see `Secant`)."""
-
-
-_GATES: Mapping[Office, Gate] = MappingProxyType(
-    {"always": Gate.BOUNDED, "activation": Gate.ACTIVATION, "bounded": Gate.ACTIVATION}
-)
 
 
 @dataclass(frozen=True)
@@ -38,16 +30,12 @@ class Secant:
         slope: f'(0).
         nonnegative: whether f is non-negative everywhere.
         keeps_sign: whether f(x) is non-negative for x ≥ 0.
-        gate: whether the function makes a gate. "always": yes. "activation": a weak gate, as an activation
-            function. "shifted": if it ends a chain that is not 0 at 0, as in clamp(x + 3, 0, 6)/6. "bounded":
-            as "shifted" at such an end, and as "activation" elsewhere, as ReLU6.
         quotient: from the call to x ↦ f(x)/x, for functions with f(0) = 0 for which f(x)/x is simple.
     """
 
     slope: float
     nonnegative: bool = False
     keeps_sign: bool = True
-    gate: Office = "never"
     quotient: Callable[[Call], Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, run: Run, call: Call, x: Seen, *_options: Any) -> Any:
@@ -55,11 +43,9 @@ class Secant:
         nonnegative = self.nonnegative or (self.keeps_sign and tag.nonnegative)
         chain = chained(run, call, [x])
         assert chain is not None, "it has one operand, and so one root"
-        gate = _GATES.get(self.gate, Gate.NONE)
         if tag.pointwise is not None:
-            clamps = self.gate in ("shifted", "bounded")
-            return attach_to_root(run, call, chain, nonnegative=nonnegative, clamps=clamps, gate=gate)
-        known = Tag(tag.depth, nonnegative, pointwise=chain, gate=gate_of(chain, gate), step=tag.step)
+            return attach_to_root(run, call, chain, nonnegative=nonnegative)
+        known = Tag(tag.depth, nonnegative, pointwise=chain, step=tag.step)
         quotient = None if self.quotient is None else self.quotient(call)
         function, slope, dtype, device = chain.function, self.slope, x.dtype, x.device
 
@@ -86,7 +72,7 @@ class Homogeneous:
         result = Exact(keeps_sign=self.keeps_sign, nonnegative=self.nonnegative, slot="pass")(run, call)
         if chain is None or type(result) is not Seen:
             return result
-        result.tag.pointwise, result.tag.gate = chain, gate_of(chain, x.tag.gate)
+        result.tag.pointwise, result.tag.role = chain, x.tag.role
         return result
 
 
@@ -145,10 +131,7 @@ def clamp_max(run: Run, call: Call, x: Any, high: Any) -> Any:
 
 
 def _between(low: float, high: float) -> Secant:
-    gate: Office = "activation" if (low, high) == (0, torch.inf) else "never"
-    if isfinite(high - low):
-        gate = "bounded" if low == 0 else "shifted"
-    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0, gate=gate)
+    return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)
 
 
 def threshold(run: Run, call: Call, x: Seen, _threshold: float, value: float) -> Any:
@@ -185,13 +168,13 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """
     chain = chained(run, call, [x])
     if chain is not None and "exp" in chain.names:
-        return attach_to_root(run, call, chain, gate=Gate.BOUNDED)
+        return attach_to_root(run, call, chain)
     tag = merge_tags([x.tag])
     return run.sink(
         "statistic",
         run.value(call),
         call.name,
-        replace(tag, gate=Gate.STATISTIC, pointwise=chain, step=x.tag.step),
+        replace(tag, role=Role.STATISTIC, pointwise=chain, step=x.tag.step),
     )
 
 
@@ -242,8 +225,8 @@ TABLE: Mapping[str, Entry] = {
     "celu": Secant(slope=1.0),
     "selu": Secant(slope=1.7580993408473766),
     "tanh": Secant(slope=1.0),
-    "sigmoid": Secant(slope=0.25, nonnegative=True, gate="always"),
-    "hardsigmoid": Secant(slope=1 / 6, nonnegative=True, gate="always"),
+    "sigmoid": Secant(slope=0.25, nonnegative=True),
+    "hardsigmoid": Secant(slope=1 / 6, nonnegative=True),
     "softplus": Secant(slope=0.5, nonnegative=True),
     "log_sigmoid": Secant(slope=0.5, keeps_sign=False),
     "log_sigmoid_forward": log_sigmoid,

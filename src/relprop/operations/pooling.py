@@ -12,7 +12,8 @@ from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Tag, merge_tags
+from relprop.engine.known import Tag, merge_tags, role_of
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import divide, leftover
@@ -101,7 +102,7 @@ def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
     result = run.native(call)
     halved = run.seen(result, Tag(x.tag.depth))
-    known = replace(merge_tags([x.tag], nonnegative=True), gate=Gate.STATISTIC)
+    known = replace(merge_tags([x.tag], nonnegative=True), role=Role.STATISTIC)
     return run.cross(result.detach(), [halved], back, known, slot=False)
 
 
@@ -115,7 +116,7 @@ def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
         part: Any = 1 / count.to(value.dtype)
     else:
         part = 1 / (x.numel() if dim is None else x.shape[dim])
-    return in_parts(run, value, part, Tag(x.tag.depth, x.tag.nonnegative))
+    return in_parts(run, value, part, Tag(x.tag.depth, x.tag.nonnegative, role=role_of(x.tag)))
 
 
 def variance_and_mean(run: Run, call: Call, x: Seen, dim: Any, *_options: Any) -> Any:

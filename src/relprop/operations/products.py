@@ -1,14 +1,11 @@
-"""Products and quotients of activations: gates, statistics, and factors that share alike.
+"""Products and quotients of activations: the factors share relevance by their roles.
 
-A gate is a factor that weighs the other one, the signal. Gates are a sigmoid or a softmax, a value that is
-broadcast against the other factor (as in squeeze-and-excitation), and the result of an activation function if
-the other factor is not one (as in gated feed-forward layers). The signal takes all relevance. If neither
-factor is a gate, each gets half. A composite may decide otherwise. A statistic, such as 1/√variance, counts
-as a constant whatever the composite says.
+A weight, such as a sigmoid or a softmax, gets nothing beside a signal, which takes all. Two signals, or two
+weights, get half each. See `relprop.engine.roles`. A composite may decide otherwise. A statistic, such as
+1/√variance, counts as a constant whatever the composite says.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +17,8 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Tag, all_nonnegative, merge_tags
+from relprop.engine.known import Tag, all_nonnegative, as_exponential, role_of
+from relprop.engine.roles import Role, of_product, weighed_by
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
@@ -32,8 +30,8 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
-    tags = a.tag, b.tag
-    gate = shared_by(run, call, [a, b], _gate(a, b))
+    tags, alike = (a.tag, b.tag), a.numel() == b.numel()
+    gate = shared_by(run, call, [a, b], alike=alike)
     value = run.value(call)
     signals = [(t, other) for t, other in ((a, b), (b, a)) if t is not gate]
     part, kept = 1 / len(signals), [run.keep(other.recorded) for _, other in signals]
@@ -51,14 +49,18 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
             for k, shape in zip(kept, shapes, strict=True)
         ]
 
-    known = merge_tags(tags, nonnegative=all(tag.nonnegative for tag in tags))
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
-    known = replace(known, step=next((step for step in steps if step is not None), None))
+    known = Tag(
+        max(tag.depth for tag in tags),
+        all(tag.nonnegative for tag in tags),
+        role=of_product(map(role_of, tags)),
+        step=next((step for step in steps if step is not None), None),
+    )
     return run.cross(value, [t for t, _ in signals], back, known)
 
 
 def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
-    """A product of factors that is summed over, such as a matrix product. Tags alone decide about gates.
+    """A product of factors that is summed over, such as a matrix product.
 
     Args:
         run: the run.
@@ -66,12 +68,13 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
         operands: the factors; some may be constants.
     """
     relevant = [t for t in operands if is_relevant(t)]
-    gate = _gate_by_tag(*relevant) if len(relevant) == 2 else None
-    gate = shared_by(run, call, relevant, gate)
+    gate = shared_by(run, call, relevant)
     args = call.args if gate is None else _replaced(call.args, gate, value_of(gate))
     product = run.native(call, args)
     nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
-    tag = Tag(max(t.tag.depth for t in relevant), nonnegative)
+    # A mixture of values that are no weights, if constant ones, is a signal.
+    role = of_product(role_of(t.tag) for t in relevant) if len(relevant) > 1 else Role.SIGNAL
+    tag = Tag(max(t.tag.depth for t in relevant), nonnegative, role=role)
     if gate is not None or len(relevant) == 1:
         return run.seen(product, tag)
     return in_parts(run, product, 1 / len(relevant), tag)
@@ -93,18 +96,28 @@ def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
     ]
 
 
-def shared_by(run: Run, call: Call, factors: Sequence[Seen], gate: Seen | None) -> Seen | None:
-    """Return the factor of a product that gets no relevance; None if all factors share alike."""
+def shared_by(run: Run, call: Call, factors: Sequence[Seen], *, alike: bool = False) -> Seen | None:
+    """Return the factor of a product that gets no relevance; None if all factors share alike.
+
+    Args:
+        run: the run.
+        call: the product.
+        factors: its relevant factors.
+        alike: whether they are multiplied elementwise and have the same size.
+    """
     if len(factors) == 1:
         return None
     rule = run.choose(run.site(call, Kind.PRODUCT, max(t.tag.depth for t in factors)))
-    statistic = gate is not None and gate.tag.gate is Gate.STATISTIC
-    if gate is None:
+    roles = [role_of(t.tag) for t in factors]
+    which = weighed_by(roles) if len(factors) == 2 else None
+    if which is None and alike and isinstance(rule, SignalTakesAll) and rule.activations:
+        which = roles.index(Role.ACTIVATION) if roles.count(Role.ACTIVATION) == 1 else None
+    if which is None:
         rule = Uniform()
-    elif rule is None or statistic:
+    elif rule is None or roles[which] is Role.STATISTIC:
         rule = SignalTakesAll()
     run.apply(call, rule)
-    return None if isinstance(rule, Uniform) else gate
+    return None if which is None or isinstance(rule, Uniform) else factors[which]
 
 
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
@@ -112,27 +125,24 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
+    total = b.tag.total if b.tag.pointwise is None else b.tag.pointwise.tag.total
+    exponential = as_exponential(a.tag)
+    own = total is not None and total.of() is a.recorded
+    if total is not None and exponential is not None and total.exponent is not None:
+        own = total.exponent() is exponential.recorded
+        if own and b.tag.pointwise is None and total.dim is not None and _is_sum(a, b, total.dim):
+            scores = run.seen(exponential.recorded, exponential.tag)
+            return with_own_value(run, call, run.perform(torch.softmax, scores, total.dim))
     run.apply(call, SignalTakesAll())
-    return Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
+    result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
+    if own and a.tag.nonnegative:
+        result.tag.role = Role.SOFTMAX
+    return result
 
 
-def _gate(a: Seen, b: Seen) -> Seen | None:
-    """Return the one of two factors that gates the other; None if neither does, or both do."""
-    if Gate.ACTIVATION not in (a.tag.gate, b.tag.gate) or a.numel() == b.numel():
-        gate = _gate_by_tag(a, b)
-        if gate is not None:
-            return gate
-    if a.numel() != b.numel():
-        return a if a.numel() < b.numel() else b
-    return None
-
-
-def _gate_by_tag(a: Seen, b: Seen) -> Seen | None:
-    """Return the one of two factors that gates the other, by their tags; None if the tags weigh the same."""
-    weights = [t.tag.gate.weight for t in (a, b)]
-    if weights[0] == weights[1]:
-        return None
-    return a if weights[0] > weights[1] else b
+def _is_sum(a: Seen, total: Seen, dim: int) -> bool:
+    """Whether a total lies where a sum over this dimension does, next to the tensor that it is of."""
+    return total.shape == (*a.shape[:dim], 1, *a.shape[dim + 1 :])
 
 
 def solve_triangular(run: Run, call: Call, A: Any, B: Any, *_options: Any) -> Any:

@@ -15,7 +15,8 @@ from relprop.crossing.folding import moved
 from relprop.crossing.ruled import ZeroPadding, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Tag, all_nonnegative, empty_slot
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -98,7 +99,7 @@ def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
     result = Exact(keeps_sign=number >= 0, slot="same")(run, call)
     result = absorbing(run, result, value_of(mask).expand(result.shape), number, "masked_fill")
     if number == 0 and compared_with_zero(mask, x):
-        result.tag.gate = Gate.ACTIVATION  # a ReLU
+        result.tag.role = Role.ACTIVATION  # a ReLU
     return result
 
 
@@ -115,7 +116,7 @@ def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
     result.tag.pointwise = chain
     other = b if is_relevant(a) else a
     if len(relevant) == 1 and _is_zero(other) and compared_with_zero(condition, relevant[0]):
-        result.tag.gate = Gate.ACTIVATION  # a ReLU
+        result.tag.role = Role.ACTIVATION  # a ReLU
     return result
 
 
@@ -176,7 +177,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
         result.recorded.detach(),
         [result],
         back,
-        Tag(tag.depth, tag.nonnegative, gate=tag.gate, step=tag.step),
+        Tag(tag.depth, tag.nonnegative, role=tag.role, step=tag.step),
     )
 
 

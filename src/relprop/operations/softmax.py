@@ -12,7 +12,8 @@ from relprop.calls.call import Call
 from relprop.calls.names import aten_names
 from relprop.crossing.exact import as_function
 from relprop.engine.interception import Entry
-from relprop.engine.known import Gate, Tag
+from relprop.engine.known import Tag
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen
 from relprop.linear.numerics import times
@@ -43,8 +44,8 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name, step)
         return [(c_in, direct)]
 
-    gate = Gate.LOG_SOFTMAX if name == "log_softmax" else Gate.SOFTMAX
-    return run.cross(value, [x], back, Tag(x.tag.depth, name != "log_softmax", gate=gate, step=step))
+    role = Role.LOG_SOFTMAX if name == "log_softmax" else Role.SOFTMAX
+    return run.cross(value, [x], back, Tag(x.tag.depth, name != "log_softmax", role=role, step=step))
 
 
 TABLE: Mapping[str, Entry] = dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax)

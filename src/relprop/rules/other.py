@@ -5,14 +5,14 @@ and the largest value of a max-pooling gets all. An entry of a composite with on
 to operations of the rule's `kinds`. So `("*", BySize())` applies to all sums.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from relprop.calls.site import Kind
-from relprop.rules.rule import PrintedRule
+from relprop.rules.rule import OPTION, PrintedRule
 
 __all__ = ["AveragePooling", "BySize", "EqualShares", "SignalTakesAll", "Uniform"]
 
@@ -40,9 +40,15 @@ class Uniform(NonlinearRule):
 class SignalTakesAll(NonlinearRule):
     """R_signal = R, R_gate = 0 for a product signal·gate. Arras et al. 2017; CP-LRP, Ali et al. 2022.
 
-    The gate is the factor that is a sigmoid, softmax or statistic, or is broadcast. If neither factor is a
-    gate, both get half.
+    The gate is the factor that is a weight: a sigmoid, a softmax, or another bounded function that is not 0
+    at 0. If both factors are signals, or both weights, each gets half.
+
+    Args:
+        activations: whether the result of an activation function, such as SiLU, is the gate of a signal of
+            its size that is none, as in gated feed-forward layers.
     """
+
+    activations: bool = field(default=False, metadata=OPTION)
 
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
 

@@ -73,7 +73,7 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
         ),
         "cp-lrp": (
             "Ali et al. 2022",
-            Composite([("*", SignalTakesAll()), ("*", Epsilon(0))]),
+            Composite([("*", SignalTakesAll(activations=True)), ("*", Epsilon(0))]),
         ),
         "attnlrp-vit": (
             "Achtibat et al. 2024, table B.5",

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import tensors_in
 from relprop.calls.user_line import warn
-from relprop.engine.known import Gate
+from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
+from relprop.engine.roles import Role
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
@@ -20,8 +21,8 @@ from relprop.targets.classes import Logit
 
 def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
     """Warn if the model's output is the result of a softmax, or if explained scores are negative."""
-    gates = {t.tag.gate for t in tensors_in(output) if type(t) is Seen}
-    squashed = sorted(gate.made_by for gate in gates & {Gate.SOFTMAX, Gate.LOG_SOFTMAX})
+    roles = {role_of(t.tag) for t in tensors_in(output) if type(t) is Seen}
+    squashed = sorted(role.made_by for role in roles & {Role.SOFTMAX, Role.LOG_SOFTMAX})
     if squashed:
         warn(
             f"the model ends in a {squashed[0]}: each output depends on all classes, and little relevance "

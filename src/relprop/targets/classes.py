@@ -107,8 +107,7 @@ class RunnerUp(OfClass):
     measure: ClassVar[str] = "score difference"
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        _require_rivals(self, scores)
-        rival = scores.masked_fill(chosen.bool(), -torch.inf).argmax(1, keepdim=True)
+        rival = _rivals(self, scores, chosen).argmax(1, keepdim=True)
         return chosen - torch.zeros_like(chosen).scatter(1, rival, 1)
 
 
@@ -139,21 +138,23 @@ class Difference(OfClass):
 class LogOdds(OfClass):
     """Log-odds of the class, η_c = -log Σ_{k≠c} exp(y_k - y_c): its evidence against all others.
 
-    η_c is shared among the differences y_c - y_k in the proportions softmax(y_k - y_c), and so is conserved.
-    Montavon et al. 2019, ch. 10.
+    A difference z_ck = y_c - y_k starts with R_ck = p_k z_ck, with p_k = softmax(y_k) over the classes k ≠ c.
+    These sum to η_c + H, where H = -Σ p_k log p_k is the entropy of p. The ledger has -H under "constant".
+    So the coefficients are those of the gradient of η_c. Montavon et al. 2019, ch. 10.
     """
 
     measure: ClassVar[str] = "log-odds"
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        _require_rivals(self, scores)
-        differences = (scores * chosen).sum(1, keepdim=True) - scores
-        others = (-differences).masked_fill(chosen.bool(), -torch.inf)
-        log_odds = -others.logsumexp(1, keepdim=True)
-        tiny = differences.new_tensor(torch.finfo(scores.dtype).eps)
-        # A relevance of softmax · η on a difference is a coefficient of that over the difference.
-        on_differences = others.softmax(1) * log_odds / (differences + torch.copysign(tiny, differences))
-        return chosen * on_differences.sum(1, keepdim=True) - on_differences
+        return chosen - _rivals(self, scores, chosen).softmax(1)
+
+    def __call__(self, output: Any) -> Tensor:
+        differences = super().__call__(output)
+        scores = _scores(logits_of(output))
+        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).bool()
+        rivals = _rivals(self, scores, chosen)
+        information = -rivals.log_softmax(1).masked_fill(chosen, 0)
+        return differences - (rivals.softmax(1) * information).nansum(1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -327,6 +328,12 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
             f"{classes - 1}."
         )
     return indices.expand(samples).long()
+
+
+def _rivals(target: OfClass, scores: Tensor, chosen: Tensor) -> Tensor:
+    """The scores of the other classes; -inf for the chosen one."""
+    _require_rivals(target, scores)
+    return scores.masked_fill(chosen.bool(), -torch.inf)
 
 
 def _require_rivals(target: OfClass, scores: Tensor) -> None:

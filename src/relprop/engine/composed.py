@@ -1,0 +1,93 @@
+"""Functions that a model writes in several elementwise calls, as the graph of the calls."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relprop.engine.roles import PROBES, Role, of_function
+
+
+@dataclass(eq=False, slots=True)
+class Composed:
+    """An elementwise function of one tensor, stored as the graph of the calls that it is composed of.
+
+    The only tensors of the model that it holds are constants, so a backward may keep it.
+
+    Attributes:
+        last: the last call, from the values of its operands to the function's values.
+        operands: the operands of the last call, as functions of the tensor; None for the tensor itself.
+        has_shape: whether a constant in the function has dimensions, so that elements may differ.
+        at_zero: value and slope at zero; None until they are first needed.
+        probed: values at `PROBES`; None until they are first needed.
+    """
+
+    last: Callable[[Sequence[Tensor]], Tensor]
+    operands: "tuple[Composed | None, ...]"
+    has_shape: bool = False
+    at_zero: tuple[Tensor, Tensor] | None = None
+    probed: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the function's values. Each call is made once, even if its result is used several times."""
+        order, uses = self.calls()
+        values: dict[int, Tensor] = {}
+        for call in order:
+            values[id(call)] = call.last([x if o is None else values[id(o)] for o in call.operands])
+            for operand in call.operands:
+                uses[id(operand)] -= 1
+                if operand is not None and not uses[id(operand)]:
+                    del values[id(operand)]
+        return values[id(self)]
+
+    def calls(self) -> "tuple[list[Composed], Counter[int]]":
+        """Return the calls, operands first, and by `id()` how often the result of each call is used."""
+        order: list[Composed] = []
+        uses: Counter[int] = Counter()
+        met: set[int] = set()
+        waiting: list[tuple[Composed, bool]] = [(self, False)]
+        while waiting:
+            call, ready = waiting.pop()
+            if ready:
+                order.append(call)
+            elif id(call) not in met:
+                met.add(id(call))
+                waiting.append((call, True))
+                for operand in call.operands:
+                    uses[id(operand)] += 1
+                    if operand is not None:
+                        waiting.append((operand, False))
+        return order, uses
+
+    def role(self, root: Tensor) -> Role:
+        """Return what the function makes of a signal, by its values at a few points.
+
+        Args:
+            root: a tensor that the function may be applied to, for its shape, type and device.
+        """
+        dtype = torch.promote_types(root.dtype, torch.float32)
+        points = torch.tensor(PROBES, dtype=dtype, device=root.device).view(-1, *[1] * (root.dim() - 1))
+        if self.has_shape:  # in which the points stand for samples, and the first element is looked at
+            points = points.expand(-1, *root.shape[1:])
+        try:
+            with torch.no_grad():
+                values = self._probe(points).reshape(len(PROBES), -1)[:, 0].tolist()
+        except (RuntimeError, TypeError):  # a constant of another shape or type
+            return Role.SIGNAL
+        return of_function(values)
+
+    def _probe(self, points: Tensor) -> Tensor:
+        """Return the values at points. Each call is made once in its lifetime."""
+        waiting = [self]
+        while waiting:
+            call = waiting[-1]
+            missing = [o for o in call.operands if o is not None and o.probed is None]
+            if call.probed is None and not missing:
+                call.probed = call.last([points if o is None else o.probed for o in call.operands])  # type: ignore[misc]
+            if call.probed is not None:
+                waiting.pop()
+            waiting += missing
+        assert self.probed is not None
+        return self.probed
