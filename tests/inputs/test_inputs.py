@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,20 @@ from relprop.rules import Epsilon, ZPlus
 def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
     with pytest.raises(relprop.errors.InputError, match=message):
         relprop.explain(nn.Linear(4, 2).eval(), x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ((torch.rand(2, 3), torch.rand(2, 3)), r"got x: tuple\. Give several inputs one by one"),
+        (np.zeros((2, 3)), r"got x: ndarray\. Make a tensor of an array: torch.from_numpy\(x\)"),
+        ([[1, 2], [3, 4]], r"got x: list\. Make a tensor of a list: torch.tensor\(x\); a tokenizer"),
+        ("a text", r"got x: str\. relprop.explain_text explains a text"),
+    ],
+)
+def test_what_could_become_an_input_is_told_how(x: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        relprop.explain(lambda x: x, x)
 
 
 def test_an_input_that_does_not_fit_is_the_models_own_error(x: Tensor) -> None:

@@ -164,6 +164,16 @@ def test_a_name_that_is_not_there_is_told() -> None:
         stored["c"]
 
 
+def test_an_explanation_can_be_pickled() -> None:
+    torch.manual_seed(0)
+    model = Two().eval()
+    explanation = relprop.explain(model, *batch(0, 2), rules="epsilon", record=model.head)
+    copy = pickle.loads(pickle.dumps(explanation))
+    torch.testing.assert_close(copy.inputs["a"], explanation.inputs["a"])
+    torch.testing.assert_close(copy.inner["head"], explanation.inner[model.head])
+    assert copy.rules == explanation.rules
+
+
 def test_an_array_of_numpy() -> None:
     x = torch.rand(2, 4)
     e = relprop.explain(nn.Linear(4, 3).eval(), x, rules=Epsilon())

@@ -134,6 +134,25 @@ def test_rules_without_meaning_are_refused(rules: Any, message: str) -> None:
         explain(rules)
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"conv": Gamma()}, r"the order of a composite matters.* rules=\[\*rules.items\(\), "),
+        (nn.Linear(2, 2), "rules is a Linear, a module: give rules there"),
+        ([("conv", Gamma()), "epsilon"], r"got 'epsilon'\. Entries of a preset are inserted by \*"),
+        ([(Epsilon(), "*")], r"first comes the place, then the rule: \('\*', Epsilon\(epsilon=1e-06\)\)"),
+    ],
+)
+def test_what_is_nearly_a_composite_is_told_what_to_write(rules: Any, message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        relprop.explain(nn.Linear(2, 2).eval(), torch.rand(1, 2), rules=rules)
+
+
+def test_a_name_in_the_place_of_entries() -> None:
+    with pytest.raises(RuleError, match=r"got 'epsilon-gamma-box'\. Entries of a preset"):
+        Composite("epsilon-gamma-box")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_runs_and_is_said_in_the_result(name: str) -> None:
     e = explain(name, bounds=(-1, 1))

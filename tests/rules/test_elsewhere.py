@@ -92,7 +92,8 @@ def test_an_argument_is_told_and_what_it_says_is_there(
 ) -> None:
     assert name not in OPTIONS
     said = told(name, "arguments", library)
-    assert said.startswith(f" {library}'s {name}= ")
+    whose = "" if library == "literature" else f"{library}'s "
+    assert said.startswith(f" {whose}{name}= ")
     assert here.typed in said
     assert here.note in said
     if here.typed.endswith("="):
@@ -127,11 +128,19 @@ def test_a_parameter_of_a_rule_in_python() -> None:
 
 def test_a_rule_on_a_module_as_captum_has_it() -> None:
     model = Small().eval()
-    model.fc.rule = Gamma()
-    with pytest.raises(
-        RuleError, match=r"model.fc.rule = Gamma\(gamma=0.25\) has no effect.*rules=\[\(model.fc, "
-    ):
+    model.layer.rule, model.fc.rule = Gamma(), ZPlus()
+    refused = (
+        r"the rule of module 'layer', its attribute `rule`, has no effect.* rules=\[\('layer', "
+        r"relprop.rules.Gamma\(gamma=0.25\)\), \('fc', relprop.rules.ZPlus\(.*\)\), \(\"\*\", "
+    )
+    with pytest.raises(RuleError, match=refused):
         relprop.explain(model, torch.zeros(1, 3, 8, 8))
+    model.layer.rule = made("captum.attr._utils.lrp_rules", "EpsilonRule")()
+    with pytest.raises(RuleError, match=r"module 'layer'.*captum's EpsilonRule is relprop\.rules\.Epsilon"):
+        relprop.explain(model, torch.zeros(1, 3, 8, 8))
+    model.layer.rule, model.fc.rule = "my own", None
+    resolve("epsilon")
+    relprop.explain(model, torch.rand(1, 3, 8, 8), target=0, rules="epsilon")
 
 
 def test_no_name_is_one_of_relprop_s_own() -> None:

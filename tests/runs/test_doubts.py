@@ -18,6 +18,7 @@ from relprop import Composite, places
 from relprop.errors import ModelError, ScoreWarning
 from relprop.places import First, Kind, Layer, Operation
 from relprop.rules import Epsilon, Flat, Gamma
+from relprop.targets import At
 
 
 @pytest.fixture
@@ -113,6 +114,28 @@ def test_a_softmax_among_several_outputs_is_doubtful(x: Tensor) -> None:
     model = Ending(nn.Softmax(1), lambda y: {"probabilities": y}).eval()
     with pytest.warns(ScoreWarning, match="the model ends in a softmax"):
         relprop.explain(model, x, target=relprop.targets.Part("probabilities", 0), rules=Epsilon())
+
+
+def test_a_softmax_beside_the_logits_is_not(x: Tensor) -> None:
+    def model(x: Tensor) -> dict[str, Tensor]:
+        logits = x.abs()
+        return {"loss": logits.log_softmax(1)[:, 0].mean(), "logits": logits}
+
+    with nothing_said():
+        relprop.explain(model, x, rules="epsilon")
+
+
+def test_a_position_that_is_padding_is_doubtful() -> None:
+    def model(inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
+        return inputs_embeds.abs()
+
+    embedded, mask = torch.rand(3, 4, 5), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    said = r"target At\(-1, .*\) is at padding in 2 of 3 samples, first in sample 1\. .*At\(\(attention_mask"
+    with pytest.warns(ScoreWarning, match=said):
+        relprop.explain(model, inputs_embeds=embedded, attention_mask=mask, target=At(-1, 0))
+    with nothing_said():
+        last = At((mask.sum(1) - 1).tolist(), 0)
+        relprop.explain(model, inputs_embeds=embedded, attention_mask=mask, target=last)
 
 
 def test_a_softmax_within_is_not(x: Tensor) -> None:
@@ -257,6 +280,12 @@ def test_a_place_that_matches_nothing_is_doubtful() -> None:
         warnings.simplefilter("ignore", ScoreWarning)
         relprop.explain_each(model, x, targets=[0, 1], rules=[("zzz", Gamma()), ("*", Epsilon())])
     assert len(said) == 1
+
+
+def test_a_path_of_a_module_that_has_others_is_told_what_to_write() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)).eval()
+    with pytest.warns(UserWarning, match=r"matches the module alone, and not what is in it\. Write '0\.\*'"):
+        relprop.explain(model, torch.rand(2, 4), target=0, rules=[("0", Gamma()), ("*", Epsilon())])
 
 
 def test_an_operation_that_did_not_run_is_doubtful(tmp_path: Path) -> None:

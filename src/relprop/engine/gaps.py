@@ -81,7 +81,8 @@ class Gaps:
 
 _REASONS = {
     "grad": "the model computes a gradient of its own, which would be a relevance coefficient here",
-    "backward": "the model computes gradients of its own, which would be relevance coefficients here",
+    "backward": "a gradient that the model computes would be a relevance coefficient here; in "
+    "relprop.propagating, take those of a tensor by torch.autograd.grad(score, x)",
     "apply_": "relprop cannot see a Python function of single numbers",
     "data": "relprop cannot see writes to .data",
     "data_ptr": "relprop cannot see code that reads memory directly, such as a kernel of another library",

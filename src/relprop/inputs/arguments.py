@@ -276,6 +276,14 @@ def joined_arguments(kwargs: Mapping[str, Any] | None, arguments: dict[str, Any]
 
 
 def _remedy(values: list[Any]) -> str:
+    if any(isinstance(value, (tuple, list)) and _are_tensors(value) for value in values):
+        return " Give several inputs one by one: explain(model, a, b)."
+    if any(hasattr(value, "__array_interface__") for value in values):
+        return " Make a tensor of an array: torch.from_numpy(x)."
+    if any(isinstance(value, list) for value in values):
+        return " Make a tensor of a list: torch.tensor(x); a tokenizer gives one by return_tensors='pt'."
+    if any(isinstance(value, str) for value in values):
+        return " relprop.explain_text explains a text."
     if any(isinstance(value, Mapping) for value in values):
         return " Spread what a tokenizer returns: explain(model, **tokens)."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
@@ -284,6 +292,11 @@ def _remedy(values: list[Any]) -> str:
     if types:
         return " Convert pixels by x.float(). For indices of an embedding, explain the embedding's output."
     return ""
+
+
+def _are_tensors(values: Collection[Any]) -> bool:
+    """Whether there are tensors in a list, and nothing else."""
+    return bool(values) and all(isinstance(value, Tensor) for value in values)
 
 
 def only_tokens(inputs: tuple[Any, ...], arguments: Mapping[str, Any]) -> bool:

@@ -128,6 +128,13 @@ class InnerRelevance(Mapping[str, Tensor]):
         mapped = {path: tuple(of_call(path, i) for i in range(len(each))) for path, each in calls[0].items()}
         return replace(self, calls=mapped)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the modules, which are not stored with what explains them.
+        return {name: value for name, value in vars(self).items() if name != "_paths"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _paths=WeakKeyDictionary())
+
     def _path(self, module: Any) -> str:
         if isinstance(module, nn.Module):
             return self._paths.get(original(module), f"<{type(module).__name__}>")

@@ -64,14 +64,19 @@ def require_no_rule_on(model: Any) -> None:
     Raises:
         RuleError: a module has one.
     """
+    left: list[tuple[str, Any]] = []
     for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
         rule = module.__dict__.get("rule")
-        if isinstance(rule, PrintedRule):
-            where = f"model.{path}" if path else "model"
-            raise RuleError(
-                f"{where}.rule = {rule} has no effect: relprop does not look at attributes of modules. "
-                f'Delete it, and give rules=[({where}, {rule}), ("*", relprop.rules.Epsilon())].'
-            )
+        if isinstance(rule, PrintedRule) or told_of(rule):
+            left.append((path, rule))
+    if left:
+        path, rule = left[0]
+        own = [f"({path!r}, relprop.rules.{rule})" for path, rule in left if isinstance(rule, PrintedRule)]
+        listed = ", ".join([*own, '("*", relprop.rules.Epsilon())'])
+        raise RuleError(
+            f"the rule of module {path!r}, its attribute `rule`, has no effect: relprop does not look at "
+            f"attributes of modules. Delete it, and give rules=[{listed}].{told_of(rule)}"
+        )
 
 
 def _composite(rules: Rules) -> Composite:
@@ -87,6 +92,13 @@ def _composite(rules: Rules) -> Composite:
         return _everywhere(rules)
     if isinstance(rules, Iterable) and not isinstance(rules, Mapping):
         return Composite(rules)
+    if isinstance(rules, nn.Module):
+        raise RuleError(f"rules is a {type(rules).__name__}, a module: give rules there, such as 'epsilon'.")
+    if isinstance(rules, Mapping):
+        raise RuleError(
+            f"rules={rules!r}: the order of a composite matters, so give a list of (where, rule), as in "
+            'rules=[*rules.items(), ("*", relprop.rules.Epsilon())].'
+        )
     raise RuleError(
         f"rules={rules!r}: give a preset's name, a composite, a list of (where, rule), or a rule."
         + (told_of(rules) or lacks_of(rules))

@@ -53,6 +53,8 @@ def _nothing(where: Place, rule: Rule | NonlinearRule, sites: list[Site]) -> str
     of_rule = [site for site in sites if site.kind in kinds]
     if isinstance(where, Path):
         paths = sorted({site.path for site in of_rule})
+        if any(path.startswith(f"{where.glob}.") for path in paths):
+            return f"matches the module alone, and not what is in it. Write '{where.glob}.*'."
         return (
             f"matches no module with an operation that {type(rule).__name__} is for{_near(where.glob, paths)}"
         )

@@ -1,6 +1,6 @@
 """Composites: which rule applies where. An ordered list of (where, rule); the first match wins."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -24,6 +24,8 @@ Entry = tuple[Place, Rule | NonlinearRule]
 """A place and the rule that applies there."""
 
 EVERYWHERE = Path("*")
+
+_INSERTED = " Entries of a preset are inserted by *: [(where, rule), *relprop.PRESETS['epsilon'].entries]."
 
 
 def concerns(where: Place, rule: Rule | NonlinearRule, site: Site) -> bool:
@@ -86,10 +88,14 @@ class Composite:
         checked: list[Entry] = []
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
+                given = f"{entries!r}" if isinstance(entries, (str, Mapping)) else f"{entry!r}"
                 raise RuleError(
-                    f"a composite's entry is a pair (where, rule), such as (First(), Flat()); got {entry!r}."
+                    f"a composite's entry is a pair (where, rule), such as (First(), Flat()); got {given}."
+                    + (_INSERTED if isinstance(entry, str) else "")
                 )
             where, rule = entry
+            if isinstance(where, (Rule, NonlinearRule)) and isinstance(rule, (str, Place)):
+                raise RuleError(f"{entry!r}: first comes the place, then the rule: ({rule!r}, {where!r}).")
             place = _place(where)
             if isinstance(rule, type) or not isinstance(rule, (Rule, NonlinearRule)):
                 hint = f" Write {rule.__name__}()." if isinstance(rule, type) else lacks_of(rule)

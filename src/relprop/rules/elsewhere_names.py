@@ -286,6 +286,10 @@ LITERATURE = Library(
         "integrated_gradients IntegratedGradients SmoothGrad Occlusion": Here("", _MANY_RUNS),
         "DeepLift deep_lift": Here("", "it compares with another input, and is not LRP"),
     },
+    arguments={
+        "preset method explainer": Here("rules="),
+        "class_index label output_index": Here("target=", "a class, or one for each sample"),
+    },
     parameters={"eps ε": Here("epsilon="), "γ": Here("gamma="), "lo": Here("low="), "hi": Here("high=")},
 )
 

@@ -39,6 +39,7 @@ from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
+    warn_of_padding,
     warn_of_parameters,
     warn_of_places,
     warn_of_scores,
@@ -337,6 +338,8 @@ class Explainer:
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
             explanations = _explained(forward, inner, composite, name, goals, progress)
+        for goal in goals:
+            warn_of_padding(goal, arguments)
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(choosing)

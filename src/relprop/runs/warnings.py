@@ -1,5 +1,6 @@
 """Warnings about results that are doubtful."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
 from relprop.rules.own import is_own
-from relprop.targets.classes import Logit
+from relprop.targets.classes import Logit, logits_of
+from relprop.targets.structured import At
 
 
 def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
     """Warn if the model's output is the result of a softmax, or if explained scores are negative."""
-    roles = {role_of(t.tag) for t in tensors_in(output) if type(t) is Seen}
+    roles = {role_of(t.tag) for t in tensors_in(logits_of(output)) if type(t) is Seen}
     squashed = sorted(role.made_by for role in roles & {Role.SOFTMAX, Role.LOG_SOFTMAX})
     if squashed:
         warn(
@@ -37,6 +39,26 @@ def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
             "explains why the score is low, and rules such as z+ explain positive scores only. Explain a "
             "class with a positive score, or a difference: target=relprop.targets.Contrastive(...) or "
             "relprop.targets.RunnerUp(...).",
+            ScoreWarning,
+        )
+
+
+def warn_of_padding(goal: Any, arguments: Mapping[str, Any]) -> None:
+    """Warn if a target is at a position that the attention mask of the same call leaves out."""
+    mask = arguments.get("attention_mask")
+    if not isinstance(goal, At) or not isinstance(mask, Tensor) or mask.dim() != 2:
+        return
+    numbers = goal.position if isinstance(goal.position, tuple) else (goal.position,) * len(mask)
+    padded = [
+        sample
+        for sample, (row, number) in enumerate(zip(mask, numbers, strict=False))
+        if -len(row) <= number < len(row) and not bool(row[number])
+    ]
+    if padded:
+        warn(
+            f"target {goal!r} is at padding in {len(padded)} of {len(mask)} samples, first in sample "
+            f"{padded[0]}. Give the last position of each: "
+            "relprop.targets.At((attention_mask.sum(1) - 1).tolist(), ...), or pad on the left.",
             ScoreWarning,
         )
 
