@@ -290,7 +290,7 @@ def _task_of(name: str, architecture: str, config: Any) -> tuple[str, str]:
             return task, maker
     kinds = ", ".join(f"*{endings[0]}" for _, endings, _ in _TASKS)
     raise ModelError(
-        f"{name} is a {architecture}. Known are models with scores of labels or tokens: {kinds}. Explain "
+        f"{name} is a {architecture}. relprop knows models with scores of labels or tokens: {kinds}. Explain "
         "other models in Python: relprop.explain(model, input_ids=..., target=lambda output: ...)."
     )
 

@@ -55,7 +55,7 @@ def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[T
     if not isinstance(text, str):
         raise InputError(f"{what} is {type(text).__name__}: give a str.")
     if not text:
-        raise InputError(f"{what} is empty: there is nothing to explain. Give some.")
+        raise InputError(f"{what} is empty: there is nothing to explain. Give some text.")
     _require_unicode(text, what)
     found = _encoded(model.tokenizer, text)
     if all(token.special and token.span is None for token in found):
@@ -66,7 +66,7 @@ def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[T
     if beyond:
         raise InputError(
             f"the tokenizer of {model.name} gives {beyond[0].text!r} the number {beyond[0].id}, but the "
-            f"model knows {rows} tokens only. Give the tokenizer that it was trained with."
+            f"model has only {rows} tokens. Give the tokenizer that it was trained with."
         )
     return found
 
@@ -165,7 +165,7 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     if word in vocabulary:
         return vocabulary[word]
     if not alone or model.tokenizer.unk_token_id in alone:
-        raise InputError(f"{call} {word!r} is no token of {model.name}. Give a word of its vocabulary.")
+        raise InputError(f"{call} {word!r} is not a token of {model.name}. Give a word of its vocabulary.")
     spaced = f" {word}"
     if not word[:1].isspace() and _only_token(model, spaced, before) is not None:
         raise InputError(

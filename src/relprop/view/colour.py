@@ -97,7 +97,9 @@ def colour_named(colour: str | Colour, call: str) -> Colour:
         return colour
     if colour not in COLOURS:
         hint = did_you_mean(colour, COLOURS)
-        raise InputError(f"{call}(colour={colour!r}): no such colour.{hint} There are: {', '.join(COLOURS)}.")
+        raise InputError(
+            f"{call}(colour={colour!r}): there is no such colour.{hint} There are: {', '.join(COLOURS)}."
+        )
     return COLOURS[colour]
 
 

@@ -78,8 +78,8 @@ def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum
     R = as_array(relevance, "heatmaps", "values")
     if R.ndim not in (2, 3, 4) or R.size == 0:
         raise InputError(
-            f"relevance of shape {R.shape} is no image; pictures are drawn of images (N, C, H, W), sequences "
-            "(N, C, T) and features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
+            f"relevance of shape {R.shape} cannot be drawn. Give that of images (N, C, H, W), sequences "
+            "(N, C, T) or features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
             "dimensions, and give it to relprop.view.plot.plot."
         )
     if R.ndim == 2:

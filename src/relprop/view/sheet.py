@@ -89,7 +89,7 @@ def draw_maps(scaled: Scaled, picture: Any, look: Options) -> list[Pixels]:
         return list(paint(values, look.colours))
     if scaled.values.shape[1] == 1:
         raise InputError(
-            "plot(picture=...): relevance of a sequence or of features lies over no picture. Leave it out."
+            "plot(picture=...): relevance of a sequence or of features has no picture. Leave picture= out."
         )
     pictures = as_pictures(picture, len(values), *shape)
     if not look.beside:

@@ -159,7 +159,7 @@ def train_head(embeddings: Tensor, labels: Tensor, *, weight_decay: float = 1e-3
 
 def _require_sentences(call: str, sentences: Sequence[str]) -> None:
     if isinstance(sentences, str) or not len(sentences):
-        raise InputError(f'{call}({sentences!r}): give a list of sentences, as ["It works."].')
+        raise InputError(f'{call}({sentences!r}): give a list of sentences, such as ["It works."].')
 
 
 def _folder() -> Path:
