@@ -149,7 +149,9 @@ def test_the_program_ends_with_its_status(gpt2, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == ("error: the text is empty: there is nothing to explain. Give some.\n")
+    assert capsys.readouterr().err == (
+        "error: the text is empty: there is nothing to explain. Give some text.\n"
+    )
 
 
 def test_interrupted(gpt2, monkeypatch, capsys):

@@ -255,7 +255,7 @@ def test_a_folder_that_is_no_model(tmp_path, copy):
     assert 'Add it, for instance "architectures": ["BertForSequenceClassification"]' in told
     shutil.rmtree(tmp_path / "gpt2")
     told = refused(ModelError, copy("gpt2", architectures=["GPT2Model"]))
-    assert "is a GPT2Model. Known are models with scores of labels or tokens" in told
+    assert "is a GPT2Model. relprop knows models with scores of labels or tokens" in told
     assert "relprop.explain(model, input_ids=..., target=lambda output: ...)" in told
     shutil.rmtree(tmp_path / "gpt2")
     assert "cannot load" in refused(FileError, copy("gpt2", model_type="nothing"))

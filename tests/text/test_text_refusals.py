@@ -40,7 +40,7 @@ def test_a_label_or_token_against_itself(model):
 
 def test_texts_that_cannot_be_explained(model):
     classifier = model("bert_classifier")
-    assert refused(classifier, "") == "the text is empty: there is nothing to explain. Give some."
+    assert refused(classifier, "") == "the text is empty: there is nothing to explain. Give some text."
     assert "'  ' has no tokens for hf:" in refused(classifier, "  ")
     assert refused(classifier, 3) == "the text is int: give a str."
     assert "is not valid Unicode" in refused(classifier, "bad \udcff")
@@ -88,7 +88,7 @@ def test_words_that_are_several_tokens(model):
         f"target 'France' is 7 tokens of {pegasus.name}: ' ', 'F', 'r', 'a', 'n', 'c', 'e'. Explain all of "
         "them, one after the other: --continuation 'France'."
     )
-    assert refused(bert, "[MASK]", target="☃").startswith("target '☃' is no token of ")
+    assert refused(bert, "[MASK]", target="☃").startswith("target '☃' is not a token of ")
 
 
 def test_positions_that_are_none(model):

@@ -87,6 +87,6 @@ def test_a_colour_is_looked_up_for_the_caller_that_is_named():
     assert colour_named("signed", "plot") is signed
     assert colour_named(positive, "plot") is positive
     with pytest.raises(
-        InputError, match=r"plot\(colour='singed'\): no such colour. Did you mean 'signed'\? The"
+        InputError, match=r"plot\(colour='singed'\): there is no such colour. Did you mean 'signed'\? The"
     ):
         colour_named("singed", "plot")

@@ -29,7 +29,7 @@ def test_sequences_and_features_are_maps_of_height_one():
 
 @pytest.mark.parametrize("shape", [(), (3,), (0, 3, 4, 4), (2, 3, 0, 4), (1, 2, 3, 4, 5)])
 def test_relevance_that_is_no_picture_is_refused(shape):
-    message = re.escape(f"relevance of shape {shape} is no image; pictures are drawn of images (N, C, H, W)")
+    message = re.escape(f"relevance of shape {shape} cannot be drawn. Give that of images (N, C, H, W)")
     with pytest.raises(InputError, match=message):
         plot(torch.zeros(shape))
 

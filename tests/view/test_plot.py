@@ -131,7 +131,7 @@ def test_of_several_inputs_one_is_named():
             {"colr": "grey"},
             r"plot\(colr=...\): there is no such option. Did you mean colour=\? There are: of, ",
         ),
-        ({"colour": "gray"}, r"plot\(colour='gray'\): no such colour. Did you mean 'grey'\?"),
+        ({"colour": "gray"}, r"plot\(colour='gray'\): there is no such colour. Did you mean 'grey'\?"),
         ({"enlarge": 0}, r"plot\(enlarge=0\): give a whole number, 1 or more"),
         ({"enlarge": 1.5}, r"plot\(enlarge=1.5\): give a whole number"),
         ({"samples": [3]}, r"plot\(samples=\[3\]\): give one number or more, from 0 to 2"),
@@ -172,7 +172,7 @@ def test_what_cannot_be_drawn_is_refused():
     ):
         plot(torch.ones(65, 1, 2, 2))
     with pytest.raises(
-        InputError, match=r"relevance of a sequence or of features lies over no picture\. Leave it"
+        InputError, match=r"relevance of a sequence or of features has no picture\. Leave picture= out"
     ):
         plot(torch.ones(2, 3, 8), torch.ones(3, 8, 8))
     with pytest.raises(InputError, match=r"compare\({}\): give one explanation or more, by name"):

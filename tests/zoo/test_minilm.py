@@ -95,7 +95,7 @@ def test_long_texts_are_cut_off(encoder):
 @pytest.mark.parametrize("call", ["inputs", "embed"])
 @pytest.mark.parametrize("sentences", [[], "It works."])
 def test_what_is_no_list_of_sentences_is_refused(encoder, call, sentences):
-    told = re.escape(f'{call}({sentences!r}): give a list of sentences, as ["It works."].')
+    told = re.escape(f'{call}({sentences!r}): give a list of sentences, such as ["It works."].')
     with pytest.raises(InputError, match=f"^{told}$"):
         getattr(encoder, call)(sentences)
 

@@ -1,1 +1,1 @@
-"""Data that comes with the package: the MNIST test set, and the way to MNIST's training set."""
+"""Data: MNIST's test set, which is in the package, MNIST's training set, and ImageNet's class names."""

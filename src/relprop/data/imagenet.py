@@ -6,7 +6,7 @@ from importlib import resources
 
 @cache
 def class_names() -> tuple[str, ...]:
-    """Return the names in the order in which models are trained, each a different one: torchvision's."""
+    """Return torchvision's names of the classes, in the order of the models' outputs. All names differ."""
     file = resources.files("relprop.data") / "files" / "imagenet-classes.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if not line.startswith("#"))

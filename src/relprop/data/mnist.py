@@ -1,7 +1,8 @@
 """MNIST: the test set from the package, the training set from a folder or from its public mirrors.
 
-The files are idx files (http://yann.lecun.com/exdb/mnist): a magic number that says type and number of
-dimensions, the length of each dimension as a big-endian 32-bit integer, then the bytes.
+The files are idx files (http://yann.lecun.com/exdb/mnist). They begin with a magic number for the dtype and
+the number of dimensions. Then come the length of each dimension, as a big-endian 32-bit integer, and the
+bytes.
 """
 
 import gzip
@@ -30,7 +31,7 @@ MIRRORS = (
 )
 TRAINING_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-# md5 of the unpacked files: the mirrors pack the same bytes differently.
+# md5 of the unpacked files, since the mirrors pack the same bytes differently.
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -39,12 +40,12 @@ CHECKSUMS = {
 }
 
 Progress = Callable[[str, int, int | None], None]
-"""Called during a download with the file's name, the bytes so far and, if known, the bytes in all."""
+"""Called during a download with the file's name, the number of bytes so far, and that of all or None."""
 
 
 @dataclass(frozen=True, eq=False)
 class MNIST:
-    """Digits and what they are: images uint8 (N, 28, 28), white on black; labels int64 (N,)."""
+    """Digits: images, uint8 (N, 28, 28), white on black; and their labels, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -54,7 +55,7 @@ class MNIST:
 
 
 def test_set() -> MNIST:
-    """Read the 10,000 test digits that are part of the package."""
+    """Read the 10,000 test digits, which are part of the package."""
     with resources.as_file(resources.files("relprop.data") / "files") as folder:
         return _read_pair(folder, TEST_FILES)
 
@@ -83,17 +84,21 @@ def training_set(folder: Path | None = None, progress: Progress | None = None) -
 
 
 def cache_folder() -> Path:
-    """Name the folder into which the training set is downloaded; it need not exist."""
+    """Return the folder into which the training set is downloaded. It may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relprop" / "mnist"
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Scale grey values 0..255 of any shape to float32 in [-1, 1], as the tutorial does."""
+    """Scale grey values from 0 to 255, of any shape, to float32 in [-1, 1], as the tutorial does."""
     return images.to(torch.float32) / 255 * 2 - 1
 
 
 def tutorial_sample() -> tuple[Tensor, Tensor]:
-    """Give the tutorial's 12 test digits: pixels in [-1, 1] (12, 1, 28, 28) and labels (12,)."""
+    """Return the tutorial's 12 test digits.
+
+    Returns:
+        Pixels in [-1, 1], float32 (12, 1, 28, 28), and labels, int64 (12,).
+    """
     data = test_set()
     chosen = torch.from_numpy(np.random.RandomState(1234).randint(0, len(data), [12]))
     return pixels(data.images[chosen]).unsqueeze(1), data.labels[chosen]
@@ -126,7 +131,7 @@ def _read(folder: Path, name: str) -> Tensor:
 
 
 def _unpack(content: bytes, place: Path | str) -> bytes:
-    """Undo gzip if that is what `content` is; `place` is named in the error."""
+    """Unpack `content` if it is gzipped. `place` is its name in errors."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
@@ -136,7 +141,7 @@ def _unpack(content: bytes, place: Path | str) -> bytes:
 
 
 def _parse(content: bytes, name: str, place: Path | str) -> Tensor:
-    """Turn an unpacked idx file into a uint8 tensor of the shape that it states, verifying it on the way."""
+    """Check an unpacked idx file, and return it as a uint8 tensor of the shape in its header."""
     dimensions = 3 if "idx3" in name else 1
     magic = 0x0800 + dimensions  # 8: unsigned bytes
     start = 4 + 4 * dimensions
@@ -163,12 +168,12 @@ def _parse(content: bytes, name: str, place: Path | str) -> Tensor:
             f"{place} is not MNIST's {name}: its checksum differs (md5 of the unpacked file is {checksum}, "
             f"should be {CHECKSUMS[name]}). Replace it by MNIST's."
         )
-    # bytearray, because a tensor over read-only bytes is an invitation to write to them
+    # A bytearray, since a tensor must not share memory with bytes that cannot be written.
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
 
 
 def _download(name: str, folder: Path, progress: Progress | None) -> None:
-    """Put `name`, gzipped, into `folder` from the first mirror that gives it whole and true."""
+    """Download `name`, gzipped, to `folder` from the first mirror whose file has the right checksum."""
     failures = []
     for mirror in MIRRORS:
         url = f"{mirror}{name}.gz"

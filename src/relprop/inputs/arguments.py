@@ -1,4 +1,4 @@
-"""What an explanation starts from: a model in evaluation mode, and inputs that can be explained."""
+"""Checking a model and its arguments, and replacing the arguments that are explained by stand-ins."""
 
 import difflib
 import inspect
@@ -22,34 +22,35 @@ KEEP_OUT = (
 
 
 class StandIns(Protocol):
-    """What the model gets in the place of its arguments."""
+    """Makes the stand-ins, which the model gets in place of its arguments."""
 
     def stand_in(self, name: str, tensor: Tensor) -> Tensor:
-        """Of a floating-point input."""
+        """Return the stand-in for a floating-point input."""
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
-        """Of an integer input that may be looked up in an embedding."""
+        """Return the stand-in for an integer input that the model may look up in an embedding."""
 
     def other(self, value: Any) -> Any:
-        """Of an argument that is not explained."""
+        """Return the stand-in for an argument that is not explained."""
 
 
 def put_stand_ins(
     stand_ins: StandIns, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> tuple[dict[str, tuple[int, ...]], list[Any], dict[str, Any]]:
-    """Put stand-ins in the place of the inputs to explain.
+    """Check a model's arguments, and replace them by stand-ins.
 
     Args:
-        stand_ins: makes them.
-        model: the user's.
-        inputs: its positional arguments.
-        arguments: its keyword arguments.
+        stand_ins: makes the stand-ins.
+        model: the user's model.
+        inputs: positional arguments of the model.
+        arguments: keyword arguments of the model.
 
     Returns:
-        The shapes of the inputs to explain by name, and the model's positional and keyword arguments.
+        The shapes of the inputs to explain, by name; the positional arguments for the model; and its keyword
+        arguments.
 
     Raises:
-        InputError: there is none to explain, or one that cannot be.
+        InputError: no argument can be explained, or an input has no samples or values that are not finite.
     """
     given = _named(_parameters_of(model).values(), inputs, arguments)
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
@@ -82,29 +83,29 @@ def put_stand_ins(
 def _named(
     parameters: Collection[inspect.Parameter], inputs: tuple[Any, ...], arguments: dict[str, Any]
 ) -> list[tuple[str, Any]]:
-    """A name for each argument, as the model's forward has it; "rest0", "rest1" for those of `*rest`."""
+    """Return each argument with its name in the model's forward; "rest0", "rest1" for those of `*rest`."""
     positional = [p.name for p in _by_position(parameters)]
     several = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "input")
     more = [f"{several}{i}" for i in range(len(inputs) - len(positional))]
     given = [*zip([*positional, *more], inputs, strict=False)]
     taken = {name for name, _ in given}
-    # A keyword of a model that takes any may be called as one of its arguments by position is.
+    # If a model takes any keyword, one may have the name of an argument that was given by position.
     names = {name: name if name not in taken else f"{name}=" for name in arguments}
     return [*given, *((names[name], value) for name, value in arguments.items())]
 
 
 def _by_position(parameters: Collection[inspect.Parameter]) -> list[inspect.Parameter]:
-    """The parameters that take one argument by position each."""
+    """Return the parameters that take one positional argument each."""
     return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _parameters_of(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A model's parameters by name; none where it does not tell, as one that was traced."""
+    """Return the parameters of a model's forward by name; none if it has no signature, as a traced model."""
     model = original(model)
     forward = model.forward if isinstance(model, nn.Module) else model
     if not isinstance(forward, MethodType) or not isinstance(forward.__func__, FunctionType):
         return _read_parameters_of(forward)
-    known = _methods.get(forward.__func__)  # reading them takes longer than a small model
+    known = _methods.get(forward.__func__)  # reading a signature takes longer than running a small model
     if known is None:
         known = _methods[forward.__func__] = _read_parameters_of(forward)
     return known
@@ -121,9 +122,9 @@ _methods: WeakKeyDictionary[FunctionType, dict[str, inspect.Parameter]] = WeakKe
 
 
 def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments with `use_cache=False` where the model takes it and nothing was said of it.
+    """Return the keyword arguments, with `use_cache=False` if the model has it and it is not given.
 
-    A language model's cache is for writing on; here it would only hold what was computed.
+    A language model needs its cache to generate text. Here the cache would only use memory.
     """
     if not isinstance(model, nn.Module) or "use_cache" in arguments:
         return arguments
@@ -132,7 +133,7 @@ def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dic
 
 
 def _require_fitting_masks(given: dict[str, Any]) -> None:
-    """Refuse an attention mask that says of other tokens than there are which of them count."""
+    """Refuse an attention mask whose shape is not that of the tokens."""
     for prefix in ("", "decoder_"):
         ids, mask = given.get(f"{prefix}input_ids"), given.get(f"{prefix}attention_mask")
         if isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == mask.dim() == 2:
@@ -140,10 +141,15 @@ def _require_fitting_masks(given: dict[str, Any]) -> None:
 
 
 def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
-    """Refuse a mask that has not a number for each token.
+    """Refuse a mask that does not have a number for each token.
+
+    Args:
+        mask: the mask, (samples, tokens).
+        ids: the tokens, (samples, tokens).
+        prefix: the beginning of both arguments' names, for errors.
 
     Raises:
-        InputError: its shape is another one; `prefix` is that of both arguments' names.
+        InputError: the shapes differ.
     """
     if ids.shape != mask.shape:
         raise InputError(
@@ -153,13 +159,20 @@ def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
 
 
 def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Refuse a keyword that is neither the model's nor one of `ours`, but nearly, or another library's.
+    """Refuse a keyword that is probably misspelled, or that is an argument of another library.
 
-    A model that takes any keyword would let it pass in silence; there it has to be very near, or such that no
-    model has it.
+    A keyword that the model does not have is refused if it is an argument of another library, or similar to
+    an option of `ours`. A model that takes any keyword may have one of this name. For such a model a keyword
+    is refused if it is very similar to an option or to a named argument of the model, or if it is an argument
+    of another library that no model has.
+
+    Args:
+        ours: the function with the options.
+        model: the user's model.
+        arguments: the keyword arguments that are not options of `ours`.
 
     Raises:
-        InputError: there is one.
+        InputError: a keyword is refused.
     """
     parameters = _parameters_of(model)
     unknown = [name for name in arguments if name not in parameters]
@@ -192,10 +205,18 @@ _VERY_NEAR = 0.8
 def require_known(
     call: str, options: Mapping[str, Any], ours: Callable[..., Any], explain: Callable[..., Any], model: Any
 ) -> None:
-    """Refuse an option that a function passes on, but that is nearly one of its own.
+    """Refuse an option that is probably a misspelled option of the function that passes it on.
+
+    Args:
+        call: name of the function that passes the options on, for errors.
+        options: the options that it passes on.
+        ours: the function that passes them on.
+        explain: the function that gets them.
+        model: the user's model, which may get them too.
 
     Raises:
-        InputError: there is one.
+        InputError: an option is neither known to `explain` nor to the model, and very similar to one of
+            `ours`.
     """
     forward = model.forward if isinstance(model, nn.Module) else model
     passed_on = {*inspect.signature(explain).parameters, *inspect.signature(forward).parameters}
@@ -213,10 +234,10 @@ def takes(model: Callable[..., Any], name: str) -> bool:
 
 
 def require_positional(model: Callable[..., Any], positional: int) -> None:
-    """Refuse more arguments by position than a model takes: one of them may be meant as an option.
+    """Refuse more positional arguments than a model takes. One of them may be meant as an option.
 
     Raises:
-        InputError: there are more.
+        InputError: there are more positional arguments.
     """
     parameters = _parameters_of(model).values()
     count = len(_by_position(parameters))
@@ -234,17 +255,17 @@ def require_clear(
     options: Mapping[str, Any],
     kwargs: Mapping[str, Any] | None,
 ) -> None:
-    """Refuse an option with the name of an argument of the model, unless `kwargs` says what the model gets.
+    """Refuse an option that has the name of an argument of the model, unless `kwargs` is given.
 
     Args:
         call: name of the function that has the options.
-        model: the user's.
-        positional: how many positional arguments the model gets.
-        options: as they were given; None, False and an empty tuple are those that were not.
-        kwargs: arguments of the model, of any name.
+        model: the user's model.
+        positional: number of positional arguments that the model gets.
+        options: the values of the options. None, False and an empty tuple mean that an option is not given.
+        kwargs: arguments of the model, of any name, or None.
 
     Raises:
-        InputError: it is not clear which of them is meant.
+        InputError: it is not clear whether the option or the model's argument is meant.
     """
     given = {n for n, v in options.items() if not (v is None or v is False or (type(v) is tuple and not v))}
     if kwargs is not None or not given:
@@ -260,10 +281,10 @@ def require_clear(
 
 
 def joined_arguments(kwargs: Mapping[str, Any] | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    """All of a model's keyword arguments: those in `kwargs`, and the others.
+    """Return all keyword arguments of a model: those in `kwargs`, and the others.
 
     Raises:
-        InputError: one is given twice, or `kwargs` is no mapping.
+        InputError: an argument is given twice, or `kwargs` is not a mapping.
     """
     if kwargs is None:
         return arguments
@@ -300,7 +321,7 @@ def _are_tensors(values: Collection[Any]) -> bool:
 
 
 def only_tokens(inputs: tuple[Any, ...], arguments: Mapping[str, Any]) -> bool:
-    """Whether tokens, or embeddings of them, are all that there is to explain."""
+    """Whether only tokens, or embeddings of tokens, are explained, and there is at least one of them."""
     given = [("", value) for value in inputs] + list(arguments.items())
     of_text = [may_be_ids(*each) or bool(_EMBEDDED.search(each[0])) for each in given]
     others = [_is_explained(*each) and not is_text for each, is_text in zip(given, of_text, strict=True)]
@@ -312,7 +333,7 @@ _EMBEDDED = re.compile(r"(^|_)inputs?_embeds$")
 
 
 def _is_explained(name: str, value: Any) -> bool:
-    """Whether an argument is a tensor of numbers; those of a mask of attention say where to look."""
+    """Whether an argument is a floating-point tensor, and its name is not that of an attention mask."""
     return isinstance(value, Tensor) and value.is_floating_point() and not _MASK.search(name)
 
 
@@ -343,10 +364,12 @@ def _require_samples(name: str, value: Tensor) -> None:
 
 
 def require_evaluation_mode(model: Any) -> None:
-    """Refuse what is no model, and a module of which any part is in training mode.
+    """Refuse a model that cannot be called, and a module in training mode.
+
+    A part that computes the same in both modes may be in training mode.
 
     Raises:
-        ModelError: it is one of these.
+        ModelError: the model cannot be called, is a class, or has a part in training mode.
     """
     if not callable(model):
         raise ModelError(
@@ -378,7 +401,7 @@ def require_evaluation_mode(model: Any) -> None:
 
 
 def _any_trains(model: nn.Module) -> bool:
-    """Whether a module or one within it says that it is in training mode. Naming them takes far longer."""
+    """Whether a module or one within it has `training` set. This is much faster than `named_modules`."""
     met, waiting = {model}, [model]
     while waiting:
         module = waiting.pop()
@@ -391,12 +414,18 @@ def _any_trains(model: nn.Module) -> bool:
 
 
 def _trains(module: nn.Module) -> bool:
-    """Whether a module is in training mode; one that was frozen has none, an exported one cannot leave it."""
+    """Whether a module is in training mode.
+
+    A frozen module has no mode. An exported module cannot leave training mode, and does not count.
+    """
     return getattr(module, "training", False) and not isinstance(module, fx.GraphModule)
 
 
 def _depends_on_mode(module: nn.Module, *, in_graph: bool) -> bool:
-    """Whether a module may do another thing in training; of torch's own, and of an exported one's, few do."""
+    """Whether a module may compute something else in training mode.
+
+    A module of the user's own may. Of torch's modules, and of those in an exported graph, only a few do.
+    """
     own = not in_graph and not type(module).__module__.startswith("torch.nn.modules")
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return own or module.dropout > 0

@@ -1,4 +1,4 @@
-"""What is said where a model fails on its inputs, or explains none of them."""
+"""Errors of models that fail on their inputs, or that use none of them as an explained input."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,13 @@ from relprop.errors import InputError, ModelError, RelpropError
 def never_looked_up(
     shapes: Mapping[str, tuple[int, ...]], error: Exception | None = None, cuts: Sequence[Gap] = ()
 ) -> InputError:
-    """The error about integer inputs that were looked up in no embedding, perhaps as the model failed."""
+    """Return the error about integer inputs that the model did not look up in an embedding.
+
+    Args:
+        shapes: the shapes of the integer inputs by name.
+        error: the model's own error, if it failed.
+        cuts: the operations at which ids were lost.
+    """
     told = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
     if isinstance(error, IndexError):
         return InputError(
@@ -37,9 +43,17 @@ def never_looked_up(
 def naming_inputs(
     model: Any, shapes: Mapping[str, tuple[int, ...]], explained: Callable[[], bool] | None = None
 ) -> Iterator[None]:
-    """Add to the model's own errors what it was called with.
+    """Add to the model's own errors the names and shapes of its inputs.
 
-    Where it failed before anything was `explained`, integers may be what should have been numbers.
+    Args:
+        model: the user's model, which runs inside.
+        shapes: the shapes of the inputs to explain by name.
+        explained: whether an input is explained by now. If the model fails before, the error is about integer
+            inputs, which perhaps should be floating point.
+
+    Raises:
+        InputError: the model failed on integers that it does not look up, or on a text that is too long.
+        ModelError: the model uses flex attention, which has no gradient on the CPU.
     """
     try:
         yield
@@ -64,7 +78,7 @@ def naming_inputs(
 
 
 def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error: IndexError) -> None:
-    """Say that a text is too long, where that is why the model failed."""
+    """Refuse a text that has more tokens than the model has positions, which may be why the model failed."""
     config = getattr(model, "config", None)
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
     limit = next((limit for limit in limits if isinstance(limit, int)), None)
@@ -77,7 +91,7 @@ def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error:
 
 
 def _without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Advice where an input looks like one picture, and no batch of them."""
+    """Return advice if an input looks like a single picture instead of a batch of pictures, otherwise ""."""
     pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
     single = [name for name, shape in shapes.items() if len(shape) == 3]
     return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""

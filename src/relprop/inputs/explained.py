@@ -1,4 +1,4 @@
-"""The explained inputs of a run: what the model gets in their place, and what relevance came to them."""
+"""The explained inputs of a run: their stand-ins in the model, and the relevance that arrives at them."""
 
 import weakref
 from collections.abc import Mapping
@@ -22,16 +22,20 @@ from relprop.inputs.tokens import TokenIds
 
 
 class ExplainedInputs:
-    """The inputs of a run: where relevance begins.
+    """The explained inputs of a run. Relevance begins there as the model runs.
+
+    Args:
+        run: the run.
+        any_leaf: as the attribute.
 
     Attributes:
-        leaves: them as autograd sees them.
-        ids: integer inputs, on their way to an embedding.
-        any_leaf: whether every leaf that requires a gradient and is no parameter is one.
+        leaves: the explained inputs as autograd sees them.
+        ids: the integer inputs, followed to an embedding.
+        any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
     """
 
     def __init__(self, run: Run, *, any_leaf: bool = False) -> None:
-        # Not to hold each other, so that a run, and all that it keeps, is free as soon as it ends.
+        # A weak reference, so that a run and all that it keeps are freed as soon as it ends.
         self._run: Run = weakref.proxy(run)
         self.leaves = Leaves()
         self.ids = TokenIds()
@@ -41,20 +45,20 @@ class ExplainedInputs:
     # ---- what the model gets ----
 
     def stand_in(self, name: str, tensor: Tensor) -> Seen:
-        """Return a stand-in for an explained input, for the model to work on, and in place if it likes."""
+        """Return the stand-in for an explained floating-point input. The model may change it in place."""
         return self._explained(Leaf(values_of(tensor).requires_grad_(), name=name), len(tensor))
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
-        """Return a stand-in for an integer input, explained where it is looked up in an embedding."""
-        ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # as its positions are
+        """Return the stand-in for an integer input. It is explained if it is looked up in an embedding."""
+        ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # positions are contiguous
         self.ids.add(name, ids)
         return self._run.seen(ids, None)
 
     def other(self, value: Any) -> Any:
-        """Return what stands for an argument that is not explained: constants that belong to the samples."""
+        """Return an argument that is not explained, with constants of the samples for its tensors."""
 
         def stand_in(tensor: Tensor) -> Tensor:
-            if type(tensor) not in (Tensor, Seen):  # a parameter, or of a kind of its own
+            if type(tensor) not in (Tensor, Seen):  # a parameter, or of another tensor class
                 return tensor
             return self._run.seen(values_of(tensor), None)
 
@@ -63,7 +67,7 @@ class ExplainedInputs:
     # ---- where relevance begins ----
 
     def follow(self, call: Call) -> Any:
-        """Run a call on constants, and know of its results what is known of its operands."""
+        """Run a call on constants, and record for its results what is known about its operands."""
         result = self.ids.follow(call)
         if self.ids.end_in(call, result):
             self.ids.lose(result)
@@ -73,16 +77,20 @@ class ExplainedInputs:
         return result
 
     def note_written(self, target: Seen, value: Seen) -> None:
-        """Note of integers what is written to them."""
+        """Record that a value is about to be written to a tensor, if it has ids."""
         self.ids.note_written(target, value)
 
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
-        """What takes the place of a call's value, if it was an embedding of explained ids.
+        """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
 
-        It may begin where the model wants gradients.
+        Args:
+            call: the call.
+            value: the result of the call.
+            may_begin: whether gradients are enabled in the model at this call. If not, relevance does not
+                begin here, and the error about missing inputs says why.
 
         Raises:
-            InputError: there are other numbers of samples than in other inputs.
+            InputError: the ids have another number of samples than other inputs.
         """
         ids = self.ids.looked_up(call)
         if ids is None or not isinstance(value, Tensor) or not value.is_floating_point():
@@ -93,7 +101,7 @@ class ExplainedInputs:
         tag = Tag(nonnegative=all_nonnegative(value))
         with torch.enable_grad():
             root = value.detach().requires_grad_()
-            if self._is_over:  # in a part of the model that runs again; its values alone are wanted
+            if self._is_over:  # a part of the model runs again, and only its values are needed
                 return self._run.seen(_unattached(root), tag)
             found = Leaf(root, positions=ids.clone(), inputs=tuple(self.ids.inputs))
             looked_up = found.looked_up()
@@ -110,7 +118,7 @@ class ExplainedInputs:
             return self._explained(found, samples, found.step(samples))
 
     def leaf(self, tensor: Tensor) -> Seen | None:
-        """What takes the place of a plain leaf, if relevance begins there."""
+        """Return the wrapper tensor that replaces a plain leaf, or None for a parameter."""
         if isinstance(tensor, nn.Parameter):
             return None
         self._run.ledger.samples = tensor.shape[0] if tensor.dim() else 1
@@ -125,18 +133,23 @@ class ExplainedInputs:
         return self._run.seen(root, Tag(nonnegative=all_nonnegative(root.detach()), slot=slot, step=step))
 
     def any(self) -> bool:
-        """Whether something is explained by now."""
+        """Whether any input is explained by now."""
         return len(self.leaves) > 0
 
-    # ---- what came to them ----
+    # ---- the relevance of the inputs ----
 
     def variables(self) -> tuple[Tensor, ...]:
-        """What autograd computes gradients of. The forward is over then."""
+        """Return the tensors whose gradients autograd computes. This ends the forward."""
         self._is_over = True
         return (*self.leaves.variables, self._run.anchor)
 
     def relevance(self, seed: Tensor, found: Mapping[Tensor, Tensor | None]) -> dict[str, Tensor]:
-        """Relevance of each input, from the gradients found; and the ledger's lines for seed and inputs."""
+        """Return the relevance of each input by name, and write seed and inputs to the ledger.
+
+        Args:
+            seed: the explained scores, from which relevance starts.
+            found: the gradient of each of the `variables`, or None.
+        """
         relevance, others = self.leaves.relevance(found)
         ledger = self._run.ledger
         for rows in others:
@@ -151,5 +164,5 @@ class ExplainedInputs:
 
 
 def _unattached(root: Tensor) -> Tensor:
-    """A value that requires a gradient and is no leaf."""
+    """Return a tensor with the values of `root` that requires a gradient and is no leaf."""
     return attach([root.detach()], [root], lambda c: (c,))[0]

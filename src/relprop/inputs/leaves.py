@@ -1,4 +1,4 @@
-"""The explained inputs as autograd sees them: where coefficients and relevance on zeros arrive."""
+"""The explained inputs as autograd sees them: tensors at which coefficients and direct relevance arrive."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from relprop.linear.numerics import wide
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One explained input, or what one embedding made of integer inputs.
+    """An explained floating-point input, or the result of an embedding that looks up integer inputs.
 
     Attributes:
-        root: what autograd computes coefficients of.
-        slot: for relevance on zeros, or None.
-        name: of the argument, if it is one.
-        positions: of an embedding (*index, dimensions): which element of the `inputs` each row belongs to,
-            (*index), counted through all of them; -1 for none.
+        root: the tensor whose coefficient autograd computes. For an embedding (*index, dimensions).
+        slot: the tensor whose gradient is the direct relevance, or None.
+        name: name of the argument, for a floating-point input.
+        positions: for an embedding the position of each row's id, (*index) int64, or -1 if the row is not
+            that of an id. A position is the number of an element, counted through all integer inputs.
         inputs: the integer inputs of the run.
     """
 
@@ -31,9 +31,12 @@ class Leaf:
     inputs: Sequence[IdInput] = ()
 
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Relevance of inputs by name, from the gradients found; and that of rows of none of their elements.
+        """Return the relevance of inputs by name, and that of rows that belong to no input, or None.
 
-        It is x·c + what the slot got, for integers in single precision at least.
+        It is R = x·c plus the direct relevance. For embeddings, x and R have at least single precision.
+
+        Args:
+            found: the gradients of root and slot, or None.
         """
         c, direct = found[self.root], None if self.slot is None else found[self.slot]
         root = self.root if self.positions is None else self.root.to(wide(self.root.dtype))
@@ -41,9 +44,12 @@ class Leaf:
         return self.of_inputs((R if direct is None else R + direct).detach())
 
     def of_inputs(self, R: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """From relevance of the root to that of inputs by name, an integer's summed over its rows.
+        """Return the relevance of inputs by name, and that of rows of no input, (*index), or None.
 
-        Beside it relevance of rows of none of their elements, (*index), or None.
+        The relevance of an integer is the sum over the rows that it looked up.
+
+        Args:
+            R: relevance of the root.
         """
         if self.positions is None:
             return {self.name: R}, None
@@ -58,7 +64,7 @@ class Leaf:
         return of_inputs, None if bool(counts.all()) else rows.masked_fill(counts, 0)
 
     def step(self, samples: int) -> int | None:
-        """How many elements of the root lie between one sample and the next; None where samples are first."""
+        """Return the step between samples in the root (see `Tag.step`); None if first, or unknown."""
         inputs, positions = self.looked_up(), self.positions
         if len(inputs) != 1 or positions is None or samples == 1 or bool((positions < 0).any()):
             return None
@@ -67,7 +73,7 @@ class Leaf:
         return None if step is None else step * self.root.shape[-1]
 
     def looked_up(self) -> list[IdInput]:
-        """The integer inputs of which something is here."""
+        """Return the integer inputs of which at least one element was looked up here."""
         positions = self.positions
         assert positions is not None
         return [
@@ -78,13 +84,13 @@ class Leaf:
 
 
 class Leaves:
-    """Roots of the explained inputs, each with a slot or without."""
+    """The explained inputs of a run, as autograd sees them."""
 
     def __init__(self) -> None:
         self._leaves: list[Leaf] = []
 
     def add(self, leaf: Leaf) -> None:
-        """Note an explained input."""
+        """Record an explained input."""
         self._leaves.append(leaf)
 
     def __len__(self) -> int:
@@ -92,11 +98,11 @@ class Leaves:
 
     @property
     def variables(self) -> tuple[Tensor, ...]:
-        """What autograd computes gradients of."""
+        """The tensors whose gradients autograd computes: roots and slots."""
         return tuple(t for leaf in self._leaves for t in (leaf.root, leaf.slot) if t is not None)
 
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Relevance of each input by name, from the gradients found; and of rows of none of them."""
+        """Return the relevance of each input by name, and that of embedded rows that belong to no input."""
         parts = [leaf.relevance(found) for leaf in self._leaves]
         others = [elsewhere for _, elsewhere in parts if elsewhere is not None]
         return added([of_inputs for of_inputs, _ in parts]), others
@@ -104,7 +110,12 @@ class Leaves:
     def by_gradient(
         self, relevance: Callable[[Tensor, Tensor], Tensor], found: Mapping[Tensor, Tensor | None]
     ) -> dict[str, Tensor] | None:
-        """Relevance of each input by name, a function of input and gradient; None without any gradient."""
+        """Return the relevance of each input by name, by a plain gradient; None if there is no gradient.
+
+        Args:
+            relevance: computes relevance from an input and its gradient.
+            found: the gradients of the roots, or None.
+        """
         if all(found[leaf.root] is None for leaf in self._leaves):
             return None
         parts = []
@@ -117,7 +128,7 @@ class Leaves:
 
 
 def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Sum relevance by name, of inputs that several embeddings look up."""
+    """Sum relevance by name, since several embeddings may look up the same input."""
     total: dict[str, Tensor] = {}
     for part in parts:
         for name, R in part.items():

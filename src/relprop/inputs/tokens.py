@@ -1,9 +1,9 @@
-"""Integer inputs, such as the tokens of a text: followed to the embedding where they are looked up.
+"""Following integer inputs, such as the tokens of a text, to the embedding that looks them up.
 
-What can be explained of an integer is what the model makes of it first: a row of an embedding. Ids are
-followed through what only rearranges them (views, slices, a shift to the right): whatever the model does to
-them is done to their positions, so that relevance at the embedding comes back to the element of the input
-that it belongs to. Positions and types of tokens, and masks, are not explained: they look up parameters.
+An integer, or id, looks up a row in an embedding. Its relevance is the sum over this row. To find the id of a
+row, relprop follows the ids through operations that only rearrange them, such as views, slices and a shift to
+the right. The same operations are applied to the positions of the ids. A position is the number of an element
+in the inputs. Positions of tokens, types of tokens and masks are not explained.
 """
 
 import re
@@ -23,7 +23,7 @@ from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
-"""Names of integer arguments that say where, of which kind or which, and not what."""
+"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices."""
 
 _FOLLOWED = frozenset(
     (
@@ -32,7 +32,7 @@ _FOLLOWED = frozenset(
         *("where", "copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
     )
 )
-"""Operations after which an id is an id still."""
+"""Operations through which ids are followed."""
 
 _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
@@ -47,10 +47,10 @@ _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "select_scatter": (0, 1),
     }
 )
-"""Which arguments are values, where it is not the first alone; others say where."""
+"""Numbers of the arguments that have values, if it is not only the first one. Others select elements."""
 
 _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
-"""Operations that leave every element where it is."""
+"""Operations that leave every element at its place."""
 
 _LOOKING = frozenset(
     (
@@ -59,14 +59,14 @@ _LOOKING = frozenset(
         *("is_nonzero", "nonzero", "sym_size", "is_same_size"),
     )
 )
-"""Operations that look at ids, and leave them what they are."""
+"""Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
 
 _INTEGERS = (torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)
 class IdInput:
-    """An integer input: name of the argument, shape, and the number of its first element."""
+    """An integer input: name of the argument, shape, and position of its first element."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ class IdInput:
 
 
 def may_be_ids(name: str, value: Any) -> bool:
-    """Whether an argument is a tensor of integers that may be explained."""
+    """Whether an argument is an integer tensor (int64 or int32) that may be explained, by its name."""
     return (
         isinstance(value, Tensor)
         and value.dtype in _INTEGERS
@@ -84,13 +84,13 @@ def may_be_ids(name: str, value: Any) -> bool:
 
 
 class TokenIds:
-    """The integer inputs of a run, and what became of them.
+    """The integer inputs of a run, and the positions of the ids in each tensor that consists of ids.
 
-    Of each tensor that consists of ids it is known which elements of the inputs they are: int64 of the
-    tensor's shape, counted through all inputs; -1 for what is none, as what begins a decoder's input.
+    A tensor's positions are int64, of the tensor's shape. A position is the number of an element, counted
+    through all inputs. It is -1 for an integer that is not from an input, such as a decoder's first token.
 
     Attributes:
-        inputs: them, in order.
+        inputs: the integer inputs, in order.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class TokenIds:
         self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Note an input."""
+        """Record an input by its name."""
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
         positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
         self._positions[tensor] = positions.reshape(tensor.shape)
@@ -109,7 +109,7 @@ class TokenIds:
         self._count += tensor.numel()
 
     def find(self, tensor: Any) -> Tensor | None:
-        """The positions of a tensor's elements, if it consists of ids."""
+        """Return the positions of a tensor's elements if it consists of ids, otherwise None."""
         if type(tensor) is not Seen:
             return None
         memory, inner = tensor.memory, tensor.recorded
@@ -119,7 +119,7 @@ class TokenIds:
         return positions
 
     def looked_up(self, call: Call) -> Tensor | None:
-        """The positions of ids that a call looks up in the rows of a table, if it does nothing else."""
+        """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
         if not self.inputs:
             return None
         index: Any = None
@@ -133,13 +133,13 @@ class TokenIds:
         return None if positions is None else self._checked(inner_of(index), positions)
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
-        """The positions, without those whose values are not the inputs' any more."""
+        """Return the positions, with -1 for elements whose values are not those of the inputs any more."""
         values = torch.cat([values.to(index) for values in self._values])
         same = (positions >= 0) & (values[positions.clamp(min=0)] == index)
         return torch.where(same, positions, -1)
 
     def end_in(self, call: Call, result: Any) -> bool:
-        """Whether a call made of ids what is none any more, and could have been meant to be."""
+        """Whether ids are lost in a call: it computes with them, and its result cannot be followed."""
         if not self.inputs or call.operation in _LOOKING:
             return False
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
@@ -147,7 +147,7 @@ class TokenIds:
         return any(self.find(t) is not None for t in tensors_in(call.args))
 
     def follow(self, call: Call) -> Any:
-        """Run a call on constants, and know of its results what is known of its operands."""
+        """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
         if not self.inputs or call.operation not in _FOLLOWED:
             return result
@@ -163,12 +163,12 @@ class TokenIds:
         return result
 
     def lose(self, result: Any) -> None:
-        """Note that numbers were made of ids that are none, and that ids are none where they are written."""
+        """Record that a result was computed from ids. If it is written over ids, these are lost too."""
         for tensor in tensors_in(result):
             self._lost[tensor] = True
 
     def note_written(self, target: Any, value: Any) -> None:
-        """Note of a part of other integers, which is about to be overwritten, what is known of the value."""
+        """Record the positions of a value that is about to be written to a part of an integer tensor."""
         if not self.inputs or target.dtype not in _INTEGERS:
             return
         memory, written = target.memory, self.find(value)
@@ -189,7 +189,7 @@ class TokenIds:
         part.copy_(torch.full_like(part, -1) if written is None else written)
 
     def _moved(self, call: Call, values: tuple[int, ...]) -> Any:
-        """What the call makes of positions; None where they cannot go the same way."""
+        """Return the result of the call on positions; None if the call does not run on positions."""
         places = [self._in_place_of(v) if i in values else inner_of(v) for i, v in enumerate(call.args)]
         try:
             return call.on(places)
@@ -200,7 +200,7 @@ class TokenIds:
         return map_leaves(self._position, value)
 
     def _position(self, value: Any) -> Any:
-        """Positions in the place of ids, and -1 in that of other integers, which stand for no element."""
+        """Return positions for ids, and -1 for other integers."""
         if isinstance(value, Tensor):
             positions, value = self.find(value), inner_of(value)
             if positions is None and value.dtype == torch.bool:

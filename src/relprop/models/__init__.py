@@ -21,10 +21,10 @@ __all__ = ["FORMS", "RANDOM", "Model", "Prepared", "errors_of", "load_checkpoint
 FAMILIES: Mapping[str, Callable[[Request], Model]] = MappingProxyType(
     {"torchvision": torchvision_model, "timm": timm_model}
 )
-"""What makes models of other libraries, by the word before the colon."""
+"""The functions that make models of other libraries, by the word before the colon."""
 
 FORMS = ", ".join([*BUNDLED, *(f"{family}:NAME" for family in FAMILIES), "path.py:function"])
-"""What a model can be called."""
+"""The forms of a model's name, for errors and help texts."""
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""Files of weights, of any of the usual kinds. Tensors are read; nothing in a file is executed."""
+"""Reading files of weights of the usual kinds. Only tensors are read, and nothing in a file is executed."""
 
 import difflib
 import pickle
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from relprop.errors import FileError
 from relprop.zoo import fit, read_weights
 
-# Where a training program keeps the weights in its checkpoint: the first of these that is there.
+# Keys of the weights in the checkpoint of a training program. The first key that is present is used.
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 
-# What wrappers put before every name: DataParallel, torch.compile, Lightning.
+# Prefixes that wrappers put before every name, such as DataParallel, torch.compile and Lightning.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 _COUNTER = "num_batches_tracked"
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Copy the weights in a file into `model`, all or, if they do not fit, none.
+    """Copy the weights in a file into a model. If one does not fit, none is copied.
 
-    Wrappers' prefixes of the names are taken off where that makes them fit, and numbers get the model's
-    floating-point type.
+    If the names have prefixes of wrappers that the model does not have, these are removed. Floating-point
+    weights get the model's dtype.
 
     Args:
-        model: the model.
-        path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint that contains one as
+        model: the model. It is changed.
+        path: a safetensors file, or a file that `torch.save` wrote: a state dict, or a checkpoint with one as
             "state_dict", "model_state_dict", "model", "net" or "weights".
 
     Raises:
@@ -39,13 +39,13 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     """
     own = model.state_dict()
     state = _without_prefixes(read_checkpoint(path), own)
-    # Old checkpoints do not have this count, which only training uses.
+    # Old checkpoints do not have this count. Only training uses it.
     state = {name: own[name] for name in own if name.endswith(_COUNTER)} | state
     fit(model, {name: _as(value, own.get(name)) for name, value in state.items()}, str(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors in a file of weights (see `load_checkpoint`), under the names that they have there.
+    """Read the tensors in a file of weights (see `load_checkpoint`), by their names in the file.
 
     Raises:
         FileError: the file is missing or damaged, would run code on loading, or has no weights.
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         near = _near(path)
         raise FileError(f"cannot read the weights in {path}: {error.strerror}.{near}") from error
-    # A zip archive, or a pickle of protocol 2 to 5; safetensors begin with the length of their header.
+    # A zip archive, or a pickle of protocol 2 to 5. A safetensors file begins with the length of its header.
     if start == b"PK" or (start[:1] == b"\x80" and start[1:] in b"\2\3\4\5"):
         return _tensors(_read_torch(path, start == b"PK"), path)
     return read_weights(path)
@@ -76,7 +76,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
             "safetensors. Or, if you trust the source of the file, load it in your own program and store the "
             "weights alone: torch.save(model.state_dict(), 'weights.pt')."
         ) from error
-    # A damaged archive ends in whatever exception its unpacking happens to meet first.
+    # Unpacking a damaged archive can raise any exception.
     except Exception as error:
         if _is_program(path):
             raise FileError(
@@ -95,7 +95,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """Find the state dict in what a checkpoint contains."""
+    """Return the tensors of the state dict in the content of a checkpoint, by name."""
     found = content
     if isinstance(content, Mapping):
         for key in _NESTED:
@@ -117,7 +117,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
 def _without_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while state.keys() != own.keys():
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
-        # A model may itself have a part of that name.
+        # A prefix may be the name of a module in the model.
         if prefix is None or any(name.startswith(prefix) for name in own):
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}

@@ -1,7 +1,7 @@
-"""Language models as transformers stores them: "hf:" and a folder, or a name on the Hugging Face hub.
+"""Loading language models of transformers: "hf:" and a folder, or "hf:" and a name on the Hugging Face hub.
 
-No code that comes with a model runs unless that is asked for,
-and no weights are read but safetensors, which hold tensors and nothing else.
+Code that comes with a model is not run, unless the user allows it. Weights are read from safetensors only,
+which have tensors and no code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,8 @@ from relprop.zoo.huggingface import import_transformers
 
 PREFIX = "hf:"
 
-# What a model is made for, by how the name of its class ends, and what makes one of it.
+# For each task: its name, the endings of the names of its model classes, and the class of transformers that
+# loads such models.
 _TASKS = (
     ("classification", ("ForSequenceClassification",), "AutoModelForSequenceClassification"),
     ("tagging", ("ForTokenClassification",), "AutoModelForTokenClassification"),
@@ -78,9 +79,10 @@ def load_language_model(
             do on this machine.
 
     Raises:
-        ModelError: transformers is missing; the model is of a kind that is not explained, comes with code, is
-            quantised or incomplete; or the hub cannot be reached.
-        FileError: the folder is missing or damaged, or has weights of another kind than safetensors.
+        ModelError: transformers is missing; the model is of a kind that is not explained, comes with code or
+            is quantised; or the hub cannot be reached.
+        FileError: the folder is missing or damaged, or its weights are not in safetensors; or weights or the
+            tokenizer are missing.
     """
     kind, colon, place = name.partition(":")
     if kind + colon != PREFIX or not place:
@@ -165,7 +167,12 @@ def language_model(
 
 
 def _place(name: str, place: str) -> Path | str:
-    """Tell folders from names on the hub: a folder that exists is meant."""
+    """Return the folder of this name, if there is one, otherwise the name on the hub.
+
+    Raises:
+        FileError: the folder has no config.json; or there is no such folder, and the name is not one of the
+            hub.
+    """
     folder = Path(place).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -185,7 +192,7 @@ def _transformers() -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep transformers' own bars and reports out of the output: what matters of them is an error here."""
+    """Switch off the progress bars and reports of transformers. relprop raises errors of its own instead."""
     logging = _transformers().utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
@@ -200,12 +207,17 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def _errors_of(name: str, where: Path | str) -> Iterator[None]:
-    """Turn what transformers raises into one line that says what to do."""
+    """Turn an error of transformers into an error of one line with a remedy.
+
+    Raises:
+        FileError: a folder could not be loaded.
+        ModelError: a model of the hub could not be loaded.
+    """
     try:
         yield
     except (ModelError, FileError):
         raise
-    except Exception as error:  # whatever a damaged file, a missing package or a broken one gives
+    except Exception as error:  # a damaged file, or a missing or broken package, can raise any exception
         said = " ".join(str(error).split()).rstrip(".")
         if isinstance(where, Path):
             raise FileError(
@@ -222,7 +234,7 @@ def _errors_of(name: str, where: Path | str) -> Iterator[None]:
 
 
 def _is_of_network(error: Exception) -> bool:
-    """Whether something could not be fetched; not all that the hub's clients raise are an OSError."""
+    """Whether a download failed. Some errors of the hub's clients are no OSError."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
         "httpx",
         "huggingface_hub",
@@ -230,9 +242,19 @@ def _is_of_network(error: Exception) -> bool:
 
 
 def _refuse_what_is_told(name: str, told: dict[str, Any], trusted: bool, transformers: Any) -> None:
-    """Refuse, by config.json alone, what is not to be run or cannot be explained."""
+    """Refuse a model that comes with code or has quantised weights. Only config.json is needed for this.
+
+    Args:
+        name: the model's name, for errors.
+        told: the content of config.json.
+        trusted: whether the user allows code.
+        transformers: the library.
+
+    Raises:
+        ModelError: the model is refused.
+    """
     known = told.get("model_type") in transformers.CONFIG_MAPPING
-    # Attention may be named by a repository too, whose compiled code would be fetched and run.
+    # The config may name a repository for attention. Its compiled code would be downloaded and run.
     elsewhere = [
         v for key in ("attn_implementation", "experts_implementation") if "/" in str(v := told.get(key))
     ]
@@ -268,7 +290,7 @@ def _task_of(name: str, architecture: str, config: Any) -> tuple[str, str]:
             return task, maker
     kinds = ", ".join(f"*{endings[0]}" for _, endings, _ in _TASKS)
     raise ModelError(
-        f"{name} is a {architecture}. Known are models with scores of labels or tokens: {kinds}. Explain "
+        f"{name} is a {architecture}. relprop knows models with scores of labels or tokens: {kinds}. Explain "
         "other models in Python: relprop.explain(model, input_ids=..., target=lambda output: ...)."
     )
 
@@ -280,7 +302,7 @@ def _tokenizer(name: str, where: Path | str, options: dict[str, Any], transforme
         said = "it has no vocabulary"
     except (OSError, ValueError, ImportError) as error:
         words, said = set(), " ".join(str(error).split()).rstrip(".")
-    # Without its files, transformers makes some tokenizers with an empty vocabulary.
+    # If its files are missing, transformers makes some tokenizers with an empty vocabulary.
     if not words:
         raise FileError(
             f"{name} has no tokenizer that can be read: {said}. Put the files of its tokenizer beside "
@@ -312,7 +334,10 @@ def _require_all(name: str, missing: set[str]) -> None:
 
 
 def _positions(module: nn.Module, config: Any) -> int | None:
-    """How many tokens a model can read: as it says; in RoBERTa's family the first positions are not used."""
+    """Return the largest number of tokens that a model can read, from its config, or None.
+
+    RoBERTa's family does not use the first positions, so there it is smaller than the config says.
+    """
     for path, part in module.named_modules():
         if path.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
             return int(part.num_embeddings) - int(part.padding_idx) - 1

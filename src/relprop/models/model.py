@@ -1,4 +1,4 @@
-"""A model with all that is needed to explain pictures by it, and how pictures become its input."""
+"""A model with its preprocessing, which turns pictures into its input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ class Prepared:
     margin: int = 0
 
     def shown(self, relevance: Tensor) -> Tensor:
-        """Cut relevance (N, C, H, W) to what the picture shows, (N, C, h, w)."""
+        """Return relevance (N, C, H, W) without the margin, (N, C, h, w)."""
         end = -self.margin or None
         return relevance[:, :, self.margin : end, self.margin : end]
 
 
 Prepare = Callable[["Image", str], Prepared]
-"""Takes a decoded picture, and the name by which errors call it.
+"""A function from a decoded picture, and its name for errors, to the model's input.
 
 Raises:
-    InputError: the picture shows nothing that the model could see.
+    InputError: the picture cannot be prepared, for instance if nothing in it stands out as a digit.
 """
 
 
@@ -71,32 +71,32 @@ class Model:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What values from 0 to 1 become: (x - mean) / std, with a number for each channel."""
+    """Normalisation of values from 0 to 1: (x - mean) / std, with a mean and a std for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What 0 and 1 become, by channel."""
+        """The normalised values of 0 and of 1, by channel."""
         low, high = (
             tuple((level - m) / s for m, s in zip(self.mean, self.std, strict=True)) for level in (0, 1)
         )
         return low, high
 
     def apply(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W)."""
+        """Normalise images (N, C, H, W)."""
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (images - mean) / std
 
     def undo(self, x: Tensor) -> Tensor:
-        """Return to values from 0 to 1."""
+        """Return the values from 0 to 1 of normalised images (..., C, H, W)."""
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return x * std + mean
 
 
 def preparing_digits(bundled: Bundled) -> Prepare:
-    """Read pictures of a digit as MNIST's are."""
+    """Return a function that prepares pictures of a digit as MNIST's digits were prepared."""
 
     def prepare(picture: "Image", name: str) -> Prepared:
         from relprop.view.digit import as_digit
@@ -111,7 +111,14 @@ def preparing_digits(bundled: Bundled) -> Prepare:
 def preparing_photographs(
     resize: int, crop: tuple[int, int], channels: int, normalise: Callable[[Tensor], Tensor]
 ) -> Prepare:
-    """Resize the shorter side, cut out the centre, and normalise values from 0 to 1."""
+    """Return a function that resizes pictures, cuts out their centre, and normalises values from 0 to 1.
+
+    Args:
+        resize: length of the shorter side in pixels.
+        crop: height and width of the centre in pixels.
+        channels: 3, or 1 for pictures in grey.
+        normalise: normalises images (N, C, H, W).
+    """
 
     def prepare(picture: "Image", name: str) -> Prepared:
         from relprop.view.photograph import centre
@@ -125,7 +132,12 @@ def preparing_photographs(
 
 
 def preparing_by(transforms: Callable[["Image"], Tensor], normalisation: Normalisation) -> Prepare:
-    """Prepare as the model's own library does; what is shown is what comes of it, no longer normalised."""
+    """Return a function that prepares pictures by the transforms of the model's own library.
+
+    Args:
+        transforms: the library's transforms, from a picture to (C, H, W).
+        normalisation: the normalisation in these transforms. It is undone for the picture that is shown.
+    """
 
     def prepare(picture: "Image", name: str) -> Prepared:
         from relprop.view.display import opaque
@@ -137,7 +149,7 @@ def preparing_by(transforms: Callable[["Image"], Tensor], normalisation: Normali
 
 
 def _pixels(values: Tensor) -> Pixels:
-    """Turn values from 0 to 1, (C, H, W), into red, green and blue."""
+    """Convert values from 0 to 1, (C, H, W) with C = 1 or 3, to red, green and blue, uint8 (H, W, 3)."""
     levels = (255 * values.double().clamp(0, 1)).round().to(torch.uint8)
     pixels: Pixels = levels.permute(1, 2, 0).expand(-1, -1, 3).numpy()
     return pixels

@@ -1,14 +1,14 @@
 """Models of the user's own: a function in a Python file that the user names.
 
-The function is called without arguments and returns the model. What the model takes is said by options, or by
-attributes of the model:
+The function is called without arguments and returns the model. Options, or attributes of the model, describe
+its input:
 
-- `input_size`: height and width, (224, 224), or one number for both;
-- `mean` and `std`: one number per channel, or one for all, as the values from 0 to 1 are normalised; 0 and 1
-  where missing;
+- `input_size`: height and width in pixels, such as (224, 224), or one number for both;
+- `mean` and `std`: the mean and standard deviation by which values from 0 to 1 are normalised, one number for
+  each channel or one for all; by default 0 and 1;
 - `classes`: names of the classes.
 
-A photograph's shorter side is brought to the shorter side of `input_size`, and its centre is cut out.
+A photograph is resized so that its shorter side is that of `input_size`, and its centre is cut out.
 """
 
 import difflib
@@ -36,11 +36,13 @@ _COLOUR = 3  # red, green and blue
 
 
 def own_model(request: Request) -> Model:
-    """Make the model that "path.py:function" names. The file is run, as the user's own program.
+    """Return the model that "path.py:function" names. The file is run like a program of the user.
 
     Raises:
-        ModelError: the file, the function or the model is not there or fails, or its input is not known.
-        FileError: the file of weights is missing or damaged, would run code, or does not fit.
+        ModelError: the file or the function is missing or fails, the function does not return a module, or
+            the size of its input is missing, or its size or normalisation does not fit.
+        InputError: a standard deviation is 0.
+        FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
     """
     path, _, name = request.model.rpartition(":")
     if not path or path.endswith(":"):
@@ -69,7 +71,7 @@ def own_model(request: Request) -> Model:
 
 
 def _made(path: Path, name: str, model: str) -> nn.Module:
-    """Run the file and call the function."""
+    """Run the file, call the function, and return its module."""
     if not path.is_file():
         raise ModelError(f"{model}: there is no file {path}. Check the name and the folder.")
     with _importing_beside(path):
@@ -83,7 +85,7 @@ def _made(path: Path, name: str, model: str) -> nn.Module:
 
 @contextmanager
 def _importing_beside(path: Path) -> Iterator[None]:
-    """Let the file import what lies beside it, as if it were run."""
+    """Let the file import other files of its folder, as if it were run as a program."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
@@ -104,7 +106,7 @@ def _run(path: Path, model: str) -> dict[str, Any]:
 
 
 def _tried(function: Callable[[], Any], path: Path, model: str) -> Any:
-    """Call what the file defines; say where in the file it failed, if it does."""
+    """Call a function. If it fails, raise a ModelError that names the line of the user's file."""
     try:
         return function()
     except (Exception, SystemExit) as error:
@@ -141,7 +143,10 @@ def _function(namespace: dict[str, Any], name: str, path: Path, model: str) -> C
 
 
 def _channels(module: nn.Module, request: Request, size: tuple[int, int]) -> int:
-    """Say how many channels the model's pictures have, 3 or, in grey, 1: as its numbers or layers tell."""
+    """Return the number of channels of the model's pictures, 3 or, in grey, 1.
+
+    It is found by the numbers of `mean` and `std`, or by the first layer.
+    """
     effective = [
         _sequence(getattr(module, what, None) if given is None else given)
         for what, given in (("mean", request.mean), ("std", request.std))
@@ -153,22 +158,22 @@ def _channels(module: nn.Module, request: Request, size: tuple[int, int]) -> int
         return first.in_channels
     if isinstance(first, nn.Linear) and first.in_features in (prod(size), _COLOUR * prod(size)):
         return first.in_features // prod(size)
-    # The layer may have another number because pixels become channels before it: nothing is told by it.
+    # The layer's number is of no use if the model rearranges pixels into channels before it.
     own = [getattr(module, what, None) for what in ("mean", "std")]
     return 1 if any(hasattr(values, "__len__") and len(_sequence(values)) == 1 for values in own) else _COLOUR
 
 
 def _first_layer(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
-    """The convolution or linear layer that is listed first, which usually runs first."""
+    """Return the convolution or linear layer that is listed first, which usually runs first."""
     return next((m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
 
 
 def _bounds(module: nn.Module, normalisation: Normalisation, channels: int, size: tuple[int, int]) -> Bounds:
-    """Say what the input's smallest and largest values are, in a form that fits what becomes of it.
+    """Return the smallest and largest value of the input, in a form that the first layer can use.
 
-    By channel, if the model begins with a convolution over them. If it begins with a linear layer for the
-    flattened picture, for each of its elements. If pixels become channels in some other way, one number that
-    holds for all.
+    If the model begins with a convolution over the channels, there is a number for each channel. If it begins
+    with a linear layer for the flattened picture, there is a number for each element. Otherwise there is one
+    number for all.
     """
     low, high = normalisation.bounds
     first = _first_layer(module)
@@ -191,7 +196,7 @@ def _size(module: nn.Module, request: Request) -> tuple[int, int]:
             f"{request.model}: give the size of its pictures, by --size 224 (height and width) or by an "
             "attribute input_size = (224, 224) of the model."
         )
-    # Some write (channels, height, width).
+    # Some models have (channels, height, width).
     numbers = tuple(size)[-2:]
     if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
         raise ModelError(f"{request.model}: input_size is {size!r}; give height and width, (224, 224).")
@@ -201,7 +206,7 @@ def _size(module: nn.Module, request: Request) -> tuple[int, int]:
 def _numbers(
     module: nn.Module, what: str, given: Any, channels: int, default: float, model: str
 ) -> tuple[float, ...]:
-    """Give one number per channel: the user's, the model's own, or the default."""
+    """Return one number for each channel: the user's, or the model's own, or the default."""
     values = getattr(module, what, None) if given is None else given
     if values is None:
         return (default,) * channels
@@ -221,7 +226,7 @@ def _numbers(
 
 
 def _sequence(values: Any) -> tuple[float, ...]:
-    """The numbers of a list, a tensor or a single number; none, if they are no numbers."""
+    """Return the numbers of a list, a tensor or a single number; () if they are not numbers."""
     if isinstance(values, torch.Tensor) and not values.dim():
         values = values.item()
     try:

@@ -1,4 +1,4 @@
-"""What a user asks for, and the last step that is common to all answers."""
+"""A user's request for a model, and the last step of making a model, which all families share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RANDOM = "random"
-"""In place of a file of weights: the network as it is initialised, always the same."""
+"""Given instead of a file of weights: the network's initial weights, always the same."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for (see `relprop.models.resolve`)."""
+    """A user's request for a model: the arguments of `relprop.models.resolve`."""
 
     model: str
-    """As the user wrote it."""
+    """The model's name, as the user wrote it."""
     weights: str | Path | None = None
-    """A file, "random", or None for trained ones that are there already."""
+    """A file, "random", or None for the trained weights on this machine."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, if the user gives them."""
     size: tuple[int, int] | None = None
-    """Height and width of the input, for models of one's own."""
+    """Height and width of the input in pixels, for models of the user's own."""
     mean: tuple[float, ...] | None = None
+    """Mean of the normalisation, for models of the user's own."""
     std: tuple[float, ...] | None = None
+    """Standard deviation of the normalisation, for models of the user's own."""
 
     @property
     def name(self) -> str:
@@ -47,7 +49,7 @@ class Request:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Draw the same random weights each time, and leave the user's random numbers alone."""
+    """Draw the same random weights each time, and do not change the state of the user's random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -63,15 +65,15 @@ def finished(
     weights: str | None,
     digits: bool = False,
 ) -> Model:
-    """Bring a module into evaluation mode, note its bounds, and put everything together.
+    """Return a `Model` of a module, in evaluation mode and without gradients for its parameters.
 
     Args:
-        request: what the user asked for.
-        module: with its weights.
-        prepare: takes a picture to its input.
-        classes: their names, if they are known.
-        bounds: of the input, if they are known.
-        weights: where they come from, if not from the user.
+        request: the user's request.
+        module: the module with its weights. Its mode and its parameters' `requires_grad` are changed.
+        prepare: turns a picture into the module's input.
+        classes: names of the classes, if they are known.
+        bounds: bounds of the input, if they are known.
+        weights: the source of the weights in words, or None for those that the user gave.
         digits: whether its pictures are single digits.
     """
     module.eval()
@@ -83,7 +85,7 @@ def finished(
 
 
 def _as(dtype: torch.dtype, prepare: Prepare) -> Prepare:
-    """Prepare inputs of the type that a model's weights have."""
+    """Return a function that prepares inputs in the dtype of a model's weights."""
     if dtype == torch.float32:
         return prepare
 

@@ -1,4 +1,4 @@
-"""Running a model on a prepared picture: what it raises becomes an error that says where to look."""
+"""Running a model on a prepared picture, and turning its errors into errors that say where to look."""
 
 import os
 import traceback
@@ -13,17 +13,17 @@ from torch import Tensor
 from relprop.errors import ModelError, RelpropError
 from relprop.models.model import Model
 
-# Code of torch and of relprop, through which the model's own is reached.
+# Folders of torch and relprop, whose code is not the model's own.
 _NOT_THE_MODELS = tuple(
     f"{Path(module).parent}{os.sep}" for module in (torch.__file__, Path(__file__).parent)
 )
 
 
 def output_of(model: Model, x: Tensor) -> Any:
-    """Return what the model says of an input (1, C, H, W), without gradients.
+    """Return the model's output for an input (1, C, H, W), computed without gradients.
 
     Raises:
-        ModelError: the model fails on it.
+        ModelError: the model fails on the input.
     """
     with errors_of(model, x), torch.no_grad():
         return model.module(x)
@@ -31,12 +31,14 @@ def output_of(model: Model, x: Tensor) -> Any:
 
 @contextmanager
 def errors_of(model: Model, x: Tensor, *, noted: bool = False) -> Iterator[None]:
-    """Turn what a model raises into an error that repeats it, and names the input and the line.
+    """Turn an error of a model into a ModelError that repeats it, and names the input.
+
+    For models of the user's own, it also names the line.
 
     Args:
-        model: which runs inside.
-        x: what it is called with.
-        noted: leave errors alone that `relprop.explain` has not noted as those of the model.
+        model: the model, which runs inside.
+        x: the model's input.
+        noted: turn only errors that `relprop.explain` has marked as the model's own by a note.
 
     Raises:
         ModelError: the model failed.
@@ -64,7 +66,7 @@ def _told(model: Model, x: Tensor, error: Exception) -> str:
 
 
 def _place(model: Model, error: Exception) -> str:
-    """The last line of the model's own code, or the file that makes it."""
+    """Return file and line of the model's own code that failed last, or the file that makes the model."""
     frames = [
         f
         for f in traceback.extract_tb(error.__traceback__)

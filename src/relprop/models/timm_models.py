@@ -1,4 +1,4 @@
-"""Models of timm, by name, with timm's own preprocessing."""
+"""Models of timm by name, with timm's own preprocessing."""
 
 import importlib
 from typing import Any
@@ -14,11 +14,12 @@ _IMAGENET = 1000
 
 
 def timm_model(request: Request) -> Model:
-    """Make the model that "timm:NAME" names. Its weights are the user's: nothing is downloaded.
+    """Return the model that "timm:NAME" names. The user gives its weights, and nothing is downloaded.
 
     Raises:
-        ModelError: timm is missing, has no such model, or no weights are given.
-        FileError: the file of weights is missing or damaged, would run code, or does not fit.
+        ModelError: timm is missing, torchvision does not work, timm has no such model, or no weights are
+            given.
+        FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
     """
     timm = _import_timm()
     name = request.name
@@ -58,7 +59,7 @@ def _import_timm() -> Any:
             raise
         raise ModelError("models of timm need timm, which is not installed: pip install timm") from None
     except RuntimeError:
-        import_torchvision()  # timm builds on it, and this says what is wrong with it
+        import_torchvision()  # timm needs torchvision, and this raises an error that says what is wrong
         raise
     return timm
 

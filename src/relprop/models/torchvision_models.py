@@ -1,4 +1,4 @@
-"""Models of torchvision, by name, with its own preprocessing: classifiers and segmentation networks."""
+"""Models of torchvision by name, with its own preprocessing: classifiers and segmentation networks."""
 
 import importlib
 import inspect
@@ -17,13 +17,14 @@ _HOW_TO_INSTALL = "pip install torchvision"
 
 
 def torchvision_model(request: Request) -> Model:
-    """Make the model that "torchvision:NAME" names.
+    """Return the model that "torchvision:NAME" names.
 
-    Without a file of weights, those are taken that torch's hub cache already has; nothing is downloaded.
+    If the user gives no weights, they are read from the cache of torch's hub. Nothing is downloaded.
 
     Raises:
-        ModelError: torchvision is missing or does not work, has no such model, or its weights are not there.
-        FileError: the file of weights is missing or damaged, would run code, or does not fit.
+        ModelError: torchvision is missing or does not work, has no such model, or the cache does not have its
+            weights.
+        FileError: the file of weights is missing or damaged, would run code on loading, or does not fit.
     """
     name = request.name
     models = import_torchvision().models
@@ -59,10 +60,10 @@ def torchvision_model(request: Request) -> Model:
 
 
 def import_torchvision() -> Any:
-    """Import torchvision.
+    """Import torchvision and return it.
 
     Raises:
-        ModelError: it is not installed, or was built for another torch.
+        ModelError: torchvision is not installed, or was built for another torch.
     """
     try:
         torchvision = importlib.import_module("torchvision")
@@ -97,7 +98,13 @@ def _builder(models: Any, name: str) -> Any:
 
 
 def _arguments(builder: Any, request: Request, names: list[str]) -> dict[str, Any]:
-    """Say how to build a network without weights, but otherwise as it is for weights with these names."""
+    """Return the builder's arguments for a network without weights, with the parts that these weights need.
+
+    Args:
+        builder: torchvision's function that builds the network.
+        request: the user's request.
+        names: names of the weights that will be loaded, or [] for random weights.
+    """
     given: dict[str, Any] = {"weights": None}
     if request.classes is not None:
         given["num_classes"] = len(request.classes)
@@ -107,12 +114,12 @@ def _arguments(builder: Any, request: Request, names: list[str]) -> dict[str, An
     if "aux_loss" in takes:
         given["aux_loss"] = any("aux_classifier." in name for name in names)
     if builder.__name__ in ("googlenet", "inception_v3"):
-        # Trained ones change the normalisation of their input themselves.
+        # The trained networks themselves change the normalisation of their input.
         auxiliary = any("aux" in name.lower() for name in names)
         given |= {"transform_input": True, "init_weights": False, "aux_logits": auxiliary}
     return given
 
 
 def _cached(url: str) -> Path:
-    """Where torch's hub keeps what it once downloaded."""
+    """Return the path at which torch's hub stores the file of this URL."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name

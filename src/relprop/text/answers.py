@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def line(self) -> str:
-        """All of it, for a line of text."""
+        """The answer as a line of text: target, score, probability, sum of relevance, large sinks."""
         share = "" if self.probability is None else f", probability {as_share(self.probability)}"
         kept = "".join(
             f", {name} {amount:.3g}" for name, amount in self.absorbed.items() if _matters(amount, self)
@@ -67,7 +67,7 @@ class TokenRelevance:
 
     @property
     def tokens(self) -> list[str]:
-        """Each token as it stands in the text, with the white space before it."""
+        """The text of each token, with the white space before it."""
         return [piece.text for piece in self.pieces]
 
     @property
@@ -77,15 +77,15 @@ class TokenRelevance:
 
     @property
     def unit(self) -> str:
-        """What the pieces of the prompt are called: "token", or "word" where some are several tokens."""
+        """The name of a piece of the prompt: "token", or "word" if any of them is several tokens."""
         return "word" if any(piece.id is None for piece in self.pieces[: self.prompt]) else "token"
 
 
 def as_share(probability: float) -> str:
-    """Write a probability to two digits: 0.87, 0.004, 3e-05."""
+    """Return a probability as text with two digits, such as 0.87, 0.004 or 3e-05."""
     return f"{probability:.2f}" if probability >= 0.0995 else f"{probability:.2g}"
 
 
 def _matters(amount: float, answer: Answer) -> bool:
-    """Whether an amount is worth a line of text: a thousandth of the score, or NaN."""
+    """Whether an amount is a thousandth of the score or of the sum of relevance, or more, or NaN."""
     return not abs(amount) < 1e-3 * max(abs(answer.score), abs(answer.total))

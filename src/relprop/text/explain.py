@@ -1,4 +1,4 @@
-"""Text in, relevance of its tokens out. A label or token that a user names becomes a target of the model."""
+"""Explaining a text: the relevance of its tokens for a label, for a token, or for generated text."""
 
 import inspect
 from collections.abc import Sequence
@@ -88,7 +88,11 @@ def _kind(given: Any) -> str:
 
 
 def _refuse_others(model: LanguageModel, generate: int, continuation: str | None, **given: Any) -> None:
-    """Refuse what a generation cannot be asked for together with."""
+    """Refuse arguments that cannot be given together with `generate` or `continuation`.
+
+    Raises:
+        InputError: there is such an argument, `generate` is negative, or the model does not generate text.
+    """
     asked = f"generate={generate}" if generate else f"continuation={continuation!r}"
     if model.task not in ("causal", "seq2seq"):
         raise InputError(f"{asked}: {model.name} ({model.task}) does not write texts. Leave it out.")
@@ -113,13 +117,13 @@ def _generation(
     continuation: str | None,
     options: dict[str, Any],
 ) -> TextExplanation:
-    """Explain each token that follows the prompt, or that a decoder answers it by."""
+    """Explain each token after the prompt, or each token of a decoder's answer."""
     start = start_of_decoder(model)
     given = [] if continuation is None else following(model, "" if start else text, continuation)
     length = (1 if start else len(tokens)) + (len(given) or generate)
     require_positions(model, length, "the answer" if start else "the text with what follows it")
     ids = _ids(model, tokens)
-    with quietly():  # transformers tells what it takes for the end and for padding
+    with quietly():  # transformers reports the tokens that it uses for the end and for padding
         found = explain_generation(
             model.module,
             ids,
@@ -130,7 +134,7 @@ def _generation(
         )
     prompt = [*tokens, *_numbered_on(start, tokens)]
     after = decoded(model, found.ids.tolist()[found.prompt :], [] if start else ids[0].tolist())
-    # Positions of the decoder's output, or of the only one there is.
+    # Position of the first answer in the output of the decoder or, without a decoder, of the model.
     first = 0 if start else found.prompt - 1
     answers = [
         _answer(explained, repr(token.text), token.id, found.prompt + row, first + row)
@@ -180,7 +184,7 @@ def _single(
 
 
 def inputs_of(model: LanguageModel, tokens: Sequence[Token]) -> dict[str, Tensor]:
-    """What the model is called with for a text, each (1, tokens); a decoder with what it begins with."""
+    """Return the model's arguments for a text, each (1, tokens) int64. A decoder gets its first token."""
     ids, start = _ids(model, tokens), start_of_decoder(model)
     inputs = {"input_ids": ids}
     if _takes(model, "attention_mask"):
@@ -189,30 +193,30 @@ def inputs_of(model: LanguageModel, tokens: Sequence[Token]) -> dict[str, Tensor
 
 
 def _takes(model: LanguageModel, name: str) -> bool:
-    """Whether a model has an argument; those of one's own often have no mask."""
+    """Whether a model has an argument. Models of the user's own often have no mask."""
     parameters = inspect.signature(model.module.forward).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _ids(model: LanguageModel, tokens: Sequence[Token]) -> Tensor:
-    """Token numbers, (1, tokens), where the model is."""
+    """Return the ids of tokens, (1, tokens) int64, on the model's device."""
     device = next(model.module.parameters()).device
     return torch.tensor([[token.id for token in tokens]], device=device)
 
 
 def _numbered_on(tokens: Sequence[Token], before: Sequence[Token]) -> tuple[Token, ...]:
-    """Number words on where those before end."""
+    """Return tokens whose words are numbered after those of other tokens."""
     start = before[-1].word + 1
     return tuple(replace(token, word=start + token.word) for token in tokens)
 
 
 def _relevance(explained: Explanation) -> Tensor:
-    """Relevance of all tokens, (tokens,), those of an encoder before those of a decoder."""
+    """Return the relevance of all tokens, (tokens,), an encoder's before a decoder's, on the CPU."""
     return torch.cat([part[0] for part in explained.inputs.values()]).detach().cpu()
 
 
 def _scores(explained: Explanation, position: int | None) -> Tensor:
-    """The scores of all labels or tokens, (classes,), at a position or of the whole text."""
+    """Return the scores of all labels or tokens, (classes,), at a position or for the whole text."""
     logits: Tensor = logits_of(explained.output)
     return logits[0] if position is None else logits[0, position]
 

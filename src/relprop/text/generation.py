@@ -64,7 +64,7 @@ class Generation:
         return iter(self.explanations)
 
     def numpy(self) -> "np.ndarray[Any, Any]":
-        """`relevance` as an array of NumPy, float32 where it is of half precision."""
+        """`relevance` as a NumPy array. Half precision becomes float32."""
         return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "Generation":
@@ -98,7 +98,7 @@ class Generation:
         """Read a `.safetensors` file that `save` wrote. Nothing in it is executed.
 
         Raises:
-            FileError: the file is missing, damaged, or no generation, or another version wrote it.
+            FileError: the file is missing, damaged or not of a generation, or another version wrote it.
         """
         return load_record(path, Generation, _require_fields, _PARTS)
 
@@ -188,7 +188,7 @@ def explain_generation(
     if mask is not None:
         arguments["attention_mask"] = mask
         if start is None and not bool(mask.all()) and _takes_positions(model, options):
-            # As the model's own generate counts them: from the first token that is no padding.
+            # Positions begin at the first token that is no padding, as in the model's own generate.
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     of_token = _of_token(target)
     targets = [At(first + i, of_token(int(token))) for i, token in enumerate(answer[0])]
@@ -207,7 +207,7 @@ def explain_generation(
 
 
 def _of_token(target: Any) -> Callable[[int], TargetLike]:
-    """From what a user gives for a target to what is explained of a token."""
+    """Return the function from a token's id to its target, from the target that a user gives."""
     if isinstance(target, OfClass):
         return lambda token: replace(target, index=token)
     if callable(target):
@@ -224,7 +224,11 @@ def _takes_positions(model: nn.Module, options: dict[str, Any]) -> bool:
 
 
 def _single(given: Any, name: str) -> Tensor:
-    """One text's tokens as (1, tokens)."""
+    """Return the tokens of one text as (1, tokens).
+
+    Raises:
+        InputError: there are several texts or no tokens, or these are not integers of such a shape.
+    """
     ids: Any = given
     if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() not in (1, 2):
         got = f"a {ids.dtype} tensor of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else repr(ids)
@@ -242,7 +246,11 @@ def _single(given: Any, name: str) -> Tensor:
 
 
 def decoder_start(model: Any) -> int | None:
-    """The token that an encoder-decoder model's answer starts with; None for other models."""
+    """Return the id of the token with which an encoder-decoder model's answer begins; None for other models.
+
+    Raises:
+        ModelError: the model has a decoder, but its config does not have this token.
+    """
     config = getattr(model, "config", None)
     if not getattr(config, "is_encoder_decoder", False):
         return None
@@ -259,7 +267,12 @@ def decoder_start(model: Any) -> int | None:
 def _generated(
     model: Any, prompt: Tensor, mask: Tensor | None, max_new_tokens: int, *, has_decoder: bool
 ) -> Tensor:
-    """What the model writes, (1, generated)."""
+    """Return the tokens that the model generates, (1, generated).
+
+    Raises:
+        ModelError: the model cannot generate, or generates nothing.
+        InputError: `max_new_tokens` is less than 1.
+    """
     if not hasattr(model, "generate"):
         raise ModelError(
             f"{type(model).__name__} has no method generate; give the answer to explain: continuation=ids."
@@ -281,6 +294,6 @@ def _generated(
 
 
 def _row(explanation: Explanation, arguments: dict[str, Any]) -> Tensor:
-    """Relevance of all tokens, (1, tokens)."""
+    """Return the relevance of all tokens, (1, tokens)."""
     inputs = explanation.inputs
     return torch.cat([inputs[name] for name in arguments if name in inputs], 1)

@@ -1,4 +1,4 @@
-"""Targets of language models, from labels, tokens and positions that users name."""
+"""Targets of language models from the labels, tokens and positions that users name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,10 +33,14 @@ class Goal:
     against: int | None = None
 
     def require_two(self, model: LanguageModel, index: int) -> None:
-        """Refuse a label or token, which the model gives the highest score or a user names, against itself.
+        """Refuse to explain a label or token against itself.
+
+        Args:
+            model: the model.
+            index: the label or token that the user names, or that has the model's highest score.
 
         Raises:
-            InputError: it is that.
+            InputError: it is the label or token whose score is subtracted.
         """
         if index != self.against:
             return
@@ -81,7 +85,11 @@ def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None,
 
 
 def _index(model: LanguageModel, named: str | int, before: str | None, call: str) -> int:
-    """Find a label or token by its text, or check its number."""
+    """Return the number of a label or token that is given by its text or number.
+
+    Raises:
+        InputError: the model has no such label or token.
+    """
     labels = model.labels
     count = len(labels) if labels is not None else vocabulary_size(model)
     if isinstance(named, str) and labels is None:
@@ -118,7 +126,11 @@ def _told(target: Any) -> str:
 
 
 def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -> int | None:
-    """Return the number of the token whose output is explained, from 0; None for the whole text."""
+    """Return the number of the token whose output is explained, from 0; None for the whole text.
+
+    Raises:
+        InputError: the position is out of range, is needed and missing, or the model classifies whole texts.
+    """
     if model.task == "classification":
         if at is not None:
             raise InputError(f"at={at}: {model.name} classifies the whole text. Leave it out.")
@@ -148,7 +160,7 @@ def position_of(model: LanguageModel, tokens: Sequence[Token], at: int | None) -
 
 
 def start_of_decoder(model: LanguageModel) -> list[Token]:
-    """The token that a decoder's answer begins with; none for models without an encoder."""
+    """Return the token with which a decoder's answer begins, as a list; [] for models without an encoder."""
     if model.task != "seq2seq":
         return []
     start = decoder_start(model.module)

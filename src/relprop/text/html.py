@@ -1,7 +1,7 @@
-"""Relevance of a text's tokens, coloured, on a page of HTML and in notebooks.
+"""Text coloured by the relevance of its tokens, as a page of HTML and in notebooks.
 
-The page stands in `text.html` beside this file, its script in `text.js`. Every token is escaped, and the page
-allows no other script than its own, by the hash of it, and nothing from outside.
+The page is in `text.html` beside this file, and its script in `text.js`. Every token is escaped. The page's
+policy allows only this script, by its hash, and loads nothing from outside.
 """
 
 import hashlib
@@ -19,25 +19,26 @@ from relprop.text.answers import Answer, TokenRelevance, as_share
 from relprop.text.tokens import Token
 from relprop.view.colour import signed
 
-_HINT = """<p class="quiet">Point at a generated token, or choose it, to see what spoke for it.</p>
+_HINT = """<p class="quiet">Point at a generated token, or choose it, to see the relevance of the tokens
+before it.</p>
 <p id="line"></p>"""
 
-_OWN_SCALES = """<p class="quiet">Each row has its own scale: its strongest colour is the largest relevance
-in it of a token that is part of the text. The numbers are shown where you point.</p>"""
+_OWN_SCALES = """<p class="quiet">Each row has its own scale. Its strongest colour is the largest relevance
+of a token that is part of the text. Point at a cell to see its number.</p>"""
 
 _MOST_NAMES = 3
 
 _ASKED = {
     "classification": "the whole text",
     "tagging": "the label of",
-    "masked": "what stands at",
-    "causal": "what follows",
-    "seq2seq": "what the decoder says after",
+    "masked": "the token at",
+    "causal": "the token after",
+    "seq2seq": "the decoder's token after",
 }
 
 
 def visible(text: str) -> str:
-    r"""Replace what would not be seen, or would act on a terminal, by an escape such as "\x1b"."""
+    r"""Replace characters that are invisible, or that control a terminal, by an escape such as "\x1b"."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
         for letter in text
@@ -45,10 +46,14 @@ def visible(text: str) -> str:
 
 
 def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
-    """What the strongest colour stands for: the largest |relevance| of a token that is of the text.
+    """Return the relevance of the strongest colour: the largest |relevance| of a token of the text.
 
-    Special tokens often have several times as much, beside which all others would look alike; they, too, have
-    the strongest colour then.
+    Special tokens often have several times as much. If they set the scale, all other tokens would look alike.
+    Special tokens beyond the scale have the strongest colour.
+
+    Args:
+        row: relevance of the tokens, (tokens,).
+        pieces: the tokens.
     """
     sizes = row.double().abs().nan_to_num(0, posinf=0)
     of_text = [float(size) for size, piece in zip(sizes, pieces, strict=True) if not piece.special]
@@ -56,7 +61,7 @@ def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
 
 
 def cut(explanation: TokenRelevance) -> str:
-    """Say which special tokens have more than the strongest colour, or bar, can show; "" if none has."""
+    """Return a text that names the special tokens with more relevance than the scale has; "" if none has."""
     stronger: dict[str, None] = {}
     for row in explanation.rows:
         scale = scale_of(row, explanation.pieces)
@@ -68,11 +73,16 @@ def cut(explanation: TokenRelevance) -> str:
 
 
 def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
-    """Give each token the colour of its ground and of its letters, as "#rrggbb"."""
+    """Return the colours of each token's background and letters, as "#rrggbb".
+
+    Args:
+        row: relevance of the tokens, (tokens,).
+        pieces: the tokens.
+    """
     levels = (row.double().nan_to_num(0) / scale_of(row, pieces)).clamp(-1, 1)
     found = []
     for ground in signed(levels.numpy()):
-        # Relative luminance as in WCAG 2. Below 0.179 white letters have more contrast than black ones.
+        # The relative luminance of WCAG 2. Below 0.179, white letters have more contrast than black ones.
         linear = np.where(ground <= 0.04045, ground / 12.92, ((ground + 0.055) / 1.055) ** 2.4)
         ink = "#ffffff" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "#1b1a18"
         found.append((f"#{''.join(f'{round(255 * level):02x}' for level in ground)}", ink))
@@ -80,12 +90,12 @@ def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
 
 
 def number(value: float) -> str:
-    """A relevance with its sign, to three digits."""
+    """Return a relevance as text, with its sign and three digits."""
     return f"{value:+.3g}".replace("-", "−")
 
 
 def heading(explanation: TokenRelevance) -> str:
-    """Say in a line what is explained."""
+    """Return a line that says what is explained."""
     if explanation.relevance.dim() == 2:
         count = len(explanation.answers)
         what = f"{count} token{_s(count)} after a prompt of {_prompt(explanation)}"
@@ -103,12 +113,12 @@ def _s(count: int) -> str:
 
 
 def known_to(explanation: TokenRelevance, answer: Answer) -> int | None:
-    """Where the tokens end that a generated one knew; None where all were known."""
+    """Return the number of tokens before a generated token; None if the answer is for the whole text."""
     return answer.place if explanation.relevance.dim() == 2 else None
 
 
 def to_html(explanation: TokenRelevance) -> str:
-    """Write a page, HTML in UTF-8, that needs nothing from outside."""
+    """Return a page of HTML that needs no other file and no network."""
     files = resources.files("relprop.text")
     script = files.joinpath("text.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -130,7 +140,7 @@ def to_html(explanation: TokenRelevance) -> str:
 
 
 def to_fragment(explanation: TokenRelevance) -> str:
-    """Write the coloured text alone, a line for each answer, for notebooks."""
+    """Return the coloured text alone, with a line for each answer, as HTML for notebooks."""
     lines = [f"<div>{_safe(heading(explanation))}</div>"]
     for answer, row in zip(explanation.answers, explanation.rows, strict=True):
         known = explanation.pieces[: known_to(explanation, answer)]
@@ -148,7 +158,7 @@ def _safe(text: str) -> str:
 
 
 def _shown(piece: Token) -> str:
-    """A token for the page; a line that ends in it ends there too."""
+    """Return a token as HTML. A line break in it is shown as ↵ and a line break."""
     lines = [_safe(line) for line in piece.text.split("\n")]
     return "↵\n".join(lines)
 
@@ -159,21 +169,21 @@ def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") ->
 
 
 def _question(explanation: TokenRelevance) -> str:
-    """The page's title."""
+    """Return the page's title."""
     if explanation.relevance.dim() == 2:
         return _safe(f"What made {explanation.model} go on like this?")
     return _safe(f"What made {explanation.model} say {explanation.answers[0].target}?")
 
 
 def _ramp() -> str:
-    """Draw the colours from -1 to 1."""
+    """Return the scale of colours from -1 to 1, as HTML."""
     steps = signed(np.linspace(-1, 1, 21))
     stops = ", ".join(f"rgb({', '.join(str(round(255 * float(level))) for level in step)})" for step in steps)
     return f'<span class="ramp" style="background: linear-gradient(to right, {stops})"></span>'
 
 
 def _strongest(explanation: TokenRelevance) -> str:
-    """Say what the strongest colour is, and which special tokens are beyond it."""
+    """Return a text that says what the strongest colour means, and which special tokens have more."""
     more = cut(explanation)
     return (
         f"The strongest colour is the largest relevance of a {explanation.unit} that is part of the text"
@@ -186,7 +196,7 @@ def _style(look: tuple[str, str]) -> str:
 
 
 def _facts(explanation: TokenRelevance) -> str:
-    """List what is explained, and where its score went."""
+    """Return a list with rules, target and score, and the amounts of the ledger, as HTML."""
     facts = [("Rules", explanation.rules)]
     if explanation.relevance.dim() == 1:
         answer = explanation.answers[0]
@@ -196,7 +206,7 @@ def _facts(explanation: TokenRelevance) -> str:
         if answer.place is not None:
             piece = explanation.pieces[answer.place]
             facts.append(
-                ("Asked for", f"{_ASKED[explanation.task]} {piece.text!r}, {explanation.unit} {answer.place}")
+                ("Explained", f"{_ASKED[explanation.task]} {piece.text!r}, {explanation.unit} {answer.place}")
             )
         facts.append(("Sum of relevance", number(answer.total)))
         sinks = sorted(answer.absorbed.items())
@@ -208,7 +218,7 @@ def _facts(explanation: TokenRelevance) -> str:
 
 
 def _text(explanation: TokenRelevance, several: bool) -> str:
-    """Write all tokens in the flow of the text, coloured for the first answer; generated ones are buttons."""
+    """Return the tokens of the text coloured for the first answer, as HTML. Generated ones are buttons."""
     row, answer = explanation.rows[0], explanation.answers[0]
     looks = colours(row, explanation.pieces)
     parts = []
@@ -221,14 +231,14 @@ def _text(explanation: TokenRelevance, several: bool) -> str:
         about = f' class="{" ".join(["token", *kind])}"'
         span = _span(piece, value, looks[place], about)
         if place in rows:
-            # A button of HTML would not break at the end of a line.
+            # The text of an HTML button would not be broken at the end of a line.
             span = f'<span role="button" tabindex="0" data-row="{rows[place]}">{span}</span>'
         parts.append(span)
     return "".join(parts)
 
 
 def _matrix(explanation: TokenRelevance) -> str:
-    """Write a row for each generated token and a column for each token before it."""
+    """Return a table with a row for each generated token and a column for each token before it, as HTML."""
     last = explanation.answers[-1].place
     columns = explanation.pieces[:last]
     head = "".join(f'<th scope="col"><span>{_shown(piece)}</span></th>' for piece in columns)
@@ -253,7 +263,7 @@ def _matrix(explanation: TokenRelevance) -> str:
 
 
 def _token_table(explanation: TokenRelevance) -> str:
-    """Write every token, or word, with its relevance in numbers."""
+    """Return a table of all tokens, or words, with their relevance in numbers, as HTML."""
     lines = [
         f"<details><summary>Every {explanation.unit} in numbers</summary>",
         '<table class="numbers"><thead><tr><th scope="col">number</th>'

@@ -38,7 +38,7 @@ class TextExplanation(TokenRelevance):
         return len(self.pieces)
 
     def numpy(self) -> "np.ndarray[Any, Any]":
-        """Relevance as an array of NumPy, float32 where it is of half precision."""
+        """`relevance` as a NumPy array. Half precision becomes float32."""
         return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "TextExplanation":
@@ -51,9 +51,10 @@ class TextExplanation(TokenRelevance):
         return cited(self.rules, [a.rule for explanation in self.explanations for a in explanation.rules])
 
     def words(self) -> "TextExplanation":
-        """Merge tokens into words: their relevance is summed. A word ends at white space at the latest.
+        """Return the explanation with tokens merged into words, and their relevance summed.
 
-        Generated tokens stay as they are: each has an answer of its own.
+        A word ends at white space, or before that if the tokenizer says so. Generated tokens are not merged,
+        since each has an answer of its own.
         """
         places: list[int] = []
         apart = self.prompt if self.relevance.dim() == 2 else len(self.pieces)
@@ -80,15 +81,15 @@ class TextExplanation(TokenRelevance):
         )
 
     def print(self, console: "Console | None" = None) -> None:
-        """Write it to the terminal: coloured, or, where there are no colours, as a table."""
+        """Print the coloured text to the terminal or, if the terminal has no colours, a table."""
         to_terminal(self, console)
 
     def html(self) -> str:
-        """Write it as a page of HTML that needs nothing from outside."""
+        """Return a page of HTML that needs no other file and no network."""
         return to_html(self)
 
     def as_data(self) -> dict[str, Any]:
-        """Everything as numbers, text, lists and dicts. What is not finite is None."""
+        """Return everything as numbers, texts, lists and dicts. Numbers that are not finite become None."""
         return {
             "model": self.model,
             "task": self.task,
@@ -113,16 +114,17 @@ class TextExplanation(TokenRelevance):
         }
 
     def to_json(self) -> str:
-        """Write it as JSON: see `as_data`."""
+        """Return `as_data` as JSON."""
         return json.dumps(self.as_data(), ensure_ascii=False, indent=2, allow_nan=False)
 
     def save(self, path: Path | str) -> None:
-        """Write a file, whole or not at all: `.html`, a page; `.json`, data; `.safetensors`, everything.
+        """Write a file, whole or not at all. The suffix decides what it has.
 
+        `.html` has the page, `.json` the data (see `as_data`), and `.safetensors` everything.
         `TextExplanation.load` reads a `.safetensors` file.
 
         Raises:
-            InputError: another suffix.
+            InputError: the file has another suffix.
             FileError: the file cannot be written.
         """
         suffix = Path(path).suffix.lower()
@@ -135,7 +137,7 @@ class TextExplanation(TokenRelevance):
                 f"explanation.save({str(path)!r}): give a name that ends in .html, for a page, in .json, for "
                 "programs, or in .safetensors, for everything."
             )
-        # A lone surrogate, as of a path in another encoding, has no form in UTF-8.
+        # A lone surrogate, such as that of a path in another encoding, cannot be written in UTF-8.
         content = self.html() if suffix == ".html" else self.to_json() + "\n"
         write_whole(Path(path), content.encode("utf-8", "replace"))
 
@@ -144,7 +146,7 @@ class TextExplanation(TokenRelevance):
         """Read a `.safetensors` file that `save` wrote. Nothing in it is executed.
 
         Raises:
-            FileError: the file is missing, damaged, or no explanation of a text, or another version wrote it.
+            FileError: the file is missing, damaged or not of an explained text, or another version wrote it.
         """
         return load_record(path, TextExplanation, _require_fields, _PARTS)
 
@@ -157,7 +159,7 @@ class TextExplanation(TokenRelevance):
 
 
 _PARTS = (Answer, Token, Explanation)
-"""Classes of data that are parts of an explanation of a text."""
+"""Classes whose objects are stored with an explanation of a text."""
 
 
 def _require_fields(explanation: TextExplanation) -> None:

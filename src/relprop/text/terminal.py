@@ -1,4 +1,4 @@
-"""Relevance of a text's tokens in the terminal: coloured, or as a table where there are no colours."""
+"""Relevance of a text's tokens in the terminal: as coloured text or, without colours, as a table."""
 
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BAR = 10
-"""How many signs the largest relevance is long where there are no colours."""
+"""Number of signs in the longest bar of the table."""
 
 MOST = 5
-"""How many tokens are told for each generated one where there are no colours."""
+"""Number of tokens that are listed for each generated token, without colours."""
 
 
 def to_terminal(explanation: TokenRelevance, console: "Console | None" = None) -> None:
-    """Write an explanation to a terminal: coloured, or as a table where there are no colours."""
+    """Print an explanation to a terminal: as coloured text or, without colours, as a table.
+
+    Args:
+        explanation: the explanation.
+        console: a console of rich; by default standard output.
+    """
     from rich.console import Console
 
     console = console or Console(markup=False, emoji=False, highlight=False)
@@ -63,7 +68,7 @@ def _coloured(explanation: TokenRelevance, answer: Answer, row: Tensor) -> "Text
 
 
 def _table(explanation: TokenRelevance, row: Tensor) -> list[str]:
-    """Write a line for each token: its number, text and relevance, and a bar of + or -."""
+    """Return a line for each token: its number, text and relevance, and a bar of + or -."""
     values = row.double().nan_to_num(0).tolist()
     scale = scale_of(row, explanation.pieces)
     names = [visible(piece.text) if piece.special else repr(piece.text) for piece in explanation.pieces]
@@ -77,7 +82,7 @@ def _table(explanation: TokenRelevance, row: Tensor) -> list[str]:
 
 
 def _strongest(explanation: TokenRelevance, row: Tensor) -> list[str]:
-    """Name the tokens that weigh most, in a line."""
+    """Return a line with the tokens that have most relevance."""
     order = row.double().abs().nan_to_num(0).argsort(descending=True, stable=True)[:MOST].tolist()
     told = [f"{explanation.pieces[i].text!r} {float(row[i]):+.3g}" for i in order if row[i]]
     return ["  " + (", ".join(told) or "no token has relevance")]

@@ -1,5 +1,5 @@
 "use strict";
-// A generated token that is pointed at, or chosen, colours the tokens before it as its row of the matrix.
+// If a generated token is pointed at or chosen, the tokens before it get the colours of its row in the matrix.
 (() => {
   const matrix = document.getElementById("matrix");
   if (!matrix) return;

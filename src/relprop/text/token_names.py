@@ -1,20 +1,20 @@
-"""What the names of tokens in a vocabulary say: bytes, white space, and pieces of words."""
+"""The text of a token from its name in the vocabulary: bytes, white space, and pieces of words."""
 
 import re
 from functools import cache
 from typing import Any
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How vocabularies that fall back on bytes name them; here, all bytes are written so."""
+"""A byte as vocabularies with byte fallback name it. relprop writes all bytes like this."""
 
 _BYTES = re.compile(f"(?:{_BYTE.pattern})+")
 
 _SPACE = "▁"
-"""What SentencePiece writes for a space; it puts one before every text."""
+"""The sign of SentencePiece for a space. SentencePiece puts a space before every text."""
 
 
 def names_bytes(tokenizer: Any) -> bool:
-    """Whether the letters of all names stand for bytes, as in GPT-2's vocabulary."""
+    """Whether each letter of a name stands for a byte, as in GPT-2's vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.decoder is None:
         return bool(getattr(tokenizer, "byte_decoder", None))
@@ -23,38 +23,38 @@ def names_bytes(tokenizer: Any) -> bool:
 
 
 def text_of_bytes(name: str) -> str:
-    """Decode a name whose letters are bytes; those that are no whole character are written as "<0xF0>"."""
+    """Return the text of a name whose letters are bytes. Bytes of incomplete characters become "<0xF0>"."""
     known = _bytes_of_letters()
     if any(letter not in known for letter in name):
-        return name  # added to the vocabulary as it stands
+        return name  # a token that was added to the vocabulary by its text
     return _decoded(bytes(known[letter] for letter in name))
 
 
 def text_of_name(name: str) -> str:
-    """What a name stands for in other vocabularies; a byte that is no whole character stays "<0xF0>"."""
+    """Return the text of a name in other vocabularies. A byte that is no whole character stays "<0xF0>"."""
     if byte := _BYTE.fullmatch(name):
         return _decoded(bytes([int(byte[1], 16)]))
     return name.replace(_SPACE, " ").removeprefix("##")
 
 
 def byte_of_letter(name: str) -> str:
-    """Write a byte as "<0xF0>", where vocabularies of 256 letters have it; ASCII is whole characters."""
+    """Return the text of a name, with "<0xF0>" for a single letter from U+0080 to U+00FF, which is a byte."""
     return f"<0x{ord(name):02X}>" if len(name) == 1 and "\x80" <= name <= "\xff" else text_of_name(name)
 
 
 def is_part(name: str) -> bool:
-    """Whether a name is that of a byte that is no whole character."""
+    """Whether a name is that of a byte that is not a whole character."""
     byte = _BYTE.fullmatch(name)
     return byte is not None and int(byte[1], 16) >= 0x80
 
 
 def is_space(name: str) -> bool:
-    """Whether a token is nothing but spaces."""
+    """Whether a name is that of a token of spaces only."""
     return bool(name) and (set(name) == {_SPACE} or set(name) == {"Ġ"})
 
 
 def joined(text: str) -> str:
-    """Decode bytes that are written as "<0xF0><0x9F>..."; those that are none stay as they are."""
+    """Decode bytes that are written as "<0xF0><0x9F>...". Bytes of incomplete characters stay as they are."""
     return _BYTES.sub(lambda found: _decoded(bytes.fromhex(re.sub("<0x|>", "", found[0]))), text)
 
 
@@ -65,9 +65,9 @@ def _decoded(data: bytes) -> str:
 
 @cache
 def _bytes_of_letters() -> dict[str, int]:
-    """The letters that stand for bytes in byte-level vocabularies.
+    """Return the byte of each letter in byte-level vocabularies.
 
-    Printable ones stand for themselves; the others are numbered from 256 on.
+    A byte that is a printable character has this character. The other bytes have the characters from 256 on.
     """
     from tokenizers.pre_tokenizers import ByteLevel
 

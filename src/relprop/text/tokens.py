@@ -1,4 +1,4 @@
-"""Text as tokens, and tokens as text: the characters of each token, and the tokens of each word."""
+"""Splitting text into tokens, decoding tokens to text, and finding the tokens of a word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +26,11 @@ class Token:
     Attributes:
         text: its text, with the white space before it; for a special token its name, for a part of a
             character its bytes, such as "<0xF0>".
-        id: its number in the vocabulary, or None for a word.
+        id: its number in the vocabulary, or None for a word of several tokens.
         word: number of the word that it is part of.
         special: whether it is not part of the text, such as "[CLS]".
-        span: the first of its characters in the text and the one after its last, or None.
+        span: number of its first character in the text and of the character after its last one, or None.
+            For tokenizers without offsets, number of the token and of the next one.
     """
 
     text: str
@@ -40,15 +41,21 @@ class Token:
 
 
 def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[Token]:
-    """Split a text into tokens, the special ones of the model included.
+    """Split a text into tokens, with the special tokens of the model.
+
+    Args:
+        model: the model.
+        text: the text.
+        what: name of the text, for errors.
 
     Raises:
-        InputError: the text is empty, is not a str, or is longer than the model can read.
+        InputError: the text is empty, is not a str, is not valid Unicode, or is longer than the model can
+            read; or the tokenizer is not that of the model.
     """
     if not isinstance(text, str):
         raise InputError(f"{what} is {type(text).__name__}: give a str.")
     if not text:
-        raise InputError(f"{what} is empty: there is nothing to explain. Give some.")
+        raise InputError(f"{what} is empty: there is nothing to explain. Give some text.")
     _require_unicode(text, what)
     found = _encoded(model.tokenizer, text)
     if all(token.special and token.span is None for token in found):
@@ -59,13 +66,13 @@ def tokens_of(model: LanguageModel, text: str, what: str = "the text") -> list[T
     if beyond:
         raise InputError(
             f"the tokenizer of {model.name} gives {beyond[0].text!r} the number {beyond[0].id}, but the "
-            f"model knows {rows} tokens only. Give the tokenizer that it was trained with."
+            f"model has only {rows} tokens. Give the tokenizer that it was trained with."
         )
     return found
 
 
 def require_positions(model: LanguageModel, count: int, what: str) -> None:
-    """Check that a model can read so many tokens.
+    """Check that a model can read this number of tokens. `what` is the name of the text, for errors.
 
     Raises:
         InputError: the model has fewer positions.
@@ -78,26 +85,28 @@ def require_positions(model: LanguageModel, count: int, what: str) -> None:
 
 
 def vocabulary_size(model: LanguageModel) -> int:
-    """How many tokens a model knows."""
+    """Return the number of tokens in a model's vocabulary."""
     module: Any = model.module
     if hasattr(module, "get_input_embeddings"):
         return int(module.get_input_embeddings().num_embeddings)
-    # A module of one's own: the words are mostly the largest of its embeddings.
+    # In a module of the user's own, the tokens usually have the largest embedding.
     sizes = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
     return max(sizes, default=len(model.tokenizer))
 
 
 def following(model: LanguageModel, before: str, text: str) -> list[Token]:
-    """Split a text that follows another one into tokens, as they are where both are one.
+    """Split a text that follows another one into tokens, as in the whole of both.
+
+    If a token would have the end of the one and the beginning of the other, the text is split alone.
 
     Raises:
-        InputError: it has no tokens.
+        InputError: the text has no tokens.
     """
     first = _ids(model.tokenizer, before)
     both = _ids(model.tokenizer, before + text)
     if both[: len(first)] == first and len(both) > len(first):
         return decoded(model, both[len(first) :], first)
-    # The end of the one and the start of the other make a token together.
+    # A token has the end of the one and the beginning of the other.
     alone = _ids(model.tokenizer, text)
     if not alone:
         raise InputError(f"{text!r} has no tokens for {model.name}: give some words.")
@@ -105,7 +114,7 @@ def following(model: LanguageModel, before: str, text: str) -> list[Token]:
 
 
 def decoded(model: LanguageModel, ids: Sequence[int], before: Sequence[int] = ()) -> list[Token]:
-    """Make tokens of ids that follow others: what each adds to the text."""
+    """Return the tokens of ids that follow other ids. Each has the text that its id adds."""
     return _decoded(model.tokenizer, ids, before)
 
 
@@ -126,7 +135,7 @@ def _decoded(tokenizer: Any, ids: Sequence[int], before: Sequence[int] = ()) -> 
             text = text_of_name(name)
         else:
             text = byte_of_letter(name) if within or not more or "\ufffd" in more else more
-        # Bytes of a character that is not complete are decoded as U+FFFD, or not at all.
+        # Bytes of an incomplete character are decoded as U+FFFD, or not at all.
         within = whole == done and not is_space(name)
         found.append(Token(text, index, 0, index in special))
         done = whole
@@ -134,7 +143,16 @@ def _decoded(tokenizer: Any, ids: Sequence[int], before: Sequence[int] = ()) -> 
 
 
 def token_named(model: LanguageModel, word: str, before: str | None, call: str) -> int:
-    """Find the token that a user means by its text: by itself, or as it follows `before`, or by its name.
+    """Return the id of the token that a user means by its text.
+
+    It is the token of the text alone, or of the text after `before`, or the token with this name in the
+    vocabulary.
+
+    Args:
+        model: the model.
+        word: the text.
+        before: the text before it, or None.
+        call: name of the argument, for errors.
 
     Raises:
         InputError: the vocabulary has no such token, or the text is several tokens.
@@ -147,7 +165,7 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     if word in vocabulary:
         return vocabulary[word]
     if not alone or model.tokenizer.unk_token_id in alone:
-        raise InputError(f"{call} {word!r} is no token of {model.name}. Give a word of its vocabulary.")
+        raise InputError(f"{call} {word!r} is not a token of {model.name}. Give a word of its vocabulary.")
     spaced = f" {word}"
     if not word[:1].isspace() and _only_token(model, spaced, before) is not None:
         raise InputError(
@@ -157,7 +175,7 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
     whole = alone if before is None else [t.id for t in following(model, before, word) if t.id is not None]
     pieces = [token.text for token in decoded(model, whole, _ids(model.tokenizer, before or ""))]
     told = ", ".join(map(repr, pieces[:12])) + (", ..." if len(pieces) > 12 else "")
-    # What comes next is the first piece; where that is a space alone, it says nothing of the word.
+    # The model predicts the first piece. If that is only a space, it is not offered.
     offered = [piece for piece in (pieces if before is None else pieces[:1]) if piece.strip()][:1]
     advice = [f"Give one of them, with its white space: {call} {piece!r}." for piece in offered]
     if before is not None:
@@ -167,7 +185,7 @@ def token_named(model: LanguageModel, word: str, before: str | None, call: str) 
 
 
 def _only_token(model: LanguageModel, word: str, before: str | None) -> int | None:
-    """The token that a text is by itself, or as it follows another; None where it is several."""
+    """Return the token of a text that is one token, alone or after another text; None if it is several."""
     readings = [_ids(model.tokenizer, word)]
     if before is not None and readings[0]:
         readings.append([token.id for token in following(model, before, word) if token.id is not None])
@@ -176,7 +194,7 @@ def _only_token(model: LanguageModel, word: str, before: str | None) -> int | No
 
 
 def merged(tokens: Sequence[Token]) -> Token:
-    """Join the tokens of a word into one, and bytes to the characters that they are."""
+    """Join the tokens of a word into one, and decode the bytes of its characters."""
     first, *rest = tokens
     if not rest:
         return first
@@ -217,13 +235,13 @@ def _encoded(tokenizer: Any, text: str) -> list[Token]:
             found.append(Token(name, index, 0, True))
             continue
         if is_space(name) and text[start:stop] != name:
-            # A space that is put before a text or word shares the place of what follows it.
+            # The tokenizer put a space before a text or word. Its offsets are those of the token after it.
             reach = text[end : max(stop, end + len(name))]
             begin, stop = end, end + len(reach) - len(reach.lstrip())
             piece = text[begin:stop] or " " * len(name)
         else:
-            # Offsets leave out white space, which belongs to the token after it.
-            # Parts of a character share its place: what they are, their names say.
+            # Offsets leave out white space. It belongs to the token after it.
+            # Parts of a character all have its offsets. Their text is in their names.
             overlaps = bool(text[start : min(end, stop)].strip()) or _next_start(spans, added, number) < stop
             shared = start < stop and overlaps and index != tokenizer.unk_token_id
             begin = min(start, end) if shared else end
@@ -243,7 +261,7 @@ def _next_start(spans: Sequence[tuple[int, int]], added: Sequence[int], number: 
 
 
 def _with_rest(tokens: list[Token], text: str, end: int) -> list[Token]:
-    """Add white space at the end of a text to the last token that is of the text."""
+    """Add white space at the end of the text to the last token that is part of the text."""
     for number in range(len(tokens) - 1, -1, -1):
         token = tokens[number]
         if token.span is not None:
@@ -253,13 +271,13 @@ def _with_rest(tokens: list[Token], text: str, end: int) -> list[Token]:
 
 
 def _without_offsets(tokenizer: Any, text: str) -> list[Token]:
-    """Split a text by a tokenizer that does not tell where its tokens are."""
+    """Split a text by a tokenizer without offsets. Spans are then numbers of tokens."""
     found = _decoded(tokenizer, tokenizer(text, padding=False, truncation=False).input_ids)
     return [token if token.special else replace(token, span=(i, i + 1)) for i, token in enumerate(found)]
 
 
 def _in_words(tokens: list[Token], told: Sequence[int | None]) -> list[Token]:
-    """Number the words: one begins with white space, and where the tokenizer itself sees another one."""
+    """Number the words. A word begins at white space, and where a word of the tokenizer begins."""
     numbered: list[Token] = []
     word = -1
     for number, token in enumerate(tokens):
@@ -292,5 +310,5 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _special_ids(tokenizer: Any) -> set[int]:
-    # What is unknown stands for a part of the text.
+    # The unknown token is not special here, since it is part of the text.
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}

@@ -1,4 +1,4 @@
-"""The 2017 heatmapping.org tutorial: its computation, its networks' training, its pictures and its report."""
+"""The heatmapping.org tutorial of 2017: computation, pictures, report, and the training of its networks."""
 
 from relprop.tutorial.steps import STEPS, SUCCESSOR, BatchEpsilon, Maps, Tutorial, compute, load_networks
 

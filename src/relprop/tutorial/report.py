@@ -1,7 +1,7 @@
 """The tutorial's pictures, and the page that shows and explains them.
 
-The page's text and formulas stand in `report.html` beside this file; what a run found is put in here,
-escaped. The page needs nothing from outside: the pictures are part of it, and nothing in it runs.
+The page's text and formulas are in `report.html` beside this file. This file fills in the results of a run,
+escaped. The pictures are part of the page, so it needs no other file and no network. It has no scripts.
 """
 
 from base64 import b64encode
@@ -29,17 +29,20 @@ CAPTIONS = {
     "cnn-alphabeta": "CNN, α2β1: zᴮ at the pixels, αβ with α = 2 and β = 1 above.",
     "mlp-successor": "MLP, the successor’s rules: zᴮ at the pixels, γ = 0.1, then ε = 0.1 rms(z).",
 }
-"""Of every picture, by its name; in the order in which the page shows them, but for sensitivity."""
+"""Caption of each picture, by its name.
+
+The page has them in this order, except that both pictures of sensitivity come together.
+"""
 
 
 def pictures(result: Tutorial) -> dict[str, Pixels]:
-    """Draw the digits and each step's maps as a row of twelve, uint8 (64, 768, 3), by name."""
+    """Draw the digits, and the maps of each step, as rows of twelve: uint8 (64, 768, 3), by name."""
     rows = {name: mosaic(maps.picture) for name, maps in result.maps.items()}
     return {"data": mosaic(result.images, "grey"), **rows}
 
 
 def described(name: str, result: Tutorial) -> str:
-    """Say what a picture shows to somebody who does not see it; also stored in the PNG file."""
+    """Return a description of a picture, for readers who cannot see it, and for the PNG file."""
     digits = ", ".join(map(str, result.labels.tolist()))
     if name == "data":
         return f"Twelve handwritten digits in a row: {digits}."
@@ -47,12 +50,12 @@ def described(name: str, result: Tutorial) -> str:
 
 
 def report(result: Tutorial, files: Mapping[str, bytes], weights: str) -> str:
-    """Write the page, HTML in UTF-8.
+    """Return the page as HTML.
 
     Args:
-        result: what was computed.
-        files: the PNG file of each picture, by name.
-        weights: which weights were used, as the end of "computed with ...".
+        result: the results of the tutorial's computation.
+        files: the bytes of each picture's PNG file, by name.
+        weights: the weights that were used, in words, as the end of "computed by this run, with ...".
     """
     page = Template(resources.files("relprop.tutorial").joinpath("report.html").read_text(encoding="utf-8"))
     figures = {name.replace("-", "_"): _figure(name, result, files[name]) for name in CAPTIONS}
@@ -67,7 +70,7 @@ def report(result: Tutorial, files: Mapping[str, bytes], weights: str) -> str:
 
 
 def percent(rate: float) -> str:
-    """A share as "0.61 %"."""
+    """Return a share between 0 and 1 as text, such as "0.61 %"."""
     return f"{100 * rate:.2f} %"
 
 
@@ -92,7 +95,7 @@ def _errors(result: Tutorial) -> str:
         for name, error in result.errors.items()
     ]
     return _table(
-        "Test errors, beside those that the tutorial states for its own weights.",
+        "Test errors, and those that the tutorial states for its own weights.",
         ["network", "not recognised", "test error", "the tutorial’s", "run time"],
         rows,
     )
@@ -126,16 +129,16 @@ def _checks(result: Tutorial) -> str:
         for name, maps in result.maps.items()
     ]
     return _table(
-        "Over all twelve maps: the smallest value; how far a sum is from its score, relative to the largest "
-        "score; how far the ledger, which also counts what biases and ε keep, is from balancing; and the run "
-        f"time for all twelve together, the shortest of {REPETITIONS}.",
+        "Over all twelve maps: the smallest value; the largest difference between sum and score, relative to "
+        "the largest score; how far the ledger, which also has what biases and ε absorb, is from balancing; "
+        f"and the run time for all twelve maps, the shortest of {REPETITIONS} runs.",
         ["maps", "smallest value", "sum − score", "ledger", "run time"],
         rows,
     )
 
 
 def _largest_difference(maps: Maps) -> float:
-    """Give the largest |Σ R - max(0, score)|, relative to the largest score."""
+    """Return the largest |Σ R - max(0, score)|, relative to the largest score."""
     scores = maps.scores.clamp(min=0)
     return float((maps.sums - scores).abs().max() / scores.max().clamp(min=torch.finfo(scores.dtype).tiny))
 

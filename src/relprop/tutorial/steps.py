@@ -1,7 +1,8 @@
-"""The 2017 heatmapping.org tutorial as a computation: two networks, twelve digits, six rows of maps.
+"""The computation of the heatmapping.org tutorial of 2017: two networks, twelve digits, six rows of maps.
 
-The last row is the example of its successor (Montavon et al. 2019, ch. 10). Nothing is printed or written
-here; `relprop.tutorial.report` draws and describes the result, the command `relprop tutorial` writes it.
+The last row is the example of the tutorial's successor (Montavon et al. 2019, ch. 10). Nothing is printed or
+written here. `relprop.tutorial.report` draws and describes the result. The command `relprop tutorial` writes
+the files.
 """
 
 import copy
@@ -28,7 +29,7 @@ from relprop.zoo import bundled, fit, load, text_format
 T = TypeVar("T")
 
 REPETITIONS = 3
-"""How often each step is run for its run time: another program may take the processor in one of them."""
+"""How often each step is run. The shortest run time counts, since other programs may slow down a run."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,19 @@ SUCCESSOR = Composite([("l1", ZBox()), ("l2", Gamma(0.1)), ("l3", BatchEpsilon(0
 """The rules of the successor's MNIST example, by the layers of "mnist-mlp"."""
 
 PUBLISHED = {"mnist-mlp": 0.0105, "mnist-cnn": 0.0076}
-"""Test errors that the tutorial states for its own two networks, by the name of ours."""
+"""Test errors that the tutorial states for its own two networks, between 0 and 1, by our names."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of maps: what is explained, and how."""
+    """A row of maps: the network that is explained, and the rules."""
 
     name: str
-    """Of its picture, without ".png"."""
+    """Name of its picture, without ".png"."""
     model: str
+    """Name of the bundled network."""
     rules: str | Composite | None
-    """None is sensitivity: the squared gradient of the score."""
+    """The rules, or None for sensitivity, which is the squared gradient of the score."""
 
 
 STEPS = (
@@ -82,7 +84,7 @@ STEPS = (
     Step("cnn-alphabeta", "mnist-cnn", "alpha2-beta1"),
     Step("mlp-successor", "mnist-mlp", SUCCESSOR),
 )
-"""In the tutorial's order, the successor last."""
+"""The steps in the tutorial's order, and the successor's example last."""
 
 TASKS = len(PUBLISHED) + len(STEPS)
 """How many times `compute` reports progress."""
@@ -90,13 +92,14 @@ TASKS = len(PUBLISHED) + len(STEPS)
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """The maps of one step. Float64, so that the pictures are the same on every machine.
+    """The maps of a step. They are computed in float64, so that the pictures are the same on every machine.
 
     Attributes:
-        relevance: (12, 1, H, W), as the network takes its input: 28 × 28, or padded 32 × 32.
-        scores: of each digit's own class, (12,), before the trailing ReLU.
+        step: the step.
+        relevance: the maps, (12, 1, H, W), of the size of the network's input: 28 × 28, or padded 32 × 32.
+        scores: the score of each digit's own class, (12,), before the ReLU that the explained score has.
         gap: how far each digit's ledger is from balancing (`Ledger.gap`), (12,); None for sensitivity.
-        seconds: run time for the twelve digits, the shortest of `REPETITIONS`.
+        seconds: run time for the twelve digits in seconds, the shortest of `REPETITIONS`.
     """
 
     step: Step
@@ -112,14 +115,14 @@ class Maps:
 
     @property
     def picture(self) -> Tensor:
-        """The maps without the margin that the network's padding added, (12, 1, 28, 28)."""
+        """The maps without the margin of the network's padding, (12, 1, 28, 28)."""
         margin = (self.relevance.shape[-1] - 28) // 2
         return self.relevance[..., margin : margin + 28, margin : margin + 28]
 
 
 @dataclass(frozen=True)
 class TestError:
-    """How many of the test digits a network does not recognise."""
+    """Number of the test digits that a network does not recognise, number of test digits, and run time."""
 
     __test__ = False  # pytest would take the name for a test
 
@@ -129,7 +132,7 @@ class TestError:
 
     @property
     def rate(self) -> float:
-        """Share of the digits, between 0 and 1."""
+        """Share of the digits that are not recognised, between 0 and 1."""
         return self.wrong / self.digits
 
 
@@ -138,10 +141,10 @@ class Tutorial:
     """Everything that the tutorial computes.
 
     Attributes:
-        images: the digits, (12, 1, 28, 28) in [-1, 1].
-        labels: what they are, (12,) int64.
-        errors: of both networks on all test digits, by name.
-        maps: by the name of the step, in the order of `STEPS`.
+        images: the digits, float32 (12, 1, 28, 28), in [-1, 1].
+        labels: their labels, (12,) int64.
+        errors: test errors of both networks on all test digits, by the network's name.
+        maps: the maps by the name of the step, in the order of `STEPS`.
     """
 
     images: Tensor
@@ -151,7 +154,11 @@ class Tutorial:
 
 
 def load_networks(weights: Path | None = None) -> dict[str, nn.Module]:
-    """Load both networks by name, with the package's weights or from a folder in the tutorial's text format.
+    """Return both networks by name, in evaluation mode and without gradients for their weights.
+
+    Args:
+        weights: a folder with weights in the tutorial's text format (see `relprop.zoo.text_format`); by
+            default the weights of the package.
 
     Raises:
         FileError: a file is missing, damaged or does not fit its network.
@@ -169,11 +176,11 @@ def load_networks(weights: Path | None = None) -> dict[str, nn.Module]:
 def compute(
     networks: Mapping[str, nn.Module], progress: Callable[[str], None] = lambda task: None
 ) -> Tutorial:
-    """Compute everything, in a few seconds.
+    """Compute the whole tutorial. It takes a few seconds.
 
     Args:
-        networks: as `load_networks` returns them; they are left as they are.
-        progress: called before each of the `TASKS` with what is done next.
+        networks: both networks, as `load_networks` returns them. They are not changed.
+        progress: called before each of the `TASKS` with a description of the task.
     """
     errors = {}
     for name in PUBLISHED:
@@ -188,14 +195,21 @@ def compute(
 
 
 def measure(name: str, network: nn.Module, data: MNIST) -> TestError:
-    """Count the digits that a network of the bundled kind `name` does not recognise."""
+    """Count the digits that a network with the layers of the bundled network `name` does not recognise."""
     start = time.perf_counter()
     rate = error_rate(network, bundled(name).prepare, data)
     return TestError(round(rate * len(data)), len(data), time.perf_counter() - start)
 
 
 def maps_of(step: Step, network: nn.Module, images: Tensor, labels: Tensor) -> Maps:
-    """Make the maps of one step, for images (N, 1, 28, 28) and the class (N,) to explain for each."""
+    """Compute the maps of a step.
+
+    Args:
+        step: the step.
+        network: the network of the step. It is not changed.
+        images: the digits, (N, 1, 28, 28), in [-1, 1].
+        labels: the class to explain for each digit, (N,) int64.
+    """
     model = bundled(step.model)
     network = copy.deepcopy(network).double()
     x = model.prepare(images).double()
@@ -207,7 +221,7 @@ def maps_of(step: Step, network: nn.Module, images: Tensor, labels: Tensor) -> M
         lambda: explain(
             network,
             x,
-            # A ReLU completes the last layer: a class that the network speaks against has an empty map.
+            # A negative score becomes zero by a ReLU, so the map of its class is zero.
             target=lambda scores: own(scores.relu()),
             rules=step.rules,
             bounds=(model.low, model.high),
@@ -218,7 +232,16 @@ def maps_of(step: Step, network: nn.Module, images: Tensor, labels: Tensor) -> M
 
 
 def sensitivity(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared gradient of each sample's score for its class, of the shape of `x`; and these scores, (N,)."""
+    """Return the squared gradient of each sample's score for its class, and these scores.
+
+    Args:
+        network: the network.
+        x: its input, (N, 1, H, W).
+        labels: the class of each sample, (N,) int64.
+
+    Returns:
+        The squared gradient, in the shape of `x`, and the scores, (N,).
+    """
     x = x.detach().requires_grad_()
     scores = _own(network(x), labels)
     (gradient,) = torch.autograd.grad(scores.sum(), x)
@@ -226,12 +249,12 @@ def sensitivity(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, 
 
 
 def _own(scores: Tensor, labels: Tensor) -> Tensor:
-    """Pick from (N, classes) the score of each sample's own class, (N,)."""
+    """Return the score of each sample's own class, (N,), from all scores (N, classes)."""
     return scores.gather(1, labels[:, None]).squeeze(1)
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float]:
-    """Run something that takes milliseconds; give its result and its shortest run time in seconds."""
+    """Run a function `REPETITIONS` times. Return its result and the shortest run time in seconds."""
     times = []
     for _ in range(REPETITIONS):
         start = time.perf_counter()

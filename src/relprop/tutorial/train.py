@@ -1,6 +1,6 @@
-"""Train the tutorial's networks from scratch, the MLP with augmentation and the CNN without.
+"""Training the tutorial's networks from scratch: the MLP with augmentation, and the CNN without.
 
-Every setting was chosen on 5,000 training images held out of the training, never on the test set.
+Every setting was chosen on 5,000 training images that were held out, and never on the test set.
 """
 
 import json
@@ -23,18 +23,19 @@ from relprop.zoo import BUNDLED
 
 @dataclass(frozen=True)
 class Affine:
-    """Limits of the random affine map of an image: each parameter is uniform within ± its limit."""
+    """A random affine map of images. Each parameter is uniform between minus and plus its limit."""
 
     rotation: float = 0.2
-    """Radians."""
+    """Largest angle in radians."""
     shear: float = 0.2
+    """Largest shear: the shift of a row relative to its distance from the centre."""
     scale: float = 0.1
-    """Of each side, relative to 1."""
+    """Largest difference of each side's factor from 1."""
     shift: float = 0.06
-    """Along each side, relative to its length."""
+    """Largest shift along each side, relative to its length."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Map each image of (N, 1, H, W) in [-1, 1] by its own draw; from outside comes black (-1)."""
+        """Map images (N, 1, H, W) in [-1, 1], each by its own parameters. Outside they are black (-1)."""
 
         def draw(limit: float) -> Tensor:
             return (torch.rand(len(images), generator=generator) * 2 - 1) * limit
@@ -42,28 +43,30 @@ class Affine:
         angle, shear = draw(self.rotation), draw(self.shear)
         width, height = 1 + draw(self.scale), 1 + draw(self.scale)
         cos, sin = angle.cos(), angle.sin()
-        # rotation · shear · scale; a side is 2 long in the coordinates of affine_grid
+        # The matrix is rotation · shear · scale. In the coordinates of affine_grid a side has length 2.
         across = torch.stack([cos * width, (cos * shear - sin) * height, 2 * draw(self.shift)], dim=1)
         down = torch.stack([sin * width, (sin * shear + cos) * height, 2 * draw(self.shift)], dim=1)
         grid = F.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
-        # grid_sample takes 0 for what lies outside
+        # grid_sample uses 0 for pixels outside the image, so -1 becomes 0 first.
         return F.grid_sample(images + 1, grid, align_corners=False) - 1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained: AdamW with a one-cycle learning rate on the cross entropy."""
+    """How a network is trained: by AdamW with a one-cycle learning rate, on the cross entropy."""
 
     model: str
     """Name in `relprop.zoo.BUNDLED`."""
     epochs: int
     batch: int
+    """Number of images in a batch."""
     learning_rate: float
-    """The largest of the cycle."""
+    """The largest learning rate of the cycle."""
     weight_decay: float = 0.01
     augmentation: Affine | None = None
+    """The random map of the images, or None."""
     threads: int = 2
-    """Part of the result: another number of threads adds in another order, and training amplifies that."""
+    """Number of threads. It changes the result: sums have another order, and training amplifies that."""
 
 
 SETTINGS: dict[str, Settings] = {
@@ -76,24 +79,25 @@ SETTINGS: dict[str, Settings] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training stands after a step."""
+    """The progress of the training after a step."""
 
     step: int
     steps: int
     epoch: int
     epochs: int
     loss: float
-    """Mean over the epoch's steps so far."""
+    """Mean loss over the steps of this epoch so far."""
     error: float | None
-    """Share of digits not recognised, measured after the last whole epoch; None if on nothing."""
+    """Share of digits that are not recognised, measured at the end of the latest epoch that is complete; None
+    before the first one, or if there are no digits to measure it on."""
 
 
 def settings_for(network: str, epochs: int | None = None) -> Settings:
-    """Look up the settings for "mlp" or "cnn", with another number of epochs if given.
+    """Return the settings for "mlp" or "cnn", with another number of epochs if it is given.
 
     Raises:
         ModelError: there is no such network to train.
-        InputError: less than one epoch.
+        InputError: `epochs` is less than 1.
     """
     if network not in SETTINGS:
         raise ModelError(f"cannot train {network!r}. There are: {', '.join(SETTINGS)}.")
@@ -114,15 +118,24 @@ def train(
     test: MNIST | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> nn.Sequential:
-    """Train "mlp" or "cnn" on `data` and give it in eval mode, without gradients for its weights.
+    """Train a network, and return it in evaluation mode, without gradients for its weights.
 
-    The same seed gives the same weights to the last bit on the same kind of processor and the same versions;
-    torch's own random state is left alone. The error in `progress` is measured on the last `holdout` images
-    of `data`, which then take no part in the training, or else on `test`.
+    The same seed gives the same weights to the last bit, on the same kind of processor and with the same
+    versions. Torch's own random state is not changed.
+
+    Args:
+        network: "mlp" or "cnn".
+        data: the training images with their labels.
+        seed: seed of the random numbers, from 0 to 2**63 - 1.
+        epochs: number of epochs; by default that of `SETTINGS`.
+        holdout: number of images at the end of `data` that are held out. The error in `progress` is measured
+            on them.
+        test: images on which the error is measured if none are held out.
+        progress: called after each step.
 
     Raises:
         ModelError: there is no such network to train.
-        InputError: epochs, holdout or seed out of range.
+        InputError: epochs, holdout or seed is out of range.
     """
     settings = settings_for(network, epochs)
     if not 0 <= holdout < len(data):
@@ -177,7 +190,13 @@ def _run(
 
 @torch.no_grad()
 def error_rate(model: nn.Module, prepare: Callable[[Tensor], Tensor], data: MNIST) -> float:
-    """Give the share of digits for which another class has the highest score."""
+    """Return the share of digits for which another class has the highest score, between 0 and 1.
+
+    Args:
+        model: the network.
+        prepare: turns pixels in [-1, 1], (N, 1, 28, 28), into its input.
+        data: the digits with their labels.
+    """
     wrong = 0
     for images, labels in zip(torch.split(data.images, 1000), torch.split(data.labels, 1000), strict=True):
         scores = model(prepare(pixels(images).unsqueeze(1)))
@@ -186,7 +205,9 @@ def error_rate(model: nn.Module, prepare: Callable[[Tensor], Tensor], data: MNIS
 
 
 def save(model: nn.Module, path: Path, settings: Settings, *, seed: int, holdout: int = 0) -> None:
-    """Write a trained model as safetensors, with how it was made as metadata. Same model, same bytes.
+    """Write a trained model to a safetensors file. Settings, seed and versions are its metadata.
+
+    The same model with the same metadata gives the same bytes.
 
     Raises:
         FileError: `path` cannot be written.
@@ -198,14 +219,14 @@ def save(model: nn.Module, path: Path, settings: Settings, *, seed: int, holdout
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    # One entry, because the order in which safetensors writes several differs from run to run.
+    # Metadata with a single entry, because safetensors writes several in an order that differs between runs.
     metadata = {"training": json.dumps(made)}
     write_whole(path, safetensors.torch.save(model.state_dict(), metadata))
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute with this number of threads, and with as many as before afterwards."""
+    """Compute with this number of threads, and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

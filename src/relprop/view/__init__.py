@@ -1,7 +1,7 @@
-"""From numbers to pictures and from pictures to numbers.
+"""Drawing explanations, and reading pictures.
 
-`plot` draws explanations, `ledger_plot` their ledgers, `mosaic` maps as the 2017 tutorial does; `picture`
-opens image files safely, `digit` prepares any picture of a digit as MNIST's were prepared, `photograph` cuts
-out what a network sees of a photograph. Import what you need from its file. This one imports nothing, so that
-Pillow is loaded only by those who draw.
+`plot` draws explanations, `ledger_plot` draws ledgers, and `mosaic` draws maps as the 2017 tutorial does.
+`picture` opens image files safely. `digit` prepares a picture of a digit as MNIST's digits were prepared.
+`photograph` resizes a photograph and cuts out its centre. Import what you need from its file. This file
+imports nothing, so Pillow is loaded only if something is drawn or read.
 """

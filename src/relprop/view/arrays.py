@@ -1,4 +1,4 @@
-"""Whatever users draw, as arrays of float64; and pixels, which is what becomes of it."""
+"""Tensors and arrays as arrays of float64, and colours as pixels."""
 
 from typing import Any
 
@@ -9,23 +9,26 @@ from numpy.typing import NDArray
 from relprop.errors import InputError
 
 Pixels = NDArray[np.uint8]
-"""Red, green and blue, (..., height, width, 3)."""
+"""Red, green and blue, uint8, (..., height, width, 3)."""
 
 
 def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArray[np.float64]:
-    """Turn a tensor of any real dtype, on any device, or an array into an array of float64.
+    """Convert a tensor of any real dtype, on any device, or an array to an array of float64.
 
     Args:
-        values: the tensor or array; it is left as it is.
-        call: who was given it, for errors.
-        what: what it is called there, such as "images".
+        values: the tensor or array. It is not changed.
+        call: name of the function that got it, for errors.
+        what: name of the values, for errors, such as "images".
+
+    Returns:
+        The values in the same shape.
 
     Raises:
-        InputError: the values are no real numbers.
+        InputError: the values are not real numbers.
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-        # numpy has no bfloat16, so that tensors are widened before they become arrays.
+        # NumPy has no bfloat16, so tensors are converted to float64 first.
         values = (values if values.is_complex() else values.double()).numpy()
     values = np.asarray(values)
     if values.dtype.kind not in "fiub":
@@ -34,10 +37,10 @@ def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArr
 
 
 def require_finite(values: NDArray[np.float64], call: str) -> None:
-    """Refuse values (N, H, W) that are not finite, and say where the first one is.
+    """Check that values (N, H, W) are finite.
 
     Raises:
-        InputError: there are such values.
+        InputError: a value is NaN or infinite. The error has the place of the first one.
     """
     finite = np.isfinite(values)
     if not finite.all():
@@ -49,6 +52,6 @@ def require_finite(values: NDArray[np.float64], call: str) -> None:
 
 
 def as_pixels(colours: NDArray[np.floating[Any]]) -> Pixels:
-    """Turn red, green and blue in [0, 1] into pixels."""
+    """Convert red, green and blue in [0, 1] to pixels, uint8 of the same shape."""
     pixels: Pixels = np.rint(255 * colours).astype(np.uint8)
     return pixels

@@ -1,12 +1,12 @@
 """Colours for values between -1 and 1.
 
-A colour map takes an array of any shape, values in [-1, 1], and returns red, green and blue in [0, 1]
-along a new last axis. Values beyond the range take the colour of its nearest end.
+A colour map takes an array of any shape with values in [-1, 1]. It returns red, green and blue in [0, 1]
+along a new last axis. Values outside the range get the colour of the nearest end.
 
-`grey` and `heatmap` are those of the 2017 heatmapping.org tutorial. `signed` and `positive` are the ones
-for pictures of explanations: equal steps of the value look equally large, and colour-blind eyes tell the
-two signs apart. Both go from anchors to anchors in OKLab, a space of colours in which distances are as
-large as they look (Ottosson 2020, "A perceptual color space for image processing").
+`grey` and `heatmap` are those of the 2017 heatmapping.org tutorial. `signed` and `positive` are for pictures
+of explanations. In both, equal steps of the value look equally large, and colour-blind readers can tell the
+two signs apart. Both interpolate between anchors in OKLab, a colour space in which distances are as large as
+they look (Ottosson 2020, "A perceptual color space for image processing").
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from relprop.errors import InputError, did_you_mean
 Values = NDArray[np.floating[Any]]
 Colour = Callable[[Values], Values]
 
-# From OKLab to the cube roots of what the three kinds of cones receive, and from cones to linear sRGB: the
-# inverses of Ottosson's matrices.
+# The inverses of Ottosson's matrices: from OKLab to the cube roots of the responses of the three kinds of
+# cones, and from these responses to linear sRGB.
 _TO_CONES = np.linalg.inv(
     [
         [0.2104542553, 0.7936177850, -0.0040720468],
@@ -37,8 +37,8 @@ _TO_LINEAR_RGB = np.linalg.inv(
     ]
 )
 
-# Lightness and chroma from 0 to 1, the same for both signs; the largest chroma that both hues have in sRGB is
-# hardly larger.
+# Lightness and chroma of the anchors from 0 to 1, the same for both signs. The largest chroma that both hues
+# have in sRGB is only slightly larger.
 _ARM = ((1.0, 0.0), (0.7, 0.142), (0.55, 0.165), (0.38, 0.118))
 _ORANGE_RED, _BLUE = 40.0, 255.0  # hues in degrees
 
@@ -47,17 +47,18 @@ _ASCENT = ((1.0, 0.0, 85.0), (0.88, 0.1, 85.0), (0.65, 0.19, 38.0), (0.42, 0.15,
 
 
 def grey(x: Values) -> Values:
-    """`0.5 x + 0.5` in all three channels: -1 is black, 1 is white."""
+    """`0.5 x + 0.5` in all three channels. -1 is black and 1 is white."""
     level = np.clip(0.5 * x + 0.5, 0, 1)
     return np.stack([level, level, level], axis=-1)
 
 
 def heatmap(x: Values) -> Values:
-    """Light grey at 0, over red to dark red at 1; over blue to dark blue at -1.
+    """Light grey at 0, red and then dark red towards 1, blue and then dark blue towards -1.
 
-    Up to |x| = 0.3 the two channels that are not the sign's own fade; beyond, all three darken:
-    `own = 0.9 - 0.5 dark`, `other = 0.9 - 0.5 fade - 0.4 dark`, with `fade = clip(|x|, 0, 0.3) / 0.3` and
-    `dark = clip(|x| - 0.3, 0, 0.7) / 0.7`.
+    The sign's own channel is red for x ≥ 0, and blue for x < 0. The formulas are `own = 0.9 - 0.5 dark` and
+    `other = 0.9 - 0.5 fade - 0.4 dark`, with `fade = clip(|x|, 0, 0.3) / 0.3` and
+    `dark = clip(|x| - 0.3, 0, 0.7) / 0.7`. So up to |x| = 0.3 the two other channels fade. From there on all
+    three channels darken.
     """
     size = np.abs(x)
     fade = np.clip(size, 0, 0.3) / 0.3
@@ -70,36 +71,48 @@ def heatmap(x: Values) -> Values:
 
 
 def signed(x: Values) -> Values:
-    """White at 0, over orange to brown at 1; over light blue to dark blue at -1, as dark as at 1."""
+    """White at 0, orange and then brown towards 1, light blue and then dark blue towards -1.
+
+    x and -x have the same lightness.
+    """
     return np.where(np.asarray(x)[..., None] < 0, _NEGATIVE(np.negative(x)), _POSITIVE(x))
 
 
 def positive(x: Values) -> Values:
-    """White at 0 (and below), over yellow, red and purple to nearly black at 1; ever darker."""
+    """White at 0 and below, then yellow, red, purple and nearly black at 1. Larger values are darker."""
     return _RISING(x)
 
 
 def colour_named(colour: str | Colour, call: str) -> Colour:
-    """Look up a colour map by name; a function is taken as it is.
+    """Return a colour map by its name. A function is returned as it is.
+
+    Args:
+        colour: a name in `COLOURS`, or a function.
+        call: name of the function that got it, for errors.
 
     Raises:
-        InputError: no colour map has this name. The error names the call by `call`.
+        InputError: no colour map has this name.
     """
     if not isinstance(colour, str):
         return colour
     if colour not in COLOURS:
         hint = did_you_mean(colour, COLOURS)
-        raise InputError(f"{call}(colour={colour!r}): no such colour.{hint} There are: {', '.join(COLOURS)}.")
+        raise InputError(
+            f"{call}(colour={colour!r}): there is no such colour.{hint} There are: {', '.join(COLOURS)}."
+        )
     return COLOURS[colour]
 
 
 def _even_path(anchors: NDArray[np.float64]) -> Colour:
-    """Go from anchor to anchor in OKLab, (anchors, 3), evenly while the value goes from 0 to 1."""
+    """Return the colour map that interpolates between anchors in OKLab, (anchors, 3).
+
+    Equal steps of the value, from 0 to 1, are equal distances in OKLab.
+    """
     lengths = np.linalg.norm(np.diff(anchors, axis=0), axis=1)
     places = np.concatenate([[0], np.cumsum(lengths)]) / lengths.sum()
 
     def colour(x: Values) -> Values:
-        # Beyond the ends, interp gives the ends.
+        # Outside the range, interp returns the nearest end.
         lab = np.stack([np.interp(x, places, component) for component in anchors.T], axis=-1)
         linear = np.clip((lab @ _TO_CONES.T) ** 3 @ _TO_LINEAR_RGB.T, 0, 1)
         # sRGB's transfer function, IEC 61966-2-1
@@ -117,7 +130,7 @@ _POSITIVE = _even_path(np.array([_lab(*point, _ORANGE_RED) for point in _ARM]))
 _NEGATIVE = _even_path(np.array([_lab(*point, _BLUE) for point in _ARM]))
 _RISING = _even_path(np.array([_lab(*point) for point in _ASCENT]))
 
-# What `mosaic` and `plot` accept by name. A new colour map is one function and one line here.
+# The colour maps that `mosaic` and `plot` accept by name. A new one is one function and one line here.
 COLOURS: dict[str, Colour] = {
     "grey": grey,
     "heatmap": heatmap,

@@ -1,4 +1,4 @@
-"""Whatever users have of a model's input, as pictures to look at."""
+"""A model's input as pictures: from tensors, arrays, Pillow images and files."""
 
 import os
 from collections.abc import Sequence
@@ -13,26 +13,27 @@ from relprop.errors import InputError
 from relprop.view.arrays import as_array, as_pixels, require_finite
 
 ASPECT = 0.02
-"""How much the ratio of width to height may differ between a picture and its map."""
+"""Largest relative difference between the aspect ratios of a picture and its map."""
 
 
 def as_pictures(picture: Any, count: int, height: int, width: int) -> NDArray[np.float64]:
-    """Bring pictures to the size of their maps.
+    """Resize pictures to the size of their maps.
 
     Args:
-        picture: a tensor (N, C, H, W), (C, H, W) or (H, W), an array of the same or with the channels last, a
-            Pillow image, the name of a file, or a sequence of these. One or three channels. Numbers outside
-            [0, 1], such as a normalised input, are spread over it, each picture for itself.
-        count: how many maps there are; a single picture serves for all.
-        height: of the maps.
-        width: of the maps.
+        picture: a tensor (N, C, H, W), (C, H, W) or (H, W), an array of these shapes or with the channels
+            last, a Pillow image, the name of a file, or a sequence of these. There are one or three channels.
+            Values of uint8 are divided by 255. A picture of another dtype with values outside [0, 1], such as
+            a normalised input, is scaled to [0, 1] by its own smallest and largest value.
+        count: the number of maps. A single picture is used for all of them.
+        height: height of the maps in pixels.
+        width: width of the maps in pixels.
 
     Returns:
         Red, green and blue in [0, 1], (count, height, width, 3).
 
     Raises:
-        InputError: another form, number or aspect ratio, or values that are not finite.
-        FileError: a file that cannot be read.
+        InputError: the pictures have another form, number or aspect ratio, or values that are not finite.
+        FileError: a file cannot be read.
     """
     pictures = _split(picture)
     if len(pictures) not in (1, count):
@@ -44,7 +45,7 @@ def as_pictures(picture: Any, count: int, height: int, width: int) -> NDArray[np
 
 
 def _split(picture: Any) -> list[Image.Image]:
-    """Give single pictures, in colour."""
+    """Return single pictures, in colour."""
     if isinstance(picture, (str, os.PathLike)):
         from relprop.view.picture import read_picture
 
@@ -69,7 +70,7 @@ def _from_array(picture: torch.Tensor | NDArray[Any]) -> list[Image.Image]:
     values = as_array(picture, "plot", "values of picture=")
     if values.ndim == 2:
         values = values[None]
-    # Tensors have their channels first; arrays have them last where only that makes sense, or both do.
+    # The channels of tensors are first. Those of arrays are last if the last axis can be channels.
     last = isinstance(picture, np.ndarray) and values.shape[-1] in (1, 3)
     if values.ndim in (3, 4) and not last:
         values = np.moveaxis(values, -3, -1)
@@ -95,7 +96,7 @@ def _image(values: NDArray[np.float64]) -> Image.Image:
 
 
 def opaque(picture: Image.Image) -> Image.Image:
-    """Give a picture in colour, on white where it is transparent."""
+    """Return a picture in colour, with white behind transparent pixels."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         return _from_array(np.asarray(picture).astype(np.float64))[0]
     if not picture.has_transparency_data:
@@ -111,7 +112,7 @@ def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float6
             "shapes differ. Give the picture as the model saw it, cropped and not distorted."
         )
     if picture.size != (width, height):
-        # Small pictures keep their pixels, as the maps do.
+        # Small pictures are enlarged by whole pixels, as the maps are.
         whole = width % picture.width == 0 and height % picture.height == 0
         picture = picture.resize(
             (width, height), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""Pictures side by side, with words and numbers: captions, grids, colour bars."""
+"""Pictures side by side, with captions and colour bars."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,15 +11,18 @@ from relprop.view.colour import Colour
 from relprop.view.heatmaps import paint
 
 TEXT = 13
-"""Height of the letters' body in pixels."""
+"""Size of the font in pixels."""
 LINE = 16
+"""Height of a line in pixels."""
 INK = (40, 40, 40)
+"""Red, green and blue of texts."""
 FRAME = 215
-"""Level of grey of the line around each picture, without which white maps would have no edge."""
+"""Level of grey of the line around each picture. Without it white maps would have no edge."""
 
 GAP = 8
+"""White pixels between pictures."""
 
-# The font that comes with Pillow has the letters of English only.
+# The font that comes with Pillow has only the letters of English.
 _SPELLED = str.maketrans(
     {
         "−": "-",
@@ -40,7 +43,7 @@ _SPELLED = str.maketrans(
 
 
 def plain(text: str) -> str:
-    """Spell a text with the letters that there are: γ as gamma, é as e, and ? for what cannot be spelled."""
+    """Spell a text with the letters of the font: γ as gamma, é as e, and ? for any other letter."""
     spelled = ""
     for letter in unicodedata.normalize("NFKC", text).translate(_SPELLED):
         name = unicodedata.name(letter, "")
@@ -55,10 +58,16 @@ def plain(text: str) -> str:
 
 
 def words(text: str, width: int | None = None, *, align: str = "centre") -> Pixels:
-    """Write a text, black on white, in lines of `width` pixels at most; words that fit no line are broken.
+    """Write a text in dark grey on white.
+
+    Args:
+        text: the text. A line break begins a new line.
+        width: width of the lines in pixels. Longer lines are broken between words, and longer words between
+            letters. None writes each line as wide as it is.
+        align: "left", "centre" or "right".
 
     Returns:
-        As wide as `width`, or as the text where it is None; 16 pixels a line.
+        uint8, (16 · lines, width, 3).
     """
     font = ImageFont.load_default(TEXT)
     lines = [line for part in plain(text).split("\n") for line in _wrapped(part, width, font)]
@@ -87,7 +96,7 @@ def _wrapped(text: str, width: int | None, font: ImageFont.FreeTypeFont | ImageF
 
 
 def _broken(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """A line in parts that fit, each of one letter at least."""
+    """Break a line into parts that fit, each of at least one letter."""
     parts = [""]
     for letter in line:
         if parts[-1] and font.getlength(parts[-1] + letter) > width:
@@ -97,7 +106,7 @@ def _broken(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
 
 
 def captioned(picture: Pixels, above: str = "", below: str = "") -> Pixels:
-    """Draw a line around a picture, and write above and below it, no wider than it."""
+    """Draw a line around a picture, and write texts of its width above and below it."""
     picture = np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=FRAME)
     parts = [words(above, picture.shape[1])] if above else []
     parts.append(picture)
@@ -107,7 +116,7 @@ def captioned(picture: Pixels, above: str = "", below: str = "") -> Pixels:
 
 
 def padded(picture: Pixels, height: int, width: int, *, bottom: bool = False) -> Pixels:
-    """Put a picture in the middle of a white one, or in the middle of its lower edge."""
+    """Put a picture in the middle of a white one of this size, or in the middle of its lower edge."""
     rows, columns = height - picture.shape[0], width - picture.shape[1]
     above = rows if bottom else rows // 2
     around = ((above, rows - above), (columns // 2, columns - columns // 2), (0, 0))
@@ -117,19 +126,22 @@ def padded(picture: Pixels, height: int, width: int, *, bottom: bool = False) ->
 def grid(
     cells: Sequence[Sequence[Pixels]], *, above: Sequence[str] = (), left: Sequence[str] = (), gap: int = GAP
 ) -> Pixels:
-    """Set pictures of any sizes in rows and columns, on white.
+    """Arrange pictures of any sizes in rows and columns, on white.
 
     Args:
-        cells: the rows of pictures (H, W, 3); a row may be shorter than others.
-        above: what is written above the columns.
-        left: what is written to the left of the rows.
-        gap: white pixels between the pictures, and around them all.
+        cells: the rows of pictures, each uint8 (H, W, 3). Rows may have different lengths.
+        above: texts above the columns.
+        left: texts to the left of the rows.
+        gap: white pixels between the pictures, and around all of them.
+
+    Returns:
+        uint8, (height, width, 3).
     """
     count = max(map(len, cells))
     heights = [max(cell.shape[0] for cell in row) for row in cells]
     widths = [max(row[c].shape[1] for row in cells if c < len(row)) for c in range(count)]
     empty = np.full((1, 1, 3), 255, np.uint8)
-    # At the bottom of their row, since captions above may have several lines.
+    # Pictures are at the bottom of their row, since captions above them may have several lines.
     rows = [
         [padded(row[c] if c < len(row) else empty, height, widths[c], bottom=True) for c in range(count)]
         for row, height in zip(cells, heights, strict=True)
@@ -151,7 +163,7 @@ def grid(
 
 
 def _joined(parts: Sequence[Pixels], axis: int, gap: int) -> Pixels:
-    """Join pictures of one height (`axis` 1) or width (0), with white between them."""
+    """Join pictures of one height (`axis` 1) or of one width (`axis` 0), with white between them."""
     shape = list(parts[0].shape)
     shape[axis] = gap
     between = np.full(shape, 255, np.uint8)
@@ -161,14 +173,17 @@ def _joined(parts: Sequence[Pixels], axis: int, gap: int) -> Pixels:
 def colour_bar(
     colour: str | Colour, limit: float | None, *, signed: bool = True, height: int = 160, width: int = 14
 ) -> Pixels:
-    """Draw the scale: its colours from bottom to top, with numbers beside it.
+    """Draw the scale: the colours, with the largest values at the top, and numbers beside them.
 
     Args:
-        colour: a name of a colour map, or a function.
-        limit: the relevance at the top; None where each map has its own, the ends are then "+" and "-".
-        signed: whether the scale begins at minus the limit; otherwise at zero.
-        height: in pixels, half a line above and below for the numbers included.
-        width: of the coloured part.
+        colour: the name of a colour map, or a function.
+        limit: the relevance at the top. None if each map has its own; the ends are then "+" and "-".
+        signed: whether the scale begins at minus the limit. Otherwise it begins at zero.
+        height: height in pixels, with half a line above and below the colours for the numbers.
+        width: width of the coloured part in pixels.
+
+    Returns:
+        uint8, (height, width with the numbers, 3).
     """
     steps = max(height - LINE, 2)
     values = np.linspace(1, -1 if signed else 0, steps)

@@ -1,6 +1,6 @@
-"""From relevance to pixels: channels to one value, values to a scale, the scale to colours, over a picture.
+"""The steps from relevance to pixels: reduce channels, scale, enlarge, colour, and lay over a picture.
 
-Each step is a function of arrays; `relprop.view.plot` puts them together.
+Each step is a function of arrays. `relprop.view.plot` calls them in this order.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
 
 Maps = NDArray[np.float64]
-"""Shape (N, H, W)."""
+"""float64, shape (N, H, W)."""
 
 REDUCTIONS: dict[str, Callable[[Maps], Maps]] = {
     "sum": lambda R: R.sum(1),
@@ -24,30 +24,31 @@ REDUCTIONS: dict[str, Callable[[Maps], Maps]] = {
     "max": lambda R: np.take_along_axis(R, np.abs(R).argmax(1)[:, None], 1)[:, 0],
     "norm": lambda R: np.sqrt((R * R).sum(1)),
 }
-"""How channels become one value: from (N, C, H, W) to (N, H, W).
+"""Functions that reduce the channels to one value, from (N, C, H, W) to (N, H, W).
 
-- "sum": what the pixel says as a whole; only this one still sums to the score.
-- "absolute sum", "norm" (Euclidean): how much is going on, whatever the sign.
-- "max": the channel that says most, with its sign.
+- "sum": the relevance of the pixel. With this one alone, a map has the same sum as the relevance.
+- "absolute sum", "norm" (Euclidean): the amount of relevance without its sign.
+- "max": the largest relevance by absolute value, with its sign.
 """
 
 UNSIGNED = ("absolute sum", "norm")
 
-# What makes overlays readable, chosen by eye on digits and photographs: below the first size of relevance its
-# colour stays and only its opacity falls, by the power; grey pictures are lightened, so that dark colours
-# are seen on black.
+# Numbers for readable overlays, chosen by eye on digits and photographs.
+# Smaller values have the colour of this one, and only their opacity is lower.
 _COLOUR_FROM = 0.5
+# Opacity is proportional to this power of the absolute value.
 _OPACITY_POWER = 0.75
+# Grey pictures are mixed with this share of white, so that dark colours can be seen on black.
 _LIGHTENED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """Maps on the scale of colours.
+    """Maps that are scaled to [-1, 1].
 
     Attributes:
-        values: in [-1, 1], (N, H, W).
-        limits: the relevance from which on colours are full, (N,); zero where a map is zero everywhere.
+        values: the scaled maps, in [-1, 1], (N, H, W).
+        limits: the relevance that became 1, (N,). It is zero if all maps of this scale are zero.
     """
 
     values: Maps
@@ -55,18 +56,19 @@ class Scaled:
 
 
 def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum") -> Maps:
-    """Make one map of the channels of relevance.
+    """Reduce the channels of relevance to one map for each sample.
 
     Args:
-        relevance: of images (N, C, H, W), of sequences (N, C, T), or of features (N, F); the last two become
-            maps of height 1.
+        relevance: relevance of images (N, C, H, W), sequences (N, C, T) or features (N, F), of any real
+            dtype. Sequences and features become maps of height 1.
         channels: a name in `REDUCTIONS`.
 
     Returns:
-        Shape (N, H, W).
+        float64, shape (N, H, W).
 
     Raises:
-        InputError: another shape or dtype, nothing in it, values that are not finite, an unknown reduction.
+        InputError: relevance of another shape or dtype, or without elements; values that are not finite; an
+            unknown reduction.
     """
     if channels not in REDUCTIONS:
         hint = did_you_mean(str(channels), REDUCTIONS)
@@ -76,15 +78,15 @@ def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum
     R = as_array(relevance, "heatmaps", "values")
     if R.ndim not in (2, 3, 4) or R.size == 0:
         raise InputError(
-            f"relevance of shape {R.shape} is no image; pictures are drawn of images (N, C, H, W), sequences "
-            "(N, C, T) and features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
+            f"relevance of shape {R.shape} cannot be drawn. Give that of images (N, C, H, W), sequences "
+            "(N, C, T) or features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
             "dimensions, and give it to relprop.view.plot.plot."
         )
     if R.ndim == 2:
         R = R[:, None, :]
     if R.ndim == 3:
         R = R[:, :, None, :]
-    # NaN in any channel is NaN here, so that nothing needs to be told of the channel.
+    # NaN in any channel makes the map NaN. So it is found below, without its channel.
     with np.errstate(invalid="ignore"):
         maps = REDUCTIONS[channels](R)
     require_finite(maps, "heatmaps")
@@ -92,12 +94,13 @@ def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum
 
 
 def scale(maps: Maps, *, percentile: float = 99.5, shared: bool = False) -> Scaled:
-    """Bring maps (N, H, W) to [-1, 1].
+    """Scale maps to [-1, 1]. Zero stays zero.
 
     Args:
-        maps: of any size; zero stays zero.
-        percentile: of the magnitudes that are not zero: from there on colours are full. A few large values
-            then do not make all others invisible. 100 clips nothing.
+        maps: the maps, (N, H, W).
+        percentile: percentile of the absolute values that are not zero, above 0, up to 100. It becomes 1, and
+            larger values are clipped. So a few large values do not make all others invisible. 100 clips
+            nothing.
         shared: one scale for all maps, so that they can be compared, instead of one for each.
 
     Raises:
@@ -113,7 +116,10 @@ def scale(maps: Maps, *, percentile: float = 99.5, shared: bool = False) -> Scal
 
 
 def enlarge(values: Maps, height: int, width: int, *, smooth: bool = False) -> Maps:
-    """Bring maps (N, H, W) to another size: each value a rectangle or, `smooth`, bilinear between them."""
+    """Resize maps (N, H, W) to (N, height, width): each value becomes a rectangle.
+
+    `smooth` interpolates between the values instead, bilinearly.
+    """
     if values.shape[1:] == (height, width):
         return values
     mode = "bilinear" if smooth else "nearest-exact"
@@ -123,7 +129,7 @@ def enlarge(values: Maps, height: int, width: int, *, smooth: bool = False) -> M
 
 
 def paint(values: Maps, colour: str | Colour = "signed") -> Pixels:
-    """Give values in [-1, 1], (N, H, W), their colours: (N, H, W, 3).
+    """Colour values in [-1, 1], (N, H, W). The result is uint8, (N, H, W, 3).
 
     Raises:
         InputError: there is no colour map of this name.
@@ -139,17 +145,20 @@ def overlay(
     opacity: float = 0.9,
     grey: bool = True,
 ) -> Pixels:
-    """Lay relevance over the picture that it belongs to, the more opaque the larger it is.
+    """Lay relevance over pictures. The larger the relevance, the more opaque it is.
 
     Args:
-        values: in [-1, 1], (N, H, W).
-        pictures: in [0, 1], (N, H, W, 3), of the same size.
-        colour: a name of a colour map, or a function.
-        opacity: of the largest relevance, 0 to 1.
-        grey: show the picture in light grey, so that all colours are relevance.
+        values: relevance in [-1, 1], (N, H, W).
+        pictures: red, green and blue in [0, 1], (N, H, W, 3).
+        colour: the name of a colour map, or a function.
+        opacity: opacity of the largest relevance, 0 to 1.
+        grey: show the pictures in light grey, so that all colours are relevance.
+
+    Returns:
+        uint8, (N, H, W, 3).
 
     Raises:
-        InputError: sizes differ, `opacity` is none, or there is no colour map of this name.
+        InputError: the sizes differ, `opacity` is out of range, or there is no colour map of this name.
     """
     if pictures.shape != (*values.shape, 3):
         raise InputError(
@@ -159,7 +168,7 @@ def overlay(
         raise InputError(f"overlay(opacity={opacity}): give a number from 0 to 1.")
     base = pictures
     if grey:
-        # Luma, ITU-R BT.601, as Pillow's mode "L"
+        # Luma of ITU-R BT.601, as in Pillow's mode "L".
         luma = pictures @ np.array([0.299, 0.587, 0.114])
         base = np.repeat(_LIGHTENED + (1 - _LIGHTENED) * luma[..., None], 3, axis=-1)
     size = np.abs(values)

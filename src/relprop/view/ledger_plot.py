@@ -1,4 +1,4 @@
-"""Where along the network relevance was lost, as a picture: a row for each operation, output at the top."""
+"""A plot of the relevance that each operation absorbed: a row for each operation, the output at the top."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from relprop.view.way import Step, Way
 
 RGB = tuple[int, int, int]
 Segment = tuple[float, float, RGB]
-"""From which amount to which a bar goes, and its colour."""
+"""A part of a bar: the amounts at its ends, and its colour."""
 
-# Tol's "muted" colours, which colour-blind eyes tell apart, and nearly black. A sink always has its own, so
-# that plots can be compared; the most frequent ones have those that differ most.
+# Tol's "muted" colours, which colour-blind readers can tell apart, and nearly black. These sinks always have
+# their own colour, so that plots can be compared. The most frequent ones have the colours that differ most.
 COLOURS: Mapping[str, RGB] = MappingProxyType(
     {
         "bias": (51, 34, 136),
@@ -39,25 +39,25 @@ COLOURS: Mapping[str, RGB] = MappingProxyType(
 REMAINING: RGB = (187, 187, 187)
 FAINT: RGB = (120, 120, 120)
 _BAND = 245
-"""Level of grey of every second row, which leads the eye from name to numbers."""
+"""Level of grey of every second row, so that the eye finds the numbers of a name."""
 
 _ROW = LINE + 3
 _MARGIN = 12
 _NAME = 300
 _BARS = (180, 260)
-"""Widths in pixels: the most a name takes, and the columns of bars."""
+"""Widths in pixels: of a name at most, and of the two columns of bars."""
 
 
 def draw(found: Way, rows: int = 60, title: str | None = None) -> Plot:
-    """Draw a way: what remains of relevance behind each operation, and what each sink took there.
+    """Draw a way: the relevance that remains behind each operation, and the amounts that its sinks absorbed.
 
-    Bars go to the right for positive amounts and to the left for negative ones. The two columns have scales
-    of their own.
+    Bars of positive amounts go to the right, those of negative amounts to the left. Each of the two columns
+    has its own scale.
 
     Args:
         found: the way.
-        rows: how many operations, or groups of them, to draw at most.
-        title: written above everything.
+        rows: the largest number of operations, or groups of operations, to draw.
+        title: text above the plot; by default the samples.
 
     Raises:
         InputError: `rows` is less than 1.
@@ -80,7 +80,7 @@ def draw(found: Way, rows: int = 60, title: str | None = None) -> Plot:
 
 
 def colours_of(sinks: Sequence[str]) -> dict[str, RGB]:
-    """Give each sink a colour: its own or, to sinks of operations that users added, one that is free."""
+    """Return a colour for each sink: its own in `COLOURS` or, for other sinks, one that is free."""
     free = [colour for sink, colour in COLOURS.items() if sink not in sinks] or [INK]
     unknown = [sink for sink in sinks if sink not in COLOURS]
     return {
@@ -89,7 +89,7 @@ def colours_of(sinks: Sequence[str]) -> dict[str, RGB]:
 
 
 def _columns(found: Way, steps: Sequence[Step], colours: Mapping[str, RGB]) -> list[Pixels]:
-    """Draw the columns: module, operation, what remains, what was absorbed; a row more for the heads."""
+    """Draw the columns: module, operation, remaining and absorbed amounts. The first row has the heads."""
     left = [found.seed, *(step.remaining for step in steps), found.inputs]
     what = [f"{step.count} operations" if step.count > 1 else step.operation for step in steps]
     remains = [[(0.0, amount, REMAINING)] for amount in left]
@@ -109,7 +109,7 @@ def _columns(found: Way, steps: Sequence[Step], colours: Mapping[str, RGB]) -> l
 
 
 def _stacked(step: Step, colours: Mapping[str, RGB]) -> list[Segment]:
-    """Set what sinks took side by side: positive amounts to the right of zero, negative ones to the left."""
+    """Put the sinks' amounts side by side: positive ones to the right of zero, negative ones to the left."""
     ends, stack = {True: 0.0, False: 0.0}, []
     for sink, colour in colours.items():
         amount = step.absorbed.get(sink, 0.0)
@@ -121,7 +121,7 @@ def _stacked(step: Step, colours: Mapping[str, RGB]) -> list[Segment]:
 
 
 def _extent(bars: Sequence[Sequence[Segment]]) -> tuple[float, float, float]:
-    """Return the smallest and the largest amount that bars reach, zero included, and their difference."""
+    """Return the smallest and the largest amount in bars, zero included, and their difference."""
     ends = [end for bar in bars for segment in bar for end in segment[:2] if math.isfinite(end)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     return low, high, high - low
@@ -140,7 +140,7 @@ def _bars(head: str, bars: Sequence[Sequence[Segment]], width: int) -> Pixels:
         for start, end, colour in bar:
             first, last = sorted((place(start), place(end))) if math.isfinite(end) else (0, 0)
             if last > first:
-                # A white pixel between neighbours, where there is room for it.
+                # Leave a white pixel between neighbours, if there is room for it.
                 last -= 1 if last - first < 4 else 2
                 pen.rectangle((first, _ROW * number + 4, last, _ROW * number + _ROW - 5), fill=colour)
     pen.line((place(0), 0, place(0), image.height), fill=INK)
@@ -149,7 +149,7 @@ def _bars(head: str, bars: Sequence[Sequence[Segment]], width: int) -> Pixels:
 
 
 def _texts(texts: Sequence[str], ink: RGB = INK, *, right: bool = False) -> Pixels:
-    """Write a column of texts, one a row."""
+    """Write a column of texts, one in each row."""
     font = ImageFont.load_default(TEXT)
     lengths = [font.getlength(plain(text)) for text in texts]
     image = Image.new("RGB", (max(1, math.ceil(max(lengths))), _ROW * len(texts)), "white")
@@ -161,7 +161,7 @@ def _texts(texts: Sequence[str], ink: RGB = INK, *, right: bool = False) -> Pixe
 
 
 def _shortened(path: str) -> str:
-    """Cut the beginning off a path that is too long; modules differ in its end."""
+    """Cut off the beginning of a path that is too long. Its end tells modules apart."""
     font = ImageFont.load_default(TEXT)
     if font.getlength(plain(path)) <= _NAME:
         return path
@@ -171,7 +171,7 @@ def _shortened(path: str) -> str:
 
 
 def _striped(columns: Sequence[Pixels], gap: int = 12) -> Pixels:
-    """Set columns side by side, on rows that are alternately white and light grey below the heads."""
+    """Put columns side by side. The rows below the heads are white and light grey in turn."""
     between = np.full((columns[0].shape[0], gap, 3), 255, np.uint8)
     sheet = np.concatenate([part for column in columns for part in (column, between)][:-1], axis=1)
     band = np.where(np.arange(len(sheet)) // _ROW % 2 == 1, _BAND, 255).astype(np.uint8)
@@ -180,7 +180,7 @@ def _striped(columns: Sequence[Pixels], gap: int = 12) -> Pixels:
 
 
 def _legend(names: Mapping[str, RGB], width: int) -> Pixels:
-    """Write names beside their colours, in as many lines as it takes."""
+    """Write names beside their colours, in as many lines as needed."""
     lines: list[list[Pixels]] = [[]]
     for name, colour in names.items():
         patch = np.full((LINE, 12, 3), 255, np.uint8)
@@ -196,7 +196,7 @@ def _legend(names: Mapping[str, RGB], width: int) -> Pixels:
 
 
 def _about(found: Way, title: str) -> dict[str, str]:
-    """Say what is drawn, for the file's metadata."""
+    """Return a description of the plot, for the file's metadata."""
     about = {
         "Title": title or "Where relevance went",
         "Software": f"relprop {VERSION}",

@@ -1,4 +1,4 @@
-"""Operations told together, where there are more than a picture has room for."""
+"""Grouping operations, if there are more than a picture has rows."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,11 +6,11 @@ from relprop.view.way import Step, Way
 
 
 def grouped(found: Way, most: int) -> list[Step]:
-    """Give the steps that absorbed something, at most `most` of them.
+    """Return the steps that absorbed something, grouped to at most `most` of them.
 
-    Where there are more, steps of one module become one: first those of modules that absorbed least, so that
-    details are kept where relevance is lost. Steps that no module but the model itself has in common are
-    joined with their neighbours. A group stands where relevance met the first of it.
+    If there are more, all steps of one module become one step. Modules that absorbed least are grouped first,
+    so that details remain where most relevance was lost. Steps that have only the model itself in common are
+    joined with their neighbours. A group is at the place of its first step.
     """
     groups = [[step] for step in found.shown]
     labels = [(step.path, step.operation) for step in found.shown]
@@ -32,14 +32,14 @@ def grouped(found: Way, most: int) -> list[Step]:
         if last != path:
             path, operation = f"{path or '(root)'} to {last or '(root)'}", ""
         absorbed = _summed(part)
-        # Steps that are not shown take rounding errors only.
+        # Amounts of steps that are not shown, at most `Way.least` for each sink, are not subtracted.
         remaining -= sum(absorbed.values())
         steps.append(Step(path, operation, absorbed, remaining, count=len(part)))
     return steps
 
 
 def _smallest_module(labels: Sequence[tuple[str, str]], groups: Sequence[Sequence[Step]]) -> str | None:
-    """Find the module with several rows that absorbed least; of equal ones, the innermost."""
+    """Return the module with several rows that absorbed least, or None. Of equal ones, the innermost."""
     modules = {prefix for path, operation in labels for prefix in _enclosing(path, operation)}
     sizes = {}
     for module in modules:
@@ -51,7 +51,7 @@ def _smallest_module(labels: Sequence[tuple[str, str]], groups: Sequence[Sequenc
 
 
 def _enclosing(path: str, operation: str) -> Iterable[str]:
-    """Give the paths of the modules around a step, or around a group of steps, but not of the model."""
+    """Return the paths of the modules around a step, or around a group of steps, without the model."""
     parts = path.split(".") if path else []
     ends = range(1, len(parts) + (1 if operation else 0))
     return [".".join(parts[:end]) for end in ends]

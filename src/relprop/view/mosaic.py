@@ -1,4 +1,4 @@
-"""Rows of small pictures, and PNG files."""
+"""Drawing small pictures in a row, and writing PNG files."""
 
 import io
 from pathlib import Path
@@ -27,16 +27,17 @@ def mosaic(
     Args:
         images: shape (N, H, W) or (N, 1, H, W), any real dtype, any device.
         colour: a name in `COLOURS`, or a function like those in it.
-        enlarge: each pixel becomes a square of this many pixels.
-        border: white pixels around each image, counted before enlarging.
-        rescale: divide by the largest magnitude of the whole batch, so that images can be compared with each
-            other (a batch of zeros stays zero). Otherwise values are taken to lie in [-1, 1] already.
+        enlarge: width and height of each value in pixels, 1 or more.
+        border: white pixels around each image, counted before enlarging, 0 or more.
+        rescale: divide by the largest absolute value of the batch, so that images can be compared with each
+            other. A batch of zeros stays zero. Otherwise values should lie in [-1, 1].
 
     Returns:
-        Red, green and blue, shape (enlarge·(H + 2·border), enlarge·N·(W + 2·border), 3).
+        Red, green and blue, uint8, shape (enlarge·(H + 2·border), enlarge·N·(W + 2·border), 3).
 
     Raises:
-        InputError: another shape or dtype, no image at all, values that are not finite, an unknown colour.
+        InputError: images of another shape or dtype, or none; values that are not finite; an unknown colour;
+            `enlarge` or `border` out of range.
     """
     values = _values(images)
     if enlarge < 1 or border < 0:
@@ -53,7 +54,7 @@ def mosaic(
 
 
 def made_by_relprop(path: Path) -> bool:
-    """Whether a file is a PNG whose metadata name relprop as the software that wrote it."""
+    """Whether a file is a PNG file whose metadata has relprop as the software that wrote it."""
     from PIL import Image
 
     try:
@@ -64,14 +65,14 @@ def made_by_relprop(path: Path) -> bool:
 
 
 def save_png(path: Path | str, rgb: Pixels, metadata: dict[str, str] | None = None) -> None:
-    """Write pixels as a PNG file, whole or not at all; what was at `path` is replaced.
+    """Write pixels to a PNG file, whole or not at all. A file at `path` is replaced.
 
-    The same pixels and metadata give the same bytes: no date is stored.
+    The same pixels and metadata give the same bytes, since no date is stored.
 
     Args:
-        path: where to; its folder is made if it is missing.
-        rgb: uint8, shape (H, W, 3).
-        metadata: text stored in the file under keys such as `Title` or `Software`.
+        path: the file. Its folder is made if it is missing.
+        rgb: red, green and blue, uint8, shape (H, W, 3).
+        metadata: texts to store in the file, by keys such as `Title` or `Software`.
 
     Raises:
         InputError: `rgb` has another dtype or shape.
@@ -98,7 +99,7 @@ def png_bytes(rgb: Pixels, metadata: dict[str, str] | None = None) -> bytes:
 
 
 def _values(images: torch.Tensor | NDArray[Any]) -> NDArray[np.float64]:
-    """Check the images and give them as float64 of shape (N, H, W)."""
+    """Check the images and return them as float64 of shape (N, H, W)."""
     images = as_array(images, "mosaic", "images")
     if images.ndim not in (3, 4) or images.size == 0 or images.shape[1:-2] not in ((), (1,)):
         raise InputError(

@@ -21,13 +21,16 @@ class Options:
         shared: one scale for all maps, so that they can be compared, instead of one for each.
         colour: the name of a colour map, or a function; by default "signed", or "positive" if `channels`
             removes the sign.
-        enlarge: width and height of each value in pixels; by default maps get about 224 pixels.
+        enlarge: width and height of each value in pixels; by default the longer side of maps gets about 224
+            pixels. Maps of sequences and features are always 32 pixels high.
         smooth: interpolate between values instead of drawing squares.
         beside: draw the picture beside the map instead of under it.
         opacity: opacity of the largest relevance over a picture, 0 to 1.
         grey: draw a picture under relevance in grey.
-        columns: number of maps in a row; by default 6, or all of them if explanations are compared.
-        labels: the text above each map; by default its target and score.
+        columns: number of maps in a row; by default 6, or all of them if explanations are compared. `plot`
+            draws maps of sequences and features below each other, whatever the number.
+        labels: a text for each sample. `plot` writes it above the map, by default target and score. `compare`
+            writes it to the left of the row, by default nothing.
         classes: names of all classes, by number, for these labels.
         title: text above the plot.
         bar: whether to draw the scale.
@@ -64,10 +67,10 @@ class Options:
 
 
 def options_of(options: Mapping[str, Any]) -> Options:
-    """Take options as users give them, by name.
+    """Return the options that users give by name.
 
     Raises:
-        InputError: no option has this name. The error offers near matches.
+        InputError: there is no option of such a name. The error offers near matches.
     """
     known = [option.name for option in fields(Options)]
     for name in options:

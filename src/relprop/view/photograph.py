@@ -1,10 +1,11 @@
-"""A photograph as a network for photographs sees it: its shorter side at a given length, then the centre."""
+"""Resizing a photograph and cutting out its centre, as networks for photographs need it."""
 
 from PIL import Image
 
 from relprop.view.display import opaque
 
-# A strip as wide as this many times its height is cut first: enlarged whole, it could fill the memory.
+# Pictures whose longer side is more than this many times the shorter one are cut before they are enlarged.
+# Enlarged as a whole, such a strip could fill the memory.
 LONGEST = 8
 
 
@@ -18,19 +19,20 @@ def centre(
     """Resize a picture and cut out its centre.
 
     Args:
-        picture: of any size and mode; shown on white where it is transparent.
-        resize: length of the shorter side, in pixels; lengths are rounded.
-        crop: height and width of the centre.
-        interpolation: how it is resized.
+        picture: a picture of any size and mode. Transparent pixels become white.
+        resize: length of the shorter side after resizing, in pixels. The sides are longer if the centre would
+            not fit otherwise.
+        crop: height and width of the centre, in pixels.
+        interpolation: the method of resizing.
 
     Returns:
-        In colour, of the height and width of `crop`.
+        A picture in mode RGB, of the height and width of `crop`.
     """
     picture = opaque(picture)
     shorter = min(picture.size)
     picture = _cut(picture, min(picture.height, LONGEST * shorter), min(picture.width, LONGEST * shorter))
     height, width = crop
-    # Never smaller than what is cut out of it.
+    # The picture must not be smaller than the centre.
     scale = max(resize / shorter, height / picture.height, width / picture.width)
     size = round(picture.width * scale), round(picture.height * scale)
     return _cut(picture.resize(size, interpolation), height, width)

@@ -1,4 +1,4 @@
-"""Opening a picture that somebody else made: any size and mode, and nothing decoded that is not wanted."""
+"""Opening picture files of unknown origin: only common formats, and no more than a largest size."""
 
 import os
 import warnings
@@ -8,27 +8,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relprop.errors import FileError, InputError, RelpropError
 
-# Formats that Pillow decodes itself. Others are left out on purpose: an EPS file, for one, is a program.
+# Formats that Pillow decodes itself. Others are left out on purpose: EPS files, for instance, are programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-# More than a telephone's camera usually takes, and less than fills the memory of a small machine.
+# In pixels: more than the camera of a telephone usually takes, and less than fills a small memory.
 LARGEST = 64_000_000
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode a picture, turned upright where its EXIF data ask for it.
+    """Open and decode a picture, and turn it as its EXIF data say.
 
-    Of an animation or a file of several pages the first picture is taken.
+    Of an animation, or of a file with several pages, the first picture is read.
 
     Returns:
         A decoded Pillow image, in the mode in which it is stored.
 
     Raises:
-        FileError: missing, empty, a folder, not a picture, damaged, or not to be read by this user.
-        InputError: more than `LARGEST` pixels, which is known from the header: nothing is decoded.
+        FileError: the file is missing, empty, a folder, damaged or not a picture, or this user may not read
+            it.
+        InputError: the picture has more than `LARGEST` pixels. The header says so, and nothing is decoded.
     """
     path = Path(path)
-    # Pillow warns of doubtful metadata, which do not matter, and of large pictures, which are refused below.
+    # Pillow warns of doubtful metadata and of large pictures. The former do not matter, and the latter are
+    # refused below.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -37,7 +39,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
                 if picture.width * picture.height > LARGEST:
                     raise _too_large(path)
                 picture.load()
-                # In place: a picture that is upright already would be copied otherwise.
+                # In place, since a picture that is upright already would be copied otherwise.
                 ImageOps.exif_transpose(picture, in_place=True)
                 return picture
         except RelpropError:
@@ -51,7 +53,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
             ) from error
         except PermissionError as error:
             raise FileError(f"cannot read {path}: {error.strerror}. Check the rights of the file.") from error
-        # A damaged file ends in whatever exception Pillow's parsing happens to meet first.
+        # A damaged file can raise any exception in Pillow.
         except Exception as error:
             raise FileError(
                 f"cannot read {path}: the picture is damaged or cut off ({error}). Save or copy it again."

@@ -44,26 +44,26 @@ class Explained(Protocol):
 
 
 COLUMNS = 6
-"""How many maps are in a row, unless told."""
+"""Default number of maps in a row."""
 
 MOST = 64
-"""So many maps are still looked at one by one."""
+"""Largest number of samples that are drawn if none are chosen."""
 
 
 def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: Any) -> Plot:
-    """Draw an explanation: a heatmap of each sample or, with a picture, relevance laid over it.
+    """Draw an explanation: a heatmap of each sample or, with a picture, relevance laid over the picture.
 
     Args:
-        relevance: an explanation, or relevance itself: of images (N, C, H, W), sequences (N, C, T), drawn as
-            strips, or features (N, F).
-        picture: the picture that the model saw: its input, or Pillow images, arrays, names of files. See
+        relevance: an explanation, or relevance itself: of images (N, C, H, W), of sequences (N, C, T) or of
+            features (N, F). Sequences and features are drawn as strips.
+        picture: the picture that the model saw: its input, or Pillow images, arrays or names of files. See
             `relprop.view.display.as_pictures`.
         options: see `Options`.
 
     Raises:
-        InputError: relevance that cannot be drawn, an unknown option or one without meaning, or a picture
-            that does not fit.
-        FileError: a picture that cannot be read.
+        InputError: the relevance cannot be drawn, an option is unknown or out of range, or the picture does
+            not fit.
+        FileError: a picture cannot be read.
     """
     look = options_of(options)
     R, name = _relevance(relevance, look)
@@ -86,15 +86,17 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
 
 
 def compare(explanations: Mapping[str, Explained], picture: Any = None, **options: Any) -> Plot:
-    """Draw several explanations of the same samples side by side: of several rules, classes or models.
+    """Draw several explanations of the same samples side by side, such as those of several rules or classes.
 
     Args:
         explanations: the explanations, by the text above their columns. Each sample has a row.
-        picture: as in `plot`; it is drawn first and, unless `beside`, under the relevance too.
-        options: see `Options`; `labels` are written to the left of the rows.
+        picture: the picture, as for `plot`. It has a column of its own and, without `beside`, is under the
+            relevance too.
+        options: see `Options`.
 
     Raises:
-        InputError: as `plot`; explanations of different shapes.
+        InputError: as for `plot`; or there is no explanation, or their shapes differ.
+        FileError: a picture cannot be read.
     """
     look = options_of(options)
     if not explanations:
@@ -122,7 +124,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     above = list(explanations)
     if given is not None:
         shape = map_shape(together.values, look)
-        # A blank line below, where maps have a number, keeps it beside them.
+        # If the maps have a number below them, the picture gets a blank line, to be at the same height.
         blank = " " if limits[0] else ""
         pictures = as_pixels(as_pictures(given, len(chosen), *shape))
         columns.insert(0, [captioned(one, below=blank) for one in pictures])
@@ -133,7 +135,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     metadata = {"Title": f"Relevance, compared: {', '.join(explanations)}"}
     for name, explanation in explanations.items():
         for key, text in explanation.described(look.model, chosen).items():
-            # What all have in common is told once.
+            # Title, software and model are written once, everything else for each explanation.
             metadata.setdefault(key if key in ("Title", "Software", "Model") else f"{key} ({name})", text)
     return finished(sheet, together.limits, look, metadata)
 
@@ -141,7 +143,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
 def _in_rows(
     rows: list[tuple[Pixels, ...]], above: list[str], left: list[str], columns: int | None
 ) -> Pixels:
-    """A row for each sample, or several where there is a number of columns."""
+    """Arrange a row for each sample, or several rows if there are more maps than columns."""
     if columns is None or columns >= len(above):
         return grid(rows, above=above, left=left)
     columns = max(1, columns)
@@ -153,7 +155,7 @@ def _in_rows(
 
 
 def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
-    """Return the relevance to draw and, unless it is that of the only input, its name."""
+    """Return the relevance to draw, and its name or, for the only input, None."""
     inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
     inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
     if len(inputs) == 1 and (look.of is None or look.of in inputs):
@@ -181,7 +183,7 @@ def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.
 
 def _with_samples(R: torch.Tensor) -> torch.Tensor:
     if R.dim() < 2 or not R.numel():
-        reduce_channels(R)  # which says what is wrong
+        reduce_channels(R)  # raises an error that names the shape
     return R
 
 
@@ -232,7 +234,7 @@ def _class(number: int, look: Options) -> str:
 
 
 def _picture(picture: Any, count: int, chosen: Sequence[int]) -> Any:
-    """Choose the pictures of the samples chosen, if there is one of each."""
+    """Return the pictures of the chosen samples, if there is a picture for each sample."""
     several = isinstance(picture, (list, tuple)) or (
         isinstance(picture, (torch.Tensor, np.ndarray)) and picture.ndim == 4
     )

@@ -1,4 +1,4 @@
-"""A finished picture, and what it is put together from: maps with their pictures, captions and the scale."""
+"""A finished picture, and its parts: maps over or beside pictures, numbers below them, scale and title."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ from relprop.view.mosaic import png_bytes, save_png
 from relprop.view.options import Options
 
 SIZE = 224
-"""About how many pixels the longer side of a map has on the screen, unless it is larger."""
+"""Length of the longer side of a small map in pixels, roughly, since values have whole pixels."""
 
 STRIP = 32
-"""How many pixels high the map of a sequence is."""
+"""Height of the map of a sequence in pixels."""
 
 BAR = 160
-"""How many pixels high the scale is, in pictures that are as high."""
+"""Largest height of the scale in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """A finished picture; notebooks show it.
+    """A finished picture. Notebooks show it.
 
     Attributes:
-        pixels: uint8, (height, width, 3).
-        metadata: what is drawn, in words; stored in the PNG file.
+        pixels: red, green and blue, uint8, (height, width, 3).
+        metadata: a description in words, by key, which is stored in the PNG file.
     """
 
     pixels: Pixels
@@ -59,7 +59,11 @@ class Plot:
 
 
 def map_shape(values: Maps, look: Options) -> tuple[int, int]:
-    """Return how high and wide a map is drawn."""
+    """Return the height and width of a drawn map in pixels.
+
+    Raises:
+        InputError: `enlarge` is not a whole number, or is less than 1.
+    """
     height, width = values.shape[1:]
     if look.enlarge is not None and (look.enlarge < 1 or look.enlarge != int(look.enlarge)):
         raise InputError(f"plot(enlarge={look.enlarge}): give a whole number, 1 or more.")
@@ -70,7 +74,13 @@ def map_shape(values: Maps, look: Options) -> tuple[int, int]:
 
 
 def draw_maps(scaled: Scaled, picture: Any, look: Options) -> list[Pixels]:
-    """Draw each map, with or over its picture if there is one."""
+    """Draw each map, over or beside its picture if there is one.
+
+    Raises:
+        InputError: `beside` without a picture, or a picture of a sequence or of features; a picture that does
+            not fit; an option out of range.
+        FileError: a picture cannot be read.
+    """
     if picture is None and look.beside:
         raise InputError("plot(beside=True) needs a picture: plot(picture=images, beside=True).")
     shape = map_shape(scaled.values, look)
@@ -79,7 +89,7 @@ def draw_maps(scaled: Scaled, picture: Any, look: Options) -> list[Pixels]:
         return list(paint(values, look.colours))
     if scaled.values.shape[1] == 1:
         raise InputError(
-            "plot(picture=...): relevance of a sequence or of features lies over no picture. Leave it out."
+            "plot(picture=...): relevance of a sequence or of features has no picture. Leave picture= out."
         )
     pictures = as_pictures(picture, len(values), *shape)
     if not look.beside:
@@ -90,7 +100,7 @@ def draw_maps(scaled: Scaled, picture: Any, look: Options) -> list[Pixels]:
 
 
 def full_colours(scaled: Scaled, look: Options) -> list[str]:
-    """Say below each map what its full colour is, where maps differ in that."""
+    """Return the text below each map: the relevance of the full colour, if each map has its own."""
     if look.shared or len(scaled.limits) == 1 or not look.bar:
         return [""] * len(scaled.limits)
     return [f"{'±' * look.signed}{limit:.2g}" for limit in scaled.limits]

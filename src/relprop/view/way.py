@@ -1,4 +1,4 @@
-"""The way of relevance through a network, as numbers to write and draw."""
+"""The way of relevance through a network, as numbers for tables and plots."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ class Step:
     """One operation on the way from the output to the input, or several that are listed together.
 
     Attributes:
-        path: of the module that ran; "" is the model itself.
-        operation: canonical name, such as "conv2d".
-        absorbed: the amount of each sink there.
-        remaining: the amount that remains on the way to the input.
-        visible: whether a sink absorbed more than rounding errors.
-        count: number of operations that are listed together.
+        path: path of the module that ran; "" is the model itself.
+        operation: name of the operation, such as "conv2d".
+        absorbed: the amount that each sink absorbed there.
+        remaining: the amount that goes on towards the input.
+        visible: whether a sink absorbed more than `Way.least` of some sample.
+        count: the number of operations that are listed together.
     """
 
     path: str
@@ -27,7 +27,7 @@ class Step:
 
     @property
     def total(self) -> float:
-        """What all sinks took."""
+        """The amount that all sinks absorbed."""
         return sum(self.absorbed.values())
 
 
@@ -36,13 +36,13 @@ class Way:
     """The way of relevance from the output to the input, and what was lost on it.
 
     Attributes:
-        steps: in the order in which relevance reached them.
-        seed: where relevance starts.
-        inputs: what arrives.
-        absorbed: per sink, what it took on the whole way.
-        least: the amount up to which nothing is told.
+        steps: the steps, in the order in which relevance reached them.
+        seed: the amount from which relevance starts.
+        inputs: the amount that arrives at the inputs.
+        absorbed: the amount that each sink absorbed on the whole way.
+        least: absorbed amounts up to this one are not listed.
         gap: how far the ledger is from balancing, relative to the largest amount.
-        samples: which samples these are, in words.
+        samples: the samples, in words.
         mixed: whether amounts of single samples mean nothing, because the model mixes its samples.
     """
 
@@ -57,22 +57,22 @@ class Way:
 
     @property
     def shown(self) -> list[Step]:
-        """The steps that absorbed something."""
+        """The steps that absorbed more than `least`."""
         return [step for step in self.steps if step.visible]
 
     @property
     def sinks(self) -> list[str]:
-        """The sinks that absorbed something somewhere."""
+        """The sinks that absorbed more than `least` in one of these steps."""
         return [
             sink for sink in self.absorbed if any(self.tells(s.absorbed.get(sink, 0)) for s in self.shown)
         ]
 
     def tells(self, amount: float) -> bool:
-        """Whether an amount is more than a rounding error."""
-        return not abs(amount) <= self.least  # NaN is
+        """Whether an amount is larger than `least`, or NaN."""
+        return not abs(amount) <= self.least  # true for NaN
 
     def written(self, amount: float) -> str:
-        """Write an amount, with as many decimals as give the largest one six digits."""
+        """Return an amount as text, with as many decimals as give the largest amount six digits."""
         known = [abs(v) for v in (self.seed, self.inputs, *self.absorbed.values()) if math.isfinite(v)]
         largest = max(known, default=0.0)
         if not 1e-3 <= largest < 1e6:

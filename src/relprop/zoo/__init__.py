@@ -1,4 +1,4 @@
-"""Models that come with their weights, and how weights are read: safetensors only, nothing is executed."""
+"""Bundled models with trained weights, and reading weights. Nothing in a file of weights is executed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,26 +19,27 @@ from relprop.zoo.mnist import cnn, mlp, pad
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model that the package has by name: how it is built, its input, and the meaning of its scores."""
+    """A model of the package: how it is built, its weights, its input and its classes."""
 
     name: str
     build: Callable[[], nn.Sequential]
-    """Makes it, initialised at random."""
+    """Builds the model, initialised at random."""
     trained: Callable[[], Mapping[str, Tensor]]
-    """Reads its trained weights."""
+    """Reads the trained weights."""
     picture: Literal["digit", "photograph"]
-    """What its pictures show, and so how a file becomes one."""
+    """The kind of its pictures, which decides how a file is prepared."""
     shape: tuple[int, ...]
-    """Of one input, without the batch."""
+    """Shape of an input, (C, H, W), without the samples."""
     low: float
     high: float
-    """Smallest and largest value that an input can have: the box of the zB rule."""
+    """Smallest and largest value that an input can have: the bounds of the zᴮ rule."""
     classes: tuple[str, ...]
+    """Names of the classes."""
     prepare: Callable[[Tensor], Tensor]
-    """Takes pictures to the model's input: MNIST's (N, 1, 28, 28) in [-1, 1], photographs (N, 3, H, W) in
-    [0, 1]."""
+    """Turns pictures into the model's input. Digits are (N, 1, 28, 28) in [-1, 1], photographs (N, 3, H, W)
+    in [0, 1]."""
     archive: str = ""
-    """Folder in the tutorial's text archives (see `relprop.zoo.text_format`), if it has the model."""
+    """The model's folder in the tutorial's text archives (see `relprop.zoo.text_format`), or ""."""
 
 
 def _unchanged(images: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def _in_the_package(file: str) -> Callable[[], Mapping[str, Tensor]]:
 
 _DIGITS = tuple("0123456789")
 
-# More misfits than this are those of another network, and nobody reads them all.
+# The largest number of misfits in an error. If there are more, the weights are those of another network.
 _LISTED = 12
 
 BUNDLED: dict[str, Bundled] = {
@@ -101,10 +102,10 @@ BUNDLED: dict[str, Bundled] = {
 
 
 def bundled(name: str) -> Bundled:
-    """Look up a model in the package.
+    """Return a bundled model by its name.
 
     Raises:
-        ModelError: no model has this name; those with a similar name are offered.
+        ModelError: no model has this name. The error offers similar names.
     """
     if name in BUNDLED:
         return BUNDLED[name]
@@ -134,17 +135,17 @@ def load(name: str, weights: Path | str | None = None) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Copy the tensors of a safetensors file into `model`, all or, if they do not fit, none.
+    """Copy the tensors of a safetensors file into `model`. If one does not fit, none is copied.
 
     Raises:
-        FileError: the file is missing or damaged, or a name, shape or type differs from the model's,
-            or a value is not finite.
+        FileError: the file is missing or damaged; a name, shape or dtype differs from the model's; or a value
+            is not finite.
     """
     fit(model, read_weights(path), str(path))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file.
+    """Read the tensors of a safetensors file, by name.
 
     Raises:
         FileError: the file is missing or damaged.
@@ -160,11 +161,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
-    """Copy `state` into `model`, all or none; `place` names in the error where `state` came from.
+    """Copy weights into a model. If one does not fit, none is copied.
+
+    Args:
+        model: the model. It is changed.
+        state: the weights by name.
+        place: the source of the weights, for errors.
 
     Raises:
-        FileError: a name, shape or type differs from the model's, or a value is not finite. The first
-            twelve are listed.
+        FileError: a name, shape or dtype differs from the model's, or a value is not finite. The error lists
+            at most twelve of them.
     """
     own = model.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in state]
@@ -181,7 +187,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
 
 
 def _misfit(name: str, own: Tensor, other: Tensor) -> list[str]:
-    """Say what keeps `other` from taking the place of `own`."""
+    """Return the reason why `other` cannot replace `own`, as a list of one text or none."""
     if own.shape != other.shape:
         return [f"{name} has the shape {tuple(other.shape)}, should be {tuple(own.shape)}"]
     if own.dtype != other.dtype:

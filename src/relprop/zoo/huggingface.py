@@ -1,4 +1,4 @@
-"""transformers, imported where it is needed and not before: it takes seconds, and may be missing."""
+"""Importing transformers when it is needed. The import takes seconds, and the library may be missing."""
 
 import importlib
 from typing import Any
@@ -7,14 +7,14 @@ from relprop.errors import ModelError
 
 
 def import_transformers(who: str, needed: str) -> Any:
-    """Import the library.
+    """Import the library transformers and return it.
 
     Args:
-        who: in the error's words, what needs it: "MiniLM runs".
-        needed: a name in it whose import shows that models can be made.
+        who: subject and verb of the error, such as "MiniLM runs".
+        needed: a name in the library. If it can be imported, models can be made.
 
     Raises:
-        ModelError: it is not installed, or cannot be imported.
+        ModelError: transformers is not installed, or cannot be imported.
     """
     try:
         transformers = importlib.import_module("transformers")

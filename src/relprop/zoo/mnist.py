@@ -1,4 +1,4 @@
-"""The tutorial's two networks, without weights and without the softmax they are trained with."""
+"""The tutorial's two networks, without weights, and without the softmax of their training."""
 
 from collections import OrderedDict
 
@@ -7,24 +7,21 @@ from torch import Tensor, nn
 
 
 class SumPool2d(nn.Module):
-    """The tutorial's pooling: half the sum over blocks of 2 × 2, stride 2, without overlap.
-
-    (N, C, H, W) to (N, C, H // 2, W // 2).
-    """
+    """The tutorial's pooling: half the sum over blocks of 2 × 2, with stride 2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool. Dividing the sum by 2 is one call of average pooling, with its divisor overridden."""
+        """(N, C, H, W) to (N, C, H // 2, W // 2), by average pooling with a divisor of 2 instead of 4."""
         return F.avg_pool2d(x, kernel_size=2, stride=2, divisor_override=2)
 
     def extra_repr(self) -> str:
-        """Say what the name does not."""
+        """Return the text in parentheses when the module is printed."""
         return "0.5 * sum over 2x2, stride=2"
 
 
 def mlp() -> nn.Sequential:
-    """Make the fully connected network 784-300-100-10, initialised at random.
+    """Build the fully connected network 784-300-100-10, initialised at random.
 
-    Takes images (N, 1, 28, 28) or vectors (N, 784), gives class scores (N, 10).
+    It takes images (N, 1, 28, 28) or vectors (N, 784), and returns class scores (N, 10).
     """
     return nn.Sequential(
         OrderedDict[str, nn.Module](
@@ -39,10 +36,10 @@ def mlp() -> nn.Sequential:
 
 
 def cnn() -> nn.Sequential:
-    """Make the convolutional network, a LeNet-5 with ReLU, initialised at random.
+    """Build the convolutional network, a LeNet-5 with ReLU, initialised at random.
 
-    Takes images padded to (N, 1, 32, 32) (see `pad`), gives class scores (N, 10). No convolution pads:
-    32 → 28 → 14 → 10 → 5 → 2 → 1 → 1.
+    It takes images that are padded to (N, 1, 32, 32) (see `pad`), and returns class scores (N, 10). The
+    convolutions have no padding, so heights are 32 → 28 → 14 → 10 → 5 → 2 → 1 → 1.
     """
     return nn.Sequential(
         OrderedDict[str, nn.Module](
@@ -62,5 +59,5 @@ def cnn() -> nn.Sequential:
 
 
 def pad(images: Tensor) -> Tensor:
-    """Surround images (N, 1, 28, 28) with 2 pixels of black (-1), as the CNN takes them: (N, 1, 32, 32)."""
+    """Pad images (N, 1, 28, 28) with 2 black pixels (-1) at each side, to the CNN's input (N, 1, 32, 32)."""
     return F.pad(images, (2, 2, 2, 2), value=-1.0)

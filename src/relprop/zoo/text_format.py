@@ -1,8 +1,9 @@
 """The tutorial's text archives: one file of whitespace-separated numbers for each weight and bias.
 
-`mlp/l1-W.txt` has a row for each input and a column for each output. `cnn/c1-5x5x1x10-W.txt` has the kernel
-flattened from height × width × in × out, which is the end of its name. `-B.txt` has the biases. The
-tutorial's convolution is a cross-correlation as torch's is, so nothing is flipped.
+`mlp/l1-W.txt` has a row for each input and a column for each output. `cnn/c1-5x5x1x10-W.txt` has the
+flattened kernel. Its axes are height × width × in × out, and its name has their lengths. Files that end in
+`-B.txt` have the biases. The tutorial's convolution is a cross-correlation, as in torch, so no kernel is
+flipped.
 """
 
 from collections.abc import Iterator
@@ -17,19 +18,22 @@ from relprop.errors import FileError, ModelError
 from relprop.files import whole_file
 from relprop.zoo import bundled
 
-# The order in which a weight's axes are written, by their number: torch has out × in (× height × width).
+# The order in which a weight's axes are written, by their number. Torch has out × in (× height × width).
 _ORDER = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def read(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read the bundled model `name` from the archive in `folder`: float32, torch's names, order and shapes.
+    """Read the weights of the bundled model `name` from the archive in `folder`.
 
     "mnist-mlp" is read from `folder`/mlp, "mnist-cnn" from `folder`/cnn.
 
+    Returns:
+        The weights in float32, by the names and in the shapes of torch.
+
     Raises:
-        ModelError: no bundled model has this name.
-        FileError: a file is missing, has too many or too few numbers, or something that is not a finite
-            number.
+        ModelError: no bundled model has this name, or it has no text format.
+        FileError: a file is missing, is transposed, has too many or too few numbers, or has something that is
+            not a finite number.
     """
     if not folder.is_dir():
         raise FileError(f"there is no folder {folder}. Name the one that holds mlp/l1-W.txt, cnn/... .")
@@ -46,12 +50,13 @@ def read(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def write(folder: Path, name: str, model: nn.Module) -> None:
-    """Write `model`, of the same layers as the bundled model `name`, into the archive in `folder`.
+    """Write a model with the layers of the bundled model `name` to the archive in `folder`.
 
-    Nine digits are written: `read` gives the same float32 values to the last bit. Files there are replaced.
+    Numbers have nine significant digits, so `read` returns the same float32 values to the last bit. Existing
+    files are replaced.
 
     Raises:
-        ModelError: no bundled model has this name, or `model` has other layers.
+        ModelError: no bundled model has this name, it has no text format, or `model` has other layers.
         FileError: a file cannot be written.
     """
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
@@ -69,7 +74,7 @@ def write(folder: Path, name: str, model: nn.Module) -> None:
 
 
 def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, nn.Module]]:
-    """Give for each layer with weights the path of its files up to "-W.txt", its name and itself."""
+    """Yield for each layer with weights the path of its files without "-W.txt", its name, and the layer."""
     model = bundled(name)
     if not model.archive:
         raise ModelError(f"{name} is not one of the tutorial's networks. Only these have a text format.")
@@ -82,7 +87,7 @@ def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, nn.Module]]:
 
 
 def _numbers(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Read the numbers in `path`, however they are broken into lines, as an array of `shape`."""
+    """Read the numbers in `path`, separated by spaces or line breaks, as an array of `shape`."""
     try:
         text = path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -102,7 +107,7 @@ def _numbers(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if len(shape) == 2 and shape[0] != shape[1] and columns == shape[0]:
         raise FileError(f"{path} has {columns} columns: it is transposed. Write it as in × out, {needed}.")
     try:
-        # A number too large for float32 becomes infinite, and is found as such.
+        # A number too large for float32 becomes infinite, which is an error below.
         with np.errstate(over="ignore"):
             numbers = np.array(words, dtype=np.float64).astype(np.float32)
     except ValueError as error:
