@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors check format docs photographs benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt floors check format docs photographs faithfulness benchmark clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -88,6 +88,12 @@ docs: .venv/test  ## write the generated parts of the documentation anew
 photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 	$(BIN)/pip install --quiet --no-deps scikit-image
 	$(BIN)/python tools/photographs.py
+
+faithfulness: .venv/test  ## which rules tell best what a network looks at, on photographs and digits
+	$(BIN)/pip install --quiet --no-deps scikit-image
+	$(BIN)/python benchmarks/picture_faithfulness.py
+	$(BIN)/python benchmarks/picture_faithfulness.py --model mnist-mlp
+	$(BIN)/python benchmarks/picture_faithfulness.py --model mnist-cnn
 
 benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py

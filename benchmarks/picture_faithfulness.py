@@ -15,6 +15,7 @@ picture, with its own. Run with `make faithfulness`.
 """
 
 import argparse
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,6 +37,10 @@ from relprop.view.picture import read_picture
 from relprop.zoo import bundled
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photographs"
+IN_SCIKIT_IMAGE = (
+    *("astronaut.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png"),
+    *("horse.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
+)
 CUTS = 6
 REGION, STEPS = 16, 14
 
@@ -82,13 +87,13 @@ CONVOLUTION, DENSE = Kind("convolution"), Kind("dense")
 def methods(model: nn.Module, bounds: Any) -> Mapping[str, Relevance]:
     """What is compared; the first is what the others are compared with."""
     flat, box = (First() & CONVOLUTION, Flat()), (First() & CONVOLUTION, ZBox())
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    last = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]
     return {
         "epsilon-plus-flat": by("epsilon-plus-flat"),
         "default": by(None),
         "flat, γ .25, ε": by([flat, (CONVOLUTION, Gamma(0.25)), ("*", Epsilon(1e-6))]),
         "flat, γ .25 everywhere": by([flat, ("*", Gamma(0.25))]),
-        "flat, γ .25, last ε": by([flat, (last, Epsilon(1e-6)), ("*", Gamma(0.25))]),
+        "flat, γ .25, last ε": by([(last, Epsilon(1e-6)), flat, ("*", Gamma(0.25))]),
         "epsilon-gamma-box": by("epsilon-gamma-box", bounds),
         "box, γ .25 everywhere": by([box, ("*", Gamma(0.25))], bounds),
         "epsilon-plus": by("epsilon-plus"),
@@ -103,11 +108,21 @@ def methods(model: nn.Module, bounds: Any) -> Mapping[str, Relevance]:
     }
 
 
-def photographs(folder: Path) -> tuple[nn.Module, Tensor, Any, int, Tensor]:
+def pictures(folder: Path | None) -> list[Path]:
+    """The photographs in a folder; without one those of scikit-image, or the project's own three."""
+    if folder is not None:
+        return sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".jpeg"))
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        return pictures(EXAMPLES)
+    return [Path(found.origin).parent / "data" / name for name in IN_SCIKIT_IMAGE]
+
+
+def photographs(folder: Path | None) -> tuple[nn.Module, Tensor, Any, int, Tensor]:
     """EfficientNet-Lite0, cuts of photographs, bounds, size of a region and what replaces it."""
     model = resolve("efficientnet-lite0")
     generator, cuts = torch.Generator().manual_seed(0), []
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg", ".jpeg")):
+    for path in pictures(folder):
         whole = read_picture(path).convert("RGB")
         for _ in range(CUTS):
             side = int(min(whole.size) * (0.5 + 0.5 * float(torch.rand((), generator=generator))))
@@ -155,7 +170,7 @@ def main() -> int:
     parser.add_argument(
         "--model", choices=("mnist-mlp", "mnist-cnn", "efficientnet-lite0"), default="efficientnet-lite0"
     )
-    parser.add_argument("--pictures", type=Path, default=EXAMPLES, help="a folder of photographs")
+    parser.add_argument("--pictures", type=Path, help="a folder of photographs")
     parser.add_argument("--digits", type=int, default=200, help="number of digits")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", relprop.errors.ScoreWarning)

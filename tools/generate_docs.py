@@ -204,12 +204,13 @@ TREATMENTS = {
         "changes no shares."
     ),
     "products of activations, by a rule of their own": (
-        "One factor may be a gate for the other: a sigmoid or softmax, a statistic such as 1/√variance, or a "
-        "value that is broadcast, as in squeeze-and-excitation. In gated feed-forward layers it is the "
-        "factor that comes from an activation function, if the other one does not. The other factor, the "
-        "signal, gets all relevance. If neither factor is a gate, each gets half. A composite may have "
-        "another rule, but statistics always count as constants. Relevance crosses products of two matrices "
-        "of activations, and `mul` and `div` of two activations, in the same way."
+        "Factors share by their roles. A weight is a bounded function that is not 0 at 0, such as a sigmoid, "
+        "or a softmax; a statistic is for instance 1/√variance. Both get nothing beside a signal, which gets "
+        "all relevance, as in squeeze-and-excitation and attention. Two signals, or two weights, get half "
+        "each, also where one of them is broadcast. In `cp-lrp`, what an activation function such as SiLU "
+        "made is a gate, too. A composite may have another rule, but statistics always count as constants. "
+        "Relevance crosses products of two matrices of activations, and `mul` and `div` of two activations, "
+        "in the same way. [design.md](design.md) has all roles."
     ),
     "normalisation": (
         "Divisors and the statistics of batch normalisation count as constants. The rest is linear. Batch "

@@ -29,7 +29,24 @@ class FileError(RelpropError, OSError):
 
 
 class ScoreWarning(UserWarning):
-    """The explained score is negative, or comes from a softmax, so its explanation is easily misread."""
+    """The explained score is negative, bounded or at padding, so its explanation is easily misread.
+
+    Args:
+        problem: what is doubtful, as whole sentences.
+        remedy: what to write instead, in Python.
+        at_the_shell: what to type instead in the command line.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", at_the_shell: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem, self.at_the_shell = problem, at_the_shell or remedy
+
+
+def at_the_shell(warning: object) -> str:
+    """Return the text of a warning, with what to type in the command line instead of what to write."""
+    if isinstance(warning, ScoreWarning):
+        return f"{warning.problem} {warning.at_the_shell}".strip()
+    return str(warning)
 
 
 def did_you_mean(

@@ -95,7 +95,7 @@ def test_a_rule_is_needed_for_every_linear_operation(x: Tensor) -> None:
 def test_a_softmax_at_the_end_is_warned_of_with_advice(last: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(4, 4), last).eval()
     with pytest.warns(
-        relprop.errors.ScoreWarning, match=r"ends in a (log_)?softmax: .*Explain the scores before it"
+        relprop.errors.ScoreWarning, match=r"comes from a (log_)?softmax: .*Explain the scores before it"
     ):
         e = relprop.explain(model, torch.randn(2, 4), target=lambda y: y[:, 0].exp(), rules=Epsilon(0))
     assert e.ledger.gap.max() < 1e-5

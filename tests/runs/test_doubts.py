@@ -46,16 +46,14 @@ def nothing_said() -> Iterator[None]:
 
 
 def test_a_negative_score_is_doubtful(x: Tensor) -> None:
-    message = (
-        r"the explained score is negative for 3 of 3 samples\. .*Contrastive.* or relprop\.targets\.RunnerUp"
-    )
+    message = r"the explained score is negative\. .*Contrastive.* or relprop\.targets\.RunnerUp"
     with pytest.warns(ScoreWarning, match=message) as said:
         relprop.explain(scores(2, -1), x, target=1, rules=Epsilon())
     assert len(said) == 1
     assert said[0].filename == __file__  # where the user called, and not in the package
-    with pytest.warns(ScoreWarning, match="is negative for 2 of 3 samples"):
+    with pytest.warns(ScoreWarning, match="is negative for some samples"):
         relprop.explain(scores(2, -1), x, target=[1, 0, 1], rules=Epsilon())
-    with pytest.warns(ScoreWarning, match="is negative for 3 of 3 samples"):
+    with pytest.warns(ScoreWarning, match=r"is negative\."):
         relprop.explain(scores(-2, -1), x, rules=Epsilon())
 
 
@@ -72,7 +70,7 @@ def test_the_text_reads_as_one(x: Tensor) -> None:
     with pytest.warns(ScoreWarning) as said:
         relprop.explain(scores(-2, -1), x, rules=Epsilon())
     assert str(said[0].message) == (
-        "the explained score is negative for 3 of 3 samples. Relevance then explains why the score is "
+        "the explained score is negative. Relevance then explains why the score is "
         "low, and rules such as z+ explain positive scores only. Explain a class with a positive score, or a "
         "difference: target=relprop.targets.Contrastive(...) or relprop.targets.RunnerUp(...)."
     )
@@ -103,16 +101,56 @@ class Ending(nn.Module):
     ],
 )
 def test_a_softmax_at_the_end_is_doubtful(x: Tensor, end: Any, name: str) -> None:
-    message = f"the model ends in a {name}: each output depends on all classes, .* leave that layer"
+    message = f"the explained score comes from a {name}: each output depends on all classes"
     with pytest.warns(ScoreWarning, match=message) as said:
         relprop.explain(Ending(end).eval(), x, target=lambda y: y[:, 0].exp(), rules=Epsilon())
     assert [w.filename for w in said] == [__file__]
-    assert "little relevance passes where the model is confident" in str(said[0].message)
+
+
+@pytest.mark.parametrize(
+    "end", [nn.Sigmoid(), lambda y: 1 / (1 + (-y).exp()), lambda y: (torch.tanh(y / 2) + 1) / 2]
+)
+def test_a_sigmoid_at_the_end_is_doubtful_however_it_is_written(x: Tensor, end: Any) -> None:
+    with pytest.warns(ScoreWarning, match="comes from a function that is not 0 at 0, such as a sigmoid"):
+        relprop.explain(Ending(end).eval(), x, target=1, rules=Epsilon())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda y: y.softmax(1)[:, 1],
+        lambda y: (y.exp() / y.exp().sum(1, keepdim=True))[:, 1],
+        lambda y: y.log_softmax(1)[:, 1],
+    ],
+)
+def test_a_softmax_within_a_target_is_doubtful(x: Tensor, target: Any) -> None:
+    with pytest.warns(ScoreWarning, match="comes from a (log_)?softmax: .*of the model or of the target"):
+        relprop.explain(scores(1, 3), x, target=target, rules=Epsilon())
+
+
+@pytest.mark.parametrize("end", [nn.Tanh(), nn.ReLU(), nn.Identity(), nn.Softplus(), nn.Hardtanh()])
+def test_other_functions_at_the_end_are_not(x: Tensor, end: Any) -> None:
+    with nothing_said():
+        relprop.explain(Ending(end).eval(), x, target=1, rules=Epsilon())
+
+
+def test_a_regression_has_its_own_advice(x: Tensor) -> None:
+    with pytest.warns(ScoreWarning, match=r"why the output is low, .*target=lambda y: y\[:, 0\] - reference"):
+        relprop.explain(scores(-2), x, rules=Epsilon())
+
+
+def test_a_loop_over_batches_says_it_once(x: Tensor) -> None:
+    model = scores(-2, -1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for count in (1, 2, 3):
+            relprop.explain(model, x[:count], rules=Epsilon())
+    assert len(said) == 1
 
 
 def test_a_softmax_among_several_outputs_is_doubtful(x: Tensor) -> None:
     model = Ending(nn.Softmax(1), lambda y: {"probabilities": y}).eval()
-    with pytest.warns(ScoreWarning, match="the model ends in a softmax"):
+    with pytest.warns(ScoreWarning, match="comes from a softmax"):
         relprop.explain(model, x, target=relprop.targets.Part("probabilities", 0), rules=Epsilon())
 
 

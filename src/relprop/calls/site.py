@@ -44,6 +44,8 @@ class Site:
         operation: name of the operation in torch's documentation, such as "conv2d".
         kind: family of the operation: a `Kind`, or another word from an entry that a user registered.
         depth: number of linear operations between the explained inputs and this operation.
+        plain: whether nothing but dense layers, pointwise functions, sums and what moves values lies between
+            them, as in a multilayer perceptron.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Site:
     operation: str
     kind: str
     depth: int
+    plain: bool = False
 
     @property
     def first(self) -> bool:

@@ -36,12 +36,12 @@ def line_of(error: BaseException) -> str:
     return f"{places[-1].f_code.co_filename}:{places[-1].f_lineno}" if places else "an unknown place"
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+def warn(message: str | Warning) -> None:
     """Issue a warning at the line of the innermost caller outside torch and relprop."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, stacklevel=level)
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -74,7 +74,7 @@ def attach_to_root(
         nonnegative: whether the result is known to be non-negative.
     """
     function, like = chain.function, _Like(chain.recorded.shape, chain.recorded.dtype, chain.recorded.device)
-    tag = Tag(chain.tag.depth, nonnegative, pointwise=chain, step=chain.tag.step)
+    tag = Tag(chain.tag.behind, nonnegative, pointwise=chain, step=chain.tag.step)
     return attach_secant(run, call, chain, function, lambda: _expanded_at_zero(function, like), tag)
 
 

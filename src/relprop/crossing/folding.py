@@ -129,7 +129,7 @@ def _fold_moved(
     later = None if before_move is None else moved(before_move, folded.recorded, origin.move)
     place = _Place(origin.move([folded.recorded]), replace(tag, slot=slot))
     # With the model's own value, which may differ in the last digit.
-    return run.cross(value(), [place], unchanged, Tag(tag.depth, tag.nonnegative, origin=later))
+    return run.cross(value(), [place], unchanged, Tag(tag.behind, tag.nonnegative, origin=later))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
 from relprop.engine.keep import Kept, KeptConstant
-from relprop.engine.known import Origin, Tag, Watch, empty_slot, merge_tags
+from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -37,6 +37,7 @@ class LinearOrigin(Origin):
     Attributes:
         weight: the weight, with everything that is folded into it.
         own_weight: the weight that the model holds.
+        behind: what lies between the explained inputs and the output.
         input_watches: callbacks of operands that the operation bypasses.
         factor: a number by which the output has been multiplied since.
         kept_z: the output, kept for the backward. A ReLU that follows may clip it.
@@ -50,6 +51,7 @@ class LinearOrigin(Origin):
     path: str
     operation: str
     own_weight: Tensor
+    behind: Behind
     input_watches: tuple[Watch, ...] = ()
     factor: float = 1.0
     kept_z: Kept | None = None
@@ -138,7 +140,7 @@ def start(
     elif x.dim() < 2 or (kind == Kind.CONVOLUTION and x.dim() != weight.dim()):
         problem = f"an input of shape {tuple(x.shape)} has no dimension for samples; add one in front"
     else:
-        site = run.site(call, kind, x.tag.depth)
+        site = run.site(call, kind, x.tag.behind)
         rule, acceptable, problem = run.choose(site), False, run.unmatched
     if rule is None or site is None:
         run.gap(call.name, problem, acceptable)
@@ -166,6 +168,7 @@ def start(
         path=site.path,
         operation=site.operation,
         own_weight=own_weight,
+        behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
     )
     return attach_rule(run, origin, value)
@@ -181,14 +184,14 @@ def value_or_own(run: Run, constant: Any) -> Any:
     return run.of_parameters.before_cast(constant)
 
 
-def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 1) -> Seen:
+def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool = True) -> Seen:
     """Attach the backward of its rule to the output of a linear operation.
 
     Args:
         run: the run.
         origin: the operation.
         value: its output.
-        counts: how much the operation adds to the depth.
+        counts: whether it is one of the linear operations that are counted.
     """
     tag, rule = origin.tag, origin.rule
     slot = run.slot(origin)
@@ -255,8 +258,8 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: int = 
     step = tag.step if tag.step is None else tag.step // origin.recorded.shape[-1] * value.shape[-1]
     origin.kept_z = kept_z
     # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
-    role = Role.WEIGHT if tag.role is Role.SOFTMAX else Role.SIGNAL
-    known = Tag(tag.depth + counts, origin=origin, role=role, step=step)
+    role = Role.MIXED if tag.role is Role.SOFTMAX else Role.SIGNAL
+    known = Tag(origin.behind, origin=origin, role=role, step=step)
     return run.cross(value, [origin], back, known, slot=with_slot)
 
 

@@ -44,11 +44,11 @@ class OfParameters:
             self._casts[result] = tensor
 
     def before_cast(self, constant: Tensor) -> Tensor:
-        """Return the tensor that a constant was cast from, or the constant itself if it was not cast."""
+        """Return the floating-point tensor that a constant was cast from; the constant if there is none."""
         if not len(self._casts):
             return constant
         original: Tensor = self._casts.get(constant, constant)  # type: ignore[no-untyped-call]
-        return original
+        return original if original.is_floating_point() else constant
 
     def note_made(self, operands: Sequence[Any], result: Any) -> None:
         """Record the floating-point results of a call if an operand is a parameter or was made of one."""

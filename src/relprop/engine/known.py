@@ -6,6 +6,7 @@ the tensor where no coefficient can express it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import ReferenceType
 
 import torch
@@ -50,6 +51,32 @@ class Pointwise(Origin):
     names: frozenset[str] = frozenset()
 
 
+class Behind(NamedTuple):
+    """What lies between the explained inputs and a tensor.
+
+    Attributes:
+        depth: the largest number of linear operations on a way.
+        plain: whether there is nothing but dense layers, pointwise functions, sums and what moves values, as
+            in a multilayer perceptron: no convolution, product, softmax or normalisation of a sample.
+    """
+
+    depth: int = 0
+    plain: bool = True
+
+    def after(self, linear: int = 0, *, plain: bool) -> "Behind":
+        """What lies behind another operation, given how many linear ones it is, and whether it is plain."""
+        return Behind(self.depth + linear, self.plain and plain)
+
+
+_AT_INPUT = Behind()
+
+
+def behind_all(tags: Sequence["Tag"], *, plain: bool = True) -> Behind:
+    """What lies between the inputs and what is computed from several tensors, by a plain operation or not."""
+    known = [tag.behind for tag in tags]
+    return Behind(max([each.depth for each in known]), plain and all([each.plain for each in known]))
+
+
 @dataclass(eq=False, slots=True)
 class Total:
     """That a tensor is the sum or the mean of another one, perhaps with constants: what to normalise it by.
@@ -70,7 +97,7 @@ class Tag:
     """What the engine knows about a relevant tensor.
 
     Attributes:
-        depth: number of linear operations between the explained inputs and the tensor.
+        behind: what lies between the explained inputs and the tensor.
         nonnegative: whether the tensor is known to be non-negative.
         slot: a companion tensor of the same shape, or None. Its gradient is relevance that is put on the
             tensor directly; the tensor's own gradient is a coefficient. Only rules that put relevance on
@@ -83,7 +110,7 @@ class Tag:
             in the first dimension, possibly merged with others, or if it is not known where they are.
     """
 
-    depth: int = 0
+    behind: Behind = _AT_INPUT
     nonnegative: bool = False
     slot: Tensor | None = None
     origin: Origin | None = None
@@ -126,7 +153,7 @@ def role_of(tag: Tag) -> Role:
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
-        return Tag(tags[0].depth, nonnegative, role=role_of(tags[0]), total=tags[0].total)
+        return Tag(tags[0].behind, nonnegative, role=role_of(tags[0]), total=tags[0].total)
     signal = any([tag.role is Role.SIGNAL and tag.pointwise is None for tag in tags])
     role = Role.SIGNAL if signal else of_joined(map(role_of, tags))
-    return Tag(max([tag.depth for tag in tags]), nonnegative, role=role)
+    return Tag(behind_all(tags), nonnegative, role=role)

@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from relprop.engine.known import Behind
+
 
 class Part(Protocol):
     """A wrapper tensor that is part of a memory, as `relprop.engine.seen.Seen` is."""
@@ -35,7 +37,7 @@ class Memory:
         depth: largest number of linear operations between the explained inputs and a written value.
     """
 
-    __slots__ = ("base", "depth", "is_read", "positions", "replaced", "version", "writes")
+    __slots__ = ("base", "behind", "is_read", "positions", "replaced", "version", "writes")
 
     def __init__(self, base: Tensor) -> None:
         self.base = base
@@ -44,7 +46,7 @@ class Memory:
         self.version = 0  # how often it was written to
         self.replaced: list[tuple[int, Tensor]] = []
         self.is_read = True
-        self.depth = 0
+        self.behind = Behind()
 
     def part(self, seen: Part) -> Tensor:
         """Return the present value of one of the tensors, a view of the base."""

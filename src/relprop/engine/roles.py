@@ -25,6 +25,7 @@ class Role(Enum):
     WEIGHT = (True, "a sigmoid, or another bounded function that is not 0 at 0")
     SOFTMAX = (True, "softmax")
     LOG_SOFTMAX = (True, "log_softmax")
+    MIXED = (True, "a linear layer on a softmax, such as one that mixes heads of attention")
     STATISTIC = (True, "a norm or a deviation, to normalise others by; it gets no relevance")
     CONSTANT = (
         False,

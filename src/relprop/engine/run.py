@@ -13,7 +13,7 @@ from relprop.engine.attach import attach
 from relprop.engine.constants import OfParameters
 from relprop.engine.gaps import Gap, Gaps
 from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
-from relprop.engine.known import Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
 from relprop.engine.memory import copy_of
 from relprop.engine.modules import ModulePaths
@@ -203,9 +203,9 @@ class Run:
         output, *beside = attach([value, empty_slot(value)] if with_slot else [value], roots, backward)
         return self.seen(output, with_slot_of(tag, beside[0] if beside else None))
 
-    def site(self, call: Call, kind: str, depth: int) -> Site:
+    def site(self, call: Call, kind: str, behind: Behind) -> Site:
         """Return the place of a call in the model."""
-        return Site(self.modules.path, self.modules.modules, call.name, kind, depth)
+        return Site(self.modules.path, self.modules.modules, call.name, kind, behind.depth, behind.plain)
 
     def apply(self, call: Call, rule: Any) -> None:
         """Record that a rule was applied to a call."""
@@ -274,7 +274,7 @@ def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:
     if tag.slot is slot:
         return tag
     # Faster than dataclasses.replace, for each operation.
-    return Tag(tag.depth, tag.nonnegative, slot, tag.origin, tag.pointwise, tag.role, tag.step, tag.total)
+    return Tag(tag.behind, tag.nonnegative, slot, tag.origin, tag.pointwise, tag.role, tag.step, tag.total)
 
 
 def _value(kept: Kept | None) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from relprop.calls.nested import map_leaves
 from relprop.calls.user_line import user_line
 from relprop.engine.gaps import Gap, Gaps, coverage_message, reason_of
-from relprop.engine.known import Tag
+from relprop.engine.known import Tag, behind_all
 from relprop.engine.levels import aside
 from relprop.engine.memory import Memory, laid_out
 from relprop.errors import CoverageError
@@ -44,7 +44,8 @@ class Seen(Tensor):
     Attributes:
         run: the run that it belongs to.
         memory: the storage that it shares with its base or its views, or None.
-        compared: for a mask, the tensor that was compared with zero to make it; otherwise None.
+        above: for a mask, the tensor that is above zero where the mask is true; otherwise None.
+        below: likewise, the tensor that is below zero.
         of_parameters: whether it is a constant that was made of parameters.
         picked: whether its values are the model's own constants, picked by the samples, such as the weights
             of the experts that were chosen.
@@ -58,7 +59,8 @@ class Seen(Tensor):
     of_parameters: bool = False
     picked: bool = False
     detached: bool = False
-    compared: Tensor | None = None
+    above: Tensor | None = None
+    below: Tensor | None = None
     _recorded: Tensor
     _tag: Tag | None
     _at: int = 0  # the version of the memory that `_recorded` has
@@ -119,9 +121,9 @@ class Seen(Tensor):
             self._recorded, self._at = memory.part(self), memory.version
         if self._tag is not None and not memory.changed(self, since):
             return
-        # Of the tag, only the depth still holds.
-        depth = memory.depth if self._tag is None else max(memory.depth, self._tag.depth)
-        self._tag = Tag(depth) if self._recorded.requires_grad else None
+        # Of the tag, only what lies before the tensor still holds.
+        behind = memory.behind if self._tag is None else behind_all([Tag(memory.behind), self._tag])
+        self._tag = Tag(behind) if self._recorded.requires_grad else None
 
     def views(self, base: "Seen") -> None:
         """Record that this tensor is a view of another one and shares its memory."""
@@ -129,7 +131,7 @@ class Seen(Tensor):
         if memory is None:
             memory = base.memory = Memory(base._recorded)
             base.offset = base._at = 0
-            memory.depth = base.tag.depth
+            memory.behind = base.tag.behind
         self.memory, self._at, self.detached = memory, memory.version, base.detached
         self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
 
@@ -153,7 +155,7 @@ class Seen(Tensor):
             memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
         elif memory.base.requires_grad and not inner.requires_grad:
             inner = self.run.source(inner, "copy").recorded
-        memory.depth = max(memory.depth, value.tag.depth)
+        memory.behind = behind_all([Tag(memory.behind), value.tag])
         self._recorded = memory.write(self, inner)
         self._at = memory.version
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()

@@ -86,7 +86,7 @@ class Writing:
         offset = memory.base.storage_offset() + plain.storage_offset() - base.storage_offset()
         with aside(), torch.enable_grad():
             part = memory.base.as_strided(plain.size(), plain.stride(), offset)
-            view = self.run.seen(part, Tag(memory.depth) if part.requires_grad else None)
+            view = self.run.seen(part, Tag(memory.behind) if part.requires_grad else None)
         view.views(written)
         self._stand_ins[plain] = view
         return view

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relprop.calls.call import Call
 from relprop.calls.nested import map_tensors, values_of
 from relprop.engine.attach import attach
-from relprop.engine.known import Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
@@ -98,7 +98,7 @@ class ExplainedInputs:
         if not may_begin:
             self._run.cut(call.name, "runs under torch.no_grad()")
             return None
-        tag = Tag(nonnegative=all_nonnegative(value))
+        tag = Tag(Behind(plain=False), all_nonnegative(value))
         with torch.enable_grad():
             root = value.detach().requires_grad_()
             if self._is_over:  # a part of the model runs again, and only its values are needed
@@ -130,7 +130,10 @@ class ExplainedInputs:
         slot = None if self._run.slots == "none" else empty_slot(root.detach()).requires_grad_()
         self.leaves.add(replace(leaf, slot=slot))
         self._run.ledger.samples = samples
-        return self._run.seen(root, Tag(nonnegative=all_nonnegative(root.detach()), slot=slot, step=step))
+        # Tokens are of no multilayer perceptron.
+        behind = Behind(plain=leaf.positions is None)
+        tag = Tag(behind, all_nonnegative(root.detach()), slot=slot, step=step)
+        return self._run.seen(root, tag)
 
     def any(self) -> bool:
         """Whether any input is explained by now."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
@@ -11,11 +12,11 @@ from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
+from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import Affine, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import Origin, Tag, all_nonnegative, merge_tags, role_of
-from relprop.engine.roles import Role
+from relprop.engine.known import Origin, Tag, all_nonnegative, behind_all, merge_tags, role_of
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -73,7 +74,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
         chain = chained(run, call, [a, b])
     # Branches have the same shape. A mean that is subtracted is broadcast, so it is no branch.
     if chain is None and a.shape == b.shape:
-        rule = run.choose(run.site(call, Kind.SUM, max(a.tag.depth, b.tag.depth)))
+        rule = run.choose(run.site(call, Kind.SUM, behind_all([a.tag, b.tag])))
         if rule is not None:
             return _shared_sum(run, call, rule, (a, b), factors)
     result: Seen = Exact(keeps_sign=min(factors) >= 0)(run, call)
@@ -112,6 +113,8 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
         return Exact(slot="none")(run, call)
     # A constant made of a single sample's values may look like one number for each output, but is no weight.
     data = type(factor) is Seen
+    if data and not invert and factor.above is x.recorded:  # x·(x > 0)
+        return with_own_value(run, call, run.perform(torch.relu, x))
     linear, constant = linear_origin(x), _constant(factor, x)
     chain = chained(run, call, [x]) if _broadcasts_to(constant, x) else None
     # A single number is folded only if another constant follows. Otherwise, an output that is used both with
@@ -136,8 +139,6 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     tag.pointwise, tag.origin = chain, later
     tag.role = x.tag.role if chain is not None else role_of(x.tag)
     tag.total = None if tag.total is None else replace(tag.total, dim=None)
-    if data and factor.compared is x.recorded:
-        tag.role = Role.ACTIVATION  # x·(x > 0)
     return result
 
 
@@ -214,8 +215,9 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
     above = constant >= 0 if number else all_nonnegative(constant)
     nonnegative = tag.nonnegative and factor >= 0 and above
     role = tag.role if known.get("pointwise") is not None else role_of(tag)
+    total = None if tag.total is None else replace(tag.total, dim=None)
     return run.cross(
-        value, [x], back, Tag(tag.depth, nonnegative, role=role, step=step, total=tag.total, **known)
+        value, [x], back, Tag(tag.behind, nonnegative, role=role, step=step, total=total, **known)
     )
 
 

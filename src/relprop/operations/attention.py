@@ -21,7 +21,7 @@ from relprop.calls.site import Kind
 from relprop.crossing.parts import of_value
 from relprop.engine.attach import attach
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, all_nonnegative
+from relprop.engine.known import Tag, all_nonnegative, behind_all
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of, is_relevant, value_of
 from relprop.rules.other import SignalTakesAll, Uniform
@@ -121,8 +121,8 @@ def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callab
     """
     operands = (query, key, value)
     relevant = [is_relevant(t) for t in operands]
-    depth = max(t.tag.depth for t, here in zip(operands, relevant, strict=True) if here)
-    rule = run.choose(run.site(call, Kind.PRODUCT, depth))
+    behind = behind_all([t.tag for t, here in zip(operands, relevant, strict=True) if here])
+    rule = run.choose(run.site(call, Kind.PRODUCT, behind))
     if not relevant[2]:
         rule = Uniform()  # the weights are all that depends on the input
     elif rule is None or not any(relevant[:2]):
@@ -133,7 +133,7 @@ def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callab
     else:
         output = kernel(value_of(query), value_of(key), inner_of(value))
     nonnegative = value.tag.nonnegative if relevant[2] else all_nonnegative(value_of(value))
-    return run.seen(output, Tag(depth, nonnegative))
+    return run.seen(output, Tag(behind.after(plain=False), nonnegative))
 
 
 def _sharing(run: Run, call: Call, operands: tuple[Any, ...], relevant: list[bool]) -> tuple[Tensor, ...]:

@@ -73,7 +73,7 @@ def _first_of(run: Run, result: Any, output: Seen) -> Any:
 
 def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: Tensor) -> Seen:
     tag, name, path = x.tag, call.name, run.modules.path
-    rule = run.choose(run.site(call, Kind.NORMALISATION, tag.depth))
+    rule = run.choose(run.site(call, Kind.NORMALISATION, tag.behind))
     shape = (-1, *[1] * (x.dim() - 2))
     aligned_scale, aligned_shift = scale.reshape(shape), shift.reshape(shape)
     if rule is not None:
@@ -89,8 +89,9 @@ def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: T
             path=path,
             operation=name,
             own_weight=scale,
+            behind=tag.behind,
         )
-        return attach_rule(run, origin, value, counts=0)
+        return attach_rule(run, origin, value, counts=False)
 
     def back(incoming: Incoming) -> list[Outgoing]:
         c, direct = incoming.c, incoming.direct
@@ -101,7 +102,7 @@ def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: T
 
     steps: Any = (("scale", scale), ("shift", shift))
     later = Affine(recorded=x.recorded, tag=tag, channels=len(scale), steps=steps)
-    return run.cross(value, [x], back, Tag(tag.depth, origin=later))
+    return run.cross(value, [x], back, Tag(tag.behind, origin=later))
 
 
 def layer_norm(
@@ -198,7 +199,8 @@ def _standardised(
         return [(on_groups.reshape(c.shape), direct)]
 
     value = result if isinstance(result, Tensor) else result[0]
-    return _first_of(run, result, run.cross(value, [x], back, Tag(tag.depth, step=tag.step)))
+    known = Tag(tag.behind.after(plain=False), step=tag.step)
+    return _first_of(run, result, run.cross(value, [x], back, known))
 
 
 TABLE: Mapping[str, Entry] = {

@@ -45,7 +45,7 @@ class Secant:
         assert chain is not None, "it has one operand, and so one root"
         if tag.pointwise is not None:
             return attach_to_root(run, call, chain, nonnegative=nonnegative)
-        known = Tag(tag.depth, nonnegative, pointwise=chain, step=tag.step)
+        known = Tag(tag.behind, nonnegative, pointwise=chain, step=tag.step)
         quotient = None if self.quotient is None else self.quotient(call)
         function, slope, dtype, device = chain.function, self.slope, x.dtype, x.device
 

@@ -41,7 +41,7 @@ def max_pool(average: Callable[..., Tensor], *, adaptive: bool = False) -> Entry
         dilation: Sequence[int] = (1,),
         ceil_mode: bool = False,
     ) -> Any:
-        rule = run.choose(run.site(call, Kind.MAX_POOL, x.tag.depth))
+        rule = run.choose(run.site(call, Kind.MAX_POOL, x.tag.behind))
         if rule is None:
             return _shared(run, call)
         if set(dilation) != {1}:
@@ -72,7 +72,7 @@ def _averaged(run: Run, call: Call, x: Seen, value: Tensor, average: Callable[[T
         run.ledger.add("no contribution", leftover(R, s, mean.detach()), path, name)
         return [(torch.autograd.grad(mean, leaf, s)[0], None)]
 
-    return run.cross(value, [x], back, Tag(x.tag.depth, x.tag.nonnegative), kept=run.keep(value))
+    return run.cross(value, [x], back, Tag(x.tag.behind, x.tag.nonnegative), kept=run.keep(value))
 
 
 def larger(run: Run, call: Call, *terms: Any) -> Any:
@@ -101,7 +101,7 @@ def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
         return [(None if incoming.c is None else incoming.c / 2, incoming.direct)]
 
     result = run.native(call)
-    halved = run.seen(result, Tag(x.tag.depth))
+    halved = run.seen(result, Tag(x.tag.behind))
     known = replace(merge_tags([x.tag], nonnegative=True), role=Role.STATISTIC)
     return run.cross(result.detach(), [halved], back, known, slot=False)
 
@@ -116,7 +116,8 @@ def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
         part: Any = 1 / count.to(value.dtype)
     else:
         part = 1 / (x.numel() if dim is None else x.shape[dim])
-    return in_parts(run, value, part, Tag(x.tag.depth, x.tag.nonnegative, role=role_of(x.tag)))
+    known = Tag(x.tag.behind.after(plain=False), x.tag.nonnegative, role=role_of(x.tag))
+    return in_parts(run, value, part, known)
 
 
 def variance_and_mean(run: Run, call: Call, x: Seen, dim: Any, *_options: Any) -> Any:

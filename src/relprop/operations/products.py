@@ -17,7 +17,7 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, all_nonnegative, as_exponential, role_of
+from relprop.engine.known import Tag, all_nonnegative, as_exponential, behind_all, role_of
 from relprop.engine.roles import Role, of_product, weighed_by
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -30,8 +30,8 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None:
         return attach_to_root(run, call, chain)
-    tags, alike = (a.tag, b.tag), a.numel() == b.numel()
-    gate = shared_by(run, call, [a, b], alike=alike)
+    tags = a.tag, b.tag
+    gate = shared_by(run, call, [a, b])
     value = run.value(call)
     signals = [(t, other) for t, other in ((a, b), (b, a)) if t is not gate]
     part, kept = 1 / len(signals), [run.keep(other.recorded) for _, other in signals]
@@ -51,7 +51,7 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
 
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
     known = Tag(
-        max(tag.depth for tag in tags),
+        behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
         role=of_product(map(role_of, tags)),
         step=next((step for step in steps if step is not None), None),
@@ -74,7 +74,7 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
     nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
     # A mixture of values that are no weights, if constant ones, is a signal.
     role = of_product(role_of(t.tag) for t in relevant) if len(relevant) > 1 else Role.SIGNAL
-    tag = Tag(max(t.tag.depth for t in relevant), nonnegative, role=role)
+    tag = Tag(behind_all([t.tag for t in relevant], plain=False), nonnegative, role=role)
     if gate is not None or len(relevant) == 1:
         return run.seen(product, tag)
     return in_parts(run, product, 1 / len(relevant), tag)
@@ -96,21 +96,14 @@ def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
     ]
 
 
-def shared_by(run: Run, call: Call, factors: Sequence[Seen], *, alike: bool = False) -> Seen | None:
-    """Return the factor of a product that gets no relevance; None if all factors share alike.
-
-    Args:
-        run: the run.
-        call: the product.
-        factors: its relevant factors.
-        alike: whether they are multiplied elementwise and have the same size.
-    """
+def shared_by(run: Run, call: Call, factors: Sequence[Seen]) -> Seen | None:
+    """Return the factor of a product that gets no relevance; None if all factors share alike."""
     if len(factors) == 1:
         return None
-    rule = run.choose(run.site(call, Kind.PRODUCT, max(t.tag.depth for t in factors)))
+    rule = run.choose(run.site(call, Kind.PRODUCT, behind_all([t.tag for t in factors])))
     roles = [role_of(t.tag) for t in factors]
     which = weighed_by(roles) if len(factors) == 2 else None
-    if which is None and alike and isinstance(rule, SignalTakesAll) and rule.activations:
+    if which is None and len(factors) == 2 and isinstance(rule, SignalTakesAll) and rule.activations:
         which = roles.index(Role.ACTIVATION) if roles.count(Role.ACTIVATION) == 1 else None
     if which is None:
         rule = Uniform()
@@ -135,6 +128,7 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
             return with_own_value(run, call, run.perform(torch.softmax, scores, total.dim))
     run.apply(call, SignalTakesAll())
     result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
+    result.tag.behind = behind_all([a.tag, b.tag], plain=False)
     if own and a.tag.nonnegative:
         result.tag.role = Role.SOFTMAX
     return result

@@ -12,11 +12,11 @@ from relprop.calls.moving import BY_SHAPE, MOVING
 from relprop.crossing.chains import chained
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
+from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import ZeroPadding, linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, all_nonnegative, empty_slot
-from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -96,45 +96,47 @@ def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
         run.gap("masked_fill", "the value depends on the input")
         return Exact(slot="share")(run, call)
     number = float(value_of(value))
+    if number == 0 and leaves_positive(mask, x, inverted=True):
+        return with_own_value(run, call, run.perform(torch.relu, x))
     result = Exact(keeps_sign=number >= 0, slot="same")(run, call)
-    result = absorbing(run, result, value_of(mask).expand(result.shape), number, "masked_fill")
-    if number == 0 and compared_with_zero(mask, x):
-        result.tag.role = Role.ACTIVATION  # a ReLU
-    return result
+    return absorbing(run, result, value_of(mask).expand(result.shape), number, "masked_fill")
 
 
 def where(run: Run, call: Call, condition: Any, a: Any, b: Any) -> Any:
     """torch.where. A constant absorbs the relevance that arrives at it."""
-    mask = value_of(condition)
+    relevant, mask = [t for t in (a, b) if is_relevant(t)], value_of(condition)
+    one = len(relevant) == 1 and _is_zero(b if is_relevant(a) else a)
+    if one and leaves_positive(condition, relevant[0], inverted=is_relevant(b)):
+        return with_own_value(run, call, run.perform(torch.relu, relevant[0]))
     keeps_sign = all(is_relevant(v) or all_nonnegative(torch.as_tensor(value_of(v))) for v in (a, b))
     result = Exact(keeps_sign=keeps_sign, slot="same")(run, call)
-    relevant = [t for t in (a, b) if is_relevant(t)]
     chain = chained(run, call, relevant) if all(t.shape == result.shape for t in relevant) else None
     for constant, chosen in ((a, mask), (b, ~mask)):
         if not is_relevant(constant):
             result = absorbing(run, result, chosen.expand(result.shape), None, "where")
     result.tag.pointwise = chain
-    other = b if is_relevant(a) else a
-    if len(relevant) == 1 and _is_zero(other) and compared_with_zero(condition, relevant[0]):
-        result.tag.role = Role.ACTIVATION  # a ReLU
     return result
 
 
-def compared_with_zero(mask: Any, x: Seen) -> bool:
-    """Whether a mask is the result of comparing x with zero."""
-    return type(mask) is Seen and mask.compared is x.recorded
+def leaves_positive(mask: Any, x: Seen, *, inverted: bool = False) -> bool:
+    """Whether a mask is x > 0 or, if `inverted`, its opposite: what it leaves of x is a ReLU."""
+    name = "below" if inverted else "above"
+    return type(mask) is Seen and getattr(mask, name) is x.recorded
 
 
 def _is_zero(constant: Any) -> bool:
     value = value_of(constant)
-    return value == 0 if isinstance(value, (int, float)) else value.numel() == 1 and float(value) == 0
+    return value == 0 if isinstance(value, (int, float)) else not bool(value.any())
 
 
 def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
     """A comparison, whose result is a constant."""
     mask = run.seen(run.value(call), None)
     if is_relevant(x) and isinstance(other, (int, float)) and other == 0:
-        mask.compared = x.recorded
+        if call.operation in ("gt", "ge"):
+            mask.above = x.recorded
+        else:
+            mask.below = x.recorded
     return mask
 
 
@@ -177,7 +179,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
         result.recorded.detach(),
         [result],
         back,
-        Tag(tag.depth, tag.nonnegative, role=tag.role, step=tag.step),
+        Tag(tag.behind, tag.nonnegative, role=tag.role, step=tag.step),
     )
 
 

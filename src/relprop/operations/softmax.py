@@ -45,7 +45,8 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         return [(c_in, direct)]
 
     role = Role.LOG_SOFTMAX if name == "log_softmax" else Role.SOFTMAX
-    return run.cross(value, [x], back, Tag(x.tag.depth, name != "log_softmax", role=role, step=step))
+    behind = x.tag.behind.after(plain=False)
+    return run.cross(value, [x], back, Tag(behind, name != "log_softmax", role=role, step=step))
 
 
 TABLE: Mapping[str, Entry] = dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax)

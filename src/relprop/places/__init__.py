@@ -16,6 +16,7 @@ from relprop.places.kinds import (
     Layer,
     Operation,
     Path,
+    Perceptron,
     Where,
     as_place,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Layer",
     "Operation",
     "Path",
+    "Perceptron",
     "Place",
     "Site",
     "Where",

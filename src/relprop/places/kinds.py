@@ -193,6 +193,23 @@ class Depth(Place):
 
 
 @dataclass(frozen=True)
+class Perceptron(Place):
+    """The dense operations of a multilayer perceptron.
+
+    Nothing but dense operations, pointwise functions, sums, batch norm and what moves values lies between
+    them and the explained inputs: no convolution, attention, product, or normalisation of a sample.
+    """
+
+    is_about_operations: ClassVar[bool] = True
+
+    def __call__(self, site: Site) -> bool:
+        return site.kind == sites.Kind.DENSE and site.plain
+
+    def __str__(self) -> str:
+        return "of a multilayer perceptron"
+
+
+@dataclass(frozen=True)
 class FeedForward(Place):
     """Dense operations of a transformer's feed-forward layers, by the names of their modules.
 

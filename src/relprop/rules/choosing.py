@@ -25,9 +25,14 @@ class Choosing:
 
     def __call__(self, site: Site) -> Rule | NonlinearRule | None:
         """The rule for an operation, or None if no entry matches."""
-        key = (site.path, site.operation, site.kind, site.depth, site.modules)
+        key = (site.path, site.operation, site.kind, site.depth, site.plain, site.modules)
         self._sites[key] = site
         return self.composite.choose(site)
+
+    @property
+    def depth(self) -> int:
+        """The number of linear operations on the longest way through the model."""
+        return max([site.depth + 1 for site in self._sites.values() if site.kind in LINEAR], default=0)
 
     def idle(self) -> Iterator[str]:
         """Say of each entry that has no effect why, with what is near to it.

@@ -54,10 +54,10 @@ ZENNIT = Library(
         "Norm": Here("", _TERMS),
         "ReLUDeconvNet ReLUGuidedBackprop ReLUBetaSmooth BetaSmooth beta_smooth": Here("", _GRADIENTS),
         "Hook BasicHook": Here("relprop.rules.Rule", _OWN_RULE),
-        "EpsilonPlus": Here('rules="epsilon-plus"', _Z_PLUS),
-        "EpsilonPlusFlat": Here('rules="epsilon-plus-flat"', f"{_Z_PLUS}; {_FLAT}"),
-        "EpsilonAlpha2Beta1": Here('rules="epsilon-alpha2-beta1"', _ALPHA_BETA),
-        "EpsilonAlpha2Beta1Flat": Here('rules="epsilon-alpha2-beta1-flat"', f"{_ALPHA_BETA}; {_FLAT}"),
+        "EpsilonPlus": Here('rules="epsilon-plus"'),
+        "EpsilonPlusFlat": Here('rules="epsilon-plus-flat"', _FLAT),
+        "EpsilonAlpha2Beta1": Here('rules="epsilon-alpha2-beta1"'),
+        "EpsilonAlpha2Beta1Flat": Here('rules="epsilon-alpha2-beta1-flat"', _FLAT),
         "EpsilonGammaBox": Here(
             'rules="epsilon-gamma-box", bounds=(low, high)',
             "the box is for whatever meets the input, in zennit for a first convolution",
@@ -182,16 +182,16 @@ INNVESTIGATE = Library(
         "lrp.z_plus_fast LRPZPlusFast ZPlusFast ZPlusFastRule": Here("relprop.rules.ZPlus()"),
         "Bounded BoundedRule": Here("relprop.rules.ZBox(low, high)"),
         "lrp.sequential_preset_a LRPSequentialPresetA": Here(
-            'rules="epsilon-plus"', "innvestigate's ε is 0.1, and its z⁺ counts biases"
+            'rules="epsilon-plus"', "innvestigate's ε is 0.1"
         ),
         "lrp.sequential_preset_b LRPSequentialPresetB": Here(
-            'rules="epsilon-alpha2-beta1"', "innvestigate's ε is 0.1, and its αβ counts biases"
+            'rules="epsilon-alpha2-beta1"', "innvestigate's ε is 0.1"
         ),
         "lrp.sequential_preset_a_flat LRPSequentialPresetAFlat": Here(
-            'rules="epsilon-plus-flat"', "innvestigate's ε is 0.1, and its z⁺ counts biases"
+            'rules="epsilon-plus-flat"', "innvestigate's ε is 0.1"
         ),
         "lrp.sequential_preset_b_flat LRPSequentialPresetBFlat": Here(
-            'rules="epsilon-alpha2-beta1-flat"', "innvestigate's ε is 0.1, and its αβ counts biases"
+            'rules="epsilon-alpha2-beta1-flat"', "innvestigate's ε is 0.1"
         ),
         "lrp.sequential_preset_b_flat_until_idx LRPSequentialPresetBFlatUntilIdx": Here(
             "rules=[(relprop.places.Depth(0, 3), relprop.rules.Flat()), "

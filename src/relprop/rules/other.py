@@ -44,8 +44,8 @@ class SignalTakesAll(NonlinearRule):
     at 0. If both factors are signals, or both weights, each gets half.
 
     Args:
-        activations: whether the result of an activation function, such as SiLU, is the gate of a signal of
-            its size that is none, as in gated feed-forward layers.
+        activations: whether the result of an activation function, such as SiLU, is the gate of a signal that
+            is none, as in gated feed-forward layers and linear attention.
     """
 
     activations: bool = field(default=False, metadata=OPTION)

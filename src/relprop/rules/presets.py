@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from relprop.errors import RuleError, did_you_mean
-from relprop.places import Depth, FeedForward, First, Kind
+from relprop.places import Depth, FeedForward, First, Kind, Perceptron
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import plainly, told
 from relprop.rules.first_layer import Flat, ZBox
@@ -29,25 +29,44 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
         ),
         "epsilon-plus": (
             "Kohlbrenner et al. 2020",
-            Composite([(CONVOLUTION, ZPlus()), ("*", Epsilon(1e-6))]),
+            Composite([(CONVOLUTION, ZPlus("absorb")), ("*", Epsilon(1e-6))]),
         ),
         "epsilon-plus-flat": (
             "Kohlbrenner et al. 2020",
-            Composite([(First() & CONVOLUTION, Flat()), (CONVOLUTION, ZPlus()), ("*", Epsilon(1e-6))]),
+            Composite(
+                [(First() & CONVOLUTION, Flat()), (CONVOLUTION, ZPlus("absorb")), ("*", Epsilon(1e-6))]
+            ),
         ),
         "epsilon-alpha2-beta1": (
             "Lapuschkin et al. 2019",
-            Composite([(CONVOLUTION, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]),
+            Composite([(CONVOLUTION, AlphaBeta(2, 1, "absorb")), ("*", Epsilon(1e-6))]),
         ),
         "epsilon-alpha2-beta1-flat": (
             "Lapuschkin et al. 2019",
             Composite(
-                [(First() & CONVOLUTION, Flat()), (CONVOLUTION, AlphaBeta(2, 1)), ("*", Epsilon(1e-6))]
+                [
+                    (First() & CONVOLUTION, Flat()),
+                    (CONVOLUTION, AlphaBeta(2, 1, "absorb")),
+                    ("*", Epsilon(1e-6)),
+                ]
             ),
         ),
         "epsilon-gamma-box": (
             "Montavon et al. 2019",
             Composite([(First(), ZBox()), (CONVOLUTION, Gamma(0.25)), ("*", Epsilon(1e-6))]),
+        ),
+        # The flat rule needs no bounds. In a multilayer perceptron, which has no convolution, γ is for all
+        # layers. Measured in benchmarks/picture_faithfulness.py.
+        "epsilon-gamma-flat": (
+            "after Montavon et al. 2019 and Kohlbrenner et al. 2020",
+            Composite(
+                [
+                    (First() & CONVOLUTION, Flat()),
+                    (CONVOLUTION, Gamma(0.25)),
+                    (Perceptron(), Gamma(0.25)),
+                    ("*", Epsilon(1e-6)),
+                ]
+            ),
         ),
         # The tutorial counts modules, 1-16, 17-30 and from 31; here it is linear operations that count.
         "vgg-2019": (
@@ -103,8 +122,11 @@ PRESET_SOURCES: Mapping[str, str] = MappingProxyType(
 )
 """The sources of the presets."""
 
+DEEPEST: Mapping[str, int] = MappingProxyType({"vgg-2019": 16})
+"""The number of linear operations of the network that a preset is for, if it counts them."""
+
 DEFAULT = "epsilon-gamma-box"
-DEFAULT_WITHOUT_BOUNDS = "epsilon-plus-flat"
+DEFAULT_WITHOUT_BOUNDS = "epsilon-gamma-flat"
 DEFAULT_FOR_TOKENS = "cp-lrp"
 """It agreed better with leaving words out than "attnlrp" did: docs/minilm.md has the figures."""
 

@@ -39,6 +39,7 @@ from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
+    warn_of_depth,
     warn_of_padding,
     warn_of_parameters,
     warn_of_places,
@@ -343,6 +344,7 @@ class Explainer:
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_places(choosing)
+        warn_of_depth(name, choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
         return explanations
@@ -412,7 +414,7 @@ def _explained(
         plain = forward.values((values, scores))
         with forward.interception.unseen():
             require_finite(forward.model, plain[1])
-            warn_of_scores(goal, values, plain[1])
+            warn_of_scores(goal, scores, plain[0])
         seed = torch.ones_like(plain[1]) if composite.start == "one" else None
         with retaining(not last):
             relevance = forward.propagate(scores, seed, retain=not last)

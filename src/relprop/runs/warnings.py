@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.calls.nested import tensors_in
+from relprop.calls.nested import values_of
 from relprop.calls.user_line import warn
 from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
@@ -17,30 +17,67 @@ from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
 from relprop.rules.own import is_own
+from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit, logits_of
 from relprop.targets.structured import At
 
+_BOUNDED = {
+    Role.SOFTMAX: (
+        "the explained score comes from a softmax: each output depends on all classes, and little relevance "
+        "passes where the model is confident."
+    ),
+    Role.LOG_SOFTMAX: "the explained score comes from a log_softmax: each output depends on all classes.",
+    Role.WEIGHT: (
+        "the explained score comes from a function that is not 0 at 0, such as a sigmoid or exp: its value "
+        "at 0 is absorbed, as a bias is, and little relevance passes where a sigmoid saturates."
+    ),
+}
+"""Doubtful scores, by their role as factors."""
 
-def warn_of_scores(goal: Any, output: Any, scores: Tensor) -> None:
-    """Warn if the model's output is the result of a softmax, or if explained scores are negative."""
-    roles = {role_of(t.tag) for t in tensors_in(logits_of(output)) if type(t) is Seen}
-    squashed = sorted(role.made_by for role in roles & {Role.SOFTMAX, Role.LOG_SOFTMAX})
-    if squashed:
+
+def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
+    """Warn if explained scores come from a softmax or a sigmoid, or are negative.
+
+    Args:
+        goal: the target.
+        scores: what it made of the output, as the run has it.
+        output: the model's output, as plain tensors.
+    """
+    role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
+    if role in _BOUNDED:
         warn(
-            f"the model ends in a {squashed[0]}: each output depends on all classes, and little relevance "
-            "passes where the model is confident. Explain the scores before it: leave that layer out of the "
-            "model.",
-            ScoreWarning,
+            ScoreWarning(
+                _BOUNDED[role],
+                "Explain the scores before it: leave that layer out of the model or of the target.",
+                "Explain the scores before it: leave that layer out of the model.",
+            )
         )
-    negative = int((scores.detach() < 0).sum())
-    if isinstance(goal, Logit) and negative:
+    negative = (values_of(scores) < 0).cpu()
+    if not isinstance(goal, Logit) or not bool(negative.any()):
+        return
+    # Without numbers, so that a loop over batches says it once.
+    which = "the explained score is negative" + ("." if bool(negative.all()) else " for some samples.")
+    output = logits_of(output)
+    if isinstance(output, Tensor) and output.shape[-1] == 1:
         warn(
-            f"the explained score is negative for {negative} of {len(scores)} samples. Relevance then "
-            "explains why the score is low, and rules such as z+ explain positive scores only. Explain a "
-            "class with a positive score, or a difference: target=relprop.targets.Contrastive(...) or "
-            "relprop.targets.RunnerUp(...).",
-            ScoreWarning,
+            ScoreWarning(
+                f"{which} Relevance then explains why the output is low, and rules such as z+ explain "
+                "positive scores only.",
+                "Explain the difference from a reference value, as in target=lambda y: y[:, 0] - reference, "
+                "or the negative output, as in target=lambda y: -y[:, 0].",
+                "Rules with ε explain both signs: --rules epsilon.",
+            )
         )
+        return
+    warn(
+        ScoreWarning(
+            f"{which} Relevance then explains why the score is low, and rules such as z+ explain positive "
+            "scores only.",
+            "Explain a class with a positive score, or a difference: target=relprop.targets.Contrastive(...) "
+            "or relprop.targets.RunnerUp(...).",
+            "Explain a class with a positive score, by --target.",
+        )
+    )
 
 
 def warn_of_padding(goal: Any, arguments: Mapping[str, Any]) -> None:
@@ -56,10 +93,12 @@ def warn_of_padding(goal: Any, arguments: Mapping[str, Any]) -> None:
     ]
     if padded:
         warn(
-            f"target {goal!r} is at padding in {len(padded)} of {len(mask)} samples, first in sample "
-            f"{padded[0]}. Give the last position of each: "
-            "relprop.targets.At((attention_mask.sum(1) - 1).tolist(), ...), or pad on the left.",
-            ScoreWarning,
+            ScoreWarning(
+                f"target {goal!r} is at padding in {len(padded)} of {len(mask)} samples, first in sample "
+                f"{padded[0]}.",
+                "Give the last position of each: relprop.targets.At((attention_mask.sum(1) - 1).tolist(), "
+                "...), or pad on the left.",
+            )
         )
 
 
@@ -107,6 +146,17 @@ def warn_of_places(choosing: Choosing) -> None:
     """Warn of entries of the composite that match nothing."""
     for told in choosing.idle():
         warn(f"an entry of the composite has no effect: {told}")
+
+
+def warn_of_depth(preset: str, choosing: Choosing) -> None:
+    """Warn if a preset that counts linear operations is used for a deeper network than it is for."""
+    deepest = DEEPEST.get(preset)
+    if deepest is not None and choosing.depth > deepest:
+        warn(
+            f"rules={preset!r} is for networks of up to {deepest} linear operations, and this one has "
+            f"{choosing.depth}. Behind the twelfth it is LRP-0, which is nearly the plain gradient. Take "
+            f'"{DEFAULT}", or a composite that counts otherwise.'
+        )
 
 
 def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:

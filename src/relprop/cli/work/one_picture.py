@@ -12,7 +12,7 @@ import relprop
 from relprop.cli.words import VIEWS
 from relprop.cli.work.answers import Answer, answer_for, answers, class_named
 from relprop.cli.work.terminal import refuse_to_replace_others
-from relprop.errors import InputError
+from relprop.errors import InputError, at_the_shell
 from relprop.models import Model, Prepared, errors_of, output_of
 from relprop.results.explanation import Explanation
 from relprop.view.arrays import Pixels
@@ -82,7 +82,7 @@ def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, 
                 model.module, prepared.x, target=answer.target, rules=wishes.rules, bounds=model.bounds
             )
         for warning in caught:
-            said.setdefault(str(warning.message), []).append(answer.title)
+            said.setdefault(at_the_shell(warning.message), []).append(answer.title)
     for message, titles in said.items():
         of = f" ({', '.join(dict.fromkeys(titles))})" if len(chosen) > 1 else ""
         notes.append(f"warning: {picture}{of}: {message}")

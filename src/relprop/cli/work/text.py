@@ -11,7 +11,7 @@ from rich.console import Console
 
 from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.terminal import console, progress_bar
-from relprop.errors import FileError, InputError, RuleError
+from relprop.errors import FileError, InputError, RuleError, at_the_shell
 from relprop.models.language import load_language_model
 from relprop.rules.choice import resolve
 from relprop.rules.presets import DEFAULT_FOR_TOKENS
@@ -104,7 +104,7 @@ def _explained(name: str, trusted: bool, **wishes: Any) -> tuple[TextExplanation
             explained = explain_text(
                 model, progress=lambda done, all_: bar.update(task, completed=done, total=all_), **wishes
             )
-    return explained, list(dict.fromkeys(f"warning: {warning.message}" for warning in caught))
+    return explained, list(dict.fromkeys(f"warning: {at_the_shell(warning.message)}" for warning in caught))
 
 
 def _read() -> str:
