@@ -98,7 +98,7 @@ def test_a_photograph_becomes_a_labelled_heatmap_and_a_line(cat):
     assert result.exit_code == 0, result.output
     found = re.fullmatch(
         r"\S*cat\.png: tiger cat \(class 282\), probability 0\.38, score ([\d.]+); sum of relevance ([\d.]+)"
-        r".*: no contribution [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
+        r".*: bias [\d.]+ \(epsilon-plus-flat\); \S*cat-heatmap\.png\n",
         result.stdout,
     )
     assert found, result.stdout

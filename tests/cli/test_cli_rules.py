@@ -106,7 +106,7 @@ def test_one_rule_is_told_in_full(name):
         "Gamma(gamma: float = 0.25, bias: Literal['absorb', 'ignore', 'distribute']"
     )
     assert "\n    Args:\n        gamma: γ, 0 or larger.\n" in text
-    assert "Presets with it: epsilon-gamma-box, vgg-2019, attnlrp-vit.\n" in text
+    assert "Presets with it: epsilon-gamma-box, epsilon-gamma-flat, vgg-2019, attnlrp-vit.\n" in text
     assert "Everywhere: explain(..., rules=relprop.rules.Gamma()); at the shell --rules Gamma" in text
     assert f"Andéol et al. 2021: {REFERENCES['Andéol et al. 2021']}" in spaceless(text)
 

@@ -47,6 +47,7 @@ def image() -> Tensor:
         ("epsilon-plus", 1.52),
         ("epsilon-plus-flat", 1.52),
         ("epsilon-gamma-box", 1.52),
+        ("epsilon-gamma-flat", 1.52),
         ("excitation", 1.52),
         ("vgg-2019", 1.52),
     ],

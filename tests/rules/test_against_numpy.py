@@ -109,4 +109,4 @@ def test_the_default_rules_are_said_in_the_result() -> None:
     assert "rules epsilon-gamma-box: 4 operations, ledger balances to" in repr(e)
     for same in (model, copy.deepcopy(model), nn.Sequential(model), nn.Sequential(*model.children())):
         without = relprop.explain(same, x)
-        assert without.preset == "epsilon-plus-flat"
+        assert without.preset == "epsilon-gamma-flat"

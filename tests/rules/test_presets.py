@@ -1,9 +1,11 @@
 """Presets do what their sources say."""
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
@@ -156,3 +158,75 @@ def test_the_presets_of_the_literature_are_all_there() -> None:
     }
     with pytest.raises(TypeError):
         PRESETS["mine"] = relprop.Composite([])  # type: ignore[index]
+
+
+# ---- the default without bounds ----
+
+ONE, TWO, NORM = nn.Linear(4, 6).double(), nn.Linear(6, 3).double(), nn.LayerNorm(4).double()
+KERNEL = nn.Conv1d(1, 1, 3, padding=1).double()
+
+
+def written_in_parts(x: Tensor) -> Tensor:
+    hidden = torch.zeros(len(x), 6, **DOUBLE)
+    hidden[:, :3], hidden[:, 3:] = ONE(x)[:, :3], ONE(x)[:, 3:]
+    return TWO(hidden.relu_())
+
+
+@pytest.mark.parametrize(
+    "mlp",
+    [
+        nn.Sequential(ONE, nn.ReLU(), nn.Dropout(), TWO).eval(),
+        lambda x: TWO(torch.addmm(ONE.bias, x, ONE.weight.T).clamp(min=0)),
+        lambda x: TWO(F.silu(ONE(x)) + ONE(x).mean(1, keepdim=True)),
+        lambda x: TWO(torch.cat([ONE(x)[:, :2], ONE(x)[:, 2:]], 1)),
+        written_in_parts,
+    ],
+)
+def test_a_multilayer_perceptron_gets_gamma_in_every_layer(mlp: Any) -> None:
+    e = relprop.explain(mlp, torch.rand(2, 4, **DOUBLE))
+    assert e.preset == "epsilon-gamma-flat"
+    assert {str(applied.rule) for applied in e.rules} == {"Gamma(gamma=0.25)"}
+    assert e.ledger.gap.max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda x: KERNEL(x[:, None])[:, 0],
+        NORM,
+        lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1).sqrt(),
+        lambda x: x.tanh() * x.mean(1, keepdim=True),
+        lambda x: x.softmax(1),
+        lambda x: torch.einsum("nd,nd->nd", x, x.roll(1, 1)),
+    ],
+)
+def test_other_dense_layers_get_epsilon(before: Any) -> None:
+    """Those behind a convolution, a normalisation, a product or a softmax, in whatever order branches run."""
+    x = torch.rand(2, 4, **DOUBLE)
+    for model in (lambda x: TWO(ONE(before(x)) + ONE(x)), lambda x: TWO(ONE(x) + ONE(before(x)))):
+        e = relprop.explain(model, x, target=0)
+        dense = [str(applied.rule) for applied in e.rules if applied.operation == "linear"]
+        assert sorted(dense) == ["Epsilon(epsilon=1e-06)", "Epsilon(epsilon=1e-06)", "Gamma(gamma=0.25)"]
+        assert dense[-1] == "Epsilon(epsilon=1e-06)"
+
+
+def test_a_network_of_convolutions_has_flat_gamma_and_epsilon(picture: Tensor) -> None:
+    e = relprop.explain(Vgg().double().eval(), picture, target=0)
+    rules = [str(applied.rule).partition("(")[0] for applied in e.rules]
+    assert rules == ["Flat"] + ["Gamma"] * 12 + ["Epsilon"] * 3
+
+
+@pytest.mark.filterwarnings("default:rules='vgg-2019'")
+def test_vgg_2019_is_for_sixteen_layers(picture: Tensor) -> None:
+    def network(layers: int) -> nn.Sequential:
+        return nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(layers)), nn.Flatten(1)).double().eval()
+
+    def explain(layers: int) -> None:
+        relprop.explain(network(layers), picture, target=0, rules="vgg-2019", bounds=(-9, 9))
+
+    with pytest.warns(UserWarning, match="for networks of up to 16 linear operations, and this one has 17"):
+        explain(17)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", relprop.errors.ScoreWarning)
+        explain(16)

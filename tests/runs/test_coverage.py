@@ -137,7 +137,7 @@ def test_rules_and_arguments_are_as_for_explain() -> None:
     found = relprop.coverage(Two().eval(), torch.rand(2, 4), **inputs, rules="deep-taylor", bounds=(0, 1))
     assert found.preset == "deep-taylor"
     assert [c.how for c in found.crossings if c.operation == "linear"] == [str(ZBox(0, 1))]
-    assert relprop.coverage(Two().eval(), torch.rand(2, 4), **inputs).preset == "epsilon-plus-flat"
+    assert relprop.coverage(Two().eval(), torch.rand(2, 4), **inputs).preset == "epsilon-gamma-flat"
     assert relprop.coverage(lambda x: x * 2.0, torch.rand(2, 4)).complete
 
 

@@ -62,7 +62,7 @@ def test_the_default_rules_are_those_for_the_inputs() -> None:
     model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
     explainer = relprop.Explainer(model)
     assert explainer(torch.randint(7, (2, 3))).preset == "cp-lrp"
-    assert relprop.Explainer(nn.Linear(4, 3).eval())(torch.rand(2, 4)).preset == "epsilon-plus-flat"
+    assert relprop.Explainer(nn.Linear(4, 3).eval())(torch.rand(2, 4)).preset == "epsilon-gamma-flat"
     bounded = relprop.Explainer(nn.Linear(4, 3).eval(), bounds=(0, 1))
     assert bounded(torch.rand(2, 4)).preset == "epsilon-gamma-box"
     assert repr(bounded) == "Explainer(Linear, rules='epsilon-gamma-box')"

@@ -107,7 +107,7 @@ def test_relevance_lies_on_what_is_seen(model, file, rules):
 def test_bounds_are_told_and_given(model):
     x = prepared(model, "cat.png").x
     loaded = relprop.load("efficientnet-lite0")
-    assert relprop.explain(loaded, x).preset == "epsilon-plus-flat"
+    assert relprop.explain(loaded, x).preset == "epsilon-gamma-flat"
     found = relprop.explain(loaded, x, bounds=model.bounds)
     assert found.preset == "epsilon-gamma-box"
     assert "ZBox(low=-1.0, high=1.0)" in str(found.rules[0])

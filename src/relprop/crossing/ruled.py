@@ -63,17 +63,6 @@ class LinearOrigin(Origin):
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class ZeroPadding(Origin):
-    """Zeros padded around an operand. A convolution takes them as its own padding: they are no inputs.
-
-    Attributes:
-        pads: number of zeros at each side, in the order of `F.pad`.
-    """
-
-    pads: tuple[int, ...]
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
 class Affine(Origin):
     """scale·x + shift, with one scale and one shift for each channel, for a linear operation that follows.
 

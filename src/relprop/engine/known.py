@@ -51,6 +51,17 @@ class Pointwise(Origin):
     names: frozenset[str] = frozenset()
 
 
+@dataclass(eq=False, kw_only=True, slots=True)
+class ZeroPadding(Origin):
+    """Zeros padded around an operand. A convolution takes them as its own padding: they are no inputs.
+
+    Attributes:
+        pads: number of zeros at each side, in the order of `F.pad`.
+    """
+
+    pads: tuple[int, ...]
+
+
 class Behind(NamedTuple):
     """What lies between the explained inputs and a tensor.
 

@@ -1,12 +1,12 @@
 """Storage that several tensors of a model share, as a tensor and its views do."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from relprop.engine.known import Behind
+from relprop.engine.known import Behind, Tag, ZeroPadding
 
 
 class Part(Protocol):
@@ -19,6 +19,16 @@ class Part(Protocol):
 
     def stride(self) -> tuple[int, ...]:
         """Return the tensor's strides."""
+
+
+class _Island(NamedTuple):
+    """A value in the midst of zeros: its place, what autograd sees of it, and what is known about it."""
+
+    offset: int
+    size: torch.Size
+    stride: tuple[int, ...]
+    value: Tensor
+    tag: Tag
 
 
 class Memory:
@@ -34,10 +44,11 @@ class Memory:
         version: number of writes.
         replaced: values with their offsets that are copied into the base before the next write.
         is_read: whether something may keep the present value.
-        depth: largest number of linear operations between the explained inputs and a written value.
+        behind: what lies between the explained inputs and the written values.
+        island: the first value that was written, if the base was all zero.
     """
 
-    __slots__ = ("base", "behind", "is_read", "positions", "replaced", "version", "writes")
+    __slots__ = ("base", "behind", "is_read", "island", "positions", "replaced", "version", "writes")
 
     def __init__(self, base: Tensor) -> None:
         self.base = base
@@ -47,6 +58,31 @@ class Memory:
         self.replaced: list[tuple[int, Tensor]] = []
         self.is_read = True
         self.behind = Behind()
+        self.island: _Island | None = None
+
+    def known(self, seen: Part) -> Tag:
+        """Return what is still known of a tensor after a write through another one."""
+        return Tag(self.behind, origin=self._padded(seen))
+
+    def note_island(self, seen: Part, value: Tensor, tag: Tag) -> None:
+        """Record the first value that is written, if it is written into zeros."""
+        if not self.version and not bool(self.base.any()):
+            self.island = _Island(seen.offset, seen.size(), seen.stride(), value, tag)
+
+    def _padded(self, whole: Part) -> ZeroPadding | None:
+        """Return a tensor as the only value that was written, with zeros around it."""
+        island = self.island
+        if island is None or self.version > 1 or whole.stride() != island.stride:
+            return None
+        rest, pads = island.offset - whole.offset, list[int]()
+        for size, stride, inner in zip(whole.size(), whole.stride(), island.size, strict=True):
+            first, rest = divmod(rest, stride) if size > 1 else (0, rest)
+            pads = [first, size - inner - first, *pads]
+        if rest or min(pads, default=0) < 0:
+            return None  # it is another part of the memory
+        while pads and pads[-2:] == [0, 0]:  # as for F.pad, the first dimensions are left out
+            del pads[-2:]
+        return ZeroPadding(recorded=island.value, tag=island.tag, pads=tuple(pads))
 
     def part(self, seen: Part) -> Tensor:
         """Return the present value of one of the tensors, a view of the base."""

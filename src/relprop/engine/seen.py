@@ -121,9 +121,13 @@ class Seen(Tensor):
             self._recorded, self._at = memory.part(self), memory.version
         if self._tag is not None and not memory.changed(self, since):
             return
-        # Of the tag, only what lies before the tensor still holds.
-        behind = memory.behind if self._tag is None else behind_all([Tag(memory.behind), self._tag])
-        self._tag = Tag(behind) if self._recorded.requires_grad else None
+        self.learn(memory)
+
+    def learn(self, memory: Memory) -> None:
+        """Replace the tag by what is still known after a write through another tensor of the same memory."""
+        before, self._tag = self._tag, memory.known(self) if self._recorded.requires_grad else None
+        if before is not None and self._tag is not None:
+            self._tag.behind = behind_all([before, self._tag])
 
     def views(self, base: "Seen") -> None:
         """Record that this tensor is a view of another one and shares its memory."""
@@ -152,6 +156,7 @@ class Seen(Tensor):
             return
         if inner.requires_grad and not memory.base.requires_grad:
             # The rest of the base is a constant, which absorbs relevance.
+            memory.note_island(self, inner, value.tag)
             memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
         elif memory.base.requires_grad and not inner.requires_grad:
             inner = self.run.source(inner, "copy").recorded

@@ -12,7 +12,6 @@ from relprop.calls.call import Call
 from relprop.calls.nested import tensors_in
 from relprop.engine.gaps import reason_of
 from relprop.engine.keep import memory_of
-from relprop.engine.known import Tag
 from relprop.engine.levels import aside
 from relprop.engine.memory import Memory, copy_of
 from relprop.engine.run import Run
@@ -86,8 +85,10 @@ class Writing:
         offset = memory.base.storage_offset() + plain.storage_offset() - base.storage_offset()
         with aside(), torch.enable_grad():
             part = memory.base.as_strided(plain.size(), plain.stride(), offset)
-            view = self.run.seen(part, Tag(memory.behind) if part.requires_grad else None)
+            view = self.run.seen(part, None)
         view.views(written)
+        if part.requires_grad:
+            view.learn(memory)
         self._stand_ins[plain] = view
         return view
 

@@ -77,7 +77,9 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
         rule = run.choose(run.site(call, Kind.SUM, behind_all([a.tag, b.tag])))
         if rule is not None:
             return _shared_sum(run, call, rule, (a, b), factors)
-    result: Seen = Exact(keeps_sign=min(factors) >= 0)(run, call)
+    centred = factors == (1, -1) and b.tag.total is not None and b.tag.total.of() is a.recorded
+    # Relevance that is put on an element stays there, also where the mean of all is subtracted.
+    result: Seen = Exact(keeps_sign=min(factors) >= 0, slot="pass" if centred else "share")(run, call)
     result.tag.pointwise = chain
     return result
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.parts import plus
-from relprop.crossing.ruled import ZeroPadding, plain, start
+from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
-from relprop.engine.known import Watch
+from relprop.engine.known import Watch, ZeroPadding
 from relprop.engine.run import Run
 from relprop.engine.seen import is_relevant
 from relprop.linear.maps import Convolution, Dense

@@ -16,8 +16,8 @@ from relprop.calls.names import aten_names
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
-from relprop.crossing.folding import fold
-from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, linear_origin
+from relprop.crossing.folding import affine, fold
+from relprop.crossing.ruled import LinearOrigin, attach_rule, linear_origin
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag
 from relprop.engine.run import Outgoing, Run
@@ -100,8 +100,7 @@ def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: T
         run.ledger.add("shift", times(c, aligned_shift), path, name)
         return [(c * aligned_scale, direct)]
 
-    steps: Any = (("scale", scale), ("shift", shift))
-    later = Affine(recorded=x.recorded, tag=tag, channels=len(scale), steps=steps)
+    later = affine(x, ("scale", aligned_scale), ("shift", aligned_shift))
     return run.cross(value, [x], back, Tag(tag.behind, origin=later))
 
 

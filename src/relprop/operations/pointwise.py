@@ -117,7 +117,8 @@ def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> An
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         run.gap(call.name, "bounds that are tensors are not covered")
         return Exact(slot="pass")(run, call)
-    return _between(-torch.inf if low is None else low, torch.inf if high is None else high)(run, call, x)
+    low, high = -torch.inf if low is None else low, torch.inf if high is None else high
+    return relu(run, call, x) if (low, high) == (0, torch.inf) else _between(low, high)(run, call, x)
 
 
 def _number(bound: Any) -> Any:

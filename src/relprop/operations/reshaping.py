@@ -1,6 +1,8 @@
 """Operations that rearrange elements. They are exact, and rearrange relevance as they rearrange values."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -13,10 +15,10 @@ from relprop.crossing.chains import chained
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
 from relprop.crossing.parts import with_own_value
-from relprop.crossing.ruled import ZeroPadding, linear_origin
+from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Tag, ZeroPadding, all_nonnegative, empty_slot
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -64,11 +66,26 @@ def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     """cat, stack and the like. A constant among the parts absorbs the relevance that arrives at it."""
-    x = next(t for t in tensors if is_relevant(t))
+    relevant = [t for t in tensors if is_relevant(t)]
+    x = relevant[0]
+    if len(relevant) == 1 and call.operation == "cat" and not any([_has_values(t, x) for t in tensors]):
+        return with_own_value(run, call, run.perform(F.pad, x, _border(tensors, x, *rest)))
     joined = [
         t if is_relevant(t) else run.source(t, call.name, x.dtype, step_beside(run, x, t)) for t in tensors
     ]
     return _rearranged(run, Call(call.signature, [joined, *rest]))
+
+
+def _has_values(t: Any, x: Seen) -> bool:
+    """Whether a part that is joined with x is more than a border of zeros."""
+    return t is not x and (t.dim() != x.dim() or t.dtype != x.dtype or bool(value_of(t).any()))
+
+
+def _border(tensors: Sequence[Any], x: Seen, dim: int = 0) -> list[int]:
+    """The numbers of zeros around x where it is joined with zeros, in the order of `F.pad`."""
+    place = next(i for i, t in enumerate(tensors) if t is x)
+    sides = [sum([t.shape[dim] for t in part]) for part in (tensors[:place], tensors[place + 1 :])]
+    return [0, 0] * (x.dim() - 1 - dim % x.dim()) + sides
 
 
 def pad(run: Run, call: Call, x: Seen, pads: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
@@ -81,8 +98,17 @@ def pad(run: Run, call: Call, x: Seen, pads: Sequence[int], mode: str = "constan
         border = F.pad(empty_slot(x.recorded.detach()), pads, value=1.0) != 0
         result = absorbing(run, result, border, value, "pad")
     if value == 0:
-        result.tag.origin = ZeroPadding(recorded=x.recorded, tag=x.tag, pads=pads)
+        before = x.tag.origin
+        if isinstance(before, ZeroPadding):
+            result.tag.origin = replace(before, pads=_added(before.pads, pads))
+        else:
+            result.tag.origin = ZeroPadding(recorded=x.recorded, tag=x.tag, pads=pads)
     return result
+
+
+def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers of zeros of two borders."""
+    return tuple(a + b for a, b in zip_longest(one, other, fillvalue=0))
 
 
 def constant_pad(run: Run, call: Call, x: Seen, pads: Sequence[int], value: Any = None) -> Any:

@@ -103,8 +103,9 @@ class ZBox(_InputRule):
                 "normalised as the model expects, and that the bounds are those of normalised values."
             )
         R = incoming.relevance
-        den = op.z + (reach if op.b is None else reach - op.b)
-        den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * L_r, 0)
+        den, largest = (op.z + reach, L_r) if op.b is None else (op.z + (reach - op.b), L_r + op.b.abs())
+        # Of an output that nothing reaches, a bias leaves rounding errors of its own size.
+        den = den.masked_fill_(den.abs() <= tolerance(den.dtype) * largest, 0)
         s = divide(R, den)
         by_w, by_absolute = op.transpose_both(s, op.weight, absolute_w)
         direct = torch.addcmul(above * by_w, r, by_absolute)
