@@ -137,7 +137,7 @@ def test_the_first_layer_is_the_one_that_runs_first(assert_agree: Agree) -> None
             (["relu"], zennit.Pass()),
             (["pool"], zennit.Norm(exactly)),
             (["last"], zennit.Epsilon(1e-6)),
-            (["hidden"], zennit.ZPlus(exactly, zero_params="bias")),
+            (["hidden"], zennit.ZPlus(exactly)),
             (["entry"], zennit.Flat(exactly)),
         ]
     )

@@ -25,7 +25,7 @@ exactly = parts.exactly
 # zennit can leave out biases in all layers or none; relprop's presets have them in dense layers.
 DENSE = (nn.Linear, hooks.Epsilon(1e-6))
 NO_BIAS = {"zero_params": "bias", "stabilizer": exactly}
-EXCHANGED = (Convolution, parts.alpha_beta_with_exchange(2, 1, zero_params="bias"))
+EXCHANGED = (Convolution, parts.alpha_beta_with_exchange(2, 1))
 FLAT = (First() & Kind("convolution"), Flat())
 EPSILON = ("*", Epsilon(1e-6))
 
@@ -63,17 +63,20 @@ COMPOSITES: dict[str, tuple[Callable[..., Any], Any]] = {
         ),
         PRESETS["epsilon"],
     ),
-    "epsilon-plus": (partial(zennit.EpsilonPlus, layer_map=[DENSE], **NO_BIAS), PRESETS["epsilon-plus"]),
+    "epsilon-plus": (
+        partial(zennit.EpsilonPlus, layer_map=[DENSE], stabilizer=exactly),
+        PRESETS["epsilon-plus"],
+    ),
     "epsilon-plus-flat": (
-        partial(zennit.EpsilonPlusFlat, layer_map=[DENSE], **NO_BIAS),
+        partial(zennit.EpsilonPlusFlat, layer_map=[DENSE], stabilizer=exactly),
         PRESETS["epsilon-plus-flat"],
     ),
     "epsilon-alpha2-beta1": (
-        partial(zennit.EpsilonAlpha2Beta1, layer_map=[DENSE, EXCHANGED], **NO_BIAS),
+        partial(zennit.EpsilonAlpha2Beta1, layer_map=[DENSE, EXCHANGED], stabilizer=exactly),
         PRESETS["epsilon-alpha2-beta1"],
     ),
     "epsilon-alpha2-beta1-flat": (
-        partial(zennit.EpsilonAlpha2Beta1Flat, layer_map=[DENSE, EXCHANGED], **NO_BIAS),
+        partial(zennit.EpsilonAlpha2Beta1Flat, layer_map=[DENSE, EXCHANGED], stabilizer=exactly),
         PRESETS["epsilon-alpha2-beta1-flat"],
     ),
     "deep-taylor": (
