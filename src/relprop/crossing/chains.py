@@ -46,11 +46,15 @@ def _composed(
     run: Run, call: Call, operands: Sequence[Seen], functions: Sequence[Composed | None]
 ) -> Composed:
     """The function of a call whose operands are these functions of one root."""
-    constants = [a for a in call.args if isinstance(a, Tensor) and all([a is not t for t in operands])]
-    has_shape = any([a.dim() > 0 for a in constants]) or any(
-        [f is not None and f.has_shape for f in functions]
-    )
-    return Composed(as_function(run, call), tuple(functions), has_shape)
+    key, has_shape = None, any([function is not None and function.has_shape for function in functions])
+    single = len(functions) == 1 and functions[0] is None
+    if len(call.args) > len(operands):
+        constants = [a for a in call.args if isinstance(a, Tensor) and all([a is not t for t in operands])]
+        has_shape = has_shape or any([constant.dim() > 0 for constant in constants])
+        single = single and not constants
+    if single:
+        key = (call.operation, *[a for a in call.args if not isinstance(a, Tensor)])
+    return Composed(as_function(run, call), tuple(functions), has_shape, key=key)
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Composed:
         last: the last call, from the values of its operands to the function's values.
         operands: the operands of the last call, as functions of the tensor; None for the tensor itself.
         has_shape: whether a constant in the function has dimensions, so that elements may differ.
+        scales: whether the last call is a product with a constant, which changes no role.
+        key: name and numbers of a single call, by which its role is known; None for others.
         at_zero: value and slope at zero; None until they are first needed.
         probed: values at `PROBES`; None until they are first needed.
     """
@@ -27,6 +30,8 @@ class Composed:
     last: Callable[[Sequence[Tensor]], Tensor]
     operands: "tuple[Composed | None, ...]"
     has_shape: bool = False
+    scales: bool = False
+    key: tuple[Any, ...] | None = None
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
 
@@ -67,6 +72,16 @@ class Composed:
         Args:
             root: a tensor that the function may be applied to, for its shape, type and device.
         """
+        if self.scales:
+            before = self.operands[0]
+            return Role.SIGNAL if before is None else before.role(root)
+        if self.key is None:
+            return self._judged(root)
+        if self.key not in _KNOWN:
+            _KNOWN[self.key] = self._judged(root)
+        return _KNOWN[self.key]
+
+    def _judged(self, root: Tensor) -> Role:
         dtype = torch.promote_types(root.dtype, torch.float32)
         points = torch.tensor(PROBES, dtype=dtype, device=root.device).view(-1, *[1] * (root.dim() - 1))
         if self.has_shape:  # in which the points stand for samples, and the first element is looked at
@@ -91,3 +106,7 @@ class Composed:
             waiting += missing
         assert self.probed is not None
         return self.probed
+
+
+_KNOWN: dict[tuple[Any, ...], Role] = {}
+"""The roles of single calls without constant tensors, by `Composed.key`."""

@@ -84,8 +84,11 @@ _AT_INPUT = Behind()
 
 def behind_all(tags: Sequence["Tag"], *, plain: bool = True) -> Behind:
     """What lies between the inputs and what is computed from several tensors, by a plain operation or not."""
-    known = [tag.behind for tag in tags]
-    return Behind(max([each.depth for each in known]), plain and all([each.plain for each in known]))
+    depth = -1
+    for tag in tags:
+        behind = tag.behind
+        depth, plain = max(depth, behind.depth), plain and behind.plain
+    return Behind(depth, plain)
 
 
 @dataclass(eq=False, slots=True)
@@ -165,6 +168,7 @@ def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
         return Tag(tags[0].behind, nonnegative, role=role_of(tags[0]), total=tags[0].total)
-    signal = any([tag.role is Role.SIGNAL and tag.pointwise is None for tag in tags])
-    role = Role.SIGNAL if signal else of_joined(map(role_of, tags))
-    return Tag(behind_all(tags), nonnegative, role=role)
+    for tag in tags:
+        if tag.role is Role.SIGNAL and tag.pointwise is None:
+            return Tag(behind_all(tags), nonnegative)
+    return Tag(behind_all(tags), nonnegative, role=of_joined([role_of(tag) for tag in tags]))

@@ -32,6 +32,8 @@ class Role(Enum):
         "nothing: it is a constant, which leaves what it is joined with the role it has",
     )
 
+    __hash__ = object.__hash__  # that of Enum is Python's, and slower
+
     def __init__(self, is_weight: bool, made_by: str) -> None:
         self.is_weight, self.made_by = is_weight, made_by
 

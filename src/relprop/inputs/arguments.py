@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
-from relprop.calls.site import original
+from relprop.calls.site import every_module, original
 from relprop.errors import InputError, ModelError, did_you_mean
 from relprop.inputs.tokens import may_be_ids
 from relprop.rules.elsewhere import ALSO_OF_MODELS, told, told_of
@@ -401,16 +401,8 @@ def require_evaluation_mode(model: Any) -> None:
 
 
 def _any_trains(model: nn.Module) -> bool:
-    """Whether a module or one within it has `training` set. This is much faster than `named_modules`."""
-    met, waiting = {model}, [model]
-    while waiting:
-        module = waiting.pop()
-        if getattr(module, "training", False):
-            return True
-        inner = [m for m in module._modules.values() if m is not None and m not in met]
-        met.update(inner)
-        waiting += inner
-    return False
+    """Whether a module or one within it has `training` set."""
+    return any([getattr(module, "training", False) for module in every_module(model)])
 
 
 def _trains(module: nn.Module) -> bool:

@@ -119,6 +119,8 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
         return with_own_value(run, call, run.perform(torch.relu, x))
     linear, constant = linear_origin(x), _constant(factor, x)
     chain = chained(run, call, [x]) if _broadcasts_to(constant, x) else None
+    if chain is not None:
+        chain.function.scales = True
     # A single number is folded only if another constant follows. Otherwise, an output that is used both with
     # and without the number, as in relu(z) - 0.1·relu(-z), would be split into two operations.
     number = None if data else _number(constant)

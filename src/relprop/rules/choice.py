@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from relprop.calls.site import every_module
 from relprop.errors import RuleError
 from relprop.rules.bounds import Bounds, checked_bounds
 from relprop.rules.composite import Composite, PlaceLike, lacks_of
@@ -65,8 +66,12 @@ def require_no_rule_on(model: Any) -> None:
         RuleError: a module has one.
     """
     left: list[tuple[str, Any]] = []
-    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        rule = module.__dict__.get("rule")
+    if not isinstance(model, nn.Module) or all(
+        ["rule" not in module.__dict__ for module in every_module(model)]
+    ):
+        return
+    for path, module in model.named_modules():
+        rule = vars(module).get("rule")
         if isinstance(rule, PrintedRule) or told_of(rule):
             left.append((path, rule))
     if left:
