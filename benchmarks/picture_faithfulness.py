@@ -171,6 +171,7 @@ def main() -> int:
         "--model", choices=("mnist-mlp", "mnist-cnn", "efficientnet-lite0"), default="efficientnet-lite0"
     )
     parser.add_argument("--pictures", type=Path, help="a folder of photographs")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rules and methods, by name in the table")
     parser.add_argument("--digits", type=int, default=200, help="number of digits")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", relprop.errors.ScoreWarning)
@@ -182,7 +183,11 @@ def main() -> int:
     batches = torch.split(x, 20 if photographed else 200)
     with torch.no_grad():
         targets = [model(batch).argmax(1) for batch in batches]
-    work = [(name, relevance) for name, relevance in methods(model, bounds).items()]
+    known = methods(model, bounds)
+    unknown = [name for name in arguments.only or () if name not in known]
+    if unknown:
+        parser.error(f"there is no {unknown[0]!r}; there are {', '.join(map(repr, known))}")
+    work = [(name, known[name]) for name in arguments.only or known]
     for name, relevance in track(work, "rules", console=Console(stderr=True)):
         parts = []
         for number, (batch, target) in enumerate(zip(batches, targets, strict=True)):
