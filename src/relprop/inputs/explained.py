@@ -72,7 +72,8 @@ class ExplainedInputs:
         if self.ids.end_in(call, result):
             self.ids.lose(result)
             self._run.cut(
-                call.name, "computes with the integers, which are followed only where they are moved"
+                call.name,
+                "computes with the integers, which are followed where they are moved or get an offset",
             )
         return result
 

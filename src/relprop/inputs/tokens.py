@@ -3,7 +3,8 @@
 An integer, or id, looks up a row in an embedding. Its relevance is the sum over this row. To find the id of a
 row, relprop follows the ids through operations that only rearrange them, such as views, slices and a shift to
 the right. The same operations are applied to the positions of the ids. A position is the number of an element
-in the inputs. Positions of tokens, types of tokens and masks are not explained.
+in the inputs. An offset, as of several fields that share one table, changes the value of an id, and leaves it
+the id that it is. Positions of tokens, types of tokens and masks are not explained.
 """
 
 import re
@@ -52,6 +53,9 @@ _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 """Operations that leave every element at its place."""
 
+_OFFSETTING = frozenset(("add", "sub"))
+"""Operations that add a constant to ids."""
+
 _LOOKING = frozenset(
     (
         *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
@@ -88,6 +92,7 @@ class TokenIds:
 
     A tensor's positions are int64, of the tensor's shape. A position is the number of an element, counted
     through all inputs. It is -1 for an integer that is not from an input, such as a decoder's first token.
+    Ids with an offset have numbers of their own behind those of the inputs, because their values are others.
 
     Attributes:
         inputs: the integer inputs, in order.
@@ -97,16 +102,27 @@ class TokenIds:
         self._positions: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._values: list[Tensor] = []
+        self._origins: list[Tensor] = []
         self._count = 0
         self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Record an input by its name."""
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
-        positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
-        self._positions[tensor] = positions.reshape(tensor.shape)
+        self._positions[tensor] = self._numbered(tensor, None)
+
+    def _numbered(self, tensor: Tensor, origins: Tensor | None) -> Tensor:
+        """Return new numbers for the elements of a tensor.
+
+        Args:
+            tensor: the tensor.
+            origins: the position that each element has in the inputs; None for an input itself.
+        """
+        numbers = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
+        self._origins.append(numbers if origins is None else origins.flatten())
         self._values.append(tensor.flatten().clone())
         self._count += tensor.numel()
+        return numbers.reshape(tensor.shape)
 
     def find(self, tensor: Any) -> Tensor | None:
         """Return the positions of a tensor's elements if it consists of ids, otherwise None."""
@@ -133,10 +149,15 @@ class TokenIds:
         return None if positions is None else self._checked(inner_of(index), positions)
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
-        """Return the positions, with -1 for elements whose values are not those of the inputs any more."""
+        """Return the positions in the inputs.
+
+        They are -1 for elements whose values are not those of the ids any more.
+        """
         values = torch.cat([values.to(index) for values in self._values])
-        same = (positions >= 0) & (values[positions.clamp(min=0)] == index)
-        return torch.where(same, positions, -1)
+        origins = torch.cat([origins.to(positions) for origins in self._origins])
+        known = positions.clamp(min=0)
+        same = (positions >= 0) & (values[known] == index)
+        return torch.where(same, origins[known], -1)
 
     def end_in(self, call: Call, result: Any) -> bool:
         """Whether ids are lost in a call: it computes with them, and its result cannot be followed."""
@@ -144,11 +165,15 @@ class TokenIds:
             return False
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
             return False
+        if call.operation in _OFFSETTING and result in self._positions:
+            return False
         return any(self.find(t) is not None for t in tensors_in(call.args))
 
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
+        if self.inputs and call.operation in _OFFSETTING:
+            self._offset(call, result)
         if not self.inputs or call.operation not in _FOLLOWED:
             return result
         values = _VALUES.get(call.operation, (0,))
@@ -161,6 +186,21 @@ class TokenIds:
             if tensor.dtype in _INTEGERS and tensor.shape == of_tensor.shape:
                 self._positions[tensor] = of_tensor
         return result
+
+    def _offset(self, call: Call, result: Tensor) -> None:
+        """Number the ids in the sum of ids and a constant, or in their difference."""
+        ids, constant = call.args[:2]
+        if call.operation == "add" and self.find(ids) is None:
+            ids, constant = constant, ids
+        positions = self.find(ids)
+        if positions is None or result.dtype not in _INTEGERS:
+            return
+        if any(self.find(t) is not None or inner_of(t) in self._lost for t in tensors_in(constant)):
+            return
+        known = positions.expand(result.shape)
+        origins = torch.cat([origins.to(known) for origins in self._origins])
+        numbers = self._numbered(result, origins[known.clamp(min=0)])
+        self._positions[result] = torch.where(known >= 0, numbers, -1)
 
     def lose(self, result: Any) -> None:
         """Record that a result was computed from ids. If it is written over ids, these are lost too."""

@@ -1,0 +1,146 @@
+"""Integer categories beside floating-point inputs: relevance is told for each of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from networks import DOUBLE, close
+from small_transformers import drawn
+
+N, FIELDS, SIZE, CATEGORIES, NUMBERS = 3, 3, 4, 5, 2
+OFFSETS = [0, CATEGORIES, 2 * CATEGORIES]
+
+Lookup = Callable[["Table", Tensor], Tensor]
+
+each_rule = pytest.mark.parametrize(
+    "rules", ["epsilon", "epsilon-plus-flat", "attnlrp", "gradient-times-input"]
+)
+
+
+class Table(nn.Module):
+    """A network of numbers, and of categories that it looks up in a way of its own."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        super().__init__()
+        self.lookup = lookup
+        self.words = nn.Embedding(FIELDS * CATEGORIES, SIZE)
+        self.offsets = nn.Buffer(torch.tensor(OFFSETS))
+        self.layer, self.head = nn.Linear(FIELDS * SIZE + NUMBERS, 6), nn.Linear(6, 3)
+
+    def of_embedded(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """The network behind the embedding, (samples, fields, size)."""
+        return self.head(self.layer(torch.cat([x, embedded.flatten(1)], 1)).relu())
+
+    def forward(self, x: Tensor, categories: Tensor) -> Tensor:
+        return self.of_embedded(x, self.lookup(self, categories))
+
+
+def table(lookup: Lookup) -> Any:
+    torch.manual_seed(1)
+    return drawn(Table(lookup))
+
+
+def numbers() -> Tensor:
+    return torch.randn(N, NUMBERS, **DOUBLE, generator=torch.Generator().manual_seed(2))
+
+
+def categories(*shape: int) -> Tensor:
+    return torch.randint(CATEGORIES, shape or (N, FIELDS), generator=torch.Generator().manual_seed(3))
+
+
+def of_rows(model: Any, embedded: Tensor, rules: str) -> relprop.Explanation:
+    """The same network, explained by the embedded rows, which are floating-point numbers."""
+    return relprop.explain(model.of_embedded, numbers(), embedded.detach(), target=1, rules=rules)
+
+
+# ---- offsets ----
+
+
+def a_buffer(model: Table, ids: Tensor) -> Tensor:
+    return model.words(ids + model.offsets)
+
+
+def ids_second(model: Table, ids: Tensor) -> Tensor:
+    return model.words(model.offsets + ids)
+
+
+def subtracted(model: Table, ids: Tensor) -> Tensor:
+    return model.words(ids - -model.offsets)
+
+
+def of_the_ids_type(model: Table, ids: Tensor) -> Tensor:
+    return model.words(ids + ids.new_tensor(OFFSETS).unsqueeze(0))
+
+
+def of_another_type(model: Table, ids: Tensor) -> Tensor:
+    return model.words(ids.int() + torch.arange(FIELDS).to(ids) * CATEGORIES)
+
+
+def in_place(model: Table, ids: Tensor) -> Tensor:
+    return model.words(ids.clone().add_(model.offsets))
+
+
+def to_columns(model: Table, ids: Tensor) -> Tensor:
+    ids = ids.clone()
+    ids[:, 1] += OFFSETS[1]
+    ids[:, 2:] += OFFSETS[2]
+    return model.words(ids)
+
+
+def column_by_column(model: Table, ids: Tensor) -> Tensor:
+    columns = [column + offset for column, offset in zip(ids.unbind(1), OFFSETS, strict=True)]
+    return model.words(torch.stack(columns, 1))
+
+
+def in_two_steps(model: Table, ids: Tensor) -> Tensor:
+    return model.words((ids + 1).flip(1).flip(1) + (model.offsets - 1))
+
+
+WITH_OFFSETS = [
+    *(a_buffer, ids_second, subtracted, of_the_ids_type, of_another_type, in_place, to_columns),
+    *(column_by_column, in_two_steps),
+]
+
+
+@each_rule
+@pytest.mark.parametrize("lookup", WITH_OFFSETS)
+def test_an_offset_leaves_an_id_what_it_is(lookup: Lookup, rules: str) -> None:
+    model, ids = table(lookup), categories()
+    e = relprop.explain(model, numbers(), ids, target=1, rules=rules)
+    expected = of_rows(model, model.words(ids + model.offsets), rules)
+    assert list(e.inputs) == ["x", "categories"]
+    assert (e.inputs["categories"] != 0).all()
+    close(e.inputs["categories"], expected.inputs["embedded"].sum(-1))
+    close(e.inputs["x"], expected.inputs["x"])
+    assert "parameters" not in e.ledger.absorbed
+    for sink, amounts in expected.ledger.absorbed.items():
+        close(e.ledger.absorbed[sink], amounts)
+
+
+def test_an_id_that_is_overwritten_after_its_offset_gets_nothing() -> None:
+    def overwritten(model: Table, ids: Tensor) -> Tensor:
+        ids = ids + model.offsets
+        ids.data[:, 1] = 0
+        return model.words(ids)
+
+    model, ids = table(overwritten), categories()
+    e = relprop.explain(model, numbers(), ids, target=1, rules="epsilon")
+    rows = model.words((ids + model.offsets) * torch.tensor([1, 0, 1]))
+    expected = of_rows(model, rows, "epsilon").inputs["embedded"].sum(-1)
+    assert (e.inputs["categories"][:, 1] == 0).all()
+    close(e.inputs["categories"][:, ::2], expected[:, ::2])
+    close(e.ledger.absorbed["parameters"], expected[:, 1])
+
+
+def test_the_sum_of_two_ids_is_neither_of_them() -> None:
+    def of_both(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return model.of_embedded(x, model.words(a + b))
+
+    model, ids = table(a_buffer), categories()
+    e = relprop.explain(of_both, numbers(), ids, ids, target=1, rules="epsilon")
+    assert list(e.inputs) == ["x"]
+    assert (e.ledger.absorbed["parameters"] != 0).all()
