@@ -144,3 +144,35 @@ def test_the_sum_of_two_ids_is_neither_of_them() -> None:
     e = relprop.explain(of_both, numbers(), ids, ids, target=1, rules="epsilon")
     assert list(e.inputs) == ["x"]
     assert (e.ledger.absorbed["parameters"] != 0).all()
+
+
+# ---- one category a sample ----
+
+
+@each_rule
+@pytest.mark.parametrize("samples", [N, 1])
+def test_categories_of_samples_are_as_those_of_one_field(samples: int, rules: str) -> None:
+    def of_one(x: Tensor, category: Tensor) -> Tensor:
+        return model.of_embedded(x, model.words(category)[:, None] * torch.ones(FIELDS, 1, **DOUBLE))
+
+    model, ids, x = table(a_buffer), categories(samples), numbers()[:samples]
+    e = relprop.explain(of_one, x, ids, target=1, rules=rules)
+    expected = relprop.explain(
+        lambda x, category: of_one(x, category.squeeze(1)), x, ids[:, None], target=1, rules=rules
+    )
+    assert e.inputs["category"].shape == (samples,)
+    assert (e.inputs["category"] != 0).all()
+    close(e.inputs["category"], expected.inputs["category"][:, 0])
+    close(e.inputs["x"], expected.inputs["x"])
+    close(e.ledger.inputs, expected.ledger.inputs)
+    close(e[0].inputs["category"], e.inputs["category"][:1])
+
+
+def test_integers_of_another_number_than_the_samples_are_no_categories() -> None:
+    def with_three_more(x: Tensor, more: Tensor) -> Tensor:
+        return model.of_embedded(x, model.words(more).expand(len(x), -1, -1))
+
+    model = table(a_buffer)
+    e = relprop.explain(with_three_more, numbers()[:2], categories(FIELDS), target=1, rules="epsilon")
+    assert list(e.inputs) == ["x"]
+    assert (e.ledger.absorbed["parameters"] != 0).all()

@@ -55,16 +55,17 @@ def put_stand_ins(
     given = _named(_parameters_of(model).values(), inputs, arguments)
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
     ids = {name: value for name, value in given if may_be_ids(name, value)}
-    ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
+    samples = {name: value.shape[0] for name, value in floats.items()}
+    # Beside floating-point inputs, one number a sample is a category. Alone it may be a text without samples.
+    ids = {n: v for n, v in ids.items() if v.dim() > 1 or not floats or v.shape[0] in samples.values()}
     for name, value in ids.items():
-        _require_samples(name, value)
+        _require_samples(name, value, least=1 if floats else 2)
     if not floats and not ids:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(
             "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
             f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
         )
-    samples = {name: value.shape[0] for name, value in floats.items()}
     if len(set(samples.values())) > 1:
         raise InputError(
             f"the inputs have different numbers of samples in their first dimension: {samples}. " + KEEP_OUT
@@ -353,8 +354,8 @@ def _checked(name: str, value: Tensor) -> Tensor:
     return value.clone() if value.is_inference() else value
 
 
-def _require_samples(name: str, value: Tensor) -> None:
-    if value.dim() < 2:
+def _require_samples(name: str, value: Tensor, least: int = 2) -> None:
+    if value.dim() < least:
         raise InputError(
             f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
             "front, as with x.unsqueeze(0)."
