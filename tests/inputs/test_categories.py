@@ -176,3 +176,73 @@ def test_integers_of_another_number_than_the_samples_are_no_categories() -> None
     e = relprop.explain(with_three_more, numbers()[:2], categories(FIELDS), target=1, rules="epsilon")
     assert list(e.inputs) == ["x"]
     assert (e.ledger.absorbed["parameters"] != 0).all()
+
+
+# ---- categories in a matrix of floating-point numbers ----
+
+
+def matrix(dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.cat([categories(), numbers()], 1).to(dtype)
+
+
+Columns = Callable[[Tensor], Tensor]
+"""From a matrix (samples, columns) to its categories, as integers (samples, fields)."""
+
+CASTS: dict[str, Columns] = {
+    "a slice": lambda x: x[:, :FIELDS].long(),
+    "all": lambda x: x.long()[:, :FIELDS],
+    "each": lambda x: torch.stack([x[:, i].long() for i in range(FIELDS)], 1),
+    "by numbers": lambda x: x[:, [2, 0, 1]].to(torch.int64)[:, [1, 2, 0]],
+    "another integer": lambda x: x.clone()[..., :FIELDS].int(),
+    "type": lambda x: x.split([FIELDS, NUMBERS], 1)[0].t().contiguous().type(torch.LongTensor).t(),
+}
+
+
+def of_matrix(model: Table, columns: Columns) -> Callable[[Tensor], Tensor]:
+    return lambda x: model.of_embedded(x[:, FIELDS:], model.words(columns(x) + model.offsets))
+
+
+@each_rule
+@pytest.mark.parametrize("way", CASTS)
+def test_columns_that_are_cast_get_what_their_rows_get(way: str, rules: str) -> None:
+    model, x = table(a_buffer), matrix()
+    e = relprop.explain(of_matrix(model, CASTS[way]), x, target=1, rules=rules)
+    expected = relprop.explain(model, numbers(), categories(), target=1, rules=rules)
+    assert bool((x[:, :FIELDS] == 0).any())  # where no coefficient could say it
+    assert (e.relevance[:, :FIELDS] != 0).all()
+    close(e.relevance, torch.cat([expected.inputs["categories"], expected.inputs["x"]], 1))
+    close(e.ledger.inputs, expected.ledger.inputs)
+    assert "parameters" not in e.ledger.absorbed
+
+
+def test_a_column_that_is_a_category_and_a_number_gets_both() -> None:
+    def of_both(x: Tensor) -> Tensor:
+        return model.of_embedded(x[:, 1:3], model.words(x[:, :FIELDS].long() + model.offsets))
+
+    model, x = table(a_buffer), matrix()
+    e = relprop.explain(of_both, x, target=1, rules="epsilon")
+    expected = relprop.explain(model, x[:, 1:3], categories(), target=1, rules="epsilon").inputs
+    close(e.relevance[:, 0], expected["categories"][:, 0])
+    close(e.relevance[:, 1:3], expected["categories"][:, 1:] + expected["x"])
+    assert (e.relevance[:, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_columns_are_told_apart_in_half_precision(dtype: torch.dtype) -> None:
+    words = drawn(nn.Embedding(7, 2), dtype)
+    x = torch.arange(900).remainder(7).to(dtype).reshape(2, 450)
+    e = relprop.explain(
+        lambda x: words(x[:, :400].flip(1).long()).sum(1), x, target=1, rules="gradient-times-input"
+    )
+    assert (e.relevance[:, 400:] == 0).all()
+    expected = words(x.long())[..., 1][:, :400].float()
+    torch.testing.assert_close(e.relevance[:, :400].float(), expected, rtol=0, atol=0)
+
+
+def test_a_cast_of_what_was_computed_is_no_element_of_the_input() -> None:
+    model = table(a_buffer)
+    e = relprop.explain(
+        of_matrix(model, lambda x: (x[:, :FIELDS] * 1.0).long()), matrix(), target=1, rules="epsilon"
+    )
+    assert (e.relevance[:, :FIELDS] == 0).all()
+    assert (e.ledger.absorbed["parameters"] != 0).all()

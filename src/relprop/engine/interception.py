@@ -125,6 +125,8 @@ class Interception:
             if result is NotImplemented:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
+            if s.name in _CASTING and not result.relevant:
+                self.beginnings.note_cast(seen[0], result)
         if s.writes or s.views:
             return self.writing.written_to(operation, args, kwargs, call, result)
         for t in seen:
@@ -378,6 +380,9 @@ _ASKING_FOR_SHAPES = frozenset(
     )
 )
 """Operations that use the shape and type of a tensor, but not its values."""
+
+_CASTING = ("_to_copy", "to")
+"""Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""
 
 _APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__

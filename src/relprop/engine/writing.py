@@ -34,6 +34,9 @@ class Beginnings(Protocol):
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor."""
 
+    def note_cast(self, x: Seen, result: Seen) -> None:
+        """Record that a relevant tensor was cast to a type that carries no relevance."""
+
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain tensor if relevance begins there, or None."""
 

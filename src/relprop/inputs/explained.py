@@ -18,7 +18,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.arguments import KEEP_OUT
 from relprop.inputs.leaves import Leaf, Leaves
-from relprop.inputs.tokens import TokenIds
+from relprop.inputs.tokens import TokenIds, may_be_ids
 
 
 class ExplainedInputs:
@@ -80,6 +80,20 @@ class ExplainedInputs:
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""
         self.ids.note_written(target, value)
+
+    def note_cast(self, x: Seen, result: Seen) -> None:
+        """Record that a relevant tensor was cast to a type without a gradient, as categories to integers.
+
+        If the integers are elements of an input, the elements get the relevance of what is looked up by them.
+        """
+        # A checkpointed module must run to its end before the values that it drops can be had.
+        if not may_be_ids("", result) or self._is_over or self._run.block is not None:
+            return
+        with aside():
+            found = self.leaves.elements_of(x.recorded)
+            if found is not None:
+                leaf, positions = found
+                self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
 
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.

@@ -111,6 +111,20 @@ class TokenIds:
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
         self._positions[tensor] = self._numbered(tensor, None)
 
+    def add_cast(self, name: str, x: Tensor, integers: Tensor, positions: Tensor) -> None:
+        """Record that elements of a floating-point input were cast to integers.
+
+        Args:
+            name: name of the input.
+            x: the input.
+            integers: the result of the cast.
+            positions: for each integer the number of its element in `x`, of the shape of `integers`.
+        """
+        if name not in [each.name for each in self.inputs]:
+            self.add(name, x.to(torch.int64))
+        first = next(each.first for each in self.inputs if each.name == name)
+        self._positions[integers] = positions + first
+
     def _numbered(self, tensor: Tensor, origins: Tensor | None) -> Tensor:
         """Return new numbers for the elements of a tensor.
 
