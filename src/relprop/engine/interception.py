@@ -108,7 +108,7 @@ class Interception:
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
             self.writing.open_target(call)
-        if not any([t.relevant for t in seen]):
+        if not any([t.relevant for t in seen]) and not self.beginnings.may_begin_within(call):
             result = self._constant(call)
         elif not self._wants_gradients():
             result = self._cut(call)

@@ -28,6 +28,9 @@ class Beginnings(Protocol):
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
 
+    def may_begin_within(self, call: Call) -> bool:
+        """Whether a call on constants has an entry in whose parts relevance may begin."""
+
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if relevance begins there, or None."""
 

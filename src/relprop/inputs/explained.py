@@ -19,6 +19,7 @@ from relprop.errors import InputError
 from relprop.inputs.arguments import KEEP_OUT
 from relprop.inputs.leaves import Leaf, Leaves
 from relprop.inputs.tokens import TokenIds, may_be_ids
+from relprop.operations import bags
 
 
 class ExplainedInputs:
@@ -95,6 +96,10 @@ class ExplainedInputs:
                 leaf, positions = found
                 self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
 
+    def may_begin_within(self, call: Call) -> bool:
+        """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
+        return call.operation in bags.TABLE and self.ids.find(call.args[1]) is not None
+
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
 
@@ -129,7 +134,7 @@ class ExplainedInputs:
                     )
                 if not self.any():
                     self._run.ledger.samples = each.shape[0]
-            samples = self._run.ledger.samples if looked_up else len(value)
+            samples = self._run.ledger.samples if looked_up or self.any() else len(value)
             return self._explained(found, samples, found.step(samples))
 
     def leaf(self, tensor: Tensor) -> Seen | None:

@@ -24,6 +24,7 @@ from relprop.inputs.arguments import put_stand_ins, without_cache
 from relprop.inputs.errors import naming_inputs, never_looked_up
 from relprop.inputs.explained import ExplainedInputs
 from relprop.linear.numerics import divide
+from relprop.operations import bags
 
 
 class Forward:
@@ -155,9 +156,9 @@ def _own_gradients_refused() -> Iterator[None]:
 class PlainGradient:
     """A table in which every operation has its plain gradient."""
 
-    def get(self, _operation: str) -> Entry:
-        """Return the entry, which is the same for every operation."""
-        return _native
+    def get(self, operation: str) -> Entry:
+        """Return the entry, the same for every operation but those within which relevance may begin."""
+        return bags.TABLE.get(operation, _native)
 
 
 def _native(run: Run, call: Any, *_args: Any) -> Any:
