@@ -141,7 +141,9 @@ def test_the_sum_of_two_ids_is_neither_of_them() -> None:
         return model.of_embedded(x, model.words(a + b))
 
     model, ids = table(a_buffer), categories()
-    e = relprop.explain(of_both, numbers(), ids, ids, target=1, rules="epsilon")
+    with pytest.warns(UserWarning, match="the score depends on input '[ab]', which is not explained") as said:
+        e = relprop.explain(of_both, numbers(), ids, ids, target=1, rules="epsilon")
+    assert sorted(str(w.message).split("'")[1] for w in said) == ["a", "b"]
     assert list(e.inputs) == ["x"]
     assert (e.ledger.absorbed["parameters"] != 0).all()
 
@@ -173,7 +175,9 @@ def test_integers_of_another_number_than_the_samples_are_no_categories() -> None
         return model.of_embedded(x, model.words(more).expand(len(x), -1, -1))
 
     model = table(a_buffer)
-    e = relprop.explain(with_three_more, numbers()[:2], categories(FIELDS), target=1, rules="epsilon")
+    said = r"input 'more', which is not explained\. .* embedding: it has 3 numbers, .* have 2 samples\. "
+    with pytest.warns(UserWarning, match=said):
+        e = relprop.explain(with_three_more, numbers()[:2], categories(FIELDS), target=1, rules="epsilon")
     assert list(e.inputs) == ["x"]
     assert (e.ledger.absorbed["parameters"] != 0).all()
 

@@ -108,7 +108,8 @@ class Interception:
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
             self.writing.open_target(call)
-        if not any([t.relevant for t in seen]) and not self.beginnings.may_begin_within(call):
+        begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
+        if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
         elif not self._wants_gradients():
             result = self._cut(call)
@@ -128,7 +129,10 @@ class Interception:
             if s.name in _CASTING and not result.relevant:
                 self.beginnings.note_cast(seen[0], result)
         if s.writes or s.views:
-            return self.writing.written_to(operation, args, kwargs, call, result)
+            result = self.writing.written_to(operation, args, kwargs, call, result)
+            self.beginnings.carry_lost(call, seen, result)
+            return result
+        self.beginnings.carry_lost(call, seen, result)
         for t in seen:
             if t.memory is not None:
                 t.memory.is_read = True

@@ -28,6 +28,9 @@ class Beginnings(Protocol):
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
 
+    def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record for a call's results which integer inputs they were computed from without being followed."""
+
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call on constants has an entry in whose parts relevance may begin."""
 

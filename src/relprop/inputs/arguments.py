@@ -30,6 +30,9 @@ class StandIns(Protocol):
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
         """Return the stand-in for an integer input that the model may look up in an embedding."""
 
+    def stand_in_for_lost(self, name: str, tensor: Tensor, reason: str) -> Tensor:
+        """Return the stand-in for an integer input that cannot be explained, for this reason."""
+
     def other(self, value: Any) -> Any:
         """Return the stand-in for an argument that is not explained."""
 
@@ -57,7 +60,8 @@ def put_stand_ins(
     ids = {name: value for name, value in given if may_be_ids(name, value)}
     samples = {name: value.shape[0] for name, value in floats.items()}
     # Beside floating-point inputs, one number a sample is a category. Alone it may be a text without samples.
-    ids = {n: v for n, v in ids.items() if v.dim() > 1 or not floats or v.shape[0] in samples.values()}
+    lost = {n: v for n, v in ids.items() if v.dim() == 1 and floats and len(v) not in samples.values()}
+    ids = {name: value for name, value in ids.items() if name not in lost}
     for name, value in ids.items():
         _require_samples(name, value, least=1 if floats else 2)
     if not floats and not ids:
@@ -74,6 +78,9 @@ def put_stand_ins(
     shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
     standing = {name: stand_ins.stand_in(name, value) for name, value in floats.items()}
     standing |= {name: stand_ins.stand_in_for_ids(name, value) for name, value in ids.items()}
+    for name, value in lost.items():
+        reason = f"it has {len(value)} numbers, and the other inputs have {max(samples.values())} samples"
+        standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
     replaced = [
         (name, standing[name] if name in standing else stand_ins.other(value)) for name, value in given
     ]

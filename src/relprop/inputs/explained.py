@@ -1,7 +1,7 @@
 """The explained inputs of a run: their stand-ins in the model, and the relevance that arrives at them."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.call import Call
-from relprop.calls.nested import map_tensors, values_of
+from relprop.calls.nested import map_tensors, tensors_in, values_of
+from relprop.calls.user_line import user_line
 from relprop.engine.attach import attach
+from relprop.engine.gaps import Gap
 from relprop.engine.known import Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
@@ -18,7 +20,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.arguments import KEEP_OUT
 from relprop.inputs.leaves import Leaf, Leaves
-from relprop.inputs.tokens import TokenIds, may_be_ids
+from relprop.inputs.tokens import Lost, TokenIds, may_be_ids, only_looks, valued
 from relprop.operations import bags
 
 
@@ -42,6 +44,7 @@ class ExplainedInputs:
         self.ids = TokenIds()
         self.any_leaf = any_leaf
         self._is_over = False
+        self._any_lost = False
 
     # ---- what the model gets ----
 
@@ -54,6 +57,12 @@ class ExplainedInputs:
         ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # positions are contiguous
         self.ids.add(name, ids)
         return self._run.seen(ids, None)
+
+    def stand_in_for_lost(self, name: str, tensor: Tensor, reason: str) -> Seen:
+        """Return the stand-in for an integer input that cannot be explained, for this reason."""
+        seen = self._run.seen(values_of(tensor), None)
+        seen.lost, self._any_lost = {name: reason}, True
+        return seen
 
     def other(self, value: Any) -> Any:
         """Return an argument that is not explained, with constants of the samples for its tensors."""
@@ -70,13 +79,46 @@ class ExplainedInputs:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
         result = self.ids.follow(call)
-        if self.ids.end_in(call, result):
-            self.ids.lose(result)
-            self._run.cut(
-                call.name,
-                "computes with the integers, which are followed where they are moved or get an offset",
-            )
+        names = self.ids.end_in(call, result)
+        if names:
+            self._lose(call, result, names, _COMPUTING)
         return result
+
+    def _lose(self, call: Call, result: Any, names: Collection[str], reason: str) -> None:
+        """Record that ids of these inputs are not followed beyond a call."""
+        place = Gap(self._run.modules.path, call.name, user_line(), reason)
+        self._run.gaps.cut(place)
+        self.ids.lose(result, dict.fromkeys(names, str(place)))
+        self._any_lost = True
+
+    def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record for a call's results which integer inputs they were computed from without being followed."""
+        numbers = self.ids.taken_as_numbers(call) if any([t.relevant for t in seen]) else []
+        if not self._any_lost and not numbers:
+            return
+        operands = tensors_in(valued(call)) if any([t.relevant for t in seen]) else seen
+        lost: dict[str, str] = {}
+        if not only_looks(call, result):
+            for t in operands:
+                if type(t) is Seen:
+                    lost |= self.ids.lost(t)
+        if numbers:
+            place = Gap(self._run.modules.path, call.name, user_line(), _COMPUTING)
+            lost |= dict.fromkeys(numbers, str(place))
+            self._any_lost = True
+        for t in tensors_in(result):
+            if type(t) is Seen and lost:
+                t.lost = {**t.lost, **lost}
+                if t.memory is not None:
+                    t.memory.lost = {**t.memory.lost, **lost}
+
+    def lost_on_the_way_to(self, value: Any) -> Lost:
+        """Return where integer inputs were lost that a value was computed from, by name."""
+        lost: dict[str, str] = {}
+        for t in tensors_in(value):
+            if type(t) is Seen:
+                lost |= self.ids.lost(t)
+        return lost
 
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""
@@ -113,10 +155,10 @@ class ExplainedInputs:
             InputError: the ids have another number of samples than other inputs.
         """
         ids = self.ids.looked_up(call)
-        if ids is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
         if not may_begin:
-            self._run.cut(call.name, "runs under torch.no_grad()")
+            self._lose(call, value, self.ids.names_in(call.args), "runs under torch.no_grad()")
             return None
         tag = Tag(nonnegative=all_nonnegative(value))
         with torch.enable_grad():
@@ -181,6 +223,9 @@ class ExplainedInputs:
         ledger.settle()
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance
+
+
+_COMPUTING = "computes with the integers, which are followed where they are moved or get an offset"
 
 
 def _unattached(root: Tensor) -> Tensor:

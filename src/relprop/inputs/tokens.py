@@ -22,6 +22,7 @@ from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
+from relprop.operations import bags
 
 _NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
 """Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices."""
@@ -65,7 +66,17 @@ _LOOKING = frozenset(
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
 
+_INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
+"""Operations that pick elements of their first argument by integers."""
+
+_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
+"""Operations that take integers as numbers beside floating-point numbers."""
+
 _INTEGERS = (torch.int64, torch.int32)
+
+
+Lost = Mapping[str, str]
+"""Where and why ids were lost on their way to an embedding, by the name of their input."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,18 @@ def may_be_ids(name: str, value: Any) -> bool:
         and value.dim() > 0
         and not _NO_IDS.search(name)
     )
+
+
+def valued(call: Call) -> list[Any]:
+    """Return the arguments of a call whose values go into its result. Others only select elements."""
+    if call.operation not in _FOLLOWED:
+        return call.args
+    return [call.args[i] for i in _VALUES.get(call.operation, (0,)) if i < len(call.args)]
+
+
+def only_looks(call: Call, result: Any) -> bool:
+    """Whether a call reads integers for other purposes than to compute with their values."""
+    return call.operation in _LOOKING and not any(t.is_floating_point() for t in tensors_in(result))
 
 
 class TokenIds:
@@ -150,17 +173,22 @@ class TokenIds:
 
     def looked_up(self, call: Call) -> Tensor | None:
         """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
+        index = self._looked_up_by(call)
+        positions = self.find(index)
+        return None if positions is None else self._checked(inner_of(index), positions)
+
+    def _looked_up_by(self, call: Call) -> Any:
+        """Return the integers by which a call picks rows of a table; None for other calls."""
+        index: Any = None
         if not self.inputs:
             return None
-        index: Any = None
-        if call.operation == "embedding":
+        if call.operation == "embedding" or call.operation in bags.TABLE:
             index = call.args[1]
         elif call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
             index = call.args[1][0]
         elif call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
             index = call.args[2]
-        positions = self.find(index)
-        return None if positions is None else self._checked(inner_of(index), positions)
+        return index
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
         """Return the positions in the inputs.
@@ -173,15 +201,33 @@ class TokenIds:
         same = (positions >= 0) & (values[known] == index)
         return torch.where(same, origins[known], -1)
 
-    def end_in(self, call: Call, result: Any) -> bool:
-        """Whether ids are lost in a call: it computes with them, and its result cannot be followed."""
-        if not self.inputs or call.operation in _LOOKING:
-            return False
+    def end_in(self, call: Call, result: Any) -> list[str]:
+        """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
+        if not self.inputs or call.operation in _LOOKING or self.find(self._looked_up_by(call)) is not None:
+            return []
+        args = call.args
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
-            return False
+            # Others take only the shape or the type of an argument that is not moved.
+            if call.operation not in _INDEXING or self.find(args[0]) is not None:
+                return []
+            args = args[1:]
         if call.operation in _OFFSETTING and result in self._positions:
-            return False
-        return any(self.find(t) is not None for t in tensors_in(call.args))
+            return []
+        return self.names_in(args)
+
+    def taken_as_numbers(self, call: Call) -> list[str]:
+        """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
+        return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
+
+    def names_in(self, args: Any) -> list[str]:
+        """Return the names of the inputs whose ids are among arguments."""
+        found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
+        if not found:
+            return []
+        origins = torch.cat([origins.to(found[0]) for origins in self._origins])
+        of_inputs = torch.cat([origins[p[p >= 0].to(origins)] for p in found])
+        ends = [(each.name, each.first, each.first + torch.Size(each.shape).numel()) for each in self.inputs]
+        return [n for n, first, end in ends if bool(((of_inputs >= first) & (of_inputs < end)).any())]
 
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
@@ -216,10 +262,16 @@ class TokenIds:
         numbers = self._numbered(result, origins[known.clamp(min=0)])
         self._positions[result] = torch.where(known >= 0, numbers, -1)
 
-    def lose(self, result: Any) -> None:
+    def lose(self, result: Any, places: Lost) -> None:
         """Record that a result was computed from ids. If it is written over ids, these are lost too."""
         for tensor in tensors_in(result):
-            self._lost[tensor] = True
+            self._lost[tensor] = places
+
+    def lost(self, tensor: Seen) -> Lost:
+        """Return where the ids were lost that a tensor was computed from, as far as it has been recorded."""
+        known: Lost = self._lost.get(tensor.recorded, {})  # type: ignore[no-untyped-call]
+        of_memory = {} if tensor.memory is None else tensor.memory.lost
+        return {**of_memory, **tensor.lost, **known}
 
     def note_written(self, target: Any, value: Any) -> None:
         """Record the positions of a value that is about to be written to a part of an integer tensor."""

@@ -39,6 +39,7 @@ from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
+    warn_of_lost,
     warn_of_padding,
     warn_of_parameters,
     warn_of_places,
@@ -337,11 +338,12 @@ class Explainer:
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
-            explanations = _explained(forward, inner, composite, name, goals, progress)
+            explanations, lost = _explained(forward, inner, composite, name, goals, progress)
         for goal in goals:
             warn_of_padding(goal, arguments)
         for explanation in explanations:
             warn_of_books(run, explanation)
+        warn_of_lost(lost, explanations[0].inputs)
         warn_of_places(choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
@@ -395,20 +397,21 @@ def _explained(
     preset: str,
     goals: Sequence[Target],
     progress: Progress | None,
-) -> list[Explanation]:
-    """A backward for each target."""
+) -> tuple[list[Explanation], dict[str, str]]:
+    """A backward for each target. Also returns where integer inputs were lost that the scores depend on."""
     run = forward.run
     # Kept here because checkpoints run parts of the model again; relevance meets what precedes its start.
     applied = tuple(run.applied if inner.start is None else run.applied[: inner.applied_before])
     output = forward.values(forward.output)
     explained, channels = (forward.output, []) if inner.start is None else inner.started()
-    explanations = []
+    explanations, lost = [], dict[str, str]()
     for number, goal in enumerate(goals, 1):
         last = number == len(goals)
         forward.begin()
         of_channel = inner.start is not None and isinstance(goal, OfClass)
         values = outputs_of(explained, channels) if of_channel else explained
         scores = scores_of(goal, values, run.ledger.samples)
+        lost |= forward.inputs.lost_on_the_way_to(scores)
         plain = forward.values((values, scores))
         with forward.interception.unseen():
             require_finite(forward.model, plain[1])
@@ -432,4 +435,4 @@ def _explained(
         )
         if progress is not None:
             progress(number, len(goals))
-    return explanations
+    return explanations, lost

@@ -12,6 +12,7 @@ from relprop.results.explanation import Explanation
 from relprop.results.ledger import Ledger
 from relprop.rules.gradients import Baseline
 from relprop.runs.forward import Forward, PlainGradient
+from relprop.runs.warnings import warn_of_lost
 from relprop.targets.classes import Target, as_told, measure_of, scores_of
 
 
@@ -31,11 +32,12 @@ def explain_by_gradient(
         ModelError: the scores do not depend on the inputs.
     """
     forward = Forward(Run(lambda site: None), PlainGradient())
-    explanations = []
+    explanations, lost = [], dict[str, str]()
     with forward.of(model, inputs, arguments):
         leaves, samples = forward.inputs.leaves, forward.run.ledger.samples
         for number, goal in enumerate(goals, 1):
             scores = scores_of(goal, forward.output, samples)
+            lost |= forward.inputs.lost_on_the_way_to(scores)
             found = forward.gradients(scores, retain=number < len(goals))
             parts = leaves.by_gradient(baseline.relevance, found)
             if parts is None:
@@ -60,4 +62,5 @@ def explain_by_gradient(
             )
             if progress is not None:
                 progress(number, len(goals))
+    warn_of_lost(lost, explanations[0].inputs)
     return explanations

@@ -1,6 +1,6 @@
 """Warnings about results that are doubtful."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -107,6 +107,23 @@ def warn_of_places(choosing: Choosing) -> None:
     """Warn of entries of the composite that match nothing."""
     for told in choosing.idle():
         warn(f"an entry of the composite has no effect: {told}")
+
+
+def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
+    """Warn of integer inputs that the score depends on, and that have no relevance for it.
+
+    Args:
+        lost: where and why each was lost on its way to an embedding, by name.
+        explained: names of the inputs that have relevance.
+    """
+    for name, place in lost.items():
+        how = "only in part explained" if name in explained else "not explained"
+        warn(
+            f"the score depends on input {name!r}, which is {how}. What it contributes is in the ledger "
+            "under 'parameters' or 'constant', or counts as that of other inputs. It was not followed to an "
+            f"embedding: {place}. If it shall not be explained, bind it in a function: "
+            f"explain(lambda x: model(x, {name}={name}), x)."
+        )
 
 
 def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:
