@@ -34,12 +34,13 @@ from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.gradients import Baseline
 from relprop.runs.forward import Forward
-from relprop.runs.gradient import explain_by_gradient
+from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
     warn_of_lost,
+    warn_of_nothing,
     warn_of_padding,
     warn_of_parameters,
     warn_of_places,
@@ -344,10 +345,36 @@ class Explainer:
         for explanation in explanations:
             warn_of_books(run, explanation)
         warn_of_lost(lost, explanations[0].inputs)
+        if wanted.start is None and not wanted.conditions:
+            self._tell_what_gets_nothing(inputs, arguments, goals, explanations, run)
         warn_of_places(choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
         return explanations
+
+    def _tell_what_gets_nothing(
+        self,
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        goals: Sequence[Target],
+        explanations: Sequence[Explanation],
+        run: Run,
+    ) -> None:
+        """Warn of inputs that the score depends on, and that get exactly nothing.
+
+        Only if there is nothing for an input, which is rare, the model runs again for a plain gradient.
+        """
+        nothing = [
+            {name for name, R in e.inputs.items() if not bool(R.any())} if bool(e.score.any()) else set()
+            for e in explanations
+        ]
+        if not any(nothing):
+            return
+        counted = counted_by_gradient(self.model, inputs, arguments, goals, self._blocks)
+        for name in explanations[0].inputs:
+            some = nothing if counted is None else [a & b for a, b in zip(nothing, counted, strict=True)]
+            if any(name in names for names in some):
+                warn_of_nothing(name, run, is_sure=counted is not None)
 
 
 @dataclass(frozen=True)

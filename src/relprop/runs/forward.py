@@ -24,7 +24,7 @@ from relprop.inputs.arguments import put_stand_ins, without_cache
 from relprop.inputs.errors import naming_inputs, never_looked_up
 from relprop.inputs.explained import ExplainedInputs
 from relprop.linear.numerics import divide
-from relprop.operations import bags
+from relprop.operations import bags, writing
 from relprop.targets.classes import logits_of
 
 
@@ -174,13 +174,17 @@ def _own_gradients_refused() -> Iterator[None]:
         raise CoverageError(coverage_message([gap])) from error
 
 
+_BY_ENTRY = {**bags.TABLE, **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")}}
+"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient."""
+
+
 @dataclass(frozen=True)
 class PlainGradient:
     """A table in which every operation has its plain gradient."""
 
     def get(self, operation: str) -> Entry:
-        """Return the entry, the same for every operation but those within which relevance may begin."""
-        return bags.TABLE.get(operation, _native)
+        """Return the entry, the same for every operation but a few."""
+        return _BY_ENTRY.get(operation, _native)
 
 
 def _native(run: Run, call: Any, *_args: Any) -> Any:
