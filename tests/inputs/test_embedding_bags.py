@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, close
+from relprop.errors import InputError
 from small_transformers import drawn
 
 N, BAG, SIZE, WORDS, NUMBERS, PADDING = 3, 4, 5, 7, 2, 2
@@ -173,3 +174,81 @@ def test_a_table_that_is_computed_from_an_input_gets_what_the_rows_get() -> None
         lambda x: layer(torch.stack([x[:, 0] + x[:, 1], 2 * x[:, 1]], 1)), x, target=1, rules="epsilon"
     )
     close(e.relevance, expected.relevance)
+
+
+# ---- the ids of all samples in one dimension, with offsets ----
+
+
+class Text(nn.Module):
+    """A classifier of texts, as in tutorials."""
+
+    def __init__(self, mode: str, *, ends_given: bool) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(WORDS, SIZE, mode=mode, include_last_offset=ends_given)
+        self.layer, self.head = nn.Linear(SIZE, 6), nn.Linear(6, 3)
+
+    def forward(self, text: Tensor, offsets: Tensor, x: Tensor | None = None) -> Tensor:
+        h = self.layer(self.bag(text + 0, offsets)).relu()
+        return self.head(h if x is None else h + x)
+
+
+@each_rule
+@each_mode
+@pytest.mark.parametrize("ends_given", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+def test_texts_one_after_the_other(mode: str, ends_given: bool, beside: bool, rules: str) -> None:
+    torch.manual_seed(1)
+    model, text = drawn(Text(mode, ends_given=ends_given)), torch.randint(WORDS, (9,))
+    starts = torch.tensor([0, 4, 4, 9] if ends_given else [0, 4, 4])
+    x = [torch.randn(N, 6, **DOUBLE)] if beside else []
+    e = relprop.explain(model, text, starts, *x, target=1, rules=rules)
+    assert list(e.inputs) == (["text", "x"] if beside else ["text"])
+    assert e.inputs["text"].shape == (9,)
+    assert e.ledger.samples == N
+    for sample, part in enumerate((slice(0, 4), slice(4, 4), slice(4, 9))):
+        alone = [each[sample : sample + 1] for each in x]
+        if part.start == part.stop:  # an empty text
+            of_input = e.inputs["x"][sample].sum() if beside else torch.tensor(0.0)
+            close(e.ledger.inputs[sample], of_input.double())
+            continue
+        one = relprop.explain(
+            lambda text, x=None: model(text[0], torch.tensor([0, text.shape[1]][: 1 + ends_given]), x),
+            text[None, part],
+            *alone,
+            target=1,
+            rules=rules,
+        )
+        close(e.inputs["text"][part], one.inputs["text"][0])
+        close(e.ledger.inputs[sample], one.ledger.inputs[0])
+        close(e.ledger.absorbed.get("bias", e.score)[sample], one.ledger.absorbed.get("bias", one.score)[0])
+    assert not e.ledger.mixed
+    assert e.ledger.gap.max() < 1e-12
+
+
+def test_samples_of_texts_in_one_dimension_cannot_be_taken() -> None:
+    model, text = drawn(Text("sum", ends_given=False)), torch.randint(WORDS, (9,))
+    e = relprop.explain(model, text, torch.tensor([0, 4]), target=1, rules="epsilon")
+    said = (
+        r"input 'text' of shape \(9,\) has the ids of all 2 samples one after the other\. Take the relevance "
+        r"of a sample by the offsets that the model got: explanation\.inputs\['text'\]\[start:end\]\."
+    )
+    with pytest.raises(InputError, match=r"explanation\[0\]: " + said):
+        e[0]
+    with pytest.raises(InputError, match=r"Explanation\.concatenate: " + said):
+        relprop.Explanation.concatenate([e, e])
+
+
+def test_other_inputs_have_as_many_samples_as_there_are_bags() -> None:
+    model, text = drawn(Text("sum", ends_given=False)), torch.randint(WORDS, (9,))
+    with pytest.raises(InputError, match=r"the bags of ids have 2 samples, and the other inputs have 3\. "):
+        relprop.explain(model, text, torch.tensor([0, 4]), torch.randn(3, 6, **DOUBLE))
+
+
+def test_a_text_without_offsets_has_no_samples() -> None:
+    with pytest.raises(InputError, match=r"input 'text' of shape \(9,\) has no dimension for samples"):
+        relprop.explain(lambda text: torch.rand(2, 2), torch.randint(WORDS, (9,)))
+
+
+def test_coverage_of_texts_one_after_the_other() -> None:
+    model = drawn(Text("mean", ends_given=False))
+    assert relprop.coverage(model, torch.randint(WORDS, (9,)), torch.tensor([0, 4])).complete

@@ -60,10 +60,13 @@ def put_stand_ins(
     ids = {name: value for name, value in given if may_be_ids(name, value)}
     samples = {name: value.shape[0] for name, value in floats.items()}
     # Beside floating-point inputs, one number a sample is a category. Alone it may be a text without samples.
+    # With offsets, the ids of all samples may be in one dimension, one after the other.
+    in_bags = any("offset" in name.lower() and isinstance(value, Tensor) for name, value in given)
     lost = {n: v for n, v in ids.items() if v.dim() == 1 and floats and len(v) not in samples.values()}
+    lost = {} if in_bags else lost
     ids = {name: value for name, value in ids.items() if name not in lost}
     for name, value in ids.items():
-        _require_samples(name, value, least=1 if floats else 2)
+        _require_samples(name, value, least=1 if floats or in_bags else 2)
     if not floats and not ids:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(

@@ -140,7 +140,12 @@ class ExplainedInputs:
 
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
-        return call.operation in bags.TABLE and self.ids.find(call.args[1]) is not None
+        if call.operation not in bags.TABLE or self.ids.find(call.args[1]) is None:
+            return False
+        samples = self.ids.put_in_bags(call)
+        if samples is not None:
+            self._require_samples("the bags of ids have", samples)
+        return True
 
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
@@ -168,16 +173,23 @@ class ExplainedInputs:
             found = Leaf(root, positions=ids.clone(), inputs=tuple(self.ids.inputs))
             looked_up = found.looked_up()
             for each in looked_up:
-                samples = self._run.ledger.samples
-                if self.any() and each.shape[0] != samples:
-                    raise InputError(
-                        f"{each.name!r} has {each.shape[0]} samples in its first dimension, and the other "
-                        f"inputs have {samples}. {KEEP_OUT}"
-                    )
-                if not self.any():
-                    self._run.ledger.samples = each.shape[0]
+                if each.bags is None:
+                    self._require_samples(f"{each.name!r} has", each.shape[0], " in its first dimension")
             samples = self._run.ledger.samples if looked_up or self.any() else len(value)
             return self._explained(found, samples, found.step(samples))
+
+    def _require_samples(self, what: str, samples: int, where: str = "") -> None:
+        """Take a number of samples from the first input, and refuse another number for others.
+
+        Raises:
+            InputError: other inputs have another number of samples.
+        """
+        others = self._run.ledger.samples
+        if self.any() and samples != others:
+            raise InputError(
+                f"{what} {samples} samples{where}, and the other inputs have {others}. {KEEP_OUT}"
+            )
+        self._run.ledger.samples = samples
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain leaf, or None for a parameter."""
@@ -200,6 +212,14 @@ class ExplainedInputs:
 
     # ---- the relevance of the inputs ----
 
+    def per_sample(self, name: str, R: Tensor) -> Tensor:
+        """Return the relevance of an input summed for each sample, (samples,)."""
+        ledger = self._run.ledger
+        bag = next((each.bags for each in self.ids.inputs if each.name == name), None)
+        if bag is None:
+            return ledger.per_sample(R)
+        return R.new_zeros(ledger.samples, dtype=torch.float64).index_add(0, bag.to(R.device), R.double())
+
     def variables(self) -> tuple[Tensor, ...]:
         """Return the tensors whose gradients autograd computes. This ends the forward."""
         self._is_over = True
@@ -218,8 +238,8 @@ class ExplainedInputs:
             ledger.add("parameters", rows, "", "embedding")
         ledger.seed = ledger.per_sample(seed)
         ledger.inputs = torch.zeros_like(ledger.seed)
-        for R in relevance.values():
-            ledger.inputs = ledger.inputs + ledger.per_sample(R).to(seed.device)
+        for name, R in relevance.items():
+            ledger.inputs = ledger.inputs + self.per_sample(name, R).to(seed.device)
         ledger.settle()
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance

@@ -71,6 +71,8 @@ class Leaf:
         if len(inputs) != 1 or positions is None or samples == 1 or bool((positions < 0).any()):
             return None
         (each,) = inputs
+        if each.bags is not None:
+            return None
         step = step_of((positions - each.first) // (_size(each) // samples), samples)
         return None if step is None else step * self.root.shape[-1]
 

@@ -9,7 +9,7 @@ the id that it is. Positions of tokens, types of tokens and masks are not explai
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,8 +24,10 @@ from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
 from relprop.operations import bags
 
-_NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
-"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices."""
+_NO_IDS = re.compile(
+    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset", re.IGNORECASE
+)
+"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets."""
 
 _FOLLOWED = frozenset(
     (
@@ -81,11 +83,16 @@ Lost = Mapping[str, str]
 
 @dataclass(frozen=True)
 class IdInput:
-    """An integer input: name of the argument, shape, and position of its first element."""
+    """An integer input: name of the argument, shape, and position of its first element.
+
+    `bags` has the number of the sample of each element, (elements,), for the ids of all samples one after the
+    other, whose offsets an embedding bag gets. Otherwise it is None.
+    """
 
     name: str
     shape: tuple[int, ...]
     first: int
+    bags: Tensor | None = None
 
 
 def may_be_ids(name: str, value: Any) -> bool:
@@ -200,6 +207,28 @@ class TokenIds:
         known = positions.clamp(min=0)
         same = (positions >= 0) & (values[known] == index)
         return torch.where(same, origins[known], -1)
+
+    def put_in_bags(self, call: Call) -> int | None:
+        """Record the bags of an input of one dimension from the call that is to look them up.
+
+        Returns:
+            The number of bags; None if the call does not get exactly such an input.
+        """
+        positions = self.find(call.args[1])
+        offsets, ends_given = inner_of(call.args[2]), bool(call.args[7])
+        for number, each in enumerate(self.inputs):
+            (count, *more) = each.shape
+            own = torch.arange(each.first, each.first + count).to(positions)
+            if not more and positions is not None and torch.equal(self._origins_of(positions), own):
+                bag, counts = bags.bags(offsets, count, ends_given=ends_given)
+                self.inputs[number] = replace(each, bags=bag)
+                return len(counts)
+        return None
+
+    def _origins_of(self, positions: Tensor) -> Tensor:
+        """Return the positions in the inputs of elements that may have an offset."""
+        origins = torch.cat([origins.to(positions) for origins in self._origins])
+        return torch.where(positions >= 0, origins[positions.clamp(min=0)], -1)
 
     def end_in(self, call: Call, result: Any) -> list[str]:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""

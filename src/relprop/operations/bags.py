@@ -35,7 +35,7 @@ def embedding_bag(
 ) -> Any:
     """F.embedding_bag in every mode. Rows of the padding index take no part."""
     value, *others = run.value(call)
-    bag, counts = _bags(value_of(offsets), indices.numel(), ends_given=ends_given)
+    bag, counts = bags(value_of(offsets), indices.numel(), ends_given=ends_given)
     padding = _row(call, padding, weight.shape[0])
     if padding is not None:
         counted = value_of(indices) != padding
@@ -52,7 +52,7 @@ def embedding_bag(
     return result, *(run.seen(other, None) for other in others)
 
 
-def _bags(offsets: Tensor, rows: int, *, ends_given: bool) -> tuple[Tensor, Tensor]:
+def bags(offsets: Tensor, rows: int, *, ends_given: bool) -> tuple[Tensor, Tensor]:
     """Return the number of each row's bag, (rows,), and how many rows each bag has, (bags,)."""
     ends = offsets if ends_given else torch.cat([offsets, offsets.new_tensor([rows])])
     counts = ends.diff()

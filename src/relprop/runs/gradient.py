@@ -106,7 +106,9 @@ def _explained(
             relevance = {name: parts[name] for name in forward.shapes if name in parts}
             ledger = Ledger(samples=samples)
             ledger.seed = ledger.per_sample(plain)
-            ledger.inputs = torch.stack([ledger.per_sample(R) for R in relevance.values()]).sum(0)
+            ledger.inputs = torch.stack([forward.inputs.per_sample(n, R) for n, R in relevance.items()]).sum(
+                0
+            )
             ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
             explanations.append(
                 Explanation(
