@@ -1,7 +1,7 @@
 """The explained inputs of a run: their stand-ins in the model, and the relevance that arrives at them."""
 
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,11 +93,15 @@ class ExplainedInputs:
 
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
-        numbers = self.ids.taken_as_numbers(call) if any([t.relevant for t in seen]) else []
+        numbers = self.ids.taken_as_numbers(call)
         if not self._any_lost and not numbers:
             return
-        operands = tensors_in(valued(call)) if any([t.relevant for t in seen]) else seen
         lost: dict[str, str] = {}
+        operands: Iterable[Tensor] = seen
+        if any([t.relevant for t in seen]):
+            operands = tensors_in(valued(call))
+        else:
+            numbers = []  # of integers and constants: `follow` knows whether they are lost
         if not only_looks(call, result):
             for t in operands:
                 if type(t) is Seen:
