@@ -228,6 +228,10 @@ TREATMENTS = {
         "With `AveragePooling` in a composite, the window of a max-pooling shares like that of an average "
         "pooling."
     ),
+    "embedding bags, as the lookup and the pooling in them": (
+        "Written out as a lookup and a sum, a mean or a maximum of the rows of each bag. Integers that are "
+        "an input get what their rows get."
+    ),
     "resampling": (
         "Linear in the image, with weights that depend on positions alone. A grid of positions that depends "
         "on the input gets no relevance."

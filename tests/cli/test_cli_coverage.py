@@ -41,6 +41,12 @@ class Sized(nn.Module):
     def forward(self, x):
         return x.flatten(1)[:, :4]
 
+class Cut(nn.Module):
+    input_size = 8
+
+    def forward(self, x):
+        return x.mean((2, 3)).detach()
+
 class Fails(nn.Module):
     input_size = 8
 
@@ -121,6 +127,16 @@ def test_programs_get_every_call(own):
     whole = json.loads(run(f"{own}:Covered", "--json").stdout)
     assert whole["complete"] is True
     assert whole["weights"] == "as Covered made them"
+
+
+def test_a_model_of_which_nothing_is_explained_has_status_1_and_the_reason(own):
+    result = run(f"{own}:Cut")
+    assert result.exit_code == 1
+    assert "(100 %)" in result.stdout
+    assert "NOTHING IS EXPLAINED: the explained score does not depend on the input" in result.stdout
+    told = json.loads(run(f"{own}:Cut", "--json").stdout)
+    assert told["complete"] is False
+    assert "detach in module" in told["nothing"]
 
 
 @pytest.mark.parametrize("name", ["mnist-mlp", "mnist-cnn", "efficientnet-lite0"])

@@ -15,6 +15,7 @@ from alike import near, relevance, same_relevance
 from bit_by_bit import same
 from leftovers import everything_about
 from networks import DOUBLE, linear
+from relprop.engine import checkpoints
 from relprop.errors import InputError, ModelError
 from relprop.rules import Epsilon, Flat, Gamma
 
@@ -276,3 +277,79 @@ def test_a_pointwise_function_in_several_calls_within_a_checkpoint() -> None:
         lambda x: other(hard_swish(layer(x))),
         torch.randn(2, 6, **DOUBLE),
     )
+
+
+# ---- modules that draw random numbers ----
+
+
+class Drawing(nn.Module):
+    """Draws noise in its own way, or takes noise that was drawn before."""
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.draw = nn.Linear(D, D).double(), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.layer(x) * self.draw(x)) + self.layer(self.draw(x))
+
+
+def drawing(draw: Callable[[Tensor], Tensor]) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(Drawing(draw), Drawing(draw), linear(D, 3)).eval()
+
+
+DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rand_like": torch.rand_like,
+    "randn": lambda x: torch.randn(x.shape, dtype=x.dtype),
+    "in place": lambda x: x.new_empty(x.shape).uniform_(),
+    "dropout": lambda x: F.dropout(torch.ones_like(x), 0.5, training=True),
+    "permutation": lambda x: torch.randperm(D).to(x.dtype).expand_as(x) / D,
+}
+
+
+@pytest.mark.parametrize("rules", [Epsilon(0.1), "epsilon-plus-flat", Gamma(0.25)], ids=str)
+@pytest.mark.parametrize("way", DRAWS)
+def test_a_module_that_draws_draws_the_same_again(way: str, rules: Any) -> None:
+    x = torch.randn(N, D, **DOUBLE)
+    torch.manual_seed(3)
+    drawn = [DRAWS[way](x) for _ in range(4)]
+    after = torch.get_rng_state()
+    following = iter(drawn)
+    # The right value: the same noise as constants, which cannot change.
+    expected = relprop.explain(drawing(lambda _: next(following)), x, target=1, rules=rules)
+    model = drawing(DRAWS[way])
+    torch.manual_seed(3)
+    e = relprop.explain(model, x, target=1, rules=rules, checkpoint=["0", "1"])
+    near(e.relevance, expected.relevance)
+    near(e.output, expected.output)
+    assert e.ledger.gap.max() < 1e-12
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_states_of_generators_are_kept_only_of_modules_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets: list[Any] = []
+    real = checkpoints._set_state
+    monkeypatch.setattr(checkpoints, "_set_state", lambda *args: (sets.append(args), real(*args)))
+    x = torch.randn(N, D, **DOUBLE)
+    relprop.explain(drawing(lambda x: x.sigmoid()), x, target=1, rules="epsilon", checkpoint=["0", "1"])
+    assert not sets
+    relprop.explain(drawing(torch.rand_like), x, target=1, rules="epsilon", checkpoint="0")
+    assert len(sets) == 2  # the state of the call, and then that of before
+
+
+def test_what_is_drawn_between_the_targets_is_not_drawn_twice() -> None:
+    def score(y: Tensor) -> Tensor:
+        seen.append(torch.rand(()))
+        return y[:, 1]
+
+    seen: list[Tensor] = []
+    x, model = torch.randn(N, D, **DOUBLE), drawing(torch.rand_like)
+    torch.manual_seed(5)
+    one, other = relprop.explain_each(
+        model, x, targets=[score, score], rules="epsilon", checkpoint=["0", "1"]
+    )
+    torch.manual_seed(5)
+    for _ in range(4):
+        torch.rand_like(x)
+    assert seen == [torch.rand(()), torch.rand(())]
+    near(one.relevance, other.relevance)

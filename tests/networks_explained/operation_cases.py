@@ -536,6 +536,8 @@ KERNELS: dict[str, Callable[[Tensor], Any]] = {
     "conj_physical": lambda x: torch.view_as_real(torch.conj_physical(torch.complex(x, x.flip(1)))),
     "diag_embed": torch.diag_embed,
     "embedding": each(lambda x: F.embedding(LINES, x)),
+    "embedding_bag": each(lambda x: F.embedding_bag(LINES.repeat(2, 2), x, mode="sum")),
+    "_embedding_bag": each(lambda x: ATEN._embedding_bag(x, LINES, LINES[:1], False, 1)[0]),
     "masked_select": each(lambda x: x.masked_select(CONSTANT > 0)),
     "native_channel_shuffle": lambda x: ATEN.native_channel_shuffle(x.unsqueeze(-1), 2),
     "split": lambda x: x.split(3, 1)[0],

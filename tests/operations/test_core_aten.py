@@ -52,7 +52,6 @@ _EXPONENT = "the exponent is several numbers, or depends on the input"
 
 REFUSED = {
     **{name: _OWN_GRADIENT for name in CORE if name.endswith("_backward")},
-    "_embedding_bag": "torch's kernel without gradients is another one; index_select and a sum are covered",
     "acosh": "it is not defined at 0, where the secant of a pointwise function begins",
     "atan2": "an angle is no sum of parts that are due to its two sides",
     "clamp.Tensor": "each of the bounds would be a term as the values are",

@@ -166,6 +166,73 @@ def test_what_cannot_be_looked_at_is_refused(change: dict[str, Any], error: Any,
         relprop.coverage(model, x, **change)
 
 
+# ---- where explain finds nothing to explain ----
+
+
+def all_without_gradient(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x @ torch.ones(4, 3)
+
+
+def all_but_the_head(x: Tensor) -> Tensor:
+    return torch.nn.functional.linear(x.detach().relu(), torch.ones(3, 4))
+
+
+def of_its_shape(x: Tensor) -> Tensor:
+    return torch.ones(len(x), 3)
+
+
+def beside_the_logits(x: Tensor) -> dict[str, Tensor]:
+    return {"hidden": x * 2, "logits": of_its_shape(x)}
+
+
+def hashed(x: Tensor) -> Tensor:
+    return torch.nn.functional.embedding(x.long() * 3 % 5, torch.ones(5, 3)).sum(1)
+
+
+NOTHING = [
+    (all_without_gradient, torch.float32, r"does not depend on the input .*\n  - matmul in .*no_grad"),
+    (all_but_the_head, torch.float32, r"does not depend on the input .*\n  - detach in .*makes a constant"),
+    (of_its_shape, torch.float32, "does not depend on the input through recorded operations"),
+    (beside_the_logits, torch.float32, "does not depend on the input through recorded operations"),
+    (hashed, torch.int64, r"integers that the model does not look up: x of shape \(2, 4\).*\n  - mul in "),
+    (of_its_shape, torch.int64, r"integers that the model does not look up: x of shape \(2, 4\)"),
+]
+
+
+@pytest.mark.parametrize(("model", "dtype", "message"), NOTHING)
+def test_coverage_is_incomplete_where_explain_finds_nothing(model: Any, dtype: Any, message: str) -> None:
+    x = torch.ones(2, 4, dtype=dtype)
+    with pytest.raises((ModelError, InputError), match=message) as error:
+        relprop.explain(model, x)
+    found = relprop.coverage(model, x)
+    assert not found.complete
+    assert found.gaps == ()
+    # In the same words; the lines of the two calls differ in the test alone.
+    assert found.nothing == str(error.value)
+    assert str(found).endswith(f"NOTHING IS EXPLAINED: {found.nothing}")
+
+
+def test_coverage_of_an_output_of_another_kind_says_nothing_of_it() -> None:
+    class Own:
+        def __init__(self, y: Tensor) -> None:
+            self.y = y
+
+    found = relprop.coverage(lambda x: Own(x * 2), torch.ones(2, 4))
+    assert found.complete
+    assert found.nothing == ""
+    assert "NOTHING" not in str(found)
+
+
+def test_coverage_of_a_buffer_that_the_model_writes_to_is_complete() -> None:
+    buffer = torch.zeros(2, 4)
+
+    def model(x: Tensor) -> Tensor:
+        return buffer.copy_(x)
+
+    assert relprop.coverage(model, torch.ones(2, 4)).complete
+
+
 def test_nothing_stays_behind_also_after_an_error() -> None:
     class Writing(nn.Module):
         def __init__(self) -> None:

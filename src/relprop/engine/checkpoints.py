@@ -78,6 +78,7 @@ class Block:
         frames: the stack of modules around this one.
         autocasts: the settings of autocast at the call.
         versions: versions of the module's parameters and buffers, by name.
+        draws: states of the random generators at the call. Empty if the module has drawn no numbers.
     """
 
     checkpoints: "Checkpoints"
@@ -87,6 +88,7 @@ class Block:
     frames: list[tuple[nn.Module, str, bool]]
     autocasts: list["_Autocast"]
     versions: dict[str, int]
+    draws: list["_Generator"]
     _dropped: list[weakref.ref[Kept]] = field(default_factory=list)
     _values: dict[int, Kept] = field(default_factory=dict)
     _position: int = -1
@@ -155,6 +157,8 @@ class Block:
             with self.checkpoints.entered(), ExitStack() as stack:
                 for autocast in self.autocasts:
                     stack.enter_context(autocast.again())
+                for generator in self.draws:
+                    stack.enter_context(generator.again())
                 self.module(*args, **kwargs)
         except _Enough:
             pass
@@ -213,6 +217,60 @@ class _Autocast:
 
 
 @dataclass(frozen=True)
+class _Generator:
+    """The state of torch's random generator of a device. As torch's checkpoints, this is all that is kept."""
+
+    device: torch.device
+    state: Tensor
+
+    @staticmethod
+    def now(devices: Iterable[torch.device]) -> "list[_Generator]":
+        """Return the generators of the CPU and of these devices."""
+        with aside():
+            every = {torch.device("cpu"), *(d for d in devices if d.type in _DRAWING)}
+            return [_Generator(device, _state(device)) for device in every]
+
+    def has_drawn(self) -> bool:
+        """Whether the generator has another state now."""
+        with aside():
+            return not torch.equal(self.state, _state(self.device))
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Have the state of the call while the context is open, and the present one afterwards."""
+        with aside():
+            present = _state(self.device)
+            _set_state(self.device, self.state)
+        try:
+            yield
+        finally:
+            with aside():
+                _set_state(self.device, present)
+
+
+_DRAWING = ("cuda", "xpu", "mps")
+"""Devices with a random generator of their own."""
+
+
+def _state(device: torch.device) -> Tensor:
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    if device.type == "mps":
+        return torch.mps.get_rng_state()
+    state: Tensor = torch.get_device_module(device).get_rng_state(device)
+    return state
+
+
+def _set_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)
+
+
+@dataclass(frozen=True)
 class _Operand:
     """A tensor that a module was called with, as it was at the call.
 
@@ -235,8 +293,8 @@ class _Operand:
         return _Operand(tensor.recorded, tensor.tag, tensor.relevant)
 
     @property
-    def device(self) -> str:
-        return (self.value.value if isinstance(self.value, KeptConstant) else self.value).device.type
+    def device(self) -> torch.device:
+        return (self.value.value if isinstance(self.value, KeptConstant) else self.value).device
 
     def restored(self, run: Run) -> Tensor:
         """Return the plain tensor, or a wrapper tensor around the former value."""
@@ -281,20 +339,26 @@ class Checkpoints:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if run.block is None and self._interception.is_active():
                 operands = [_Operand.of(run, t) for t in tensors_in((args, kwargs))]
+                own = list(_own_tensors(module))
+                devices = {*(o.device for o in operands), *(t.device for _, t in own)}
                 run.block = Block(
                     self,
                     module,
                     (args, kwargs),
                     operands,
                     run.modules.frames[:-1],
-                    [_Autocast.now(device) for device in {"cpu", *(o.device for o in operands)}],
-                    {name: t._version for name, t in _own_tensors(module)},
+                    [_Autocast.now(kind) for kind in {"cpu", *(device.type for device in devices)}],
+                    {name: t._version for name, t in own},
+                    _Generator.now(devices),
                 )
 
         def leave(module: nn.Module, _arguments: Any, _output: Any) -> None:
             block = run.block
-            of_this = isinstance(block, Block) and block.module is module and not block.again
-            if of_this and self._interception.is_active():
+            if not isinstance(block, Block) or block.module is not module or block.again:
+                return
+            if self._interception.is_active():
+                if not any(generator.has_drawn() for generator in block.draws):
+                    block.draws = []
                 run.block = None
 
         handles = []

@@ -108,7 +108,8 @@ class Interception:
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
             self.writing.open_target(call)
-        if not any([t.relevant for t in seen]):
+        begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
+        if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
         elif not self._wants_gradients():
             result = self._cut(call)
@@ -125,8 +126,13 @@ class Interception:
             if result is NotImplemented:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
+            if s.name in _CASTING and not result.relevant:
+                self.beginnings.note_cast(seen[0], result)
         if s.writes or s.views:
-            return self.writing.written_to(operation, args, kwargs, call, result)
+            result = self.writing.written_to(operation, args, kwargs, call, result)
+            self.beginnings.carry_lost(call, seen, result)
+            return result
+        self.beginnings.carry_lost(call, seen, result)
         for t in seen:
             if t.memory is not None:
                 t.memory.is_read = True
@@ -378,6 +384,9 @@ _ASKING_FOR_SHAPES = frozenset(
     )
 )
 """Operations that use the shape and type of a tensor, but not its values."""
+
+_CASTING = ("_to_copy", "to")
+"""Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""
 
 _APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__

@@ -1,6 +1,6 @@
 """Storage that several tensors of a model share, as a tensor and its views do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -40,6 +40,7 @@ class Memory:
     Attributes:
         base: the present value of the base, as autograd sees it.
         positions: the positions of token ids in a base of integers (see `relprop.inputs.tokens`), or None.
+        lost: as the attribute of the wrapper tensor, for all that share the storage.
         writes: the part of the base that each write changed, in order.
         version: number of writes.
         replaced: values with their offsets that are copied into the base before the next write.
@@ -48,11 +49,12 @@ class Memory:
         island: the first value that was written, if the base was all zero.
     """
 
-    __slots__ = ("base", "behind", "is_read", "island", "positions", "replaced", "version", "writes")
+    __slots__ = ("base", "behind", "is_read", "island", "lost", "positions", "replaced", "version", "writes")
 
     def __init__(self, base: Tensor) -> None:
         self.base = base
         self.positions: Tensor | None = None
+        self.lost: Mapping[str, str] = {}
         self.writes: list[_Box | None] = []
         self.version = 0  # how often it was written to
         self.replaced: list[tuple[int, Tensor]] = []

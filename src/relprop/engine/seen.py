@@ -1,7 +1,8 @@
 """The wrapper tensor that a model computes with while it is explained."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -50,6 +51,7 @@ class Seen(Tensor):
         picked: whether its values are the model's own constants, picked by the samples, such as the weights
             of the experts that were chosen.
         detached: whether it was detached from a tensor and shares its storage.
+        lost: where integer inputs that it was computed from were lost, by name (see `relprop.inputs.tokens`).
         offset: position of its first element after that of the memory's base, in elements.
     """
 
@@ -61,6 +63,7 @@ class Seen(Tensor):
     detached: bool = False
     above: Tensor | None = None
     below: Tensor | None = None
+    lost: Mapping[str, str] = MappingProxyType({})
     _recorded: Tensor
     _tag: Tag | None
     _at: int = 0  # the version of the memory that `_recorded` has

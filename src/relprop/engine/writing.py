@@ -27,11 +27,20 @@ class Beginnings(Protocol):
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
 
+    def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record for a call's results which integer inputs they were computed from without being followed."""
+
+    def may_begin_within(self, call: Call) -> bool:
+        """Whether a call on constants has an entry in whose parts relevance may begin."""
+
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if relevance begins there, or None."""
 
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor."""
+
+    def note_cast(self, x: Seen, result: Seen) -> None:
+        """Record that a relevant tensor was cast to a type that carries no relevance."""
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain tensor if relevance begins there, or None."""

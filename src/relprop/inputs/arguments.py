@@ -30,6 +30,9 @@ class StandIns(Protocol):
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
         """Return the stand-in for an integer input that the model may look up in an embedding."""
 
+    def stand_in_for_lost(self, name: str, tensor: Tensor, reason: str) -> Tensor:
+        """Return the stand-in for an integer input that cannot be explained, for this reason."""
+
     def other(self, value: Any) -> Any:
         """Return the stand-in for an argument that is not explained."""
 
@@ -55,16 +58,21 @@ def put_stand_ins(
     given = _named(_parameters_of(model).values(), inputs, arguments)
     floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
     ids = {name: value for name, value in given if may_be_ids(name, value)}
-    ids = {name: value for name, value in ids.items() if value.dim() > 1 or not floats}
+    samples = {name: value.shape[0] for name, value in floats.items()}
+    # Beside floating-point inputs, one number a sample is a category. Alone it may be a text without samples.
+    # With offsets, the ids of all samples may be in one dimension, one after the other.
+    in_bags = any("offset" in name.lower() and isinstance(value, Tensor) for name, value in given)
+    lost = {n: v for n, v in ids.items() if v.dim() == 1 and floats and len(v) not in samples.values()}
+    lost = {} if in_bags else lost
+    ids = {name: value for name, value in ids.items() if name not in lost}
     for name, value in ids.items():
-        _require_samples(name, value)
+        _require_samples(name, value, least=1 if floats or in_bags else 2)
     if not floats and not ids:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(
             "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
             f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
         )
-    samples = {name: value.shape[0] for name, value in floats.items()}
     if len(set(samples.values())) > 1:
         raise InputError(
             f"the inputs have different numbers of samples in their first dimension: {samples}. " + KEEP_OUT
@@ -73,6 +81,9 @@ def put_stand_ins(
     shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
     standing = {name: stand_ins.stand_in(name, value) for name, value in floats.items()}
     standing |= {name: stand_ins.stand_in_for_ids(name, value) for name, value in ids.items()}
+    for name, value in lost.items():
+        reason = f"it has {len(value)} numbers, and the other inputs have {max(samples.values())} samples"
+        standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
     replaced = [
         (name, standing[name] if name in standing else stand_ins.other(value)) for name, value in given
     ]
@@ -353,8 +364,8 @@ def _checked(name: str, value: Tensor) -> Tensor:
     return value.clone() if value.is_inference() else value
 
 
-def _require_samples(name: str, value: Tensor) -> None:
-    if value.dim() < 2:
+def _require_samples(name: str, value: Tensor, least: int = 2) -> None:
+    if value.dim() < least:
         raise InputError(
             f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
             "front, as with x.unsqueeze(0)."

@@ -1,7 +1,7 @@
 """The explained inputs of a run: their stand-ins in the model, and the relevance that arrives at them."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.call import Call
-from relprop.calls.nested import map_tensors, values_of
+from relprop.calls.nested import map_tensors, tensors_in, values_of
+from relprop.calls.user_line import user_line
 from relprop.engine.attach import attach
+from relprop.engine.gaps import Gap
 from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
@@ -18,7 +20,8 @@ from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.arguments import KEEP_OUT
 from relprop.inputs.leaves import Leaf, Leaves
-from relprop.inputs.tokens import TokenIds
+from relprop.inputs.tokens import Lost, TokenIds, may_be_ids, only_looks, valued
+from relprop.operations import bags
 
 
 class ExplainedInputs:
@@ -41,6 +44,7 @@ class ExplainedInputs:
         self.ids = TokenIds()
         self.any_leaf = any_leaf
         self._is_over = False
+        self._any_lost = False
 
     # ---- what the model gets ----
 
@@ -53,6 +57,12 @@ class ExplainedInputs:
         ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # positions are contiguous
         self.ids.add(name, ids)
         return self._run.seen(ids, None)
+
+    def stand_in_for_lost(self, name: str, tensor: Tensor, reason: str) -> Seen:
+        """Return the stand-in for an integer input that cannot be explained, for this reason."""
+        seen = self._run.seen(values_of(tensor), None)
+        seen.lost, self._any_lost = {name: reason}, True
+        return seen
 
     def other(self, value: Any) -> Any:
         """Return an argument that is not explained, with constants of the samples for its tensors."""
@@ -69,16 +79,77 @@ class ExplainedInputs:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
         result = self.ids.follow(call)
-        if self.ids.end_in(call, result):
-            self.ids.lose(result)
-            self._run.cut(
-                call.name, "computes with the integers, which are followed only where they are moved"
-            )
+        names = self.ids.end_in(call, result)
+        if names:
+            self._lose(call, result, names, _COMPUTING)
         return result
+
+    def _lose(self, call: Call, result: Any, names: Collection[str], reason: str) -> None:
+        """Record that ids of these inputs are not followed beyond a call."""
+        place = Gap(self._run.modules.path, call.name, user_line(), reason)
+        self._run.gaps.cut(place)
+        self.ids.lose(result, dict.fromkeys(names, str(place)))
+        self._any_lost = True
+
+    def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record for a call's results which integer inputs they were computed from without being followed."""
+        numbers = self.ids.taken_as_numbers(call)
+        if not self._any_lost and not numbers:
+            return
+        lost: dict[str, str] = {}
+        operands: Iterable[Tensor] = seen
+        if any([t.relevant for t in seen]):
+            operands = tensors_in(valued(call))
+        else:
+            numbers = []  # of integers and constants: `follow` knows whether they are lost
+        if not only_looks(call, result):
+            for t in operands:
+                if type(t) is Seen:
+                    lost |= self.ids.lost(t)
+        if numbers:
+            place = Gap(self._run.modules.path, call.name, user_line(), _COMPUTING)
+            lost |= dict.fromkeys(numbers, str(place))
+            self._any_lost = True
+        for t in tensors_in(result):
+            if type(t) is Seen and lost:
+                t.lost = {**t.lost, **lost}
+                if t.memory is not None:
+                    t.memory.lost = {**t.memory.lost, **lost}
+
+    def lost_on_the_way_to(self, value: Any) -> Lost:
+        """Return where integer inputs were lost that a value was computed from, by name."""
+        lost: dict[str, str] = {}
+        for t in tensors_in(value):
+            if type(t) is Seen:
+                lost |= self.ids.lost(t)
+        return lost
 
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""
         self.ids.note_written(target, value)
+
+    def note_cast(self, x: Seen, result: Seen) -> None:
+        """Record that a relevant tensor was cast to a type without a gradient, as categories to integers.
+
+        If the integers are elements of an input, the elements get the relevance of what is looked up by them.
+        """
+        # A checkpointed module must run to its end before the values that it drops can be had.
+        if not may_be_ids("", result) or self._is_over or self._run.block is not None:
+            return
+        with aside():
+            found = self.leaves.elements_of(x.recorded)
+            if found is not None:
+                leaf, positions = found
+                self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
+
+    def may_begin_within(self, call: Call) -> bool:
+        """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
+        if call.operation not in bags.TABLE or self.ids.find(call.args[1]) is None:
+            return False
+        samples = self.ids.put_in_bags(call)
+        if samples is not None:
+            self._require_samples("the bags of ids have", samples)
+        return True
 
     def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
@@ -93,10 +164,10 @@ class ExplainedInputs:
             InputError: the ids have another number of samples than other inputs.
         """
         ids = self.ids.looked_up(call)
-        if ids is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
         if not may_begin:
-            self._run.cut(call.name, "runs under torch.no_grad()")
+            self._lose(call, value, self.ids.names_in(call.args), "runs under torch.no_grad()")
             return None
         tag = Tag(Behind(plain=False), all_nonnegative(value))
         with torch.enable_grad():
@@ -106,16 +177,23 @@ class ExplainedInputs:
             found = Leaf(root, positions=ids.clone(), inputs=tuple(self.ids.inputs))
             looked_up = found.looked_up()
             for each in looked_up:
-                samples = self._run.ledger.samples
-                if self.any() and each.shape[0] != samples:
-                    raise InputError(
-                        f"{each.name!r} has {each.shape[0]} samples in its first dimension, and the other "
-                        f"inputs have {samples}. {KEEP_OUT}"
-                    )
-                if not self.any():
-                    self._run.ledger.samples = each.shape[0]
-            samples = self._run.ledger.samples if looked_up else len(value)
+                if each.bags is None:
+                    self._require_samples(f"{each.name!r} has", each.shape[0], " in its first dimension")
+            samples = self._run.ledger.samples if looked_up or self.any() else len(value)
             return self._explained(found, samples, found.step(samples))
+
+    def _require_samples(self, what: str, samples: int, where: str = "") -> None:
+        """Take a number of samples from the first input, and refuse another number for others.
+
+        Raises:
+            InputError: other inputs have another number of samples.
+        """
+        others = self._run.ledger.samples
+        if self.any() and samples != others:
+            raise InputError(
+                f"{what} {samples} samples{where}, and the other inputs have {others}. {KEEP_OUT}"
+            )
+        self._run.ledger.samples = samples
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain leaf, or None for a parameter."""
@@ -141,6 +219,14 @@ class ExplainedInputs:
 
     # ---- the relevance of the inputs ----
 
+    def per_sample(self, name: str, R: Tensor) -> Tensor:
+        """Return the relevance of an input summed for each sample, (samples,)."""
+        ledger = self._run.ledger
+        bag = next((each.bags for each in self.ids.inputs if each.name == name), None)
+        if bag is None:
+            return ledger.per_sample(R)
+        return R.new_zeros(ledger.samples, dtype=torch.float64).index_add(0, bag.to(R.device), R.double())
+
     def variables(self) -> tuple[Tensor, ...]:
         """Return the tensors whose gradients autograd computes. This ends the forward."""
         self._is_over = True
@@ -159,11 +245,14 @@ class ExplainedInputs:
             ledger.add("parameters", rows, "", "embedding")
         ledger.seed = ledger.per_sample(seed)
         ledger.inputs = torch.zeros_like(ledger.seed)
-        for R in relevance.values():
-            ledger.inputs = ledger.inputs + ledger.per_sample(R).to(seed.device)
+        for name, R in relevance.items():
+            ledger.inputs = ledger.inputs + self.per_sample(name, R).to(seed.device)
         ledger.settle()
         ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance
+
+
+_COMPUTING = "computes with the integers, which are followed where they are moved or get an offset"
 
 
 def _unattached(root: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """The explained inputs as autograd sees them: tensors at which coefficients and direct relevance arrive."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +71,8 @@ class Leaf:
         if len(inputs) != 1 or positions is None or samples == 1 or bool((positions < 0).any()):
             return None
         (each,) = inputs
+        if each.bags is not None:
+            return None
         step = step_of((positions - each.first) // (_size(each) // samples), samples)
         return None if step is None else step * self.root.shape[-1]
 
@@ -100,6 +104,25 @@ class Leaves:
     def variables(self) -> tuple[Tensor, ...]:
         """The tensors whose gradients autograd computes: roots and slots."""
         return tuple(t for leaf in self._leaves for t in (leaf.root, leaf.slot) if t is not None)
+
+    def elements_of(self, tensor: Tensor) -> tuple[Leaf, Tensor] | None:
+        """Return the floating-point input that a tensor consists of, and the number of each element in it.
+
+        None if the tensor was computed from elements of inputs by more than moving them, or has one twice.
+
+        Args:
+            tensor: the tensor as autograd recorded it.
+        """
+        node: Any = tensor.grad_fn
+        while node is not None and node.name().rstrip("0123456789") in _MOVED_BY:
+            node = node.next_functions[0][0]
+        root = tensor if tensor.grad_fn is None else getattr(node, "variable", None)
+        leaf = next((leaf for leaf in self._leaves if leaf.root is root and leaf.positions is None), None)
+        if leaf is None:
+            return None
+        if root is tensor:
+            return leaf, torch.arange(tensor.numel(), device=tensor.device).reshape(tensor.shape)
+        return _numbers_in(leaf, tensor)
 
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Return the relevance of each input by name, and that of embedded rows that belong to no input."""
@@ -135,6 +158,44 @@ def added(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             # A model may have its embeddings on several devices.
             total[name] = total[name] + R.to(total[name].device) if name in total else R
     return total
+
+
+def _numbers_in(leaf: Leaf, tensor: Tensor) -> tuple[Leaf, Tensor] | None:
+    """Return the leaf, and the number in it of each element of a tensor that consists of its elements.
+
+    Moving backwards, numbers of the elements arrive at the elements of the leaf. They go one digit at a time,
+    because a floating-point type counts exactly only so far.
+    """
+
+    def arriving(numbers: Tensor) -> Tensor:
+        (moved,) = torch.autograd.grad(tensor, leaf.root, numbers.to(tensor.dtype), retain_graph=True)
+        return moved.flatten().to(torch.int64)
+
+    there = arriving(torch.ones_like(tensor))
+    if bool((there > 1).any()):
+        return None
+    base = 2 ** min(20, int(-math.log2(torch.finfo(tensor.dtype).eps)))
+    own = torch.arange(tensor.numel(), device=tensor.device).reshape(tensor.shape)
+    numbers, unit = torch.zeros_like(there), 1
+    while unit < tensor.numel():
+        numbers += arriving(own // unit % base) * unit
+        unit *= base
+    places = there.nonzero().flatten()
+    positions = torch.empty_like(own.flatten())
+    positions[numbers[places]] = places
+    return leaf, positions.reshape(tensor.shape)
+
+
+_MOVED_BY = frozenset(
+    f"{name}Backward"
+    for name in (
+        *("Select", "Slice", "Index", "IndexSelect", "Gather", "MaskedSelect", "Unbind", "Diagonal", "Take"),
+        *("Split", "SplitWithSizes", "UnsafeSplit", "Chunk", "Narrow", "Flip", "Roll"),
+        *("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T", "Alias"),
+        *("Expand", "Clone", "ToCopy"),
+    )
+)
+"""Autograd's names of the operations that only move elements."""
 
 
 def _size(each: IdInput) -> int:

@@ -3,12 +3,13 @@
 An integer, or id, looks up a row in an embedding. Its relevance is the sum over this row. To find the id of a
 row, relprop follows the ids through operations that only rearrange them, such as views, slices and a shift to
 the right. The same operations are applied to the positions of the ids. A position is the number of an element
-in the inputs. Positions of tokens, types of tokens and masks are not explained.
+in the inputs. An offset, as of several fields that share one table, changes the value of an id, and leaves it
+the id that it is. Positions of tokens, types of tokens and masks are not explained.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +22,12 @@ from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
+from relprop.operations import bags
 
-_NO_IDS = re.compile(r"position|token_type|type_id|segment|mask|label|length|index|indices", re.IGNORECASE)
-"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices."""
+_NO_IDS = re.compile(
+    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset", re.IGNORECASE
+)
+"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets."""
 
 _FOLLOWED = frozenset(
     (
@@ -52,6 +56,9 @@ _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 """Operations that leave every element at its place."""
 
+_OFFSETTING = frozenset(("add", "sub"))
+"""Operations that add a constant to ids."""
+
 _LOOKING = frozenset(
     (
         *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
@@ -61,16 +68,31 @@ _LOOKING = frozenset(
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
 
+_INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
+"""Operations that pick elements of their first argument by integers."""
+
+_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
+"""Operations that take integers as numbers beside floating-point numbers."""
+
 _INTEGERS = (torch.int64, torch.int32)
+
+
+Lost = Mapping[str, str]
+"""Where and why ids were lost on their way to an embedding, by the name of their input."""
 
 
 @dataclass(frozen=True)
 class IdInput:
-    """An integer input: name of the argument, shape, and position of its first element."""
+    """An integer input: name of the argument, shape, and position of its first element.
+
+    `bags` has the number of the sample of each element, (elements,), for the ids of all samples one after the
+    other, whose offsets an embedding bag gets. Otherwise it is None.
+    """
 
     name: str
     shape: tuple[int, ...]
     first: int
+    bags: Tensor | None = None
 
 
 def may_be_ids(name: str, value: Any) -> bool:
@@ -83,11 +105,24 @@ def may_be_ids(name: str, value: Any) -> bool:
     )
 
 
+def valued(call: Call) -> list[Any]:
+    """Return the arguments of a call whose values go into its result. Others only select elements."""
+    if call.operation not in _FOLLOWED:
+        return call.args
+    return [call.args[i] for i in _VALUES.get(call.operation, (0,)) if i < len(call.args)]
+
+
+def only_looks(call: Call, result: Any) -> bool:
+    """Whether a call reads integers for other purposes than to compute with their values."""
+    return call.operation in _LOOKING and not any(t.is_floating_point() for t in tensors_in(result))
+
+
 class TokenIds:
     """The integer inputs of a run, and the positions of the ids in each tensor that consists of ids.
 
     A tensor's positions are int64, of the tensor's shape. A position is the number of an element, counted
     through all inputs. It is -1 for an integer that is not from an input, such as a decoder's first token.
+    Ids with an offset have numbers of their own behind those of the inputs, because their values are others.
 
     Attributes:
         inputs: the integer inputs, in order.
@@ -97,16 +132,41 @@ class TokenIds:
         self._positions: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._values: list[Tensor] = []
+        self._origins: list[Tensor] = []
         self._count = 0
         self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Record an input by its name."""
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
-        positions = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
-        self._positions[tensor] = positions.reshape(tensor.shape)
+        self._positions[tensor] = self._numbered(tensor, None)
+
+    def add_cast(self, name: str, x: Tensor, integers: Tensor, positions: Tensor) -> None:
+        """Record that elements of a floating-point input were cast to integers.
+
+        Args:
+            name: name of the input.
+            x: the input.
+            integers: the result of the cast.
+            positions: for each integer the number of its element in `x`, of the shape of `integers`.
+        """
+        if name not in [each.name for each in self.inputs]:
+            self.add(name, x.to(torch.int64))
+        first = next(each.first for each in self.inputs if each.name == name)
+        self._positions[integers] = positions + first
+
+    def _numbered(self, tensor: Tensor, origins: Tensor | None) -> Tensor:
+        """Return new numbers for the elements of a tensor.
+
+        Args:
+            tensor: the tensor.
+            origins: the position that each element has in the inputs; None for an input itself.
+        """
+        numbers = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
+        self._origins.append(numbers if origins is None else origins.flatten())
         self._values.append(tensor.flatten().clone())
         self._count += tensor.numel()
+        return numbers.reshape(tensor.shape)
 
     def find(self, tensor: Any) -> Tensor | None:
         """Return the positions of a tensor's elements if it consists of ids, otherwise None."""
@@ -120,35 +180,89 @@ class TokenIds:
 
     def looked_up(self, call: Call) -> Tensor | None:
         """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
+        index = self._looked_up_by(call)
+        positions = self.find(index)
+        return None if positions is None else self._checked(inner_of(index), positions)
+
+    def _looked_up_by(self, call: Call) -> Any:
+        """Return the integers by which a call picks rows of a table; None for other calls."""
+        index: Any = None
         if not self.inputs:
             return None
-        index: Any = None
-        if call.operation == "embedding":
+        if call.operation == "embedding" or call.operation in bags.TABLE:
             index = call.args[1]
         elif call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
             index = call.args[1][0]
         elif call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
             index = call.args[2]
-        positions = self.find(index)
-        return None if positions is None else self._checked(inner_of(index), positions)
+        return index
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
-        """Return the positions, with -1 for elements whose values are not those of the inputs any more."""
-        values = torch.cat([values.to(index) for values in self._values])
-        same = (positions >= 0) & (values[positions.clamp(min=0)] == index)
-        return torch.where(same, positions, -1)
+        """Return the positions in the inputs.
 
-    def end_in(self, call: Call, result: Any) -> bool:
-        """Whether ids are lost in a call: it computes with them, and its result cannot be followed."""
-        if not self.inputs or call.operation in _LOOKING:
-            return False
+        They are -1 for elements whose values are not those of the ids any more.
+        """
+        values = torch.cat([values.to(index) for values in self._values])
+        origins = torch.cat([origins.to(positions) for origins in self._origins])
+        known = positions.clamp(min=0)
+        same = (positions >= 0) & (values[known] == index)
+        return torch.where(same, origins[known], -1)
+
+    def put_in_bags(self, call: Call) -> int | None:
+        """Record the bags of an input of one dimension from the call that is to look them up.
+
+        Returns:
+            The number of bags; None if the call does not get exactly such an input.
+        """
+        positions = self.find(call.args[1])
+        offsets, ends_given = inner_of(call.args[2]), bool(call.args[7])
+        for number, each in enumerate(self.inputs):
+            (count, *more) = each.shape
+            own = torch.arange(each.first, each.first + count).to(positions)
+            if not more and positions is not None and torch.equal(self._origins_of(positions), own):
+                bag, counts = bags.bags(offsets, count, ends_given=ends_given)
+                self.inputs[number] = replace(each, bags=bag)
+                return len(counts)
+        return None
+
+    def _origins_of(self, positions: Tensor) -> Tensor:
+        """Return the positions in the inputs of elements that may have an offset."""
+        origins = torch.cat([origins.to(positions) for origins in self._origins])
+        return torch.where(positions >= 0, origins[positions.clamp(min=0)], -1)
+
+    def end_in(self, call: Call, result: Any) -> list[str]:
+        """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
+        if not self.inputs or call.operation in _LOOKING or self.find(self._looked_up_by(call)) is not None:
+            return []
+        args = call.args
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
-            return False
-        return any(self.find(t) is not None for t in tensors_in(call.args))
+            # Others take only the shape or the type of an argument that is not moved.
+            if call.operation not in _INDEXING or self.find(args[0]) is not None:
+                return []
+            args = args[1:]
+        if call.operation in _OFFSETTING and result in self._positions:
+            return []
+        return self.names_in(args)
+
+    def taken_as_numbers(self, call: Call) -> list[str]:
+        """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
+        return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
+
+    def names_in(self, args: Any) -> list[str]:
+        """Return the names of the inputs whose ids are among arguments."""
+        found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
+        if not found:
+            return []
+        origins = torch.cat([origins.to(found[0]) for origins in self._origins])
+        of_inputs = torch.cat([origins[p[p >= 0].to(origins)] for p in found])
+        ends = [(each.name, each.first, each.first + torch.Size(each.shape).numel()) for each in self.inputs]
+        return [n for n, first, end in ends if bool(((of_inputs >= first) & (of_inputs < end)).any())]
 
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
+        if self.inputs and call.operation in _OFFSETTING:
+            self._offset(call, result)
         if not self.inputs or call.operation not in _FOLLOWED:
             return result
         values = _VALUES.get(call.operation, (0,))
@@ -162,10 +276,31 @@ class TokenIds:
                 self._positions[tensor] = of_tensor
         return result
 
-    def lose(self, result: Any) -> None:
+    def _offset(self, call: Call, result: Tensor) -> None:
+        """Number the ids in the sum of ids and a constant, or in their difference."""
+        ids, constant = call.args[:2]
+        if call.operation == "add" and self.find(ids) is None:
+            ids, constant = constant, ids
+        positions = self.find(ids)
+        if positions is None or result.dtype not in _INTEGERS:
+            return
+        if any(self.find(t) is not None or inner_of(t) in self._lost for t in tensors_in(constant)):
+            return
+        known = positions.expand(result.shape)
+        origins = torch.cat([origins.to(known) for origins in self._origins])
+        numbers = self._numbered(result, origins[known.clamp(min=0)])
+        self._positions[result] = torch.where(known >= 0, numbers, -1)
+
+    def lose(self, result: Any, places: Lost) -> None:
         """Record that a result was computed from ids. If it is written over ids, these are lost too."""
         for tensor in tensors_in(result):
-            self._lost[tensor] = True
+            self._lost[tensor] = places
+
+    def lost(self, tensor: Seen) -> Lost:
+        """Return where the ids were lost that a tensor was computed from, as far as it has been recorded."""
+        known: Lost = self._lost.get(tensor.recorded, {})  # type: ignore[no-untyped-call]
+        of_memory = {} if tensor.memory is None else tensor.memory.lost
+        return {**of_memory, **tensor.lost, **known}
 
     def note_written(self, target: Any, value: Any) -> None:
         """Record the positions of a value that is about to be written to a part of an integer tensor."""

@@ -17,6 +17,7 @@ from relprop.linear.maps import LinearMap
 from relprop.operations import (
     arithmetic,
     attention,
+    bags,
     contractions,
     linear,
     normalisation,
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
     "normalisation": normalisation.TABLE,
     "softmax": softmax.TABLE,
     "pooling": pooling.TABLE,
+    "embedding bags, as the lookup and the pooling in them": bags.TABLE,
     "resampling": resampling.TABLE,
     "rearranging": reshaping.TABLE,
     "writing to parts of a tensor": writing.TABLE,

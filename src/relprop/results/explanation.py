@@ -97,9 +97,10 @@ class Explanation:
         sum over all samples. So it is left out.
 
         Raises:
-            InputError: there are no such samples.
+            InputError: there are no such samples, or an input has those of all samples in one dimension.
         """
         numbers, count = chosen(samples, len(self)), len(self)
+        self._require_samples_first(f"explanation[{samples!r}]")
         parts = {name: taken(getattr(self, name), numbers, count) for name in ("inputs", "output", "score")}
         return dataclasses.replace(
             self,
@@ -109,6 +110,20 @@ class Explanation:
             inner=self.inner.of_samples(numbers),
             parameters={},
         )
+
+    def _require_samples_first(self, call: str) -> None:
+        """Refuse inputs whose first dimension is not that of the samples, as ids in bags with offsets.
+
+        Raises:
+            InputError: there is such an input.
+        """
+        for name, R in self.inputs.items():
+            if len(R) != len(self):
+                raise InputError(
+                    f"{call}: input {name!r} of shape {tuple(R.shape)} has the ids of all {len(self)} "
+                    "samples one after the other. Take the relevance of a sample by the offsets that the "
+                    f"model got: explanation.inputs[{name!r}][start:end]."
+                )
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[number] for number in range(len(self)))
@@ -124,6 +139,8 @@ class Explanation:
         parts = list(explanations)
         if not parts or not all(isinstance(part, Explanation) for part in parts):
             raise InputError("Explanation.concatenate: give a list of at least one explanation.")
+        for part in parts:
+            part._require_samples_first("Explanation.concatenate")
         counts = [len(part) for part in parts]
         same("inputs", [{name: tuple(R.shape[1:]) for name, R in part.inputs.items()} for part in parts])
         same("rules", [(part.preset, sorted(str(rule) for rule in part.rules)) for part in parts])

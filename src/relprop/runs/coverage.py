@@ -57,10 +57,13 @@ class Coverage:
     Attributes:
         crossings: the calls.
         preset: name of the rules.
+        nothing: why `explain` finds nothing to explain: the model looks up none of its integers, or its
+            output does not depend on the inputs. Empty if there is something to explain.
     """
 
     crossings: tuple[Crossing, ...]
     preset: str
+    nothing: str = ""
 
     @property
     def gaps(self) -> tuple[Crossing, ...]:
@@ -69,8 +72,8 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether all calls are covered."""
-        return not self.gaps
+        """Whether there is something to explain, and all calls are covered."""
+        return not self.gaps and not self.nothing
 
     def summary(self) -> list[tuple[str, str, int, str]]:
         """Return operation, how it is crossed, number of calls and first path of each kind; gaps first."""
@@ -94,7 +97,8 @@ class Coverage:
             for name, count, first, how in rows
         ]
         counted = f"{covered} of {len(self.crossings)} calls covered ({share:.0f} %)"
-        return "\n".join([*lines, f"{counted}, rules: {self.preset}"])
+        ending = [f"NOTHING IS EXPLAINED: {self.nothing}"] if self.nothing else []
+        return "\n".join([*lines, f"{counted}, rules: {self.preset}", *ending])
 
 
 def coverage(
@@ -105,7 +109,9 @@ def coverage(
     kwargs: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Coverage:
-    """Run a model once, and list how relevance would cross each of its calls. Gaps are not an error here.
+    """Run a model once, and list how relevance would cross each of its calls.
+
+    Gaps are not an error here, nor is a model of which `explain` finds nothing to explain.
 
     Args:
         model: as for `relprop.explain`.
@@ -131,9 +137,9 @@ def coverage(
         )
     run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
     observer = _Crossings(run)
-    with Forward(run, TABLE, [observer]).of(model, inputs, arguments):
-        pass
-    return Coverage(tuple(observer.crossings), name)
+    with Forward(run, TABLE, [observer]).of(model, inputs, arguments, demanding=False) as forward:
+        nothing = forward.why_nothing()
+    return Coverage(tuple(observer.crossings), name, nothing)
 
 
 class _Crossings(Observer):

@@ -34,12 +34,14 @@ from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.gradients import Baseline
 from relprop.runs.forward import Forward
-from relprop.runs.gradient import explain_by_gradient
+from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.warnings import (
     require_finite,
     warn_of_books,
     warn_of_depth,
+    warn_of_lost,
+    warn_of_nothing,
     warn_of_padding,
     warn_of_parameters,
     warn_of_places,
@@ -338,16 +340,43 @@ class Explainer:
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
-            explanations = _explained(forward, inner, composite, name, goals, progress)
+            explanations, lost = _explained(forward, inner, composite, name, goals, progress)
         for goal in goals:
             warn_of_padding(goal, arguments)
         for explanation in explanations:
             warn_of_books(run, explanation)
+        warn_of_lost(lost, explanations[0].inputs)
+        if wanted.start is None and not wanted.conditions:
+            self._tell_what_gets_nothing(inputs, arguments, goals, explanations, run)
         warn_of_places(choosing)
         warn_of_depth(name, choosing)
         if collected is not None:
             warn_of_parameters(collected, run)
         return explanations
+
+    def _tell_what_gets_nothing(
+        self,
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        goals: Sequence[Target],
+        explanations: Sequence[Explanation],
+        run: Run,
+    ) -> None:
+        """Warn of inputs that the score depends on, and that get exactly nothing.
+
+        Only if there is nothing for an input, which is rare, the model runs again for a plain gradient.
+        """
+        nothing = [
+            {name for name, R in e.inputs.items() if not bool(R.any())} if bool(e.score.any()) else set()
+            for e in explanations
+        ]
+        if not any(nothing):
+            return
+        counted = counted_by_gradient(self.model, inputs, arguments, goals, self._blocks)
+        for name in explanations[0].inputs:
+            some = nothing if counted is None else [a & b for a, b in zip(nothing, counted, strict=True)]
+            if any(name in names for names in some):
+                warn_of_nothing(name, run, is_sure=counted is not None)
 
 
 @dataclass(frozen=True)
@@ -397,20 +426,21 @@ def _explained(
     preset: str,
     goals: Sequence[Target],
     progress: Progress | None,
-) -> list[Explanation]:
-    """A backward for each target."""
+) -> tuple[list[Explanation], dict[str, str]]:
+    """A backward for each target. Also returns where integer inputs were lost that the scores depend on."""
     run = forward.run
     # Kept here because checkpoints run parts of the model again; relevance meets what precedes its start.
     applied = tuple(run.applied if inner.start is None else run.applied[: inner.applied_before])
     output = forward.values(forward.output)
     explained, channels = (forward.output, []) if inner.start is None else inner.started()
-    explanations = []
+    explanations, lost = [], dict[str, str]()
     for number, goal in enumerate(goals, 1):
         last = number == len(goals)
         forward.begin()
         of_channel = inner.start is not None and isinstance(goal, OfClass)
         values = outputs_of(explained, channels) if of_channel else explained
         scores = scores_of(goal, values, run.ledger.samples)
+        lost |= forward.inputs.lost_on_the_way_to(scores)
         plain = forward.values((values, scores))
         with forward.interception.unseen():
             require_finite(forward.model, plain[1])
@@ -434,4 +464,4 @@ def _explained(
         )
         if progress is not None:
             progress(number, len(goals))
-    return explanations
+    return explanations, lost

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _pop_mode_temporarily
 
-from relprop.calls.nested import map_tensors
+from relprop.calls.nested import map_tensors, tensors_in
 from relprop.calls.user_line import line_of
 from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of
 from relprop.engine.interception import Entry, Interception, intercepting
@@ -18,12 +18,14 @@ from relprop.engine.known import Tag
 from relprop.engine.levels import aside, seeing
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen, value_of
+from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.errors import CoverageError, ModelError
 from relprop.inputs.arguments import put_stand_ins, without_cache
 from relprop.inputs.errors import naming_inputs, never_looked_up
 from relprop.inputs.explained import ExplainedInputs
 from relprop.linear.numerics import divide
+from relprop.operations import bags, writing
+from relprop.targets.classes import logits_of
 
 
 class Forward:
@@ -54,9 +56,21 @@ class Forward:
 
     @contextmanager
     def of(
-        self, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
+        self,
+        model: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        *,
+        demanding: bool = True,
     ) -> Iterator["Forward"]:
         """Run the model. While the context is open, calls on its output are handled as the model's own calls.
+
+        Args:
+            model: the model.
+            inputs: positional arguments of the model.
+            arguments: keyword arguments of the model.
+            demanding: whether it is an error if nothing is explained because the model looks up none of the
+                integers.
 
         Raises:
             InputError: none of its inputs can be explained, or something that the user asked for did not
@@ -69,7 +83,7 @@ class Forward:
                     self.shapes, stand_ins, others = put_stand_ins(self.inputs, model, inputs, arguments)
                 with naming_inputs(model, self.shapes, self.inputs.any), _own_gradients_refused():
                     self.output = model(*stand_ins, **without_cache(model, len(inputs), others))
-                if not self.inputs.any():
+                if demanding and not self.inputs.any():
                     raise never_looked_up(self.shapes, cuts=self.run.gaps.cuts)
                 for observer in self.observers:
                     observer.end_forward()
@@ -77,6 +91,15 @@ class Forward:
         finally:
             for observer in self.observers:
                 observer.release()
+
+    def why_nothing(self) -> str:
+        """Say why there is nothing to explain once the model has run; "" if there is something."""
+        if not self.inputs.any():
+            return str(never_looked_up(self.shapes, cuts=self.run.gaps.cuts))
+        outputs = [self.interception.writing.stand_in(t) for t in tensors_in(logits_of(self.output))]
+        if not outputs or any(is_relevant(t) for t in outputs):
+            return ""
+        return disconnected_message(self.run.gaps.cuts)
 
     def begin(self) -> None:
         """Start a new ledger, for a backward from another target."""
@@ -151,13 +174,17 @@ def _own_gradients_refused() -> Iterator[None]:
         raise CoverageError(coverage_message([gap])) from error
 
 
+_BY_ENTRY = {**bags.TABLE, **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")}}
+"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient."""
+
+
 @dataclass(frozen=True)
 class PlainGradient:
     """A table in which every operation has its plain gradient."""
 
-    def get(self, _operation: str) -> Entry:
-        """Return the entry, which is the same for every operation."""
-        return _native
+    def get(self, operation: str) -> Entry:
+        """Return the entry, the same for every operation but a few."""
+        return _BY_ENTRY.get(operation, _native)
 
 
 def _native(run: Run, call: Any, *_args: Any) -> Any:

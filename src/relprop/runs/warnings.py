@@ -1,6 +1,6 @@
 """Warnings about results that are doubtful."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
+from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit, logits_of
@@ -157,6 +158,52 @@ def warn_of_depth(preset: str, choosing: Choosing) -> None:
             f"{choosing.depth}. Behind the twelfth it is LRP-0, which is nearly the plain gradient. Take "
             f'"{DEFAULT}", or a composite that counts otherwise.'
         )
+
+
+def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
+    """Warn of integer inputs that the score depends on, and that have no relevance for it.
+
+    Args:
+        lost: where and why each was lost on its way to an embedding, by name.
+        explained: names of the inputs that have relevance.
+    """
+    for name, place in lost.items():
+        how = "only in part explained" if name in explained else "not explained"
+        warn(
+            f"the score depends on input {name!r}, which is {how}. What it contributes is in the ledger "
+            "under 'parameters' or 'constant', or counts as that of other inputs. It was not followed to an "
+            f"embedding: {place}. If it shall not be explained, bind it in a function: "
+            f"explain(lambda x: model(x, {name}={name}), x)."
+        )
+
+
+def warn_of_nothing(name: str, run: Run, *, is_sure: bool) -> None:
+    """Warn of an input that the score depends on, and that gets exactly nothing.
+
+    Args:
+        name: name of the input.
+        run: the run, for the products in which the signal took all.
+        is_sure: whether the plain gradient shows that the score depends on the input.
+    """
+    depends = (
+        ", though the score depends on it"
+        if is_sure
+        else ". Whether the score depends on it could not be found, because the model has no plain gradient"
+    )
+    taken = [a for a in run.applied if isinstance(a.rule, SignalTakesAll)]
+    places = list(dict.fromkeys(f"{a.operation} in module {a.path or '(root)'!r}" for a in taken))
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    if places:
+        why = (
+            "Where values are multiplied or divided, all relevance goes to the signal, and none to a gate, "
+            f"to attention weights or to a denominator: here in {', '.join(places[:3])}{more}. A rule for "
+            "products, ('*', relprop.rules.Uniform()) before others, gives gates and attention weights half."
+        )
+    elif "statistic" in run.ledger.absorbed:
+        why = "Relevance ends at a reciprocal such as 1/x. The ledger has it under 'statistic'."
+    else:
+        why = "The rules pass nothing on to it. Compare with other rules."
+    warn(f"input {name!r} gets no relevance at all{depends}. {why}")
 
 
 def warn_of_parameters(parameters: ParameterRelevance, run: Run) -> None:

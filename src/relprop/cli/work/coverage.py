@@ -95,6 +95,7 @@ def _as_data(result: Coverage) -> dict[str, Any]:
     return {
         "rules": result.preset,
         "complete": result.complete,
+        **({"nothing": result.nothing} if result.nothing else {}),
         "calls": [
             {"path": c.path, "operation": c.operation, "how": c.how, "covered": c.covered}
             for c in result.crossings
