@@ -1,20 +1,17 @@
 """The method on one screen: run the model, compute the score, propagate relevance, return the result."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Never
 
-import torch
 from torch import Tensor, nn
 
 from relprop.calls.site import original
-from relprop.engine.attach import retaining
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
-from relprop.engine.inner_values import Condition, InnerValues, Selector, Start, outputs_of
+from relprop.engine.inner_values import Condition, InnerValues, Selector, Start
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
-from relprop.errors import InputError, RuleError
+from relprop.errors import InputError
 from relprop.inputs.arguments import (
     joined_arguments,
     only_tokens,
@@ -26,18 +23,18 @@ from relprop.inputs.arguments import (
 )
 from relprop.operations import TABLE
 from relprop.results.explanation import Explanation
-from relprop.results.inner import InnerRelevance
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, require_no_rule_on, resolve
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.gradients import Baseline
+from relprop.runs.backward import Progress, explained_targets
 from relprop.runs.forward import Forward
 from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
+from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
-    require_finite,
     warn_of_books,
     warn_of_depth,
     warn_of_lost,
@@ -45,18 +42,8 @@ from relprop.runs.warnings import (
     warn_of_padding,
     warn_of_parameters,
     warn_of_places,
-    warn_of_scores,
 )
-from relprop.targets.classes import OfClass, Target, TargetLike, as_target, as_told, measure_of, scores_of
-
-Selectors = Collection[Selector] | Selector
-"""Modules by path or glob, or modules themselves; one or several."""
-
-Weights = Collection[str | Tensor | nn.Module] | str | Tensor | nn.Module
-"""Parameters by name or glob, parameters themselves, or modules, for all of their own."""
-
-Progress = Callable[[int, int], None]
-"""Called with how many targets are done, and how many there are."""
+from relprop.targets.classes import Target, TargetLike, as_target
 
 
 def explain(
@@ -257,7 +244,7 @@ class Explainer:
         **arguments: Any,
     ) -> Explanation:
         """Explain a batch. The arguments, and the errors raised, are those of `explain`."""
-        wanted = _Wanted(record, conditions, start, parameters, per_operation)
+        wanted = Wanted(record, conditions, start, parameters, per_operation)
         options = {"target": target, **vars(wanted)}
         arguments = self._arguments(explain, len(inputs), options, kwargs, arguments)
         return self._explain(inputs, arguments, [as_target(target)], wanted, None)[0]
@@ -276,7 +263,7 @@ class Explainer:
         **arguments: Any,
     ) -> list[Explanation]:
         """Explain several targets of a batch. Arguments and errors are those of `explain_each`."""
-        wanted = _Wanted(record, conditions, start, parameters, per_operation)
+        wanted = Wanted(record, conditions, start, parameters, per_operation)
         options = {"targets": targets, "progress": progress, **vars(wanted)}
         arguments = self._arguments(explain_each, len(inputs), options, kwargs, arguments)
         return self._explain(inputs, arguments, _goals(targets), wanted, progress)
@@ -315,7 +302,7 @@ class Explainer:
         inputs: tuple[Any, ...],
         arguments: dict[str, Any],
         goals: Sequence[Target],
-        wanted: "_Wanted",
+        wanted: Wanted,
         progress: Progress | None,
     ) -> list[Explanation]:
         """One forward, and a backward for each target."""
@@ -340,7 +327,7 @@ class Explainer:
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
-            explanations, lost = _explained(forward, inner, composite, name, goals, progress)
+            explanations, lost = explained_targets(forward, inner, composite, name, goals, progress)
         for goal in goals:
             warn_of_padding(goal, arguments)
         for explanation in explanations:
@@ -379,35 +366,6 @@ class Explainer:
                 warn_of_nothing(name, run, is_sure=counted is not None)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What a user wants to know beside the relevance of the inputs: see `explain`."""
-
-    record: Selectors = ()
-    conditions: Mapping[Selector, Condition] | None = None
-    start: Start | None = None
-    parameters: Weights = ()
-    per_operation: bool = False
-
-    def modules(self) -> list[Selector]:
-        """The modules to record, one by one. A `ModuleList` is never called, and stands for its modules."""
-        given = as_list(self.record, "record")
-        lists = [list(each) if isinstance(each, nn.ModuleList) else [each] for each in given]
-        return [module for each in lists for module in each]
-
-    def require_nothing(self, rules: str) -> None:
-        """Refuse what only rules can give.
-
-        Raises:
-            RuleError: any of it is wanted.
-        """
-        several = [self.record, self.conditions, self.parameters]
-        if self.start is not None or any(isinstance(w, (nn.Module, Tensor)) or w for w in several):
-            raise RuleError(
-                f"rules={rules!r} is a plain gradient: record, conditions, start and parameters need rules."
-            )
-
-
 def _goals(targets: Any) -> list[Target]:
     """The targets of `explain_each`."""
     if not isinstance(targets, Sequence) or isinstance(targets, str):
@@ -417,51 +375,3 @@ def _goals(targets: Any) -> list[Target]:
     if not targets:
         raise InputError("targets=[] has no target; give at least one.")
     return [as_target(target) for target in targets]
-
-
-def _explained(
-    forward: Forward,
-    inner: InnerValues,
-    composite: Composite,
-    preset: str,
-    goals: Sequence[Target],
-    progress: Progress | None,
-) -> tuple[list[Explanation], dict[str, str]]:
-    """A backward for each target. Also returns where integer inputs were lost that the scores depend on."""
-    run = forward.run
-    # Kept here because checkpoints run parts of the model again; relevance meets what precedes its start.
-    applied = tuple(run.applied if inner.start is None else run.applied[: inner.applied_before])
-    output = forward.values(forward.output)
-    explained, channels = (forward.output, []) if inner.start is None else inner.started()
-    explanations, lost = [], dict[str, str]()
-    for number, goal in enumerate(goals, 1):
-        last = number == len(goals)
-        forward.begin()
-        of_channel = inner.start is not None and isinstance(goal, OfClass)
-        values = outputs_of(explained, channels) if of_channel else explained
-        scores = scores_of(goal, values, run.ledger.samples)
-        lost |= forward.inputs.lost_on_the_way_to(scores)
-        plain = forward.values((values, scores))
-        with forward.interception.unseen():
-            require_finite(forward.model, plain[1])
-            warn_of_scores(goal, scores, plain[0])
-        seed = torch.ones_like(plain[1]) if composite.start == "one" else None
-        with retaining(not last):
-            relevance = forward.propagate(scores, seed, retain=not last)
-        explanations.append(
-            Explanation(
-                inputs={name: relevance[name] for name in forward.shapes if name in relevance},
-                output=output,
-                target=as_told(goal, plain[0]),
-                score=plain[1],
-                preset=preset,
-                rules=applied,
-                ledger=run.ledger,
-                inner=InnerRelevance(inner.relevance(), inner.samples(), inner.paths()),
-                parameters={} if run.parameters is None else run.parameters.relevance,
-                measure=measure_of(goal),
-            )
-        )
-        if progress is not None:
-            progress(number, len(goals))
-    return explanations, lost

@@ -14,7 +14,8 @@ from relprop.inputs.arguments import require_fitting_mask, require_known
 from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
-from relprop.runs.explain import Progress, explain_each
+from relprop.runs.backward import Progress
+from relprop.runs.explain import explain_each
 from relprop.targets.classes import Logit, OfClass, TargetLike
 from relprop.targets.structured import At
 
