@@ -63,7 +63,9 @@ def attended(x: Tensor, gate: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("way", "operation"), [(gated, "mul"), (divided, "div"), (attended, "matmul")], ids=lambda v: str(v)
+    ("way", "operation"),
+    [(gated, "mul"), (divided, "div"), (attended, "matmul")],
+    ids=["mul", "div", "matmul"],
 )
 def test_a_gate_and_a_denominator_are_named(
     x: Tensor, other: Tensor, way: Callable[..., Any], operation: str
