@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors check format docs photographs faithfulness benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt floors fuzz check format docs photographs faithfulness benchmark clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -70,6 +70,10 @@ parity-lxt: .venv-lxt/parity  ## element by element against LXT, on the models o
 
 floors: .venv-floors/test  ## every test, with the oldest versions of torch and others
 	.venv-floors/bin/pytest --numprocesses auto
+
+SECONDS ?= 60
+fuzz: .venv/test  ## random programs in equivalent spellings, for SECONDS=60
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
 
 check: .venv/test  ## format, lint, types, generated documentation
 	$(BIN)/ruff format --check

@@ -42,6 +42,13 @@ def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     )
 
 
+def same_values(x: Seen) -> Pointwise:
+    """Return a tensor that holds the values of x as a function of the root of x."""
+    if x.tag.pointwise is not None:
+        return x.tag.pointwise
+    return Pointwise(recorded=x.recorded, tag=x.tag, function=Composed(lambda values: values[0], (None,)))
+
+
 def _composed(
     run: Run, call: Call, operands: Sequence[Seen], functions: Sequence[Composed | None]
 ) -> Composed:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relprop.crossing.parts import unchanged
 from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, linear_origin, modified
-from relprop.engine.known import Tag
+from relprop.engine.known import Normalised, Origin, Tag
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 
@@ -162,11 +162,14 @@ def _values_by_output(full: Tensor, where: Tensor, outputs: int) -> Tensor | Non
     return values if torch.equal(values[where], full) else None
 
 
-def affine(x: Seen, *steps: tuple[Literal["scale", "shift"], Tensor | float]) -> Affine | None:
+def affine(x: Seen, *steps: tuple[Literal["scale", "shift"], Tensor | float]) -> Origin | None:
     """Record scales and shifts of x. If x has such a record already, continue it.
 
-    Returns None if a constant is not one number for each channel, dimension 1.
+    Returns None if a constant is not one number for each channel, dimension 1. What has been normalised by
+    its statistics stays so.
     """
+    if isinstance(x.tag.origin, Normalised):
+        return x.tag.origin
     if x.dim() < 2:
         return None
     channels = x.shape[1]

@@ -84,11 +84,11 @@ class Composed:
     def _judged(self, root: Tensor) -> Role:
         dtype = torch.promote_types(root.dtype, torch.float32)
         points = torch.tensor(PROBES, dtype=dtype, device=root.device).view(-1, *[1] * (root.dim() - 1))
-        if self.has_shape:  # in which the points stand for samples, and the first element is looked at
+        if self.has_shape:  # in which the points stand for samples
             points = points.expand(-1, *root.shape[1:])
         try:
             with torch.no_grad():
-                values = self._probe(points).reshape(len(PROBES), -1)[:, 0].tolist()
+                values = _growing_most(self._probe(points).reshape(len(PROBES), -1)).tolist()
         except (RuntimeError, TypeError):  # a constant of another shape or type
             return Role.SIGNAL
         return of_function(values)
@@ -106,6 +106,14 @@ class Composed:
             waiting += missing
         assert self.probed is not None
         return self.probed
+
+
+def _growing_most(values: Tensor) -> Tensor:
+    """Return the values at the points of the element that grows most: a signal among weights is a signal."""
+    if values.shape[1] == 1:
+        return values[:, 0]
+    growth = (values[1:] - values[:1]).abs().nan_to_num(posinf=0).amax(0)
+    return values[:, int(growth.argmax())]
 
 
 _KNOWN: dict[tuple[Any, ...], Role] = {}

@@ -101,8 +101,10 @@ class Interception:
             return self.plain(operation, args, kwargs)
         if s.without_out is not None:
             with self.mode:
-                out = kwargs.pop("out")
-                return out.copy_(s.without_out(*args, **kwargs))
+                out, value = kwargs.pop("out"), s.without_out(*args, **kwargs)
+                if type(out) is not Seen and out.numel() == 0:  # which torch gives the shape of the result
+                    out.resize_(value.shape)
+                return out.copy_(value)
         if s.name in _ASKING_FOR_SHAPES:  # the result holds no values of the samples
             with torch.inference_mode(mode=False), torch.no_grad(), aside():
                 return call.on([value_of(a) for a in call.args])

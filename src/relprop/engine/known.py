@@ -62,6 +62,14 @@ class ZeroPadding(Origin):
     pads: tuple[int, ...]
 
 
+@dataclass(eq=False, kw_only=True, slots=True)
+class Normalised(Origin):
+    """A tensor over its own statistics, as in a layer norm, perhaps with scales and shifts since.
+
+    They belong to the normalisation, and are not folded into a linear operation that follows.
+    """
+
+
 class Behind(NamedTuple):
     """What lies between the explained inputs and a tensor.
 
@@ -97,7 +105,7 @@ class Total:
 
     Attributes:
         of: the other tensor, as autograd sees it.
-        exponent: its logarithm, if it is made by `exp` alone.
+        exponent: its logarithm, if it is made by `exp`.
         dim: the dimension of a sum, without constants, over one dimension; otherwise None.
     """
 
@@ -120,6 +128,7 @@ class Tag:
         pointwise: the root that the tensor is an elementwise function of; None if it is a root itself.
         role: the tensor's role as a factor; of a signal that ends a chain, the chain decides (`role_of`).
         total: what the tensor is the sum or the mean of, if it is one.
+        exponent: what the tensor is the exponential of, if the model called `exp` on it.
         step: number of elements, in logical order, between one sample and the next. None if the samples are
             in the first dimension, possibly merged with others, or if it is not known where they are.
     """
@@ -132,6 +141,7 @@ class Tag:
     role: Role = Role.SIGNAL
     step: int | None = None
     total: Total | None = None
+    exponent: Origin | None = None
 
 
 def all_nonnegative(constant: Tensor) -> bool:
@@ -144,12 +154,10 @@ def empty_slot(tensor: Tensor) -> Tensor:
     return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
 
-def as_exponential(tag: Tag) -> Pointwise | None:
-    """Return the chain of a tensor that is exp(x) and that nothing watches, with x as its root."""
+def as_exponential(tag: Tag) -> Origin | None:
+    """Return x of a tensor that is exp(x) and that nothing watches."""
     chain = tag.pointwise
-    if chain is None or chain.watches or chain.names != {"exp"} or chain.function.operands != (None,):
-        return None
-    return chain
+    return None if chain is None or chain.watches else tag.exponent
 
 
 def role_of(tag: Tag) -> Role:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
@@ -13,7 +14,7 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
 from relprop.crossing.parts import with_own_value
-from relprop.crossing.ruled import Affine, linear_origin
+from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
 from relprop.engine.known import Origin, Tag, all_nonnegative, behind_all, merge_tags, role_of
@@ -117,6 +118,7 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     data = type(factor) is Seen
     if data and not invert and factor.above is x.recorded:  # x·(x > 0)
         return with_own_value(run, call, run.perform(torch.relu, x))
+    call, factor = _unexpanded(call, x, factor)
     linear, constant = linear_origin(x), _constant(factor, x)
     chain = chained(run, call, [x]) if _broadcasts_to(constant, x) else None
     if chain is not None:
@@ -156,6 +158,25 @@ def _constant(value: Any, x: Tensor) -> Any:
     return float(value)
 
 
+def _unexpanded(call: Call, x: Seen, constant: Any) -> tuple[Call, Any]:
+    """Return a call and its constant without what repeats in a constant of x's shape.
+
+    So `x + b.expand_as(x)` is `x + b`, and `torch.ones_like(x) - x` is `1 - x`.
+    """
+    if not isinstance(constant, Tensor) or type(constant) is Seen or constant.shape != x.shape:
+        return call, constant
+    if not constant.dim() or not constant.numel() or isinstance(constant, FakeTensor):
+        return call, constant
+    small = constant
+    for dim, step in enumerate(constant.stride()):
+        small = small.narrow(dim, 0, 1) if step == 0 else small
+    # A parameter may have one number everywhere by chance.
+    if small.numel() == constant.numel() and not constant.requires_grad:
+        first = constant.flatten()[0]
+        small = first if bool((constant == first).all()) else constant
+    return Call(call.signature, [small if a is constant else a for a in call.args]), small
+
+
 def _number(constant: Any) -> float | None:
     """Return a constant that is a single number without dimensions as a number, and None for others."""
     if isinstance(constant, float):
@@ -177,7 +198,9 @@ def _with_constant(
     run: Run, call: Call, x: Seen, factor: float, constant: Any, constant_factor: float
 ) -> Any:
     """Value factor·x + constant_factor·constant."""
-    data, sink, constant = type(constant) is Seen, run.sink_of(constant), _constant(constant, x)
+    data, sink = type(constant) is Seen, run.sink_of(constant)
+    call, constant = _unexpanded(call, x, constant)
+    constant = _constant(constant, x)
     constant = constant if constant_factor == 1 else constant * constant_factor
     tag, linear = x.tag, linear_origin(x)
     # A constant with dimensions is a bias of outputs rather than part of a pointwise function.
@@ -185,18 +208,23 @@ def _with_constant(
         constant.dim() == 0 or (constant.numel() == 1 and constant.dim() <= x.dim() and linear is None)
     )
     chain = chained(run, call, [x]) if single else None
-    if factor == 1 and linear is not None and not data:
-        shift = x.recorded.detach().new_tensor(constant) if isinstance(constant, float) else constant
-        output = fold(run, linear, lambda: run.value(call), shift=shift)
+    zero = isinstance(constant, float) and constant == 0
+    if linear is not None and not data and (factor == 1 or not zero):
+        new = x.recorded.detach().new_tensor
+        scale = None if factor == 1 else new(factor)
+        shift = new(constant) if isinstance(constant, float) else constant
+        output = fold(run, linear, lambda: run.value(call), scale=scale, shift=shift)
         if output is not None:
             output.tag.pointwise = chain
             return output
-    if chain is not None and tag.pointwise is not None:
-        return attach_to_root(run, call, chain)
-    later: Affine | None = None
+    later: Origin | None = None
     if linear is None and not data:
-        scale: Any = () if factor == 1 else (("scale", float(factor)),)
-        later = affine(x, *scale, ("shift", constant))
+        scaled: Any = () if factor == 1 else (("scale", float(factor)),)
+        later = affine(x, *scaled, ("shift", constant))
+    if chain is not None and tag.pointwise is not None:
+        attached = attach_to_root(run, call, chain)
+        attached.tag.origin = later if chain.names <= _ARITHMETIC else None
+        return attached
     return _shifted(run, call, x, factor, constant, sink, pointwise=chain, origin=later)
 
 
@@ -223,6 +251,10 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
     return run.cross(
         value, [x], back, Tag(tag.behind, nonnegative, role=role, step=step, total=total, **known)
     )
+
+
+_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "neg"))
+"""Operations of which a chain with numbers is a scale and a shift."""
 
 
 TABLE: Mapping[str, Entry] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
-from relprop.crossing.parts import plus
+from relprop.crossing.parts import plus, with_own_value
 from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
 from relprop.engine.run import Run
@@ -56,6 +56,10 @@ def einsum(run: Run, call: Call, equation: str, operands: Sequence[Any], *_optio
     """torch.einsum of one operand, of a relevant operand and a constant, or of several operands."""
     operands = list(operands)
     if len(operands) == 1:
+        alone = _letters(equation, operands)
+        if alone is not None and sorted(alone[0][0]) == sorted(alone[1]):
+            order = [alone[0][0].index(letter) for letter in alone[1]]
+            return with_own_value(run, call, run.perform(torch.permute, operands[0], order))
         return Exact(keeps_sign=True, slot="share")(run, call)
     if len(operands) > 2 and all(is_relevant(t) for t in operands):
         return contracted(run, call, operands)

@@ -19,7 +19,7 @@ from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import LinearOrigin, attach_rule, linear_origin
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag
+from relprop.engine.known import Normalised, Tag, role_of
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, value_of
 from relprop.linear.maps import Scaling
@@ -101,7 +101,7 @@ def _alone(run: Run, call: Call, x: Seen, value: Tensor, scale: Tensor, shift: T
         return [(c * aligned_scale, direct)]
 
     later = affine(x, ("scale", aligned_scale), ("shift", aligned_shift))
-    return run.cross(value, [x], back, Tag(tag.behind, origin=later))
+    return run.cross(value, [x], back, Tag(tag.behind, origin=later, role=role_of(tag)))
 
 
 def layer_norm(
@@ -198,7 +198,8 @@ def _standardised(
         return [(on_groups.reshape(c.shape), direct)]
 
     value = result if isinstance(result, Tensor) else result[0]
-    known = Tag(tag.behind.after(plain=False), step=tag.step)
+    origin = Normalised(recorded=x.recorded, tag=tag)
+    known = Tag(tag.behind.after(plain=False), origin=origin, role=role_of(tag), step=tag.step)
     return _first_of(run, result, run.cross(value, [x], back, known))
 
 

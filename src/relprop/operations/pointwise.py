@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.crossing.chains import attach_secant, attach_to_root, chained, value_at_zero
+from relprop.crossing.chains import attach_secant, attach_to_root, chained, same_values, value_at_zero
 from relprop.crossing.exact import Exact
 from relprop.crossing.ruled import linear_origin
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, merge_tags
+from relprop.engine.known import Origin, Tag, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -76,6 +76,13 @@ class Homogeneous:
         return result
 
 
+def exponential(run: Run, call: Call, x: Seen) -> Any:
+    """exp(x), which divided by its sum is a softmax."""
+    result = _exponential(run, call, x)
+    result.tag.exponent = Origin(recorded=x.recorded, tag=x.tag)
+    return result
+
+
 def relu(run: Run, call: Call, x: Seen) -> Any:
     """ReLU. After a linear operation, max(0, z), which autograd keeps anyway, is kept instead of z."""
     result = _nonnegative(run, call, x)
@@ -92,7 +99,7 @@ def copied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
         as_told = call.argument("memory_format") in (None, torch.preserve_format)
         # A copy has no gaps in its memory.
         if not as_told or torch.empty_like(inner, device="meta").stride() != inner.stride():
-            inner = run.native(call)
+            return run.seen(run.native(call), replace(x.tag, pointwise=same_values(x)))
     return run.seen(inner, x.tag)
 
 
@@ -202,6 +209,7 @@ def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
 
 _passing = Homogeneous()
 _nonnegative = Homogeneous(nonnegative=True)
+_exponential = Secant(slope=1.0, nonnegative=True)
 
 TABLE: Mapping[str, Entry] = {
     # homogeneous, or nothing in evaluation
@@ -231,7 +239,7 @@ TABLE: Mapping[str, Entry] = {
     "softplus": Secant(slope=0.5, nonnegative=True),
     "log_sigmoid": Secant(slope=0.5, keeps_sign=False),
     "log_sigmoid_forward": log_sigmoid,
-    "exp": Secant(slope=1.0, nonnegative=True),
+    "exp": exponential,
     "expm1": Secant(slope=1.0),
     "log1p": Secant(slope=1.0),
     **dict.fromkeys(("log", "log2", "log10"), logarithm),

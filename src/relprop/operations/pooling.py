@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
+from relprop.crossing.chains import chained
 from relprop.crossing.exact import Exact
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, merge_tags, role_of
@@ -84,9 +85,12 @@ def larger(run: Run, call: Call, *terms: Any) -> Any:
             number = float(constants[0].flatten()[0])
             low, high = (number, None) if call.operation in ("max", "maximum", "fmax") else (None, number)
             return run.perform(torch.clamp, x, low, high)
+    chain = chained(run, call, terms) if not constants and terms[0].shape == terms[1].shape else None
     shape = torch.broadcast_shapes(*(t.shape for t in terms))  # type: ignore[no-untyped-call]
     terms = tuple(t if is_relevant(t) else run.source(value_of(t).expand(shape), call.name) for t in terms)
-    return _shared(run, Call(call.signature, list(terms)))
+    result = _shared(run, Call(call.signature, list(terms)))
+    result.tag.pointwise = chain
+    return result
 
 
 def largest(run: Run, call: Call, *args: Any) -> Any:
@@ -117,7 +121,7 @@ def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     else:
         part = 1 / (x.numel() if dim is None else x.shape[dim])
     known = Tag(x.tag.behind.after(plain=False), x.tag.nonnegative, role=role_of(x.tag))
-    return in_parts(run, value, part, known)
+    return in_parts(run, run.seen(value, Tag()), part, known)
 
 
 def variance_and_mean(run: Run, call: Call, x: Seen, dim: Any, *_options: Any) -> Any:

@@ -6,6 +6,7 @@ weights, get half each. See `relprop.engine.roles`. A composite may decide other
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, all_nonnegative, as_exponential, behind_all, role_of
+from relprop.engine.known import Normalised, Tag, all_nonnegative, as_exponential, behind_all, role_of
 from relprop.engine.roles import Role, of_product, weighed_by
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -50,11 +51,14 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
         ]
 
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
+    normalises = gate is not None and role_of(gate.tag) is Role.STATISTIC
+    one = signals[0][0]
     known = Tag(
         behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
         role=of_product(map(role_of, tags)),
         step=next((step for step in steps if step is not None), None),
+        origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
     )
     return run.cross(value, [t for t, _ in signals], back, known)
 
@@ -70,23 +74,29 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
     relevant = [t for t in operands if is_relevant(t)]
     gate = shared_by(run, call, relevant)
     args = call.args if gate is None else _replaced(call.args, gate, value_of(gate))
-    product = run.native(call, args)
+    crossed = Call(call.signature, args)
+    # Direct relevance is shared by contributions, as if the product were written out and summed.
+    product = _shared(run, crossed) if run.slots != "none" else run.seen(run.native(crossed), Tag())
     nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
     # A mixture of values that are no weights, if constant ones, is a signal.
     role = of_product(role_of(t.tag) for t in relevant) if len(relevant) > 1 else Role.SIGNAL
     tag = Tag(behind_all([t.tag for t in relevant], plain=False), nonnegative, role=role)
     if gate is not None or len(relevant) == 1:
-        return run.seen(product, tag)
+        return run.seen(product.recorded, replace(tag, slot=product.tag.slot))
     return in_parts(run, product, 1 / len(relevant), tag)
 
 
-def in_parts(run: Run, product: Tensor, part: float, tag: Tag) -> Seen:
+def in_parts(run: Run, product: Seen, part: float, tag: Tag) -> Seen:
     """Return a product each of whose factors gets this part of the relevance by its plain gradient."""
 
     def back(incoming: Incoming) -> list[Outgoing]:
-        return [(None if incoming.c is None else incoming.c * part, None)]
+        c, direct = incoming.c, incoming.direct
+        return [(None if c is None else c * part, None if direct is None else direct * part)]
 
-    return run.cross(product.detach(), [run.seen(product, Tag())], back, tag, slot=False)
+    return run.cross(product.recorded.detach(), [product], back, tag)
+
+
+_shared = Exact(slot="share")
 
 
 def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
@@ -129,6 +139,7 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     run.apply(call, SignalTakesAll())
     result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
     result.tag.behind = behind_all([a.tag, b.tag], plain=False)
+    result.tag.origin = Normalised(recorded=a.recorded, tag=a.tag)
     if own and a.tag.nonnegative:
         result.tag.role = Role.SOFTMAX
     return result

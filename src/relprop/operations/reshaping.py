@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.moving import BY_SHAPE, MOVING
-from relprop.crossing.chains import chained
+from relprop.crossing.chains import chained, same_values
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
 from relprop.crossing.parts import with_own_value
@@ -41,7 +41,14 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
         by_shape = call.operation in BY_SHAPE
         move = (lambda operands: operands[0].reshape(shape)) if by_shape else as_function(run, call)
         result.tag.origin = moved(origin, x.recorded, move)
+    elif type(result) is Seen and result.relevant and result.shape == x.shape and _keeps_all(call):
+        result.tag.pointwise, result.tag.role, result.tag.origin = same_values(x), x.tag.role, x.tag.origin
     return result
+
+
+def _keeps_all(call: Call) -> bool:
+    """Whether a call returns all values in their places, if the shape stays."""
+    return call.operation in BY_SHAPE or call.operation in ("alias", "expand", "slice")
 
 
 def channel_shuffle(run: Run, call: Call, x: Seen, groups: int) -> Any:
