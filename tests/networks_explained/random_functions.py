@@ -79,7 +79,7 @@ pointwise(
     "elu",
     "F.elu($x)",
     "nn.ELU(inplace=True)($own)",
-    "^torch.where($x > 0, $x, torch.exp($x) - 1)",
+    "^~torch.where($x > 0, $x, torch.exp($x) - 1)",
     "~F.relu($x) + $x.clamp(max=0).expm1()",
     "aten.elu.default($x)",
 )
@@ -171,7 +171,9 @@ def scale(_draw: Drawing, _x: Shape) -> Ways:
 
 @operation(continues=True)
 def scale_and_shift(draw: Drawing, x: Shape) -> Ways:
-    """One number for each feature."""
+    """One number for each of several features."""
+    if x[-1] < 2:
+        return ()
     draw.tensor("s", x[-1])
     draw.tensor("b", x[-1])
     return (

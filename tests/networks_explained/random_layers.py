@@ -101,7 +101,7 @@ def convolution(draw: Drawing, x: Shape) -> Ways:
         f"F.{f}($x, $w, None, {options}).add_($b.view{one})",
         f"^torch.cat([F.{f}($x, $w[:1], $b[:1], {options}), F.{f}($x, $w[1:], $b[1:], {options})], 1)"
         if groups == 1
-        else f"^torch.cat([F.{f}(p, v, c, {stride}, {padding}) for p, v, c in"
+        else f"^~torch.cat([F.{f}(p, v, c, {stride}, {padding}) for p, v, c in"
         " zip($x.chunk(2, 1), $w.chunk(2), $b.chunk(2))], 1)",
     ]
     if padding:
@@ -129,6 +129,9 @@ def convolution(draw: Drawing, x: Shape) -> Ways:
 
 @operation(continues=True)
 def batch_norm(draw: Drawing, x: Shape) -> Ways:
+    """Of two channels at least: of one it is a single number, which is part of a pointwise chain."""
+    if x[1] < 2:
+        return ()
     for name in ("m", "w", "b"):
         draw.tensor(name, x[1])
     draw.tensor("v", x[1], positive=True)

@@ -238,8 +238,8 @@ def mask(draw: Drawing, x: Shape) -> Ways:
     draw.define("keep", f"torch.tensor({ones}).view(-1{', 1' * (len(x) - 2)})")
     return (
         "torch.where($keep, $x, 0.0)",
-        "torch.where($keep, $x, torch.zeros_like($x))",
-        "torch.where(~$keep, torch.zeros_like($x), $x)",
+        "^torch.where($keep, $x, torch.zeros_like($x))",
+        "^torch.where(~$keep, torch.zeros_like($x), $x)",
         "^$x.masked_fill(~$keep, 0.0)",
         "^$own.masked_fill_(~$keep, 0)",
         ":!$x * $keep",

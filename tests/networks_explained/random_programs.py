@@ -122,20 +122,6 @@ WHOLE: dict[str, str] = {
 """Ways of calling a whole program, as source that makes another function of it."""
 
 
-def fits_whole(source: str, whole: str) -> bool:
-    """Whether a program may be called in this way; what is left out is not covered yet."""
-    if whole == "checkpoint":  # when it runs again, a tensor of its own that it writes to is not seen
-        return not any(word in source for word in ("out=", "new_empty", "zeros_like", "copy_"))
-    # vmap writes through views, which ends chains. It writes some parts several times, and torch's gradient
-    # counts each of them. It has no `out=`.
-    if whole == "vmap":
-        return not re.search(r"select_scatter|out=|inplace=True|\w_\(|\+=", source)
-    # These decompositions choose by a mask that is computed from the samples, which has no role.
-    if whole in ("decomposed", "exported and decomposed"):
-        return not re.search(r"oftplus|ogsigmoid|\belu|ELU|eaky", source)
-    return whole != "functionalize" or "out=" not in source  # which torch refuses
-
-
 EXPENSIVE = ("exported", "exported and decomposed")
 """Ways that take a second each."""
 
@@ -301,8 +287,26 @@ def complete(drawn: Drawn, spelling: Spelling) -> str:
         for name, shape in zip(names_of(drawn), drawn.shapes, strict=False)
     )
     sliced = f"inputs = tuple(x[:1] for x in ({inputs},))" if spelling.alone else f"inputs = ({inputs},)"
-    whole = spelling.whole if fits_whole(source, spelling.whole) else AS_WRITTEN
+    whole = spelling.whole if _may_be(drawn, source, spelling.whole) else AS_WRITTEN
     return f"{source}\n{seeded}{sliced}\nprogram = {WHOLE[whole]}\n"
+
+
+def _may_be(drawn: Drawn, source: str, whole: str) -> bool:
+    """Whether a program may be called in this way; what is left out is not covered, or another function."""
+    roots, decomposed = roots_of(drawn), whole in ("decomposed", "exported and decomposed")
+    layers = [step for step in drawn.steps if step.operation in LAYERS]
+    if (whole == "vmap" or decomposed) and any(roots[at] != at for step in layers for at in step.operands):
+        return False  # these write views before layers, where a record of scales ends
+    if decomposed and re.search(r"oftplus|ogsigmoid|\belu|ELU|eaky", source):
+        return False  # a mask that is computed from the samples has no role
+    if whole == "vmap":
+        # It writes through views, which ends chains. It writes some parts several times, and torch's gradient
+        # counts each of them. It takes some kernels apart into samples.
+        return not re.search(r"select_scatter|out=|inplace=True|\w_\(|\+=|native_|no_training", source)
+    if whole == "checkpoint":  # when it runs again, a tensor of its own that it writes to is not seen
+        return not any(word in source for word in ("out=", "new_empty", "zeros_like", "copy_"))
+    # Torch refuses `out=`, or exports another program.
+    return "out=" not in source or whole in (AS_WRITTEN, "module", "custom function", "make_fx", "traced")
 
 
 def run_source(source: str) -> dict[str, Any]:
