@@ -15,9 +15,7 @@ from math import isfinite, isnan
 class Role(Enum):
     """The role of a tensor as a factor of a product.
 
-    Attributes:
-        is_weight: whether it weighs others.
-        made_by: what computes such a tensor.
+    Each member has whether it weighs others, `is_weight`, and in words what computes such a tensor.
     """
 
     SIGNAL = (False, "a linear operation")
@@ -34,8 +32,8 @@ class Role(Enum):
 
     __hash__ = object.__hash__  # that of Enum is Python's, and slower
 
-    def __init__(self, is_weight: bool, made_by: str) -> None:
-        self.is_weight, self.made_by = is_weight, made_by
+    def __init__(self, is_weight: bool, _made_by: str) -> None:
+        self.is_weight = is_weight
 
 
 def of_joined(roles: Iterable[Role]) -> Role:

@@ -203,10 +203,8 @@ class TokenIds:
         They are -1 for elements whose values are not those of the ids any more.
         """
         values = torch.cat([values.to(index) for values in self._values])
-        origins = torch.cat([origins.to(positions) for origins in self._origins])
-        known = positions.clamp(min=0)
-        same = (positions >= 0) & (values[known] == index)
-        return torch.where(same, origins[known], -1)
+        same = values[positions.clamp(min=0)] == index
+        return torch.where(same, self._origins_of(positions), -1)
 
     def put_in_bags(self, call: Call) -> int | None:
         """Record the bags of an input of one dimension from the call that is to look them up.
@@ -253,8 +251,7 @@ class TokenIds:
         found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
         if not found:
             return []
-        origins = torch.cat([origins.to(found[0]) for origins in self._origins])
-        of_inputs = torch.cat([origins[p[p >= 0].to(origins)] for p in found])
+        of_inputs = torch.cat([self._origins_of(p.to(found[0])).flatten() for p in found])
         ends = [(each.name, each.first, each.first + torch.Size(each.shape).numel()) for each in self.inputs]
         return [n for n, first, end in ends if bool(((of_inputs >= first) & (of_inputs < end)).any())]
 
@@ -287,8 +284,7 @@ class TokenIds:
         if any(self.find(t) is not None or inner_of(t) in self._lost for t in tensors_in(constant)):
             return
         known = positions.expand(result.shape)
-        origins = torch.cat([origins.to(known) for origins in self._origins])
-        numbers = self._numbered(result, origins[known.clamp(min=0)])
+        numbers = self._numbered(result, self._origins_of(known))
         self._positions[result] = torch.where(known >= 0, numbers, -1)
 
     def lose(self, result: Any, places: Lost) -> None:

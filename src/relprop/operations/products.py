@@ -25,6 +25,8 @@ from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
 from relprop.rules.other import SignalTakesAll, Uniform
 
+_shared = Exact(slot="share")
+
 
 def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     """a·b of relevant factors, elementwise."""
@@ -94,9 +96,6 @@ def in_parts(run: Run, product: Seen, part: float, tag: Tag) -> Seen:
         return [(None if c is None else c * part, None if direct is None else direct * part)]
 
     return run.cross(product.recorded.detach(), [product], back, tag)
-
-
-_shared = Exact(slot="share")
 
 
 def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:

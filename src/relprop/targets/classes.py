@@ -71,8 +71,12 @@ class OfClass(ABC):
         output = logits_of(output)
         scores = _scores(output)  # what is chosen is no part of what is propagated
         chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
-        weights = self.weights(scores, chosen)
-        return _weighted(output, weights)
+        weighted, constant = _weighted(output, self.weights(scores, chosen)), self.constant(scores, chosen)
+        return weighted if constant is None else weighted + constant
+
+    def constant(self, scores: Tensor, chosen: Tensor) -> Tensor | None:
+        """Return what the weighted sum of the output lacks to the score, (samples,), if it lacks anything."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,9 @@ class LogOdds(OfClass):
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         return chosen - _rivals(self, scores, chosen).softmax(1)
 
-    def __call__(self, output: Any) -> Tensor:
-        differences = super().__call__(output)
-        scores = _scores(logits_of(output))
-        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).bool()
+    def constant(self, scores: Tensor, chosen: Tensor) -> Tensor:
         rivals = _rivals(self, scores, chosen)
-        information = -rivals.log_softmax(1).masked_fill(chosen, 0)
-        return differences - (rivals.softmax(1) * information).nansum(1)
+        return (rivals.softmax(1) * rivals.log_softmax(1).masked_fill(chosen.bool(), 0)).nansum(1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
