@@ -29,6 +29,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="the first seed; by default one that follows from the time")
     parser.add_argument("--seed", type=int, help="check this seed alone")
     given = parser.parse_args()
+    if given.seconds <= 0:
+        parser.error(f"--seconds {given.seconds:g}: give a number above 0, or one seed by --seed")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     first = int(time.time()) if given.first is None else given.first
@@ -43,7 +45,7 @@ def main() -> int:
             if sys.stdout.isatty():
                 print(f"\r{counts}, {failed} failed", end="", flush=True)
     except KeyboardInterrupt:
-        print("\rstopped", end="")
+        print("\rstopped by Ctrl-C")
     print(f"\rseeds {first} to {seed - 1}: {counts}; {failed} failed")
     return int(failed > 0)
 
