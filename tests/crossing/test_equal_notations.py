@@ -181,6 +181,85 @@ def test_an_einsum_that_only_moves_is_a_permutation(rules: Any) -> None:
     )
 
 
+def overwritten(x: Tensor) -> Tensor:
+    h = torch.relu(x)
+    h[:, 2] = h[:, 1]
+    return h
+
+
+WEIGHT, BIAS = ONE.weight.detach(), ONE.bias.detach()
+NORM_OF_FOUR = batch_norm(4).double().eval()
+m4, v4, w4, b4 = (
+    t.detach().view(-1, 1)
+    for t in (NORM_OF_FOUR.running_mean, NORM_OF_FOUR.running_var, NORM_OF_FOUR.weight, NORM_OF_FOUR.bias)
+)
+torch.manual_seed(6)
+WINDOWS = nn.Conv1d(4, 2, 1).double()
+
+
+def in_parts(x: Tensor, scale: float = 1.0) -> Tensor:
+    """ONE, a few outputs at a time."""
+    parts = [
+        F.linear(x, w, b) * scale for w, b in zip(WEIGHT.split([1, 2, 3]), BIAS.split([1, 2, 3]), strict=True)
+    ]
+    return torch.cat(parts, -1)
+
+
+IN_SEQUENCE: dict[str, list[Function]] = {
+    "a layer in parts, shifted and rearranged": [
+        lambda x: F.relu(1 - ONE(x)),
+        lambda x: F.relu(1 - in_parts(x)),
+        lambda x: F.relu(1 - in_parts(x).unflatten(-1, (3, 2)).flatten(-2)),
+        lambda x: F.relu(1 - in_parts(x, 2.0) / 2),
+        lambda x: F.relu(1 - torch.cat([in_parts(x[:, :1]), in_parts(x[:, 1:])], 1)),
+        lambda x: F.relu(1 - torch.stack([in_parts(row) for row in x.unbind(1)], 1)),
+    ],
+    "a layer in parts, scaled and shifted by output": [
+        lambda x: F.relu(ONE(x) * SCALE + SHIFT),
+        lambda x: F.relu(in_parts(x) * SCALE + SHIFT),
+        lambda x: F.relu((in_parts(x.flip(1), 2.0).flip(1) / 2 * SCALE).add(SHIFT)),
+        lambda x: F.relu((in_parts(x).transpose(1, 2) * SCALE[:, None] + SHIFT[:, None]).transpose(1, 2)),
+    ],
+    "a batch norm between layers of other dimensions": [
+        lambda x: WINDOWS(F.batch_norm(ONE(x), m4[:, 0], v4[:, 0], w4[:, 0], b4[:, 0])),
+        lambda x: WINDOWS(b4 + (ONE(x) - m4) * (w4 * (v4 + 1e-5).rsqrt())),
+        lambda x: WINDOWS((ONE(x) - m4) / (v4 + 1e-5).sqrt() * w4 + b4),
+    ],
+    "part of an activation overwritten by another": [
+        lambda x: ONE(x) @ (lambda h: torch.cat([h[:, :2], h[:, 1:2], h[:, 3:]], 1))(torch.relu(x)).mT,
+        lambda x: ONE(x) @ overwritten(x).mT,
+    ],
+    "twice a value": [
+        lambda x: (x + x) * F.hardsigmoid(x),
+        lambda x: (x + x.view_as(x)) * F.hardsigmoid(x),
+        lambda x: 2 * x * F.hardsigmoid(x),
+    ],
+    "a sum that begins with 0": [
+        lambda x: F.relu(1 - x) + OTHER(x),
+        lambda x: sum([F.relu(1 - x), OTHER(x)]),
+        lambda x: F.relu(1 - x) - 0 + (OTHER(x) + 0.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("name", IN_SEQUENCE)
+@pytest.mark.filterwarnings("ignore:.*outside of the bounds")
+def test_notations_are_alike_in_a_sequence(name: str, rules: Any) -> None:
+    alike(IN_SEQUENCE[name], SEQUENCE, rules)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_program_may_hold_a_number_as_a_tensor() -> None:
+    def program(x: Tensor) -> Tensor:
+        return torch.mul(x * 0.5, torch.tensor(0.5, **DOUBLE))
+
+    traced = torch.jit.trace(program, (X,), check_trace=False)
+    with torch.no_grad():
+        traced(X)  # at the second call, torch writes the program anew
+    alike([program, traced], X, "epsilon")
+
+
 @pytest.mark.parametrize("rules", [Flat(), ZBox(-50, 50), "epsilon"], ids=str)
 def test_relevance_on_a_contraction_is_shared_as_on_a_product_and_a_sum(rules: Any) -> None:
     last = layer(1, 2, 6)

@@ -197,6 +197,9 @@ JUDGED: Mapping[str, tuple[Function, Role]] = {
     "gelu": (F.gelu, Role.ACTIVATION),
     "mish": (F.mish, Role.ACTIVATION),
     "squared relu": (lambda x: F.relu(x) ** 2, Role.ACTIVATION),
+    "hinge": (lambda x: F.relu(1 - x), Role.ACTIVATION),
+    "steep exponential": (lambda x: torch.exp(100 * x), Role.WEIGHT),
+    "falling exponential": (lambda x: 2 * torch.exp(-x), Role.WEIGHT),
     "reciprocal": (torch.reciprocal, Role.STATISTIC),
 }
 

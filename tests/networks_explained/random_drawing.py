@@ -103,8 +103,8 @@ def is_clear(value: Tensor, step: Step | None = None) -> bool:
     largest = float(size.max())
     if (
         step is not None
-        and step.operation in ("hardsigmoid", "gate", "largest")
-        and bool(((size == 0) | (value == 1)).any())
+        and step.operation in ("hardsigmoid", "relu6", "gate", "largest")
+        and bool(((size == 0) | (value == 0.5) | (value == 1)).any())
     ):
         written_so = ways_of(step, [(2, 2, 2)] * OPERATIONS[step.operation].operands)[0][0]
         if "relu" not in written_so:

@@ -29,7 +29,7 @@ def linear(draw: Drawing, x: Shape) -> Ways:
         "torch.einsum('...i,io->...o', $x, $w.T.contiguous()).add($b)",
         "~torch.tensordot($x, $w, dims=([-1], [1])) + $b",
         "~torch.inner($x, $w) - (-$b)",
-        "^torch.cat([F.linear($x, $w[:2], $b[:2]), F.linear($x, $w[2:], $b[2:])], -1)",
+        "torch.cat([F.linear($x, $w[:2], $b[:2]), F.linear($x, $w[2:], $b[2:])], -1)",
         "~F.linear($x[:, None], $w, $b)[:, 0]",
         "aten.linear.default($x, $w, $b)",
         "torch.add($x @ $w.T, $b, out=torch.empty(0, dtype=torch.float64))",
@@ -66,8 +66,8 @@ def linear_without_bias(draw: Drawing, x: Shape) -> Ways:
         "torch.einsum('...i,oi', $x, $w)" if len(x) == 2 else "torch.einsum('nti,oi->nto', $x, $w)",
         "~torch.tensordot($x, $w, dims=([-1], [1]))",
         "~torch.inner($x, $w)",
-        "^torch.cat([$x @ $w[:2].T, $x @ $w[2:].T], dim=-1)",
-        "^torch.cat([F.linear($x, row) for row in $w.split(1)], -1)",
+        "torch.cat([$x @ $w[:2].T, $x @ $w[2:].T], dim=-1)",
+        "torch.cat([F.linear($x, row) for row in $w.split(1)], -1)",
         "aten.linear.default($x, $w)",
         "torch.matmul($x, $w.T, out=torch.empty(0, dtype=torch.float64))",
         *(("torch.mm($x, $w.t())", "aten.mm.default($x, aten.t.default($w))") if len(x) == 2 else ()),
@@ -99,9 +99,9 @@ def convolution(draw: Drawing, x: Shape) -> Ways:
         f"F.{f}($x, $w, None, {options}) + $b.view{one}",
         f"$b.view{one} + F.{f}($x, $w, None, {options})",
         f"F.{f}($x, $w, None, {options}).add_($b.view{one})",
-        f"^torch.cat([F.{f}($x, $w[:1], $b[:1], {options}), F.{f}($x, $w[1:], $b[1:], {options})], 1)"
+        f"torch.cat([F.{f}($x, $w[:1], $b[:1], {options}), F.{f}($x, $w[1:], $b[1:], {options})], 1)"
         if groups == 1
-        else f"^~torch.cat([F.{f}(p, v, c, {stride}, {padding}) for p, v, c in"
+        else f"~torch.cat([F.{f}(p, v, c, {stride}, {padding}) for p, v, c in"
         " zip($x.chunk(2, 1), $w.chunk(2), $b.chunk(2))], 1)",
     ]
     if padding:

@@ -237,7 +237,7 @@ def _usable(drawn: Drawn, at: int, ways: Sequence[str]) -> list[str]:
     """Return the ways in which a step of this program may be written; see `random_steps` for their marks."""
     step, roots = drawn.steps[at], roots_of(drawn)
     own = [roots[operand] for operand in step.operands]
-    users = [user for user in drawn.steps if len(drawn.shapes) + at in user.operands]
+    users = [drawn.steps[i] for i in _users(drawn, at)]
     continued = any(OPERATIONS[user.operation].continues for user in users)
     marks = {
         "~": len(set(own)) < len(own) or (len(own) == 1 and own[0] != step.operands[0]),
@@ -248,6 +248,17 @@ def _usable(drawn: Drawn, at: int, ways: Sequence[str]) -> list[str]:
     }
     split = [(way[: len(way) - len(way.lstrip("~^=:!"))], way.lstrip("~^=:!")) for way in ways]
     return [way for own_marks, way in split if not any(marks[mark] for mark in own_marks)]
+
+
+def _users(drawn: Drawn, at: int) -> list[int]:
+    """Return the steps that use a step's result, also after it was moved only."""
+    count, found, moved = len(drawn.shapes), list[int](), {at}
+    for i, step in enumerate(drawn.steps):
+        if any(operand - count in moved for operand in step.operands):
+            found.append(i)
+            if not OPERATIONS[step.operation].fresh:
+                moved.add(i)
+    return found
 
 
 ELEMENTWISE = ("total", "difference", "product", "gate")
@@ -301,8 +312,11 @@ def _may_be(drawn: Drawn, source: str, whole: str) -> bool:
         return False  # a mask that is computed from the samples has no role
     if whole == "vmap":
         # It writes through views, which ends chains. It writes some parts several times, and torch's gradient
-        # counts each of them. It takes some kernels apart into samples.
-        return not re.search(r"select_scatter|out=|inplace=True|\w_\(|\+=|native_|no_training", source)
+        # counts each of them. It takes kernels apart into samples, and parts zeros from what they surround.
+        return not re.search(
+            r"select_scatter|out=|inplace=True|\w_\(|\+=|native_|no_training|F\.pad|ZeroPad|t_pad|group_norm",
+            source,
+        )
     if whole == "checkpoint":  # when it runs again, a tensor of its own that it writes to is not seen
         return not any(word in source for word in ("out=", "new_empty", "zeros_like", "copy_"))
     # Torch refuses `out=`, or exports another program.

@@ -5,57 +5,71 @@ scales and shifts of any tensor by channel, for a linear operation that follows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from relprop.crossing.parts import unchanged
-from relprop.crossing.ruled import Affine, LinearOrigin, attach_rule, linear_origin, modified
-from relprop.engine.known import Normalised, Origin, Tag
+from relprop.crossing.ruled import Affine, Foldable, LinearOrigin, attach_rule, linear_origin, modified
+from relprop.engine.known import Normalised, Origin, Tag, behind_all
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
-class Moved(LinearOrigin):
-    """A linear operation of whose output all elements have been rearranged since, as by a transpose.
+class _Output(NamedTuple):
+    """The output of a linear operation.
 
     Attributes:
-        z: the output before it was rearranged.
-        factor_of_z: the number by which z had been multiplied before.
-        move: the rearrangement.
+        origin: the operation.
+        z: the output, as autograd sees it.
+        since: a number by which it has been multiplied since, in another arrangement.
     """
 
+    origin: LinearOrigin
     z: Tensor
-    factor_of_z: float
+    since: float = 1.0
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Moved(Foldable):
+    """Outputs of linear operations that have been rearranged or joined since, with all their elements.
+
+    Attributes:
+        outputs: the outputs.
+        move: what has been done with them, such as a transpose or `cat`.
+    """
+
+    outputs: tuple[_Output, ...]
     move: Callable[[Sequence[Tensor]], Any]
 
 
 def fold(
     run: Run,
-    origin: LinearOrigin,
+    origin: Foldable,
     value: Callable[[], Tensor],
     *,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> Seen | None:
-    """Fold scale·z + shift, where z is the output of a linear operation, into the operation.
+    """Fold scale·z + shift, where z is the output of linear operations, into the operations.
 
     Args:
         run: the run.
-        origin: the linear operation.
+        origin: the linear operations.
         value: computes scale·z + shift as the model does.
         scale: a constant, or None.
         shift: a constant, or None.
 
     Returns None if the map does not fold, or if a constant differs between positions or samples.
     """
-    if not origin.map.folds:
-        return None
     if isinstance(origin, Moved):
         return _fold_moved(run, origin, value, scale, shift)
+    assert isinstance(origin, LinearOrigin)
+    if not origin.map.folds:
+        return None
     if origin.factor != 1:
         scale = origin.weight.new_tensor(origin.factor) if scale is None else scale * origin.factor
     per_output = []
@@ -86,50 +100,90 @@ def fold(
     return attach_rule(run, folded, computed)
 
 
-def moved(origin: LinearOrigin, z: Tensor, move: Callable[[Sequence[Tensor]], Any]) -> Moved:
-    """Return a linear operation with its output z rearranged by `move`, after earlier rearrangements."""
-    known = {name: getattr(origin, name) for name in _OF_LINEAR}
-    factor = origin.factor
-    if isinstance(origin, Moved):
-        z, factor, move = origin.z, origin.factor_of_z, _after(move, origin.move)
-    return Moved(**known, z=z, factor_of_z=factor, move=move)
+def moved(parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> Moved | None:
+    """Return outputs of linear operations as `move` rearranges or joins them; None if a part is none."""
+    outputs: list[_Output] = []
+    moves: list[tuple[int, Callable[[Sequence[Tensor]], Any] | None]] = []
+    for part in parts:
+        origin = linear_origin(part)
+        if isinstance(origin, Moved):
+            outputs += [output._replace(since=output.since * origin.factor) for output in origin.outputs]
+            moves.append((len(origin.outputs), origin.move))
+        elif isinstance(origin, LinearOrigin):
+            outputs.append(_Output(origin, part.recorded))
+            moves.append((1, None))
+        else:
+            return None
+    first, whole = outputs[0].origin, move
+    if any([earlier is not None for _, earlier in moves]):
+        whole = _after(move, moves)
+    return Moved(recorded=first.recorded, tag=first.tag, outputs=tuple(outputs), move=whole)
 
 
-_OF_LINEAR = tuple(field.name for field in fields(LinearOrigin) if field.name != "kept_z")
+def _after(
+    move: Callable[..., Any], earlier: Sequence[tuple[int, Callable[[Sequence[Tensor]], Any] | None]]
+) -> Callable[[Sequence[Tensor]], Any]:
+    """Return a move of parts, each of which is a number of outputs after an earlier move, or one output."""
 
+    def whole(outputs: Sequence[Tensor]) -> Any:
+        parts, rest = [], iter(outputs)
+        for count, made in earlier:
+            own = list(islice(rest, count))
+            parts.append(own[0] if made is None else made(own))
+        return move(parts)
 
-def _after(second: Callable[..., Any], first: Callable[..., Any]) -> Callable[[Sequence[Tensor]], Any]:
-    return lambda operands: second([first(operands)])
+    return whole
 
 
 def _fold_moved(
     run: Run, origin: Moved, value: Callable[[], Tensor], scale: Tensor | None, shift: Tensor | None
 ) -> Seen | None:
-    """Fold scale and shift of a rearranged output, if each is one number for each output."""
-    map_, z = origin.map, origin.z
-    outputs = torch.arange(map_.outputs(origin.weight), device=z.device)
-    where = origin.move([map_.align_bias(outputs).expand(z.shape)])
-    per_output: list[Tensor | None] = []
+    """Fold scale and shift of rearranged outputs, if each is one number for each output."""
+    if not all([o.map.folds and z.dim() == o.recorded.dim() for o, z, _ in origin.outputs]):
+        return None
+    counts = [linear.map.outputs(linear.weight) for linear, _, _ in origin.outputs]
+    numbers = torch.split(torch.arange(sum(counts), device=origin.recorded.device), counts)
+    where = origin.move(
+        [
+            linear.map.align_bias(own).expand(z.shape)
+            for (linear, z, _), own in zip(origin.outputs, numbers, strict=True)
+        ]
+    )
+    per_output: list[Sequence[Tensor | None]] = []
     for constant in (scale, shift):
-        values = None if constant is None else _by_output(constant, where, outputs)
+        values = None if constant is None else _by_output(constant, where, sum(counts))
         if constant is not None and values is None:
             return None
-        per_output.append(values)
-    aligned = [None if values is None else map_.align_bias(values) for values in per_output]
-    before = z.detach() * (origin.factor / origin.factor_of_z)
-    before = before if aligned[0] is None else before * aligned[0]
-    before = before if aligned[1] is None else before + aligned[1]
-    linear = LinearOrigin(**{name: getattr(origin, name) for name in _OF_LINEAR})
-    folded = fold(run, linear, lambda: before, scale=aligned[0], shift=aligned[1])
-    if folded is None:
-        return None
-    tag = folded.tag
-    slot = None if tag.slot is None else origin.move([tag.slot])
-    before_move = linear_origin(folded)
-    later = None if before_move is None else moved(before_move, folded.recorded, origin.move)
-    place = _Place(origin.move([folded.recorded]), replace(tag, slot=slot))
+        per_output.append([None] * len(counts) if values is None else torch.split(values, counts))
+    folded = [
+        _folded_output(run, output, origin.factor, *own)
+        for output, *own in zip(origin.outputs, *per_output, strict=True)
+    ]
+    slots = [t.tag.slot for t in folded if t.tag.slot is not None]
+    assert len(slots) in (0, len(folded)), "whether a run has slots does not depend on the operation"
+    known = Tag(behind_all([t.tag for t in folded]), all(t.tag.nonnegative for t in folded))
+    place = _Place(
+        origin.move([t.recorded for t in folded]),
+        replace(known, slot=origin.move(slots) if slots else None),
+    )
     # With the model's own value, which may differ in the last digit.
-    return run.cross(value(), [place], unchanged, Tag(tag.behind, tag.nonnegative, origin=later))
+    return run.cross(value(), [place], unchanged, replace(known, origin=moved(folded, origin.move)))
+
+
+def _folded_output(
+    run: Run, output: _Output, factor: float, scale: Tensor | None, shift: Tensor | None
+) -> Seen:
+    """Fold scale and shift, each one number for each output, into one of several linear operations."""
+    linear, z, since = output
+    since = since * factor
+    aligned = [None if values is None else linear.map.align_bias(values) for values in (scale, shift)]
+    value = z.detach() if since == 1 else z.detach() * since
+    value = value if aligned[0] is None else value * aligned[0]
+    value = value if aligned[1] is None else value + aligned[1]
+    scaled = replace(linear, factor=linear.factor * since, kept_z=None)
+    folded = fold(run, scaled, lambda: value, scale=aligned[0], shift=aligned[1])
+    assert folded is not None, "one number for each output folds"
+    return folded
 
 
 @dataclass(frozen=True)
@@ -140,7 +194,7 @@ class _Place:
     tag: Tag
 
 
-def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | None:
+def _by_output(constant: Tensor, where: Tensor, outputs: int) -> Tensor | None:
     """Return a constant as one value for each output, (out,), or None; `where` has each element's output."""
     shape, dimensions = where.shape, constant.dim()
     if dimensions > where.dim() or any(
@@ -152,9 +206,9 @@ def _by_output(constant: Tensor, where: Tensor, outputs: Tensor) -> Tensor | Non
     constant = constant.detach().reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
     # Compare first without expanding: most constants that are not one number for each output fail here.
     own = where[tuple(slice(None) if size > 1 else slice(1) for size in constant.shape)]
-    if own.numel() < where.numel() and _values_by_output(constant, own, len(outputs)) is None:
+    if own.numel() < where.numel() and _values_by_output(constant, own, outputs) is None:
         return None
-    return _values_by_output(constant.expand(shape), where, len(outputs))
+    return _values_by_output(constant.expand(shape), where, outputs)
 
 
 def _values_by_output(full: Tensor, where: Tensor, outputs: int) -> Tensor | None:

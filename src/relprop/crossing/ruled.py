@@ -31,16 +31,27 @@ from relprop.rules.rule import Rule
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class LinearOrigin(Origin):
-    """A linear operation and its rule, into which scales and shifts of the output can be folded.
+class Foldable(Origin):
+    """The output of linear operations, into which scales and shifts of it can be folded.
+
+    Attributes:
+        factor: a number by which the output has been multiplied since.
+        kept_z: the output, kept for the backward. A ReLU that follows may clip it.
+    """
+
+    factor: float = 1.0
+    kept_z: Kept | None = None
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class LinearOrigin(Foldable):
+    """A linear operation and its rule.
 
     Attributes:
         weight: the weight, with everything that is folded into it.
         own_weight: the weight that the model holds.
         behind: what lies between the explained inputs and the output.
         input_watches: callbacks of operands that the operation bypasses.
-        factor: a number by which the output has been multiplied since.
-        kept_z: the output, kept for the backward. A ReLU that follows may clip it.
     """
 
     weight: Tensor
@@ -53,8 +64,6 @@ class LinearOrigin(Origin):
     own_weight: Tensor
     behind: Behind
     input_watches: tuple[Watch, ...] = ()
-    factor: float = 1.0
-    kept_z: Kept | None = None
 
     @property
     def bias(self) -> Tensor | None:
@@ -341,9 +350,9 @@ def _with_shift(map_: LinearMap, weight: Tensor, bias: Tensor | None, shift: Ten
     return through if bias is None else through + map_.align_bias(bias.detach())
 
 
-def linear_origin(value: Any) -> LinearOrigin | None:
-    """Return the linear operation whose output a value is, or None."""
+def linear_origin(value: Any) -> Foldable | None:
+    """Return the linear operations whose output a value is, or None."""
     if type(value) is not Seen or not value.relevant:
         return None
     origin = value.tag.origin
-    return origin if isinstance(origin, LinearOrigin) else None
+    return origin if isinstance(origin, Foldable) else None

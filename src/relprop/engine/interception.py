@@ -86,6 +86,11 @@ class Interception:
                 result = operation(*args, **kwargs)
         else:
             result = operation(*args, **kwargs)
+        if s.name == "to" and not isinstance(result, Tensor):
+            # A number that a program of torch.jit holds as a tensor, which torch gives to modes as a number.
+            result = torch.scalar_tensor(
+                result, dtype=next((a for a in args if isinstance(a, torch.dtype)), None)
+            )
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
         if s.name == "to":

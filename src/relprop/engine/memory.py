@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from relprop.engine.known import Behind, Tag, ZeroPadding
+from relprop.engine.known import Behind, Tag, ZeroPadding, behind_all, role_of
+from relprop.engine.roles import Role, of_joined
 
 
 class Part(Protocol):
@@ -45,26 +46,40 @@ class Memory:
         version: number of writes.
         replaced: values with their offsets that are copied into the base before the next write.
         is_read: whether something may keep the present value.
+        before: what was known about the base when nothing was written yet; None if it was a constant.
         behind: what lies between the explained inputs and the written values.
+        role: the role that the base and all written values have together, as if they were joined.
         island: the first value that was written, if the base was all zero.
     """
 
-    __slots__ = ("base", "behind", "is_read", "island", "lost", "positions", "replaced", "version", "writes")
+    __slots__ = (
+        *("base", "before", "behind", "is_read", "island", "lost", "positions", "replaced"),
+        *("role", "version", "writes"),
+    )
 
-    def __init__(self, base: Tensor) -> None:
+    def __init__(self, base: Tensor, before: Tag | None = None) -> None:
         self.base = base
+        self.before = before
         self.positions: Tensor | None = None
         self.lost: Mapping[str, str] = {}
         self.writes: list[_Box | None] = []
         self.version = 0  # how often it was written to
         self.replaced: list[tuple[int, Tensor]] = []
         self.is_read = True
-        self.behind = Behind()
+        self.behind = Behind() if before is None else before.behind
+        self.role = Role.CONSTANT
         self.island: _Island | None = None
 
     def known(self, seen: Part) -> Tag:
         """Return what is still known of a tensor after a write through another one."""
-        return Tag(self.behind, origin=self._padded(seen))
+        return Tag(self.behind, origin=self._padded(seen), role=self.role)
+
+    def learn(self, written: Tag | None) -> None:
+        """Take into account what is known about a value that is written; None for a constant."""
+        known = [tag for tag in (self.before, written) if tag is not None]
+        self.before = None  # from here on it is part of what all have together
+        self.behind = behind_all([Tag(self.behind), *known])
+        self.role = of_joined([self.role, *map(role_of, known)])
 
     def note_island(self, seen: Part, value: Tensor, tag: Tag) -> None:
         """Record the first value that is written, if it is written into zeros."""

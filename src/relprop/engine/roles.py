@@ -72,11 +72,17 @@ def of_function(values: Sequence[float]) -> Role:
     sides = rest[:3], rest[3:]
     if not isfinite(at_zero):
         return Role.STATISTIC  # such as 1/x
-    multiplies = isfinite(rest[1]) and _near(at_zero * rest[1], rest[0] * rest[0])
-    if at_zero != 0 and (multiplies or all(_is_bounded(at_zero, *side) for side in sides)):
+    if at_zero != 0 and (_multiplies(at_zero, sides) or all(_is_bounded(at_zero, *side) for side in sides)):
         return Role.WEIGHT
     up, down = (abs(far if isfinite(far) else near) for _, near, far in sides)
     return Role.ACTIVATION if min(up, down) < max(up, down) / 2 else Role.SIGNAL
+
+
+def _multiplies(at_zero: float, sides: Sequence[Sequence[float]]) -> bool:
+    """Whether f(0)·f(2x) = f(x)² on both sides of 0, other than by 0 = 0 or where values overflow alone."""
+    finite = [(near, middle) for near, middle, _ in sides if isfinite(middle)]
+    shows = len(finite) == 1 or any(near != 0 for near, _ in finite)
+    return shows and all(_near(at_zero * middle, near * near) for near, middle in finite)
 
 
 def _is_bounded(at_zero: float, near: float, middle: float, far: float) -> bool:

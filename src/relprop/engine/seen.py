@@ -136,9 +136,8 @@ class Seen(Tensor):
         """Record that this tensor is a view of another one and shares its memory."""
         memory = base.memory
         if memory is None:
-            memory = base.memory = Memory(base._recorded)
+            memory = base.memory = Memory(base._recorded, base._tag)
             base.offset = base._at = 0
-            memory.behind = base.tag.behind
         self.memory, self._at, self.detached = memory, memory.version, base.detached
         self.offset = base.offset + int(self._recorded.storage_offset()) - int(base.recorded.storage_offset())
 
@@ -163,7 +162,7 @@ class Seen(Tensor):
             memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
         elif memory.base.requires_grad and not inner.requires_grad:
             inner = self.run.source(inner, "copy").recorded
-        memory.behind = behind_all([Tag(memory.behind), value.tag])
+        memory.learn(tag)
         self._recorded = memory.write(self, inner)
         self._at = memory.version
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()

@@ -22,7 +22,7 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
-from relprop.operations.pointwise import reciprocal
+from relprop.operations.pointwise import copied, reciprocal
 from relprop.operations.products import product, quotient
 from relprop.rules.other import SumRule
 
@@ -71,7 +71,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     if not is_relevant(b):
         return _with_constant(run, call, a, factors[0], b, factors[1])
     chain = None
-    if a.tag.pointwise is not None or b.tag.pointwise is not None:
+    if a.tag.pointwise is not None or b.tag.pointwise is not None or a.recorded is b.recorded:
         chain = chained(run, call, [a, b])
     # Branches have the same shape. A mean that is subtracted is broadcast, so it is no branch.
     if chain is None and a.shape == b.shape:
@@ -135,10 +135,10 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
                 # A factor for each output is part of the linear operation, not of a pointwise function.
                 output.tag.pointwise = None if constant.dim() else chain
                 return output
-        elif linear is not None and number:
+        if linear is not None and number:
             whole = linear.factor / number if invert else linear.factor * number
             later = replace(linear, factor=whole, kept_z=None)
-        elif linear is None and not (invert and number == 0):
+        elif not (number == 0 and (invert or linear is not None)):
             later = affine(x, ("scale", scale))
     result: Seen = Exact(keeps_sign=isinstance(factor, (int, float)) and factor >= 0, slot="pass")(run, call)
     tag = result.tag
@@ -198,6 +198,8 @@ def _with_constant(
     run: Run, call: Call, x: Seen, factor: float, constant: Any, constant_factor: float
 ) -> Any:
     """Value factor·x + constant_factor·constant."""
+    if factor == 1 and type(constant) in (int, float) and constant == 0:  # as Python's sum() begins
+        return copied(run, call, x)
     data, sink = type(constant) is Seen, run.sink_of(constant)
     call, constant = _unexpanded(call, x, constant)
     constant = _constant(constant, x)
@@ -218,7 +220,7 @@ def _with_constant(
             output.tag.pointwise = chain
             return output
     later: Origin | None = None
-    if linear is None and not data:
+    if not data:
         scaled: Any = () if factor == 1 else (("scale", float(factor)),)
         later = affine(x, *scaled, ("shift", constant))
     if chain is not None and tag.pointwise is not None:

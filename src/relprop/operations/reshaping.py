@@ -33,17 +33,26 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     If all elements of a linear operation's output are rearranged, constants can still be folded into it.
     """
     result = _rearranged(run, call)
-    origin = linear_origin(x)
-    if origin is not None and type(result) is Seen and result.relevant and result.numel() == x.numel():
-        if x.memory is not None:
-            x.memory.is_read = True
+    all_of_x = type(result) is Seen and result.relevant and result.numel() == x.numel()
+    if all_of_x and linear_origin(x) is not None:
         shape = result.shape
         by_shape = call.operation in BY_SHAPE
         move = (lambda operands: operands[0].reshape(shape)) if by_shape else as_function(run, call)
-        result.tag.origin = moved(origin, x.recorded, move)
+        _still_folds(result, [x], move)
     elif type(result) is Seen and result.relevant and result.shape == x.shape and _keeps_all(call):
         result.tag.pointwise, result.tag.role, result.tag.origin = same_values(x), x.tag.role, x.tag.origin
     return result
+
+
+def _still_folds(result: Seen, parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> None:
+    """Record that outputs of linear operations were rearranged or joined, if the parts are such outputs."""
+    origin = moved(parts, move)
+    if origin is None:
+        return
+    result.tag.origin = origin
+    for part in parts:
+        if part.memory is not None:  # a fold looks at the outputs
+            part.memory.is_read = True
 
 
 def _keeps_all(call: Call) -> bool:
@@ -80,7 +89,11 @@ def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     joined = [
         t if is_relevant(t) else run.source(t, call.name, x.dtype, step_beside(run, x, t)) for t in tensors
     ]
-    return _rearranged(run, Call(call.signature, [joined, *rest]))
+    joining = Call(call.signature, [joined, *rest])
+    result: Seen = _rearranged(run, joining)
+    if len(relevant) == len(tensors) and all([t.dtype == x.dtype for t in relevant]):
+        _still_folds(result, relevant, as_function(run, joining))
+    return result
 
 
 def _has_values(t: Any, x: Seen) -> bool:

@@ -1,0 +1,76 @@
+"""Networks that torch exports, and takes apart into core aten, are explained as the originals are.
+
+`make zoo` runs these.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import relprop
+from families_compared import assert_same, explained
+from transformer_families import FAMILIES
+from zoo_networks import BOUNDS, NETWORKS
+
+pytestmark = [
+    pytest.mark.zoo,
+    # Torch's own, while it exports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*(isinstance.*LeafSpec|lifted tensor|Pytree)"),
+]
+
+ALIKE = 1e-9
+"""By how much relevance may differ, relative to the largest."""
+
+VISION = (
+    *("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0"),
+    *("convnextv2_atto", "lcnet_035", "regnetz_005", "ghostnet_100", "resmlp_12_224", "repvgg_a0"),
+)
+TRANSFORMERS = (
+    *("bert-eager", "bert-sdpa", "distilbert-sdpa", "llama-sdpa", "modernbert-sdpa", "t5-sdpa", "vit-sdpa"),
+    *("wav2vec2-sdpa", "torchvision-vit-sdpa", "torchvision-swin-sdpa", "timm-vit-sdpa"),
+)
+PRESETS_OF_VISION = (
+    "deep-taylor",
+    "epsilon-gamma-box",
+    "epsilon-gamma-flat",
+    "epsilon-alpha2-beta1-flat",
+    "attnlrp",
+)
+PRESETS_OF_TRANSFORMERS = ("attnlrp", "cp-lrp", "epsilon-plus-flat", "epsilon-gamma-flat")
+
+
+@lru_cache(maxsize=1)  # the tests of a network follow each other
+def exported(name: str) -> tuple[nn.Module, dict[str, nn.Module], Any, Any]:
+    """Return a network as it comes, its other spellings, its input or arguments, and what to explain."""
+    model, given, target = (FAMILIES if name in FAMILIES else NETWORKS)[name].make(torch.float64)
+    called = ((), given) if name in FAMILIES else ((given,),)
+    program = torch.export.export(model, *called)
+    others = {"exported": program.module(), "core aten": program.run_decompositions().module()}
+    return model, others, given, target
+
+
+@pytest.mark.parametrize("preset", PRESETS_OF_VISION)
+@pytest.mark.parametrize("spelling", ["exported", "core aten"])
+@pytest.mark.parametrize("name", VISION)
+def test_a_network_of_vision(name: str, spelling: str, preset: str) -> None:
+    model, others, x, target = exported(name)
+    relevance, expected = (
+        relprop.explain(m, x, target=target, rules=preset, bounds=BOUNDS).relevance
+        for m in (others[spelling], model)
+    )
+    assert_same({"x": relevance}, {"x": expected}, ALIKE)
+
+
+@pytest.mark.parametrize("preset", PRESETS_OF_TRANSFORMERS)
+@pytest.mark.parametrize("spelling", ["exported", "core aten"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_family_of_transformers(name: str, spelling: str, preset: str) -> None:
+    model, others, given, target = exported(name)
+    relevance, expected = (
+        explained(m, given, target=target, rules=preset)[1] for m in (others[spelling], model)
+    )
+    assert_same(relevance, expected, ALIKE)
