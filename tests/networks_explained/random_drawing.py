@@ -107,7 +107,7 @@ def is_clear(value: Tensor, step: Step | None = None) -> bool:
         and bool(((size == 0) | (value == 0.5) | (value == 1)).any())
     ):
         written_so = ways_of(step, [(2, 2, 2)] * OPERATIONS[step.operation].operands)[0][0]
-        if "relu" not in written_so:
+        if "relu(" not in written_so:
             return False
     return 1e-3 < largest < 1e3 and not bool(((size > 0) & (size < 1e-4 * largest)).any())
 

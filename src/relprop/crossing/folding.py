@@ -101,7 +101,10 @@ def fold(
 
 
 def moved(parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> Moved | None:
-    """Return outputs of linear operations as `move` rearranges or joins them; None if a part is none."""
+    """Return outputs of linear operations as `move` rearranges or joins them.
+
+    Returns None if a part is something else, or if two parts are one.
+    """
     outputs: list[_Output] = []
     moves: list[tuple[int, Callable[[Sequence[Tensor]], Any] | None]] = []
     for part in parts:
@@ -114,6 +117,8 @@ def moved(parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> Mov
             moves.append((1, None))
         else:
             return None
+    if len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
+        return None
     first, whole = outputs[0].origin, move
     if any([earlier is not None for _, earlier in moves]):
         whole = _after(move, moves)
