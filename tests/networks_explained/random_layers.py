@@ -8,10 +8,11 @@ from random_steps import Drawing, Shape, Ways, operation
 # ---- linear ----
 
 
-# As a product and a sum, (x[..., None, :] * w).sum(-1), it is no layer and gets no rule: docs/design.md.
+# As a product and a sum, (x[..., None, :] * w).sum(-1), it is no layer and gets no rule: docs/design.md. Torch
+# writes an einsum over a dimension of size 1 as a product.
 @operation()
 def linear(draw: Drawing, x: Shape) -> Ways:
-    if len(x) > 3:
+    if len(x) > 3 or x[-1] == 1:
         return ()
     size, out = x[-1], draw.choose(3, 4, 6)
     draw.tensor("w", out, size)
@@ -54,7 +55,7 @@ def linear(draw: Drawing, x: Shape) -> Ways:
 
 @operation()
 def linear_without_bias(draw: Drawing, x: Shape) -> Ways:
-    if len(x) > 3:
+    if len(x) > 3 or x[-1] == 1:
         return ()
     draw.tensor("w", draw.choose(3, 4, 6), x[-1])
     draw.define("layer", "dense($w)")
