@@ -8,8 +8,8 @@ from random_steps import Drawing, Shape, Ways, operation
 # ---- linear ----
 
 
-# As a product and a sum, (x[..., None, :] * w).sum(-1), it is no layer and gets no rule: docs/design.md. Torch
-# writes an einsum over a dimension of size 1 as a product.
+# As a product and a sum, (x[..., None, :] * w).sum(-1), it is no layer and gets no rule: docs/design.md.
+# Torch writes an einsum over a dimension of size 1 as a product.
 @operation()
 def linear(draw: Drawing, x: Shape) -> Ways:
     if len(x) > 3 or x[-1] == 1:
