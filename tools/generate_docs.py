@@ -97,7 +97,7 @@ def operation_table() -> str:
         "relprop covers these operations in every spelling: as a module, a function, a method, an operator,",
         "in place or not; in a custom autograd function; scripted, traced or exported. They have the names",
         "of torch's documentation. `getitem` is `x[...]`. Functions that torch composes of these",
-        "operations, such as `nn.LSTM`, `F.normalize` or `F.cosine_similarity`, are crossed as their parts.",
+        "operations, such as `F.normalize` or `F.cosine_similarity`, are crossed as their parts.",
         "`relprop coverage MODEL` lists the operations of a model, and everything that is not covered. If",
         "relevance reaches an operation that is not covered, an error names its place. CONTRIBUTING.md shows",
         "how to add an operation.\n",
@@ -227,6 +227,12 @@ TREATMENTS = {
         "Sums and averages share in proportion to contributions. In a maximum the largest value gets all. "
         "With `AveragePooling` in a composite, the window of a max-pooling shares like that of an average "
         "pooling."
+    ),
+    "recurrent layers and cells, step by step": (
+        "Gates get nothing, and signals all, as in Arras et al. 2017; `Uniform` gives the gates half. The "
+        "linear operations on inputs and states have their rules. Relevance goes back through the steps of "
+        "the one call, and is that of cells and of a network that is written out. First states are inputs, "
+        'or absorb their part, under "constant" or "parameters". Packed sequences are rows of all steps.'
     ),
     "embedding bags, as the lookup and the pooling in them": (
         "Written out as a lookup and a sum, a mean or a maximum of the rows of each bag. Integers that are "

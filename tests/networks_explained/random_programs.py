@@ -240,7 +240,7 @@ def _usable(drawn: Drawn, at: int, ways: Sequence[str]) -> list[str]:
     users = [drawn.steps[i] for i in _users(drawn, at)]
     continued = any(OPERATIONS[user.operation].continues for user in users)
     marks = {
-        "~": len(set(own)) < len(own) or (len(own) == 1 and own[0] != step.operands[0]),
+        "~": len(set(own)) < len(own) or own != list(step.operands),
         "^": continued or any(len(user.operands) > 1 for user in users),
         "=": continued or any(user.operation in LAYERS for user in users),
         ":": any(earlier.operation in LAYERS for earlier in drawn.steps[:at]),

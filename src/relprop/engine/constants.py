@@ -12,6 +12,13 @@ from relprop.calls.nested import tensors_in
 
 _PICKING = frozenset((*MOVING, *COPYING))
 
+_LINEAR = frozenset(
+    (
+        *("linear", "addmm", "mm", "matmul", "einsum", "convolution", "_convolution"),
+        *("conv1d", "conv2d", "conv3d"),
+    )
+)
+
 
 def picks(call: Call) -> bool:
     """Whether a call picks values of the model's own constants, possibly by indices made of the samples."""
@@ -28,6 +35,7 @@ class OfParameters:
     def __init__(self) -> None:
         self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._casts: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._outputs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def has(self, value: Any) -> bool:
         """Whether a constant is a parameter or was computed from one."""
@@ -37,6 +45,23 @@ class OfParameters:
             return True
         base = value if value._base is None else value._base
         return _is_parameter(base) or (len(self._known) > 0 and (value in self._known or base in self._known))
+
+    def is_output(self, constant: Any) -> bool:
+        """Whether a constant is the output of a linear operation on constants, such as on a first state.
+
+        It is a term of its own beside the outputs of other linear operations, as it would be if the operand
+        depended on the samples, and no bias of theirs.
+        """
+        if not len(self._outputs) or type(constant) is not Tensor:
+            return False
+        return constant in self._outputs or (constant._base is not None and constant._base in self._outputs)
+
+    def note_output(self, name: str, operands: Sequence[Any], result: Any) -> None:
+        """Record the results of a linear operation, and of one that moves such results."""
+        moved = name in _PICKING and self.is_output(operands[0])
+        if moved or name in _LINEAR:
+            for tensor in tensors_in(result):
+                self._outputs[tensor] = True
 
     def note_cast(self, tensor: Any, result: Any) -> None:
         """Record that a constant was cast to another type, as autocast casts weights."""

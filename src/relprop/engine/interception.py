@@ -93,6 +93,7 @@ class Interception:
             )
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
+            known.note_output(s.name, args, result)
         if s.name == "to":
             known.note_cast(args[0], result)
         return result

@@ -18,6 +18,7 @@ from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
 from relprop.engine.known import Origin, Tag, all_nonnegative, behind_all, merge_tags, role_of
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -66,6 +67,9 @@ def neg(run: Run, call: Call, x: Seen) -> Any:
 
 def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     """Sum of two terms, each with its factor."""
+    if run.of_parameters.is_output(a) or run.of_parameters.is_output(b):
+        a, b = (_as_term(run, call, t, other) for t, other in ((a, b), (b, a)))
+        call = Call(call.signature, [a, b, *call.args[2:]])
     if not is_relevant(a):
         return _with_constant(run, call, b, factors[1], a, factors[0])
     if not is_relevant(b):
@@ -83,6 +87,15 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     result: Seen = Exact(keeps_sign=min(factors) >= 0, slot="pass" if centred else "share")(run, call)
     result.tag.pointwise = chain
     return result
+
+
+def _as_term(run: Run, call: Call, t: Any, other: Any) -> Any:
+    """Return a constant that a linear operation made of constants as a term that absorbs what it gets."""
+    if not run.of_parameters.is_output(t):
+        return t
+    source = run.source(t, call.name, other.dtype, step_beside(run, other, t))
+    source._tag = replace(source.tag, role=Role.SIGNAL)
+    return source
 
 
 def _shared_sum(
@@ -115,6 +128,9 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
         return Exact(slot="none")(run, call)
     # A constant made of a single sample's values may look like one number for each output, but is no weight.
+    if not invert and run.of_parameters.is_output(factor) and _weighs(x):
+        other = _as_term(run, call, factor, x)
+        return product(run, Call(call.signature, [other if a is factor else a for a in call.args]), x, other)
     data = type(factor) is Seen
     if data and not invert and factor.above is x.recorded:  # x·(x > 0)
         return with_own_value(run, call, run.perform(torch.relu, x))
@@ -146,6 +162,12 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     tag.role = x.tag.role if chain is not None else role_of(x.tag)
     tag.total = None if tag.total is None else replace(tag.total, dim=None)
     return result
+
+
+def _weighs(x: Seen) -> bool:
+    """Whether a tensor is a weight beside a signal."""
+    role = role_of(x.tag)
+    return role.is_weight and role is not Role.STATISTIC
 
 
 def _constant(value: Any, x: Tensor) -> Any:

@@ -154,7 +154,7 @@ class _Crossings(Observer):
         if gaps or call.operation not in TABLE:
             return
         run = self.run
-        how, within = ", ".join(str(a.rule) for a in run.applied[applied:]), None
+        how, within = ", ".join(dict.fromkeys(str(a.rule) for a in run.applied[applied:])), None
         if run.part_of is not None:
             operation, within = run.part_of
             how = f"part of {operation}"

@@ -1,0 +1,320 @@
+"""Recurrence: relevance goes back through the steps of a recurrent layer, from the last to the first.
+
+At each step the gates get nothing, the signals all. The linear operation on the states gets its rule at each
+step. So the relevance is that of cells, and of a network that is written out.
+
+    LSTM  c ← f·c + i·tanh(a),       h ← o·tanh(c)
+    GRU   a = a_x + r·a_h,           h ← u·h + (1 - u)·tanh(a)
+    RNN                              h ← tanh(a) or relu(a)
+
+a is the candidate, a sum of what the input and the state contribute, a_x + a_h. Arras et al. 2017 and 2019.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.calls.call import Call, signature
+from relprop.calls.site import Kind
+from relprop.engine.attach import attach
+from relprop.engine.keep import Kept
+from relprop.engine.known import Behind, Tag, behind_all
+from relprop.engine.run import Run
+from relprop.engine.seen import Seen
+from relprop.linear import weights
+from relprop.linear.maps import Dense
+from relprop.linear.operation import Incoming, LinearOperation
+from relprop.rules.own import applied
+from relprop.rules.rule import Rule
+
+
+class _Step(NamedTuple):
+    """One step: its states, and by which factors coefficients go back through it.
+
+    Attributes:
+        states: the states after it: h, and of an LSTM c.
+        to_candidate: from the state that carries, c of an LSTM and else h, to the candidate.
+        to_before: from that state to the one before the step; None if it is overwritten.
+        to_carrying: from h to c of an LSTM; None for others.
+        of_state: from the candidate to what h before the step contributes; None if they are added.
+    """
+
+    states: tuple[Tensor, ...]
+    to_candidate: Tensor
+    to_before: Tensor | None = None
+    to_carrying: Tensor | None = None
+    of_state: Tensor | None = None
+
+
+def _quotient(y: Tensor, x: Tensor) -> Tensor:
+    """tanh(x)/x, given tanh(x): the slope of the secant from 0."""
+    tiny = x.abs() < torch.finfo(x.dtype).eps ** 2
+    return torch.where(tiny, 1, y / x.masked_fill(tiny, 1))
+
+
+def _lstm(of_input: Tensor, of_state: Tensor, h: Tensor, c: Tensor) -> _Step:
+    i, f, a, o = (of_input + of_state).chunk(4, 1)
+    i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
+    candidate = a.tanh()
+    c = f * c + i * candidate
+    squashed = c.tanh()
+    return _Step((o * squashed, c), i * _quotient(candidate, a), f, o * _quotient(squashed, c))
+
+
+def _gru(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
+    width = h.shape[1]
+    r, u = (of_input[:, : 2 * width] + of_state[:, : 2 * width]).sigmoid().chunk(2, 1)
+    a = of_input[:, 2 * width :] + r * of_state[:, 2 * width :]
+    candidate = a.tanh()
+    return _Step(((h - candidate) * u + candidate,), (1 - u) * _quotient(candidate, a), u, None, r)
+
+
+def _tanh(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
+    a = of_input + of_state
+    candidate = a.tanh()
+    return _Step((candidate,), _quotient(candidate, a))
+
+
+def _relu(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
+    a = of_input + of_state
+    return _Step((a.relu(),), (a > 0).to(a.dtype))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of recurrent cell.
+
+    Attributes:
+        step: one step, from what the input and the state contribute to gates and candidate, and the states.
+        blocks: number of gates and candidates, which the rows of the weights belong to in equal parts.
+        candidate: which of them is the candidate.
+        gated: whether it has gates, whose products with signals a composite may have a rule for.
+        nonnegative: whether its states are never negative.
+    """
+
+    step: Callable[..., _Step]
+    blocks: int
+    candidate: int
+    gated: bool = True
+    nonnegative: bool = False
+
+
+CELLS: Mapping[str, Cell] = {
+    "lstm": Cell(_lstm, 4, 2),
+    "gru": Cell(_gru, 3, 2),
+    "rnn_tanh": Cell(_tanh, 1, 0, gated=False),
+    "rnn_relu": Cell(_relu, 1, 0, gated=False, nonnegative=True),
+}
+"""Kinds of cells by the name of their layer in torch."""
+
+
+class States(NamedTuple):
+    """The linear operation on the states of a layer: of h to gates and candidate.
+
+    Attributes:
+        weight: (blocks · width, width).
+        bias: (blocks · width,) or None.
+        rules: the rule of each step, in the order in which the steps run.
+        behind: what lies between the inputs and the last states.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    rules: Sequence[Rule]
+    behind: Behind
+
+
+def states_of(
+    run: Run, cell: Cell, of_input: Seen, h: Seen, weight: Tensor, bias: Tensor | None, steps: int
+) -> States | None:
+    """Choose a rule for the linear operation on the states at each step; None if one has none."""
+    call = Call(signature(torch.ops.aten.linear.default), [h, weight, bias])
+    behind, rules = h.tag.behind, []
+    for _ in range(steps):
+        rule = run.choose(run.site(call, Kind.DENSE, behind))
+        if rule is None:
+            return None
+        rules.append(rule)
+        both = Tag(behind.after(1, plain=True)), of_input.tag
+        behind = behind_all(both, plain=not cell.gated)
+    for rule in rules:
+        run.apply(call, rule)
+    return States(weight, bias, rules, behind)
+
+
+def scan(
+    run: Run,
+    cell: Cell,
+    of_input: Seen,
+    before: Sequence[Seen],
+    states: States,
+    sizes: Sequence[int],
+    *,
+    backwards: bool = False,
+) -> tuple[Seen, list[Seen]]:
+    """Run the steps of one direction of a layer, and attach their backward.
+
+    Args:
+        run: the run.
+        cell: the kind of cell.
+        of_input: what the inputs contribute to gates and candidates, (steps, samples, blocks · width), or the
+            rows of all steps, (rows, blocks · width), if samples end early.
+        before: the first states, each (samples, width): h, and of an LSTM c.
+        states: the linear operation on the states.
+        sizes: number of samples at each step. It does not grow.
+        backwards: whether the last step is run first.
+
+    Returns:
+        h after each step, in the form of `of_input`; and the last states.
+    """
+    order = range(len(sizes))[:: -1 if backwards else 1]
+    rows = torch.split(of_input.recorded.detach().reshape(sum(sizes), -1), list(sizes))
+    now = [t.recorded.detach() for t in before]
+    weight, bias = states.weight.detach(), None if states.bias is None else states.bias.detach()
+    width = now[0].shape[1]
+    own = slice(cell.candidate * width, (cell.candidate + 1) * width)
+    steps: dict[int, _Step] = {}
+    x, z = dict[int, Tensor](), dict[int, Tensor]()
+    with torch.no_grad():
+        for t in order:
+            running = [state[: sizes[t]] for state in now]
+            of_state = F.linear(running[0], weight, bias)
+            steps[t] = cell.step(rows[t], of_state, *running)
+            x[t], z[t] = running[0], of_state[:, own]
+            now = [
+                new if len(new) == len(old) else torch.cat([new, old[len(new) :]])
+                for new, old in zip(steps[t].states, now, strict=True)
+            ]
+        made = [steps[t] for t in range(len(sizes))]
+        h = torch.cat([step.states[0] for step in made]).reshape(*of_input.shape[:-1], width)
+    kept = _KeptSteps.of(
+        run, sizes, made, [x[t] for t in range(len(sizes))], [z[t] for t in range(len(sizes))]
+    )
+    back = _backward(run, cell, states, kept, order, own, before[0].tag.nonnegative, of_input.shape)
+    h, *last = attach([h, *now], [of_input.recorded, *(t.recorded for t in before)], back)
+    step = of_input.tag.step
+    step = None if step is None else step // of_input.shape[-1] * width
+    known = Tag(states.behind, cell.nonnegative, step=step)
+    return run.seen(h, known), [run.seen(t, Tag(states.behind, cell.nonnegative)) for t in last]
+
+
+@dataclass(frozen=True)
+class _KeptSteps:
+    """What the backward needs of all steps, each a row for each sample and step.
+
+    Attributes:
+        sizes: number of samples at each step.
+        parts: by name, the factors of `_Step`; "x", h before the step; "z", what it contributed to the
+            candidate.
+    """
+
+    sizes: list[int]
+    parts: Mapping[str, Kept]
+
+    @staticmethod
+    def of(
+        run: Run, sizes: Sequence[int], steps: Sequence[_Step], x: Sequence[Tensor], z: Sequence[Tensor]
+    ) -> "_KeptSteps":
+        named: dict[str, Sequence[Tensor]] = {"x": x, "z": z}
+        for i, name in enumerate(_Step._fields[1:], 1):
+            if steps[0][i] is not None:
+                named[name] = [step[i] for step in steps]  # type: ignore[misc]
+        return _KeptSteps(
+            list(sizes), {name: run.keep(torch.cat(list(rows))) for name, rows in named.items()}
+        )
+
+    def split(self) -> "dict[str, Sequence[Tensor]]":
+        """Return what was kept, step by step."""
+        return {name: torch.split(kept.value, self.sizes) for name, kept in self.parts.items()}
+
+
+def _backward(
+    run: Run,
+    cell: Cell,
+    states: States,
+    kept: _KeptSteps,
+    order: Sequence[int],
+    own: slice,
+    nonnegative: bool,
+    shape: torch.Size,
+) -> Callable[..., list[Tensor | None]]:
+    """Return the backward of a scan: from coefficients of its results to those of its operands."""
+    path, sizes = run.modules.path, kept.sizes
+    rules = dict(zip(order, states.rules, strict=True))
+    kept_weight = run.keep_constant(states.weight)
+    kept_bias = None if states.bias is None else run.keep_constant(states.bias)
+
+    def back(*coefficients: Tensor | None) -> list[Tensor | None]:
+        steps = kept.split()
+        weight = weights.modified(
+            kept_weight.own, "rows of the candidate", lambda w: w[own].clone(), own.start
+        )
+        bias = None if kept_bias is None else kept_bias.value[own].to(weight.dtype)
+        out, *now = coefficients
+        some = next(c for c in coefficients if c is not None)
+        width = steps["x"][0].shape[1]
+        ended = [some.new_zeros(max(sizes), width) if c is None else c for c in now]
+        on_out = None if out is None else torch.split(out.reshape(-1, width), sizes)
+        on_input = some.new_zeros(sum(sizes), shape[-1])
+        on_rows = torch.split(on_input, sizes)
+        absorbed: dict[str, Tensor] = {}
+        for number, t in enumerate(reversed(order)):
+            size, last = sizes[t], number == len(sizes) - 1
+            running = [c[:size] for c in ended]
+            on_h = running[0] if on_out is None else running[0] + on_out[t]
+            carried = on_h
+            if "to_carrying" in steps:
+                carried = running[1] + on_h * steps["to_carrying"][t]
+            on_candidate = carried * steps["to_candidate"][t]
+            on_rows[t][:, own] = on_candidate
+            of_state = on_candidate * steps["of_state"][t] if "of_state" in steps else on_candidate
+            on_before = carried * steps["to_before"][t] if "to_before" in steps else None
+            x, z = steps["x"][t].to(weight.dtype), steps["z"][t].to(weight.dtype)
+            positive = nonnegative if last else cell.nonnegative
+            op = LinearOperation(Dense(), x, z, weight, bias, positive)
+            to_h = _propagated(run, rules[t], op, of_state.to(weight.dtype), path, absorbed).to(some.dtype)
+            if len(ended) == 2:
+                assert on_before is not None
+                before = [to_h, on_before]
+            else:
+                before = [to_h if on_before is None else to_h + on_before]
+            ended = [
+                new if len(new) == len(old) else torch.cat([new, old[size:]])
+                for new, old in zip(before, ended, strict=True)
+            ]
+        for sink, amount in absorbed.items():
+            run.ledger.add(sink, amount, path, "linear")
+        return [on_input.reshape(shape), *ended]
+
+    return back
+
+
+def _propagated(
+    run: Run, rule: Rule, op: LinearOperation, c: Tensor, path: str, absorbed: dict[str, Tensor]
+) -> Tensor:
+    """Return the coefficient of the states before a step, and add what was absorbed, by sample."""
+    try:
+        propagated = applied(rule, op, Incoming(c, None, op.z))
+    except Exception as error:
+        error.add_note(f"The rule was for linear in module {path or '(root)'!r}.")
+        raise
+    for sink, amount in propagated.absorbed.items():
+        of_sample = (
+            amount.detach().double().flatten(1).sum(1) if amount.dim() > 1 else amount.detach().double()
+        )
+        if sink in absorbed and len(absorbed[sink]) == len(of_sample):
+            absorbed[sink] += of_sample
+        elif sink in absorbed:
+            longer, shorter = sorted((absorbed[sink], of_sample), key=len, reverse=True)
+            absorbed[sink] = longer.clone()
+            absorbed[sink][: len(shorter)] += shorter
+        else:
+            absorbed[sink] = of_sample.clone()
+    coefficient = torch.zeros_like(op.x) if propagated.coefficient is None else propagated.coefficient
+    if propagated.direct is None:
+        return coefficient
+    return coefficient + run.as_coefficient(propagated.direct, op.x, path, "linear")
