@@ -152,7 +152,7 @@ def test_no_name_is_one_of_relprop_s_own() -> None:
 def test_every_preset_is_some_other_library_s() -> None:
     typed = " ".join(p.values[2].typed for p in entries("names"))
     named = set(re.findall(r'rules="([\w-]+)"', typed))
-    own = {"epsilon", "alpha2-beta1", "epsilon-gamma-flat", "vgg-2019"}
+    own = {"epsilon", "alpha2-beta1", "epsilon-gamma-flat", "vgg-2019", "mamba-lrp"}
     assert {*relprop.PRESETS, *relprop.rules.BASELINES} - named == own
 
 

@@ -24,6 +24,7 @@ class Role(Enum):
     SOFTMAX = (True, "softmax")
     LOG_SOFTMAX = (True, "log_softmax")
     MIXED = (True, "a linear layer on a softmax, such as one that mixes heads of attention")
+    GATE = (True, "a linear layer that a rule declares to make gates, and what is computed from it alone")
     STATISTIC = (True, "a norm or a deviation, to normalise others by; it gets no relevance")
     CONSTANT = (
         False,

@@ -116,6 +116,8 @@ class Epsilon(_SharingRule):
         epsilon: ε, 0 or larger.
         bias: what happens to the bias's share.
         of: the unit of ε: "one", or "rms", the root mean square of each sample's z (Montavon et al. 2019).
+        gates: whether the outputs, and what is computed from them alone, are gates, which get nothing beside
+            a signal: as the step sizes, inputs and outputs of a selective state space (Jafari et al. 2024).
 
     Raises:
         RuleError: ε is negative or not finite, or `bias` or `of` is unknown.
@@ -124,6 +126,7 @@ class Epsilon(_SharingRule):
     epsilon: float = 1e-6
     bias: Bias = field(default="absorb", metadata=OPTION)
     of: Literal["one", "rms"] = field(default="one", metadata=OPTION)
+    gates: bool = field(default=False, metadata=OPTION)
 
     def __post_init__(self) -> None:
         super().__post_init__()

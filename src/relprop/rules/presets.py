@@ -94,6 +94,11 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
             "Ali et al. 2022",
             Composite([("*", SignalTakesAll(activations=True)), ("*", Epsilon(0))]),
         ),
+        # x_proj makes step sizes, inputs and outputs of the states; a SiLU shares with what it gates.
+        "mamba-lrp": (
+            "Jafari et al. 2024",
+            Composite([("*.x_proj", Epsilon(0, gates=True)), ("*", SignalTakesAll()), ("*", Epsilon(0))]),
+        ),
         "attnlrp-vit": (
             "Achtibat et al. 2024, table B.5",
             Composite(

@@ -107,6 +107,15 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
             "PLOS ONE 10(7).",
             {"journal": "PLOS ONE", "volume": "10", "number": "7", "pages": "e0130140"},
         ),
+        "Jafari et al. 2024": Paper(
+            "inproceedings",
+            "jafari2024mambalrp",
+            ("Farnoush Rezaei Jafari", _MONTAVON, _MUELLER, "Oliver Eberle"),
+            "MambaLRP: Explaining Selective State Space Sequence Models",
+            2024,
+            "NeurIPS.",
+            {"booktitle": "Advances in Neural Information Processing Systems (NeurIPS)", "volume": "37"},
+        ),
         "Kohlbrenner et al. 2020": Paper(
             "inproceedings",
             "kohlbrenner2020towards",
