@@ -127,6 +127,43 @@ _BLIP2 = {
     "image_token_index": PICTURE,
 }
 
+_MAMBA = {**_TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4}
+_MAMBA2 = {**_TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "num_heads": 4} | {
+    "head_dim": 16,
+    "expand": 2,
+    "n_groups": 1,
+    "chunk_size": 4,
+}
+_RWKV = {**_TOKENS, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2} | {
+    "context_length": 16
+}
+_JAMBA = {**_GROUPED, "num_experts": 2, "num_experts_per_tok": 1, "use_mamba_kernels": False} | {
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+}
+_QWEN3_NEXT = {**_HEADS, "layer_types": ["linear_attention", "full_attention"], "num_experts": 4} | {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 24,
+}
+_XLSTM = {**_TOKENS, "hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}
+_GRIFFIN = {**_HEADS, "lru_width": 32, "block_types": ["recurrent", "attention"]} | {
+    "attention_window_size": 8
+}
+
+
+def _without_cache(generator: torch.Generator) -> Arguments:
+    return {**_unmasked(generator), "use_cache": False}
+
+
 _eager: Any = partial(_of_hub, attentions=("eager",))
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -152,6 +189,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _eager("detr", "DetrForObjectDetection", _large, _DETR),  # queries that are parameters
             # Pictures among the words: put there by a mask, and by way of queries that are parameters.
             _of_hub("llava", "LlavaForConditionalGeneration", partial(_with_pictures, 16), _LLAVA),
+            # States that are carried from token to token.
+            _eager("mamba", "MambaForCausalLM", _causal, _MAMBA),
+            _eager("falcon-mamba", "FalconMambaForCausalLM", _causal, _MAMBA),
+            _eager("mamba2", "Mamba2ForCausalLM", _causal, _MAMBA2),
+            _eager("jamba", "JambaForCausalLM", _causal, _JAMBA),  # beside attention and experts
+            _eager("rwkv", "RwkvForCausalLM", _without_cache, _RWKV),
+            _eager("qwen3-next", "Qwen3NextForCausalLM", _causal, _QWEN3_NEXT),  # gated delta rule
+            _eager("xlstm", "xLSTMForCausalLM", _without_cache, _XLSTM),
+            _eager("recurrent-gemma", "RecurrentGemmaForCausalLM", _without_cache, _GRIFFIN),
             _of_hub("blip-2", "Blip2ForConditionalGeneration", partial(_with_pictures, 4), _BLIP2),
         )
     )
