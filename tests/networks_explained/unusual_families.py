@@ -155,9 +155,6 @@ _QWEN3_NEXT = {**_HEADS, "layer_types": ["linear_attention", "full_attention"], 
     "shared_expert_intermediate_size": 24,
 }
 _XLSTM = {**_TOKENS, "hidden_size": 32, "num_heads": 4, "num_hidden_layers": 2}
-_GRIFFIN = {**_HEADS, "lru_width": 32, "block_types": ["recurrent", "attention"]} | {
-    "attention_window_size": 8
-}
 
 
 def _without_cache(generator: torch.Generator) -> Arguments:
@@ -197,7 +194,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _eager("rwkv", "RwkvForCausalLM", _without_cache, _RWKV),
             _eager("qwen3-next", "Qwen3NextForCausalLM", _causal, _QWEN3_NEXT),  # gated delta rule
             _eager("xlstm", "xLSTMForCausalLM", _without_cache, _XLSTM),
-            _eager("recurrent-gemma", "RecurrentGemmaForCausalLM", _without_cache, _GRIFFIN),
             _of_hub("blip-2", "Blip2ForConditionalGeneration", partial(_with_pictures, 4), _BLIP2),
         )
     )
