@@ -185,15 +185,11 @@ def scan(
             of_state = F.linear(running[0], weight, bias)
             steps[t] = cell.step(rows[t], of_state, *running)
             x[t], z[t] = running[0], of_state[:, own]
-            now = [
-                new if len(new) == len(old) else torch.cat([new, old[len(new) :]])
-                for new, old in zip(steps[t].states, now, strict=True)
-            ]
-        made = [steps[t] for t in range(len(sizes))]
+            now = _replaced(now, steps[t].states)
+        every = range(len(sizes))
+        made = [steps[t] for t in every]
         h = torch.cat([step.states[0] for step in made]).reshape(*of_input.shape[:-1], width)
-    kept = _KeptSteps.of(
-        run, sizes, made, [x[t] for t in range(len(sizes))], [z[t] for t in range(len(sizes))]
-    )
+    kept = _KeptSteps.of(run, sizes, made, [x[t] for t in every], [z[t] for t in every])
     back = _backward(run, cell, states, kept, order, own, before[0].tag.nonnegative, of_input.shape)
     h, *last = attach([h, *now], [of_input.recorded, *(t.recorded for t in before)], back)
     step = of_input.tag.step
@@ -249,71 +245,64 @@ def _backward(
     kept_bias = None if states.bias is None else run.keep_constant(states.bias)
 
     def back(*coefficients: Tensor | None) -> list[Tensor | None]:
-        steps = kept.split()
-        weight = weights.modified(
-            kept_weight.own, "rows of the candidate", lambda w: w[own].clone(), own.start
-        )
+        steps, absorbed = kept.split(), dict[str, Tensor]()
+        weight = weights.modified(kept_weight.own, "candidate", lambda w: w[own].clone(), own.start)
         bias = None if kept_bias is None else kept_bias.value[own].to(weight.dtype)
-        out, *now = coefficients
         some = next(c for c in coefficients if c is not None)
         width = steps["x"][0].shape[1]
-        ended = [some.new_zeros(max(sizes), width) if c is None else c for c in now]
-        on_out = None if out is None else torch.split(out.reshape(-1, width), sizes)
+
+        def to_state(t: int, c: Tensor) -> Tensor:
+            """The coefficient of h before a step, from that of what it contributed to the candidate."""
+            x, z = steps["x"][t].to(weight.dtype), steps["z"][t].to(weight.dtype)
+            is_nonnegative = nonnegative if t == order[0] else cell.nonnegative
+            op = LinearOperation(Dense(), x, z, weight, bias, is_nonnegative)
+            return _propagated(run, rules[t], op, c.to(weight.dtype), path, absorbed).to(c.dtype)
+
+        on_out = [] if coefficients[0] is None else torch.split(coefficients[0].reshape(-1, width), sizes)
+        on_states = [some.new_zeros(max(sizes), width) if c is None else c for c in coefficients[1:]]
         on_input = some.new_zeros(sum(sizes), shape[-1])
         on_rows = torch.split(on_input, sizes)
-        absorbed: dict[str, Tensor] = {}
-        for number, t in enumerate(reversed(order)):
-            size, last = sizes[t], number == len(sizes) - 1
-            running = [c[:size] for c in ended]
-            on_h = running[0] if on_out is None else running[0] + on_out[t]
-            carried = on_h
-            if "to_carrying" in steps:
-                carried = running[1] + on_h * steps["to_carrying"][t]
+        for t in reversed(order):
+            on_h, *on_c = [c[: sizes[t]] for c in on_states]
+            on_h = on_h + on_out[t] if on_out else on_h
+            carried = on_c[0] + on_h * steps["to_carrying"][t] if on_c else on_h
             on_candidate = carried * steps["to_candidate"][t]
             on_rows[t][:, own] = on_candidate
-            of_state = on_candidate * steps["of_state"][t] if "of_state" in steps else on_candidate
-            on_before = carried * steps["to_before"][t] if "to_before" in steps else None
-            x, z = steps["x"][t].to(weight.dtype), steps["z"][t].to(weight.dtype)
-            positive = nonnegative if last else cell.nonnegative
-            op = LinearOperation(Dense(), x, z, weight, bias, positive)
-            to_h = _propagated(run, rules[t], op, of_state.to(weight.dtype), path, absorbed).to(some.dtype)
-            if len(ended) == 2:
-                assert on_before is not None
-                before = [to_h, on_before]
+            before = to_state(t, on_candidate * steps["of_state"][t] if "of_state" in steps else on_candidate)
+            kept_on = [carried * steps["to_before"][t]] if "to_before" in steps else []
+            if on_c:  # c has a way of its own to the step before
+                on_states = _replaced(on_states, [before, *kept_on])
             else:
-                before = [to_h if on_before is None else to_h + on_before]
-            ended = [
-                new if len(new) == len(old) else torch.cat([new, old[size:]])
-                for new, old in zip(before, ended, strict=True)
-            ]
+                on_states = _replaced(on_states, [before + kept_on[0] if kept_on else before])
         for sink, amount in absorbed.items():
             run.ledger.add(sink, amount, path, "linear")
-        return [on_input.reshape(shape), *ended]
+        return [on_input.reshape(shape), *on_states]
 
     return back
+
+
+def _replaced(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors whose first rows, those of the samples that run at a step, are replaced by new ones."""
+    return [
+        mine if len(mine) == len(whole) else torch.cat([mine, whole[len(mine) :]])
+        for whole, mine in zip(old, new, strict=True)
+    ]
 
 
 def _propagated(
     run: Run, rule: Rule, op: LinearOperation, c: Tensor, path: str, absorbed: dict[str, Tensor]
 ) -> Tensor:
-    """Return the coefficient of the states before a step, and add what was absorbed, by sample."""
+    """Return the coefficient of the states before a step, and add what was absorbed, (samples,)."""
     try:
         propagated = applied(rule, op, Incoming(c, None, op.z))
     except Exception as error:
         error.add_note(f"The rule was for linear in module {path or '(root)'!r}.")
         raise
     for sink, amount in propagated.absorbed.items():
-        of_sample = (
-            amount.detach().double().flatten(1).sum(1) if amount.dim() > 1 else amount.detach().double()
-        )
-        if sink in absorbed and len(absorbed[sink]) == len(of_sample):
-            absorbed[sink] += of_sample
-        elif sink in absorbed:
-            longer, shorter = sorted((absorbed[sink], of_sample), key=len, reverse=True)
-            absorbed[sink] = longer.clone()
-            absorbed[sink][: len(shorter)] += shorter
-        else:
-            absorbed[sink] = of_sample.clone()
+        of_sample = amount.detach().double().reshape(len(amount), -1).sum(1)
+        so_far = absorbed.get(sink, of_sample[:0])
+        longer, shorter = sorted((so_far, of_sample), key=len, reverse=True)  # samples end at several steps
+        absorbed[sink] = longer + F.pad(shorter, (0, len(longer) - len(shorter)))
     coefficient = torch.zeros_like(op.x) if propagated.coefficient is None else propagated.coefficient
     if propagated.direct is None:
         return coefficient
