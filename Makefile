@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors fuzz check format docs photographs faithfulness benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness benchmark clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -92,6 +92,9 @@ docs: .venv/test  ## write the generated parts of the documentation anew
 photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 	$(BIN)/pip install --quiet --no-deps scikit-image
 	$(BIN)/python tools/photographs.py
+
+interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
+	$(BIN)/pytest -m slow tests/engine/test_interrupts.py
 
 faithfulness: .venv/test  ## which rules tell best what a network looks at, on photographs and digits
 	$(BIN)/pip install --quiet --no-deps scikit-image

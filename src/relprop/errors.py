@@ -1,6 +1,7 @@
 """The errors that relprop raises. Each repeats the call, names the place and gives the remedy."""
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Iterable
 
 
@@ -55,3 +56,44 @@ def did_you_mean(
     """Return an offer of known names that are near to a name, " Did you mean 'a' or 'b'?", or ""."""
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
     return f" Did you mean {' or '.join(map(written, near))}?" if near else ""
+
+
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Replace characters that are invisible, or that control a terminal, by an escape such as "\x1b".
+
+    Joiners within an emoji or a word stay, because they are part of what is seen.
+
+    Args:
+        text: the text.
+        keep: characters that stay, such as the ends of lines.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in keep or _joins(text, place)
+        else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for place, letter in enumerate(text)
+    )
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether there is a joiner between two signs, or letters beyond Latin, that it can join."""
+    return (
+        text[place] in _JOINERS
+        and 0 < place < len(text) - 1
+        and all(
+            sign > "\u02ff" and unicodedata.category(sign)[0] in "LMS"
+            for sign in (text[place - 1], text[place + 1])
+        )
+    )
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotation marks as `repr` does, with the joiners that `visible` keeps."""
+    stand_in = next(sign for sign in map(chr, range(0x2500, 0x2600)) if sign not in text)
+    joiners = [letter for place, letter in enumerate(text) if _joins(text, place)]
+    parts = "".join(stand_in if _joins(text, place) else letter for place, letter in enumerate(text))
+    first, *rest = repr(parts).split(stand_in)
+    return first + "".join(joiner + part for joiner, part in zip(joiners, rest, strict=True))

@@ -128,8 +128,22 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page, reader):
             assert not name.startswith("on"), (tag, name)
             if name in {"src", "href", "srcset", "action", "poster", "data", "xlink:href"}:
                 assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value[:50])
-    assert "http" not in re.sub(r'src="[^"]*"', "", page)
+    assert "http" not in re.sub(r'src="[^"]*"|http-equiv', "", page)
     assert not re.search(r"url\(|@import", page)
+
+
+def test_the_policy_allows_what_the_page_has_and_nothing_else(page, reader):
+    [policy] = [m["content"] for m in reader.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert page.index("Content-Security-Policy") < page.index("<style")
+    assert {tag for tag, _ in reader.found} & {"script", "iframe", "object", "form", "base", "link"} == set()
 
 
 def test_links_within_the_page_lead_somewhere(reader):

@@ -6,7 +6,6 @@ scales and shifts of any tensor by channel, for a linear operation that follows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -43,7 +42,41 @@ class Moved(Foldable):
     """
 
     outputs: tuple[_Output, ...]
-    move: Callable[[Sequence[Tensor]], Any]
+    move: "_Moves"
+
+
+Move = Callable[[Sequence[Tensor]], Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Moves:
+    """Moves, one after the other.
+
+    Calling it takes any number of moves without recursion, because a model may rearrange a tensor a thousand
+    times.
+
+    Attributes:
+        last: the last move.
+        parts: what it moves: the results of earlier moves or, where None, one output.
+    """
+
+    last: Move
+    parts: tuple["_Moves | None", ...]
+
+    def __call__(self, outputs: Sequence[Tensor]) -> Any:
+        rest, results = iter(outputs), list[Any]()
+        todo: list[tuple[_Moves | None, bool]] = [(self, False)]
+        while todo:
+            moves, has_parts = todo.pop()
+            if moves is None:
+                results.append(next(rest))
+            elif has_parts:
+                first = len(results) - len(moves.parts)
+                results[first:] = [moves.last(results[first:])]
+            else:
+                todo.append((moves, True))
+                todo += [(part, False) for part in reversed(moves.parts)]
+        return results[0]
 
 
 def fold(
@@ -100,44 +133,29 @@ def fold(
     return attach_rule(run, folded, computed)
 
 
-def moved(parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> Moved | None:
+def moved(parts: Sequence[Seen], move: Move) -> Moved | None:
     """Return outputs of linear operations as `move` rearranges or joins them.
 
     Returns None if a part is something else, or if two parts are one.
     """
     outputs: list[_Output] = []
-    moves: list[tuple[int, Callable[[Sequence[Tensor]], Any] | None]] = []
+    earlier: list[_Moves | None] = []
     for part in parts:
         origin = linear_origin(part)
         if isinstance(origin, Moved):
             outputs += [output._replace(since=output.since * origin.factor) for output in origin.outputs]
-            moves.append((len(origin.outputs), origin.move))
+            earlier.append(origin.move)
         elif isinstance(origin, LinearOrigin):
             outputs.append(_Output(origin, part.recorded))
-            moves.append((1, None))
+            earlier.append(None)
         else:
             return None
     if len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
         return None
-    first, whole = outputs[0].origin, move
-    if any([earlier is not None for _, earlier in moves]):
-        whole = _after(move, moves)
-    return Moved(recorded=first.recorded, tag=first.tag, outputs=tuple(outputs), move=whole)
-
-
-def _after(
-    move: Callable[..., Any], earlier: Sequence[tuple[int, Callable[[Sequence[Tensor]], Any] | None]]
-) -> Callable[[Sequence[Tensor]], Any]:
-    """Return a move of parts, each of which is a number of outputs after an earlier move, or one output."""
-
-    def whole(outputs: Sequence[Tensor]) -> Any:
-        parts, rest = [], iter(outputs)
-        for count, made in earlier:
-            own = list(islice(rest, count))
-            parts.append(own[0] if made is None else made(own))
-        return move(parts)
-
-    return whole
+    if not isinstance(move, _Moves) or any([part is not None for part in earlier]):
+        move = _Moves(move, tuple(earlier))
+    first = outputs[0].origin
+    return Moved(recorded=first.recorded, tag=first.tag, outputs=tuple(outputs), move=move)
 
 
 def _fold_moved(

@@ -153,7 +153,7 @@ def start(
     if isinstance(before, Affine) and map_.channels(weight, operand.recorded.shape) == before.channels:
         scale, shift = before.resolved()
         bias = _with_shift(map_, weight, bias, shift, operand.recorded)
-        weight = modified(weight, "scaled input", scale, map_.scale_inputs)
+        weight = modified(weight, "scaled input", scale.detach().clone(), map_.scale_inputs)
         operand, input_watches = before, (*input_watches, *before.watches)
     origin = LinearOrigin(
         recorded=operand.recorded,

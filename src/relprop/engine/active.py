@@ -1,5 +1,6 @@
 """Which run is active in a thread. The compiler is off while a run is active."""
 
+import importlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,12 +21,31 @@ active_runs = ActiveRuns()
 
 
 class _Uncompiled:
-    """Counts the runs in which compiled functions run uncompiled; `before` restores the earlier stance."""
+    """The runs in which compiled functions run uncompiled; `before` is the earlier stance."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.count = 0
+        self.runs: set[object] = set()
         self.before: Any = None
+
+    def begin(self, run: object) -> None:
+        """Note a run. The first one sets the stance."""
+        eval_frame = importlib.import_module("torch._dynamo.eval_frame")
+        with self.lock:
+            self.runs.add(run)
+            if self.before is None:
+                # Noted before it changes, so that it can be restored wherever an interrupt comes.
+                self.before = eval_frame._stance
+                torch.compiler.set_stance("force_eager")
+
+    def end(self, run: object) -> None:
+        """Forget a run. The last one restores the stance. To forget a run twice changes nothing."""
+        eval_frame = importlib.import_module("torch._dynamo.eval_frame")
+        with self.lock:
+            self.runs.discard(run)
+            if not self.runs and self.before is not None:
+                eval_frame._set_stance(self.before)
+                self.before = None
 
 
 _uncompiled = _Uncompiled()
@@ -42,16 +62,12 @@ def uncompiled() -> Iterator[None]:
     if not {"torch._dynamo", "torch.nn.attention.flex_attention"} & sys.modules.keys():
         yield
         return
-    state = _uncompiled
-    with state.lock:
-        state.count += 1
-        if state.count == 1:
-            state.before = torch.compiler.set_stance("force_eager")
+    run = object()
     try:
-        yield
+        try:
+            _uncompiled.begin(run)
+            yield
+        finally:
+            _uncompiled.end(run)
     finally:
-        with state.lock:
-            state.count -= 1
-            if state.count == 0:
-                state.before.__exit__(None, None, None)
-                state.before = None
+        _uncompiled.end(run)  # if the first was interrupted

@@ -1,6 +1,5 @@
 """The one autograd function: it attaches another backward to a value that is already computed."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,22 +41,17 @@ class Attach(torch.autograd.Function):
         if all(c is None for c in coefficients):
             return (None,) * len(ctx.needs_input_grad)
         backward = step.backward
-        if not _retained.count:
+        if not _retained.backwards:
             step.backward = None  # frees the kept values, as autograd does
         with aside(), StepOfBackward():  # calls of a rule are not calls of the model
             return (None, *backward(*coefficients))
 
 
 class _Retained:
-    """Counts the runs that use their graph again. While there are any, no run frees its kept values."""
+    """The backwards after which a graph is used again. While there are any, no run frees its kept values."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def add(self, number: int) -> None:
-        with self._lock:
-            self.count += number
+        self.backwards: set[object] = set()
 
 
 _retained = _Retained()
@@ -66,11 +60,13 @@ _retained = _Retained()
 @contextmanager
 def retaining(wanted: bool) -> Iterator[None]:
     """Let backwards keep their values, if `wanted`, for another backward through the same graph."""
-    _retained.add(int(wanted))
+    this = object()
     try:
+        if wanted:
+            _retained.backwards.add(this)
         yield
     finally:
-        _retained.add(-int(wanted))
+        _retained.backwards.discard(this)
 
 
 def attach(values: Sequence[Tensor], roots: Sequence[Tensor], backward: Backward) -> tuple[Tensor, ...]:

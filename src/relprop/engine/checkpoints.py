@@ -23,6 +23,7 @@ from relprop.engine.known import Tag
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
+from relprop.engine.surroundings import leaving_no_trace, remove_hooks
 from relprop.errors import InputError, ModelError, did_you_mean
 
 Blocks = str | nn.Module | Iterable[str | nn.Module]
@@ -324,12 +325,11 @@ class Checkpoints:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Dispatch the calls of a module that is recomputed in a backward, which may be in another thread."""
-        with (
-            torch.enable_grad(),
-            self._interception.entered(),
-            torch.autograd.graph.saved_tensors_hooks(self.run.keep_saved, saved_value),
-        ):
-            yield
+        with leaving_no_trace():
+            torch._C._set_grad_enabled(True)
+            with self._interception.entered():
+                torch._C._autograd._push_saved_tensors_default_hooks(self.run.keep_saved, saved_value)
+                yield
 
     @contextmanager
     def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
@@ -361,15 +361,20 @@ class Checkpoints:
                     block.draws = []
                 run.block = None
 
-        handles = []
-        for module in modules:
-            handles += [
-                module.register_forward_pre_hook(enter, with_kwargs=True),
-                module.register_forward_hook(leave, always_call=True),
-            ]
-        try:
-            yield
-        finally:
+        def remove() -> None:
             run.block = self._computed_again = None
-            for handle in handles:
-                handle.remove()
+            for module in modules:
+                hooks = (module._forward_pre_hooks, module._forward_hooks)
+                noted = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
+                remove_hooks((enter, leave), (*hooks, *noted))
+
+        try:
+            try:
+                for module in modules:
+                    module.register_forward_pre_hook(enter, with_kwargs=True)
+                    module.register_forward_hook(leave, always_call=True)
+                yield
+            finally:
+                remove()
+        finally:
+            remove()  # if the first was interrupted

@@ -25,6 +25,7 @@ class Composed:
         key: name and numbers of a single call, by which its role is known; None for others.
         at_zero: value and slope at zero; None until they are first needed.
         probed: values at `PROBES`; None until they are first needed.
+        fails: whether it is known to have no values at `PROBES`, so that no longer chain tries again.
     """
 
     last: Callable[[Sequence[Tensor]], Tensor]
@@ -34,6 +35,7 @@ class Composed:
     key: tuple[Any, ...] | None = None
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
+    fails: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -90,6 +92,7 @@ class Composed:
             with torch.no_grad():
                 values = _growing_most(self._probe(points).reshape(len(PROBES), -1)).tolist()
         except (RuntimeError, TypeError):  # a constant of another shape or type
+            self.fails = True
             return Role.SIGNAL
         return of_function(values)
 
@@ -98,6 +101,8 @@ class Composed:
         waiting = [self]
         while waiting:
             call = waiting[-1]
+            if call.fails or any([o is not None and o.fails for o in call.operands]):
+                raise RuntimeError("a call before this one takes a constant of another shape or type")
             missing = [o for o in call.operands if o is not None and o.probed is None]
             if call.probed is None and not missing:
                 call.probed = call.last([points if o is None else o.probed for o in call.operands])  # type: ignore[misc]

@@ -20,7 +20,6 @@ from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
-    _pop_mode_temporarily,
 )
 
 from relprop.calls.call import Call, signature
@@ -36,6 +35,7 @@ from relprop.engine.modules import follow_modules
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of, run_of, value_of
+from relprop.engine.surroundings import leaving_no_trace, without_mode
 from relprop.engine.writing import Beginnings, Writing
 from relprop.errors import InputError
 
@@ -288,21 +288,18 @@ class Interception:
 
         The context is also entered within a backward, which may run in another thread.
         """
-        traced, nested = here.traced, here.nested
-        here.nested = any([run is not self for run in active_runs.stack])
-        active_runs.stack.append(self)
-        here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
-        try:
-            with seeing(), self.mode:
-                yield
-        finally:
-            here.traced, here.nested = traced, nested
-            active_runs.stack.pop()
+        with leaving_no_trace() as around:
+            here.nested = any([run is not self for run in active_runs.stack])
+            active_runs.stack.append(self)
+            here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
+            around.hold(seeing())
+            torch._C._push_on_torch_dispatch_stack(self.mode)
+            yield
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
         """Compute without being seen by the run, between the model's calls."""
-        with _pop_mode_temporarily(), aside():
+        with without_mode(aside()):
             yield
 
 
@@ -367,22 +364,25 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
 
     At the end, unless an error was raised, plain tensors get the values that the model wrote to them.
     """
+    run = interception.run
     with (
-        follow_modules(interception.run.modules, interception.is_active, interception.after_module),
-        torch.inference_mode(mode=False),
-        torch.enable_grad(),
+        leaving_no_trace(),
+        follow_modules(run.modules, interception.is_active, interception.after_module),
         uncompiled(),
-        # torch.jit runs programs as they were written, without its own derivatives.
-        torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
-        # A tensor of the model that autograd saves is copied before the model overwrites it.
-        torch.autograd.graph.saved_tensors_hooks(interception.run.keep_saved, saved_value),
-        interception.entered(),
     ):
-        try:
-            yield interception
-        finally:
-            interception.run.is_over = True
-    interception.writing.write_back()
+        with leaving_no_trace() as around:
+            around.hold(torch._C._InferenceMode(False))
+            torch._C._set_grad_enabled(True)
+            # torch.jit runs programs as they were written, without its own derivatives.
+            torch._C._set_graph_executor_optimize(False)
+            # A tensor of the model that autograd saves is copied before the model overwrites it.
+            torch._C._autograd._push_saved_tensors_default_hooks(run.keep_saved, saved_value)
+            try:
+                with interception.entered():
+                    yield interception
+            finally:
+                run.is_over = True
+        interception.writing.write_back()
 
 
 _ASKING_FOR_SHAPES = frozenset(

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from relprop.engine.surroundings import hooks_of_all_modules, remove_hooks
+
 
 @dataclass
 class ModulePaths:
@@ -123,12 +125,15 @@ def follow_modules(
         finally:
             paths.leave(module)
 
-    handles = [
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-    ]
+    def remove() -> None:
+        remove_hooks((enter, leave), hooks_of_all_modules())
+
     try:
-        yield
+        try:
+            register_module_forward_pre_hook(enter)
+            register_module_forward_hook(leave, always_call=True)
+            yield
+        finally:
+            remove()
     finally:
-        for handle in handles:
-            handle.remove()
+        remove()  # if the first was interrupted

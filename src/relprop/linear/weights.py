@@ -1,17 +1,22 @@
 """A cache of modified weights (|w|, w⁺, w², ...), kept as long as the weight exists and is unchanged.
 
-The cache finds a weight by weak reference, never by `id()` or address alone. It detects a change by
-autograd's version counter. Writing through `weight.data` or `weight.numpy()` does not raise the version. A
-sample of the values detects such writes, unless no sampled element changed. To edit single weights, use
-`torch.no_grad()` instead.
+The cache finds a weight by weak reference, never by `id()` or address alone. It refers to a parameter by the
+storage of its values, because torch swaps no parameter that has a weak reference (`torch.utils.swap_tensors`,
+which `module.double()` and `load_state_dict` call if they are told to). It refers to any other tensor itself:
+`weight.data`, made anew for each call, has a version counter of its own each time.
+
+The cache detects a change by autograd's version counter. Writing through `weight.data` or `weight.numpy()`
+does not raise the version. A sample of the values detects such writes, unless no sampled element changed. To
+edit single weights, use `torch.no_grad()` instead.
 """
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _SAMPLED = 1024
@@ -26,7 +31,11 @@ class _Entry:
     modified: dict[str, tuple[Hashable, Any]] = field(default_factory=dict)
 
 
-_cache: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_of_tensors: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+_Layout = tuple[Hashable, ...]
+_of_parameters: WeakKeyDictionary[UntypedStorage, dict[_Layout, _Entry]] = WeakKeyDictionary()
+"""By storage, and by offset, shape, strides and dtype: several parameters may have one storage."""
 
 
 def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: Hashable = None) -> Made:
@@ -39,7 +48,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
         make: function of the detached weight.
         key: what else the result depends on, such as a shape. A result for another key is replaced.
     """
-    if weight.is_inference():  # it has no version counter, so a change could not be detected
+    # A tensor of inference mode has no version counter, so a change could not be detected.
+    if weight.is_inference() or weight.layout != torch.strided:
         return make(weight)
     entry = _entry(weight)
     known = entry.modified.get(purpose)
@@ -47,6 +57,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
         before: Made = known[1]
         return before
     result = make(weight.detach())
+    if isinstance(result, Tensor) and _same_storage(result, weight):
+        return result  # which would keep the weight
     entry.modified[purpose] = (key, result)
     return result
 
@@ -54,10 +66,22 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
 def _entry(weight: Tensor) -> _Entry:
     state = (weight._version, weight.data_ptr())
     sample = _sample(weight)
-    entry: _Entry | None = _cache.get(weight)  # type: ignore[no-untyped-call]
+    entry: _Entry | None
+    if not isinstance(weight, nn.Parameter):
+        entry = _of_tensors.get(weight)  # type: ignore[no-untyped-call]
+        if entry is None or entry.state != state or not _same(entry.sample, sample):
+            entry = _of_tensors[weight] = _Entry(state, sample.clone())
+        return entry
+    layout = (weight.storage_offset(), weight.shape, weight.stride(), weight.dtype)
+    entries = _of_parameters.setdefault(weight.untyped_storage(), {})
+    entry = entries.get(layout)
     if entry is None or entry.state != state or not _same(entry.sample, sample):
-        entry = _cache[weight] = _Entry(state, sample.clone())
+        entry = entries[layout] = _Entry(state, sample.clone())
     return entry
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    return a.layout == torch.strided and a.untyped_storage()._cdata == b.untyped_storage()._cdata
 
 
 def _sample(weight: Tensor) -> Tensor:

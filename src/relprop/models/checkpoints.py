@@ -58,8 +58,30 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise FileError(f"cannot read the weights in {path}: {error.strerror}.{near}") from error
     # A zip archive, or a pickle of protocol 2 to 5. A safetensors file begins with the length of its header.
     if start == b"PK" or (start[:1] == b"\x80" and start[1:] in b"\2\3\4\5"):
-        return _tensors(_read_torch(path, start == b"PK"), path)
-    return read_weights(path)
+        return _readable(_tensors(_read_torch(path, start == b"PK"), path), path)
+    return _readable(read_weights(path), path)
+
+
+def _readable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file if there are any, each with its values one beside the other.
+
+    Raises:
+        FileError: there are none, or one has no such values.
+    """
+    if not state:
+        raise FileError(
+            f"{path} has no tensors. Store the weights with torch.save(model.state_dict(), 'weights.pt')."
+        )
+    for name, value in state.items():
+        dense = value.layout == torch.strided and not value.is_nested
+        if value.is_meta or not dense:
+            kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+            kind = "without values, on the device meta" if value.is_meta else kind
+            raise FileError(
+                f"the weights in {path} cannot be used: {name} is {kind}. Store dense tensors with their "
+                "values: {name: t.to_dense() for name, t in model.state_dict().items()}."
+            )
+    return state
 
 
 def _read_torch(path: Path, zipped: bool) -> Any:

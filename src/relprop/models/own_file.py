@@ -14,9 +14,11 @@ A photograph is resized so that its shorter side is that of `input_size`, and it
 import difflib
 import importlib.util
 import inspect
+import math
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from math import prod
@@ -33,6 +35,9 @@ from relprop.models.request import Request, finished, seeded
 from relprop.rules.bounds import Bounds
 
 _COLOUR = 3  # red, green and blue
+
+LARGEST, LONGEST = 4096**2, 4 * 4096
+"""The most pixels of a picture for a model, and of its side, far more than networks for pictures take."""
 
 
 def own_model(request: Request) -> Model:
@@ -59,12 +64,12 @@ def own_model(request: Request) -> Model:
     )
     if 0 in normalisation.std:
         raise InputError(f"{request.model}: std={normalisation.std} divides by zero. Give numbers above 0.")
-    classes = request.classes or getattr(module, "classes", None)
+    classes = request.classes or _attribute(module, "classes", request.model)
     return finished(
         request,
         module,
         prepare=preparing_photographs(min(size), size, channels, normalisation.apply),
-        classes=tuple(map(str, classes)) if isinstance(classes, Sequence) else None,
+        classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else None,
         bounds=_bounds(module, normalisation, channels, size),
         weights=None if request.weights_file else f"as {name} made them",
     )
@@ -72,7 +77,7 @@ def own_model(request: Request) -> Model:
 
 def _made(path: Path, name: str, model: str) -> nn.Module:
     """Run the file, call the function, and return its module."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # which is also no for a name that is too long
         raise ModelError(f"{model}: there is no file {path}. Check the name and the folder.")
     with _importing_beside(path):
         namespace = _run(path, model)
@@ -148,7 +153,7 @@ def _channels(module: nn.Module, request: Request, size: tuple[int, int]) -> int
     It is found by the numbers of `mean` and `std`, or by the first layer.
     """
     effective = [
-        _sequence(getattr(module, what, None) if given is None else given)
+        _sequence(_attribute(module, what, request.model) if given is None else given)
         for what, given in (("mean", request.mean), ("std", request.std))
     ]
     if any(len(values) == _COLOUR for values in effective):
@@ -159,7 +164,7 @@ def _channels(module: nn.Module, request: Request, size: tuple[int, int]) -> int
     if isinstance(first, nn.Linear) and first.in_features in (prod(size), _COLOUR * prod(size)):
         return first.in_features // prod(size)
     # The layer's number is of no use if the model rearranges pixels into channels before it.
-    own = [getattr(module, what, None) for what in ("mean", "std")]
+    own = [_attribute(module, what, request.model) for what in ("mean", "std")]
     return 1 if any(hasattr(values, "__len__") and len(_sequence(values)) == 1 for values in own) else _COLOUR
 
 
@@ -188,8 +193,8 @@ def _bounds(module: nn.Module, normalisation: Normalisation, channels: int, size
 
 
 def _size(module: nn.Module, request: Request) -> tuple[int, int]:
-    size = request.size or getattr(module, "input_size", None)
-    if isinstance(size, int):
+    size = request.size or _attribute(module, "input_size", request.model)
+    if type(size) is int:
         size = (size, size)
     if size is None:
         raise ModelError(
@@ -197,17 +202,42 @@ def _size(module: nn.Module, request: Request) -> tuple[int, int]:
             "attribute input_size = (224, 224) of the model."
         )
     # Some models have (channels, height, width).
-    numbers = tuple(size)[-2:]
-    if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
+    numbers = tuple(size)[-2:] if isinstance(size, (list, tuple)) else ()
+    if len(numbers) != 2 or not all(type(n) is int and n > 0 for n in numbers):
         raise ModelError(f"{request.model}: input_size is {size!r}; give height and width, (224, 224).")
+    if prod(numbers) > LARGEST or max(numbers) > LONGEST:
+        raise ModelError(
+            f"{request.model}: pictures of {' x '.join(map(_written, numbers))} are too large. relprop "
+            f"makes them of up to {LARGEST:,} pixels, and {LONGEST:,} on a side. Give height and width, by "
+            "--size 224 or by an attribute input_size = (224, 224) of the model."
+        )
     return numbers[0], numbers[1]
+
+
+def _written(pixels: int) -> str:
+    return f"{float(min(pixels, 10**18)):.12g}"
+
+
+def _attribute(module: nn.Module, name: str, model: str) -> Any:
+    """Return an attribute of the model, or None if it has none.
+
+    Raises:
+        ModelError: it is a property that fails.
+    """
+    try:
+        return getattr(module, name, None)
+    except Exception as error:
+        raise ModelError(
+            f"{model}: its attribute {name} fails: {type(error).__name__}: {error}. relprop looks there for "
+            "what belongs to the model. Make it a plain value, or delete it."
+        ) from error
 
 
 def _numbers(
     module: nn.Module, what: str, given: Any, channels: int, default: float, model: str
 ) -> tuple[float, ...]:
     """Return one number for each channel: the user's, or the model's own, or the default."""
-    values = getattr(module, what, None) if given is None else given
+    values = _attribute(module, what, model) if given is None else given
     if values is None:
         return (default,) * channels
     numbers = _sequence(values)
@@ -222,14 +252,16 @@ def _numbers(
         raise ModelError(
             f"{model}: {whose}; give {channels} numbers, one for each channel, or one number for all."
         )
+    if not all(map(math.isfinite, numbers)):
+        raise ModelError(f"{model}: {what} is {', '.join(map(str, numbers))}. Give finite numbers.")
     return numbers
 
 
 def _sequence(values: Any) -> tuple[float, ...]:
     """Return the numbers of a list, a tensor or a single number; () if they are not numbers."""
-    if isinstance(values, torch.Tensor) and not values.dim():
-        values = values.item()
     try:
+        if isinstance(values, torch.Tensor) and not values.dim():
+            values = values.item()
         return tuple(float(v) for v in values) if hasattr(values, "__len__") else (float(values),)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return ()

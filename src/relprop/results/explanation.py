@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
 from relprop.errors import InputError
-from relprop.files import VERSION
+from relprop.files import VERSION, path_of
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
 from relprop.results.named import ByName
@@ -228,7 +228,7 @@ class Explanation:
                 be stored, or a case that `plot` refuses.
             FileError: the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
+        suffix = path_of(path, "explanation.save").suffix.lower()
         if suffix == ".png":
             self.plot(picture, model=model, **options).save(path)
             return

@@ -23,7 +23,7 @@ from torch import Tensor
 import relprop.targets as targets
 from relprop.calls.site import Applied
 from relprop.errors import FileError, InputError
-from relprop.files import VERSION, write_whole
+from relprop.files import VERSION, path_of, write_whole
 from relprop.results.inner import NOT_STORED, InnerRelevance
 from relprop.results.ledger import Ledger
 
@@ -124,7 +124,7 @@ def load_record(
     Raises:
         FileError: the file is missing, damaged, or no such result, or another version wrote it.
     """
-    path = Path(path)
+    path = path_of(path, "load")
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -159,6 +159,7 @@ def load_record(
         records = {part.__name__: part for part in parts} | _RECORDS
         made = kind(**{name: _decoded(value, tensors, records) for name, value in book["fields"].items()})
         check(made)
+        repr(made)  # which looks at every field
         return made
     except FileError:
         raise

@@ -11,6 +11,7 @@ from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Selector, Start
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
+from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
 from relprop.inputs.arguments import (
     joined_arguments,
@@ -297,6 +298,7 @@ class Explainer:
         require_clear(ours.__name__, self.model, positional, options, kwargs)
         return joined_arguments(kwargs, arguments)
 
+    @leaving_no_trace()
     def _explain(
         self,
         inputs: tuple[Any, ...],

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _pop_mode_temporarily
 
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.calls.user_line import line_of
@@ -19,6 +18,7 @@ from relprop.engine.levels import aside, seeing
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.engine.surroundings import without_mode
 from relprop.errors import CoverageError, ModelError
 from relprop.inputs.arguments import put_stand_ins, without_cache
 from relprop.inputs.errors import naming_inputs, never_looked_up
@@ -134,7 +134,7 @@ class Forward:
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
         # If parts of the model run again, as of a checkpoint, their wrapper tensors dispatch the calls.
-        with _pop_mode_temporarily(), seeing():
+        with without_mode(seeing()):
             try:
                 found = torch.autograd.grad(
                     inner, variables, begin.detach(), retain_graph=retain, allow_unused=True
@@ -192,11 +192,18 @@ def _native(run: Run, call: Any, *_args: Any) -> Any:
 
 
 class GradientsOfSeen(TorchFunctionMode):
-    """Lets `torch.autograd.grad` and `backward` take wrapper tensors, by their inner tensors."""
+    """Lets `torch.autograd.grad` and `backward` take wrapper tensors, by their inner tensors.
+
+    Attributes:
+        is_over: whether the run is over. Torch may put a mode back on its stack even then, if an interrupt
+            came while the mode's own function ran. It does nothing there, and the next run takes it off.
+    """
+
+    is_over = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
-            with torch._C.DisableTorchFunction(), _pop_mode_temporarily(), aside():
+        if not self.is_over and func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
+            with torch._C.DisableTorchFunction(), without_mode(aside()):
                 return func(*map_tensors(_begin, list(args)), **map_tensors(_begin, kwargs or {}))
         return func(*args, **(kwargs or {}))
 

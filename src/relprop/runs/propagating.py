@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from relprop.calls.names import name_of
 from relprop.engine.interception import intercepting
 from relprop.engine.run import Run
@@ -43,8 +45,14 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
         )
     run = Run(composite.choose, unmatched=composite.unmatched, accept=names_of(accept))
     forward = Forward(run, TABLE, any_leaf=True)
-    with intercepting(forward.interception), GradientsOfSeen():
-        yield run
+    gradients = GradientsOfSeen()
+    try:
+        with intercepting(forward.interception):
+            # Taken off by what restores the state around the run.
+            torch._C._push_on_torch_function_stack(gradients)
+            yield run
+    finally:
+        gradients.is_over = True
     run.gaps.require_none()
 
 

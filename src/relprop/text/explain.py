@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
+from relprop.errors import InputError, quoted
 from relprop.models.language import LanguageModel, load_language_model, quietly
 from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
@@ -137,7 +137,7 @@ def _generation(
     # Position of the first answer in the output of the decoder or, without a decoder, of the model.
     first = 0 if start else found.prompt - 1
     answers = [
-        _answer(explained, repr(token.text), token.id, found.prompt + row, first + row)
+        _answer(explained, quoted(token.text), token.id, found.prompt + row, first + row)
         for row, (token, explained) in enumerate(zip(after, found.explanations, strict=True))
     ]
     return TextExplanation(

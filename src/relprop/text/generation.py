@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
+from relprop.files import path_of
 from relprop.inputs.arguments import require_fitting_mask, require_known
 from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
@@ -89,7 +90,7 @@ class Generation:
             InputError: another suffix.
             FileError: the file cannot be written.
         """
-        if Path(path).suffix.lower() != ".safetensors":
+        if path_of(path, "generation.save").suffix.lower() != ".safetensors":
             raise InputError(f"generation.save({str(path)!r}): give a name that ends in .safetensors.")
         about = {"Title": f"Relevance of the tokens before each of {len(self)} generated ones"}
         save_record(path, self, about, _PARTS)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import InputError, did_you_mean, quoted
 from relprop.models.language import LanguageModel
 from relprop.targets.classes import Difference, TargetLike
 from relprop.text.generation import decoder_start
@@ -112,7 +112,7 @@ def _index(model: LanguageModel, named: str | int, before: str | None, call: str
 
 def named(model: LanguageModel, index: int) -> str:
     """Return the name of a label, or a token in quotation marks, which show its white space."""
-    return model.labels[index] if model.labels is not None else repr(decoded(model, [index])[0].text)
+    return model.labels[index] if model.labels is not None else quoted(decoded(model, [index])[0].text)
 
 
 def _escaped(words: str) -> str:

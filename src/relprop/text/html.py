@@ -14,6 +14,7 @@ from string import Template
 import numpy as np
 from torch import Tensor
 
+from relprop.errors import quoted, visible
 from relprop.files import VERSION
 from relprop.text.answers import Answer, TokenRelevance, as_share
 from relprop.text.tokens import Token
@@ -35,14 +36,6 @@ _ASKED = {
     "causal": "the token after",
     "seq2seq": "the decoder's token after",
 }
-
-
-def visible(text: str) -> str:
-    r"""Replace characters that are invisible, or that control a terminal, by an escape such as "\x1b"."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for letter in text
-    )
 
 
 def scale_of(row: Tensor, pieces: Sequence[Token]) -> float:
@@ -164,7 +157,7 @@ def _shown(piece: Token) -> str:
 
 
 def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") -> str:
-    title = escape(f"{visible(repr(piece.text))} {number(value)}")
+    title = escape(f"{quoted(piece.text)} {number(value)}")
     return f'<span{about} style="{_style(look)}" title="{title}">{_shown(piece)}</span>'
 
 
@@ -206,7 +199,10 @@ def _facts(explanation: TokenRelevance) -> str:
         if answer.place is not None:
             piece = explanation.pieces[answer.place]
             facts.append(
-                ("Explained", f"{_ASKED[explanation.task]} {piece.text!r}, {explanation.unit} {answer.place}")
+                (
+                    "Explained",
+                    f"{_ASKED[explanation.task]} {quoted(piece.text)}, {explanation.unit} {answer.place}",
+                )
             )
         facts.append(("Sum of relevance", number(answer.total)))
         sinks = sorted(answer.absorbed.items())
@@ -251,7 +247,7 @@ def _matrix(explanation: TokenRelevance) -> str:
     for index, (answer, row) in enumerate(zip(explanation.answers, explanation.rows, strict=True)):
         known = columns[: answer.place]
         cells = [
-            f'<td style="{_style(look)}" title="{escape(visible(repr(piece.text)))} {number(value)}">'
+            f'<td style="{_style(look)}" title="{escape(quoted(piece.text))} {number(value)}">'
             f'<span class="unseen">{number(value)}</span></td>'
             for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
         ]
@@ -274,6 +270,6 @@ def _token_table(explanation: TokenRelevance) -> str:
     for place, (piece, value) in enumerate(
         zip(explanation.pieces, explanation.rows[0].tolist(), strict=True)
     ):
-        name = piece.text if piece.special else repr(piece.text)
+        name = piece.text if piece.special else quoted(piece.text)
         lines.append(f"<tr><td>{place}</td><td>{_safe(name)}</td><td>{number(value)}</td></tr>")
     return "\n".join([*lines, "</tbody></table></details>"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.files import write_whole
+from relprop.files import path_of, write_whole
 from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
 from relprop.rules.book import cited
@@ -127,7 +127,7 @@ class TextExplanation(TokenRelevance):
             InputError: the file has another suffix.
             FileError: the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
+        suffix = path_of(path, "explanation.save").suffix.lower()
         if suffix == ".safetensors":
             about = {"Title": f"Relevance of the text for {self.answers[0].target}", "Model": self.model}
             save_record(path, self, about, _PARTS)

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from relprop.errors import quoted, visible
 from relprop.text.answers import Answer, TokenRelevance
-from relprop.text.html import colours, cut, heading, known_to, scale_of, visible
+from relprop.text.html import colours, cut, heading, known_to, scale_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,7 @@ def _table(explanation: TokenRelevance, row: Tensor) -> list[str]:
     """Return a line for each token: its number, text and relevance, and a bar of + or -."""
     values = row.double().nan_to_num(0).tolist()
     scale = scale_of(row, explanation.pieces)
-    names = [visible(piece.text) if piece.special else repr(piece.text) for piece in explanation.pieces]
+    names = [visible(piece.text) if piece.special else quoted(piece.text) for piece in explanation.pieces]
     wide, digits = max(map(len, names)), len(str(len(names) - 1))
     lines = []
     for place, (name, value, exact) in enumerate(zip(names, values, row.tolist(), strict=True)):
@@ -84,5 +85,5 @@ def _table(explanation: TokenRelevance, row: Tensor) -> list[str]:
 def _strongest(explanation: TokenRelevance, row: Tensor) -> list[str]:
     """Return a line with the tokens that have most relevance."""
     order = row.double().abs().nan_to_num(0).argsort(descending=True, stable=True)[:MOST].tolist()
-    told = [f"{explanation.pieces[i].text!r} {float(row[i]):+.3g}" for i in order if row[i]]
+    told = [f"{quoted(explanation.pieces[i].text)} {float(row[i]):+.3g}" for i in order if row[i]]
     return ["  " + (", ".join(told) or "no token has relevance")]

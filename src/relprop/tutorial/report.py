@@ -1,7 +1,8 @@
 """The tutorial's pictures, and the page that shows and explains them.
 
 The page's text and formulas are in `report.html` beside this file. This file fills in the results of a run,
-escaped. The pictures are part of the page, so it needs no other file and no network. It has no scripts.
+escaped. The pictures are part of the page, so it needs no other file and no network. It has no
+scripts, and its policy allows none.
 """
 
 from base64 import b64encode

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from relprop.errors import InputError
-from relprop.files import write_whole
+from relprop.files import path_of, write_whole
 from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
 
@@ -83,7 +83,7 @@ def save_png(path: Path | str, rgb: Pixels, metadata: dict[str, str] | None = No
             f"save_png({str(path)!r}): the pixels are {rgb.dtype} of shape {rgb.shape}; "
             "give uint8 of shape (H, W, 3), as mosaic returns them."
         )
-    write_whole(Path(path), png_bytes(rgb, metadata))
+    write_whole(path_of(path, "save_png"), png_bytes(rgb, metadata))
 
 
 def png_bytes(rgb: Pixels, metadata: dict[str, str] | None = None) -> bytes:

@@ -1,5 +1,7 @@
 """Resizing a photograph and cutting out its centre, as networks for photographs need it."""
 
+from math import prod
+
 from PIL import Image
 
 from relprop.view.display import opaque
@@ -7,6 +9,9 @@ from relprop.view.display import opaque
 # Pictures whose longer side is more than this many times the shorter one are cut before they are enlarged.
 # Enlarged as a whole, such a strip could fill the memory.
 LONGEST = 8
+
+# Of a picture that would have more pixels than this as a whole, only the centre is enlarged.
+MOST = 100_000_000
 
 
 def centre(
@@ -35,6 +40,15 @@ def centre(
     # The picture must not be smaller than the centre.
     scale = max(resize / shorter, height / picture.height, width / picture.width)
     size = round(picture.width * scale), round(picture.height * scale)
+    if prod(size) > MOST:
+        left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
+        seen = (
+            max(0, left),
+            max(0, top),
+            min(picture.width, left + width / scale),
+            min(picture.height, top + height / scale),
+        )
+        return picture.resize((width, height), interpolation, box=seen)
     return _cut(picture.resize(size, interpolation), height, width)
 
 

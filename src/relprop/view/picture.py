@@ -1,5 +1,6 @@
 """Opening picture files of unknown origin: only common formats, and no more than a largest size."""
 
+import errno
 import os
 import warnings
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relprop.errors import FileError, InputError, RelpropError
+from relprop.files import path_of
 
 # Formats that Pillow decodes itself. Others are left out on purpose: EPS files, for instance, are programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 # In pixels: more than the camera of a telephone usually takes, and less than fills a small memory.
 LARGEST = 64_000_000
+
+_OF_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
@@ -28,7 +32,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
             it.
         InputError: the picture has more than `LARGEST` pixels. The header says so, and nothing is decoded.
     """
-    path = Path(path)
+    path = path_of(path, "read_picture")
     # Pillow warns of doubtful metadata and of large pictures. The former do not matter, and the latter are
     # refused below.
     with warnings.catch_warnings():
@@ -53,11 +57,14 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
             ) from error
         except PermissionError as error:
             raise FileError(f"cannot read {path}: {error.strerror}. Check the rights of the file.") from error
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) not in _OF_NAMES and "null byte" not in str(error):
+                raise _damaged(path, error) from error
+            why = getattr(error, "strerror", None) or error
+            raise FileError(f"cannot read {path}: {why}. Check the name and the folder.") from error
         # A damaged file can raise any exception in Pillow.
         except Exception as error:
-            raise FileError(
-                f"cannot read {path}: the picture is damaged or cut off ({error}). Save or copy it again."
-            ) from error
+            raise _damaged(path, error) from error
 
 
 def _check_file(path: Path) -> None:
@@ -71,6 +78,12 @@ def _check_file(path: Path) -> None:
         raise FileError(f"cannot read {path}: it is not an ordinary file. Save the picture to a file first.")
     if path.stat().st_size == 0:
         raise FileError(f"cannot read {path}: the file is empty (0 bytes). Save the picture again.")
+
+
+def _damaged(path: Path, error: Exception) -> FileError:
+    return FileError(
+        f"cannot read {path}: the picture is damaged or cut off ({error}). Save or copy it again."
+    )
 
 
 def _too_large(path: Path) -> InputError:

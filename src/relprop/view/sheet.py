@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.errors import InputError
+from relprop.files import path_of
 from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import LINE, colour_bar, padded, words
@@ -45,7 +46,7 @@ class Plot:
             InputError: the name does not end in .png.
             FileError: the file cannot be written.
         """
-        if Path(path).suffix.lower() != ".png":
+        if path_of(path, "save").suffix.lower() != ".png":
             raise InputError(f"save({str(path)!r}): pictures are PNG files; give a name that ends in .png.")
         save_png(path, self.pixels, dict(self.metadata))
 

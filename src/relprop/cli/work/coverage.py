@@ -14,6 +14,7 @@ import relprop
 from relprop.cli.model_options import ModelOptions
 from relprop.cli.words import RANDOM, TEXT
 from relprop.cli.work.named_model import named_model
+from relprop.cli.work.terminal import tell
 from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
 from relprop.models import Model, errors_of
@@ -48,10 +49,10 @@ def tell_coverage(
         typer.echo(json.dumps(about | _as_data(result), indent=2))
     else:
         told += " (coverage does not depend on them)" if told == RANDOM else ""
-        typer.echo(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
+        tell(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
         remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
         if remedy:
-            typer.echo(f"\nIn Python, {remedy}")
+            tell(f"\nIn Python, {remedy}")
     if not result.complete:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """Pictures in, heatmaps out."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from relprop.cli.model_options import ModelOptions
 from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.one_picture import Wishes, explain_picture
-from relprop.cli.work.terminal import console, progress_bar
-from relprop.errors import FileError, InputError
+from relprop.cli.work.terminal import console, progress_bar, tell
+from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
 
 _OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
@@ -45,7 +46,7 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
         for picture, heatmap in destinations.items():
             if time.monotonic() - begun > PATIENCE:
                 bar.start()
-            bar.update(task, description=picture.name)
+            bar.update(task, description=visible(picture.name))
             try:
                 terminal.print(explain_picture(found, picture, heatmap, wishes, warnings))
             except (FileError, InputError) as error:
@@ -58,12 +59,12 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
         bar.stop()
     # At the end, where they are seen, and not between the lines of a progress bar.
     for line in [*dict.fromkeys(warnings), *errors]:
-        typer.echo(line, err=True)
+        tell(line, err=True)
     if interrupted:
-        typer.echo(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
+        tell(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
         raise typer.Exit(INTERRUPTED)
     if errors and len(destinations) > 1:
-        typer.echo(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
+        tell(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
     if errors:
         raise typer.Exit(2)
 
@@ -92,12 +93,12 @@ def plan(files: Sequence[Path], out: Path | None) -> dict[Path, Path]:
             f"--out {out} names one picture, but there are {len(pictures)} to explain. Give a folder."
         )
     destinations: dict[Path, Path] = {}
-    makers: dict[Path, Path] = {}
-    given = {picture.resolve() for picture in pictures}
+    makers: dict[str, Path] = {}
+    given = {os.path.realpath(picture) for picture in pictures}
     for picture in pictures:
         name = f"{picture.stem}-heatmap.png"
         heatmap = out if out is not None and single else (out or picture.parent) / name
-        place = heatmap.resolve()
+        place = os.path.realpath(heatmap)  # which takes links that lead in a circle, too
         if place in given:
             raise InputError(
                 f"the heatmap of {picture} would replace {heatmap}, one of the pictures given. "

@@ -1,5 +1,6 @@
 """From the options that name a model to the model."""
 
+import os
 from pathlib import Path
 
 from relprop.cli.model_options import ModelOptions
@@ -16,7 +17,7 @@ def named_model(options: ModelOptions) -> Model:
         FileError: a file is missing, damaged or does not fit.
     """
     weights = options.weights
-    if weights is not None and weights.lower() == RANDOM and not Path(weights).exists():
+    if weights is not None and weights.lower() == RANDOM and not os.path.exists(weights):
         weights = RANDOM
     return resolve(
         options.model,

@@ -23,6 +23,9 @@ from relprop.view.plot import compare
 # Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
 ENLARGE = 10
 
+# The most classes that are explained of one picture: each takes a backward, and a place in the plot.
+MOST = 100
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -43,6 +46,8 @@ class Wishes:
             raise InputError(f"--view {self.view}: there is no such view. Give {' or '.join(VIEWS)}.")
         if self.top < 1:
             raise InputError(f"--top {self.top}: give the number of classes to explain, 1 or more.")
+        if self.top > MOST:
+            raise InputError(f"--top {self.top}: give the number of classes to explain, at most {MOST}.")
         if self.target is not None:
             if self.top > 1:
                 raise InputError(

@@ -4,6 +4,7 @@ import inspect
 
 import typer
 
+from relprop.cli.work.terminal import tell
 from relprop.rules import files
 from relprop.rules.book import all_about, as_text, composite_as_text
 from relprop.rules.files import is_rule_file, read_rules
@@ -20,6 +21,6 @@ def tell_rules(name: str | None) -> None:
         typer.echo(f"{as_text()}\n\nRULES AS TEXT\n\n{inspect.cleandoc(files.__doc__ or '')}\n")
         typer.echo("Print one of them: relprop rules NAME")
     elif is_rule_file(name):
-        typer.echo(composite_as_text(read_rules(name)))
+        tell(composite_as_text(read_rules(name)))
     else:
         typer.echo(all_about(name))

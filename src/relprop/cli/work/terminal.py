@@ -1,18 +1,34 @@
 """What the commands share: the terminal, progress bars, and what they refuse to overwrite."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import rich.progress
+import typer
 from rich.console import Console
 
-from relprop.errors import FileError
+from relprop.errors import FileError, visible
 from relprop.view.mosaic import made_by_relprop
+
+
+class _Lines(Console):
+    """A terminal for lines with names of files and classes, in which nothing may control the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, and show what is invisible in texts as an escape."""
+        super().print(*[visible(o, keep="\n") if isinstance(o, str) else o for o in objects], **options)
 
 
 def console() -> Console:
     """The terminal, for plain lines: paths and numbers are printed as they are, and never cut."""
-    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    return _Lines(soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print lines to stdout or stderr, in which what is invisible is shown as an escape."""
+    typer.echo(visible(text, keep="\n"), err=err)
 
 
 def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> rich.progress.Progress:
@@ -20,7 +36,7 @@ def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> r
     return rich.progress.Progress(
         rich.progress.BarColumn(),
         *columns,
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         # Before 14.3 rich ends a bar with an empty line also where it shows none.
         console=terminal if terminal.is_terminal else Console(quiet=True),
         transient=True,
@@ -35,7 +51,7 @@ def refuse_to_replace_others(pictures: Iterable[Path]) -> None:
         FileError: one of the files exists and is none of these.
     """
     for path in pictures:
-        if path.is_file() and not made_by_relprop(path):
+        if os.path.isfile(path) and not made_by_relprop(path):
             raise FileError(
                 f"{path} exists and was not made by relprop, which replaces only its own pictures. Move it, "
                 "or choose another place with --out."

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from relprop.cli.status import INTERRUPTED
-from relprop.cli.work.terminal import console, progress_bar
-from relprop.errors import FileError, InputError, RuleError, at_the_shell
+from relprop.cli.work.terminal import console, progress_bar, tell
+from relprop.errors import FileError, InputError, RuleError, at_the_shell, visible
 from relprop.models.language import load_language_model
 from relprop.rules.choice import resolve
 from relprop.rules.presets import DEFAULT_FOR_TOKENS
@@ -73,7 +73,7 @@ def explain_prompt(
     if html is not None and not as_json:
         console().print(str(html))
     for line in notes:
-        typer.echo(line, err=True)
+        tell(line, err=True)
 
 
 def _require_no_bounds(rules: str) -> None:
@@ -96,7 +96,7 @@ def _explained(name: str, trusted: bool, **wishes: Any) -> tuple[TextExplanation
     """Load a model and explain a text by it, with a bar; warnings are told apart."""
     # On stderr, so that the bar is never among the results.
     with progress_bar(Console(stderr=True), rich.progress.TimeElapsedColumn()) as bar:
-        task = bar.add_task(f"loading {name}", total=None)
+        task = bar.add_task(f"loading {visible(name)}", total=None)
         model = load_language_model(name, trust_remote_code=trusted)
         bar.update(task, description="explaining")
         with warnings.catch_warnings(record=True) as caught:

@@ -1,0 +1,149 @@
+"""The state of torch around a run. It is restored whatever ends the run, and wherever.
+
+Ctrl-C can come between any two calls: after a mode was entered and before anyone knows of it, or while it is
+left. So a run records the state in which it begins, and goes back to that state. To do so twice changes
+nothing, and the second time completes what was interrupted the first time.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.modules import module as of_all_modules
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from relprop.engine.active import active_runs
+from relprop.engine.levels import here
+
+_autograd = torch._C._autograd
+
+
+class _Open(threading.local):
+    """The surroundings that are recorded and not yet restored in a thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Surroundings] = []
+
+
+_open = _Open()
+
+
+class Surroundings:
+    """The state of this thread as it is now. To restore it ends all that was recorded within.
+
+    A context that an interrupt left is only closed when the interrupt is forgotten, perhaps much later. By
+    then it must change nothing. So guards are held here, where the surroundings outside can end them.
+    """
+
+    def __init__(self) -> None:
+        _take_off_modes_that_are_over()
+        self.dispatch_modes = _get_current_dispatch_mode_stack()
+        self.function_modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        self.saving = _saving()
+        self.gradients = torch.is_grad_enabled()
+        self.optimised = torch._C._get_graph_executor_optimize()
+        self.runs = len(active_runs.stack)
+        self.here = here.traced, here.nested
+        self.guards: list[Any] = []
+
+    def hold(self, guard: Any) -> None:
+        """Enter a guard of torch, which is left when the state is restored. It may be left twice."""
+        self.guards.append(guard)
+        guard.__enter__()
+
+    def restore(self) -> None:
+        """Go back to the recorded state, once. If that is interrupted, it can be done again."""
+        if self not in _open.stack:
+            return
+        within = _open.stack[_open.stack.index(self) :]
+        for surroundings in reversed(within):
+            for guard in reversed(surroundings.guards):
+                guard.__exit__(None, None, None)
+        while torch._C._len_torch_dispatch_stack() > len(self.dispatch_modes):
+            torch._C._pop_torch_dispatch_stack(None)
+        for mode in self.dispatch_modes[torch._C._len_torch_dispatch_stack() :]:
+            torch._C._push_on_torch_dispatch_stack(mode)
+        while torch._C._len_torch_function_stack() > len(self.function_modes):
+            torch._C._pop_torch_function_stack()
+        # A mode is off its stack while its own function runs.
+        for mode in self.function_modes[torch._C._len_torch_function_stack() :]:
+            torch._C._push_on_torch_function_stack(mode)
+        while _saving() not in (self.saving, None):
+            _autograd._pop_saved_tensors_default_hooks()
+        if torch.is_grad_enabled() is not self.gradients:
+            torch._C._set_grad_enabled(self.gradients)
+        if torch._C._get_graph_executor_optimize() is not self.optimised:
+            torch._C._set_graph_executor_optimize(self.optimised)
+        del active_runs.stack[self.runs :]
+        here.traced, here.nested = self.here
+        _open.stack[:] = [known for known in _open.stack if known not in within]
+
+
+def _take_off_modes_that_are_over() -> None:
+    """Take off modes of earlier runs that torch has put back after an interrupt."""
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    first = next((i for i, mode in enumerate(modes) if getattr(mode, "is_over", False)), len(modes))
+    for _ in modes[first:]:
+        torch._C._pop_torch_function_stack()
+    for mode in modes[first:]:
+        if not getattr(mode, "is_over", False):
+            torch._C._push_on_torch_function_stack(mode)
+
+
+def _saving() -> Any:
+    """The functions that pack and unpack what autograd saves, or None."""
+    return _autograd._top_saved_tensors_default_hooks(True)
+
+
+@contextmanager
+def leaving_no_trace() -> Iterator[Surroundings]:
+    """Restore the surroundings at the end, however the context ends."""
+    around = Surroundings()
+    try:
+        try:
+            _open.stack.append(around)
+            yield around
+        except GeneratorExit:
+            # Closed later than it ended: whoever is to blame for what is different now, it is not this.
+            if not around.guards:
+                _open.stack[:] = [known for known in _open.stack if known is not around]
+            raise
+        finally:
+            around.restore()
+    finally:
+        around.restore()  # if the first was interrupted
+
+
+@contextmanager
+def without_mode(guard: Any) -> Iterator[None]:
+    """Compute without the innermost dispatch mode, within a guard of `relprop.engine.levels`."""
+    with leaving_no_trace() as around:
+        if around.dispatch_modes:
+            torch._C._pop_torch_dispatch_stack(None)
+        around.hold(guard)
+        yield
+
+
+def remove_hooks(functions: tuple[Callable[..., Any], ...], hooks: tuple[dict[int, Any], ...]) -> None:
+    """Remove hooks by what they call, because a handle may have been lost to an interrupt.
+
+    Args:
+        functions: what the hooks call.
+        hooks: dictionaries of torch: hooks by number, and then what is noted of the same numbers.
+    """
+    numbers = {number for found in hooks for number, hook in list(found.items()) if hook in functions}
+    for found in reversed(hooks):  # the hooks last, because the numbers are known by them
+        for number in numbers:
+            found.pop(number, None)
+
+
+def hooks_of_all_modules() -> tuple[dict[int, Any], ...]:
+    """Return where torch keeps the hooks on the forward of all modules."""
+    return (
+        of_all_modules._global_forward_pre_hooks,
+        of_all_modules._global_forward_hooks,
+        of_all_modules._global_forward_hooks_always_called,
+    )
