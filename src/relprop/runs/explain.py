@@ -12,12 +12,12 @@ from relprop.engine.inner_values import Condition, InnerValues, Selector, Start
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.errors import InputError
-from relprop.inputs.arguments import (
+from relprop.inputs.arguments import only_tokens
+from relprop.inputs.evaluation import require_evaluation_mode
+from relprop.inputs.signature import (
     joined_arguments,
-    only_tokens,
     require_arguments,
     require_clear,
-    require_evaluation_mode,
     require_positional,
     takes,
 )

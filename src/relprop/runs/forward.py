@@ -20,9 +20,10 @@ from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.errors import CoverageError, ModelError
-from relprop.inputs.arguments import put_stand_ins, without_cache
+from relprop.inputs.arguments import put_stand_ins
 from relprop.inputs.errors import naming_inputs, never_looked_up
 from relprop.inputs.explained import ExplainedInputs
+from relprop.inputs.signature import without_cache
 from relprop.linear.numerics import divide
 from relprop.operations import bags, writing
 from relprop.targets.classes import logits_of
