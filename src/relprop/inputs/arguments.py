@@ -1,12 +1,14 @@
 """Checking a model's arguments, and replacing those that are explained by stand-ins."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.inputs.containers import Named, rebuilt, tensors_by_name
 from relprop.inputs.signature import named
 from relprop.inputs.tokens import may_be_ids
 
@@ -15,11 +17,18 @@ KEEP_OUT = (
     "reshape an input whose samples are in another dimension."
 )
 
+TOGETHER = (
+    " If the inputs are one whole, as the nodes and edges of a graph, explain one number: "
+    "target=lambda output: output[:, 0].sum()."
+)
+
 
 class StandIns(Protocol):
     """Makes the stand-ins, which the model gets in place of its arguments."""
 
-    def stand_in(self, name: str, tensor: Tensor) -> Tensor:
+    differing: str
+
+    def stand_in(self, name: str, tensor: Tensor, samples: int) -> Tensor:
         """Return the stand-in for a floating-point input."""
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Tensor:
@@ -32,58 +41,121 @@ class StandIns(Protocol):
         """Return the stand-in for an argument that is not explained."""
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """What the model gets, and what of it may be explained.
+
+    Attributes:
+        shapes: the shapes of the inputs to explain, by name.
+        positional: the positional arguments.
+        by_keyword: the keyword arguments.
+        plain: both as they are without relprop: as the caller gave them, and with tensors in place of arrays.
+        arrays: the names of the arguments in which tensors took the place of NumPy arrays.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    positional: Sequence[Any]
+    by_keyword: dict[str, Any]
+    plain: Sequence[tuple[Sequence[Any], dict[str, Any]]]
+    arrays: tuple[str, ...]
+
+
 def put_stand_ins(
     stand_ins: StandIns, model: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]
-) -> tuple[dict[str, tuple[int, ...]], list[Any], dict[str, Any]]:
-    """Check a model's arguments, and replace them by stand-ins.
+) -> Arguments:
+    """Check a model's arguments, and replace the tensors to explain by stand-ins.
 
     Args:
-        stand_ins: makes the stand-ins.
+        stand_ins: makes the stand-ins. If the inputs have different numbers of samples, `differing` gets the
+            error that is raised unless the score is a single number.
         model: the user's model.
         inputs: positional arguments of the model.
         arguments: keyword arguments of the model.
-
-    Returns:
-        The shapes of the inputs to explain, by name; the positional arguments for the model; and its keyword
-        arguments.
 
     Raises:
         InputError: no argument can be explained, or an input has no samples or values that are not finite.
     """
     given = named(model, inputs, arguments)
-    floats = {name: _checked(name, value) for name, value in given if _is_explained(name, value)}
-    ids = {name: value for name, value in given if may_be_ids(name, value)}
-    samples = {name: value.shape[0] for name, value in floats.items()}
-    # Beside floating-point inputs, one number a sample is a category. Alone it may be a text without samples.
-    # With offsets, the ids of all samples may be in one dimension, one after the other.
-    in_bags = any("offset" in name.lower() and isinstance(value, Tensor) for name, value in given)
-    lost = {n: v for n, v in ids.items() if v.dim() == 1 and floats and len(v) not in samples.values()}
-    lost = {} if in_bags else lost
-    ids = {name: value for name, value in ids.items() if name not in lost}
+    plain, found = tensors_by_name(given, _is_input)
+    tensors = [tensor for each in found for tensor in each]
+    floats = {name: value for name, value in tensors if _is_explained(name, value)}
+    ids = {name: value for name, value in tensors if may_be_ids(name, value)}
+    in_bags = any("offset" in name.lower() for name, _ in tensors)
+    _require_inputs(floats, ids, given, in_bags=in_bags)
+    floats = {name: _finite(name, value) for name, value in floats.items() if value.dim()}
+    samples = {name: len(value) for name, value in floats.items()}
+    if len({*samples.values()}) > 1:
+        stand_ins.differing = (
+            f"the inputs have different numbers of samples in their first dimension: {samples}. {KEEP_OUT}"
+            + TOGETHER
+        )
+    many = 1 if stand_ins.differing else next(iter(samples.values()), 1)
+    standing: dict[str, Tensor] = {}
+    for name, value in floats.items():
+        standing[name] = stand_ins.stand_in(name, value, many)
+    numbers = {*samples.values()} or {len(value) for value in ids.values() if value.dim() > 1}
     for name, value in ids.items():
-        _require_samples(name, value, least=1 if floats or in_bags else 2)
+        # With offsets, the ids of all samples may be in one dimension, one after the other.
+        if value.dim() > 1 or in_bags or not numbers or len(value) in numbers:
+            standing[name] = stand_ins.stand_in_for_ids(name, value)
+        else:
+            reason = f"it has {len(value)} numbers, and the other inputs have {max(numbers)} samples"
+            standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
+    _require_fitting_masks(dict(given))
+    replaced = []
+    for (_, value), within in zip(plain, found, strict=True):
+        if isinstance(value, Tensor):
+            ((name, _),) = within
+            replaced.append(standing[name] if name in standing else stand_ins.other(value))
+        elif any(name in standing for name, _ in within):
+            put = (standing[name] if name in standing else stand_ins.other(value) for name, value in within)
+            replaced.append(rebuilt(value, put))
+        else:
+            replaced.append(stand_ins.other(value))
+
+    def split(values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        return values[: len(inputs)], dict(zip(arguments, values[len(inputs) :], strict=True))
+
+    shapes = {name: tuple(value.shape) for name, value in tensors if name in floats or name in standing}
+    arrays = tuple(n for (n, v), (_, tensor) in zip(given, plain, strict=True) if tensor is not v)
+    without = [split([value for _, value in each]) for each in ((given, plain) if arrays else (given,))]
+    return Arguments(shapes, *split(replaced), without, arrays)
+
+
+def _require_inputs(
+    floats: Mapping[str, Tensor], ids: Mapping[str, Tensor], given: Named, *, in_bags: bool
+) -> None:
+    """Refuse inputs of which none can be explained.
+
+    A vector is one number for each sample if there is another input. Alone it may be a sample, or a text.
+
+    Raises:
+        InputError: there is no input, an input is empty, or the only one has no dimension of samples.
+    """
     if not floats and not ids:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(
             "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
             f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
         )
-    if len(set(samples.values())) > 1:
-        raise InputError(
-            f"the inputs have different numbers of samples in their first dimension: {samples}. " + KEEP_OUT
+    inputs = {**floats, **ids}
+    for name, value in inputs.items():
+        if value.numel() == 0:
+            raise InputError(
+                f"input {name!r} of shape {tuple(value.shape)} is empty. Give one sample or more."
+            )
+    vectors = [len(value) for value in inputs.values() if value.dim() == 1]
+    if max(value.dim() for value in inputs.values()) > 1 or in_bags or len(vectors) > len({*vectors}):
+        return
+    name, value = next((n, v) for n, v in inputs.items() if v.dim() < 2)
+    if value.dim() == 0:
+        advice = "give it one in front, as with x.reshape(1, 1)."
+    else:
+        advice = (
+            "give it one in front, as with x.unsqueeze(0). If it has one number for each sample, give it a "
+            "second dimension: explain(lambda x: model(x[:, 0]), x.unsqueeze(1))."
         )
-    _require_fitting_masks(dict(given))
-    shapes = {name: tuple(value.shape) for name, value in given if name in floats or name in ids}
-    standing = {name: stand_ins.stand_in(name, value) for name, value in floats.items()}
-    standing |= {name: stand_ins.stand_in_for_ids(name, value) for name, value in ids.items()}
-    for name, value in lost.items():
-        reason = f"it has {len(value)} numbers, and the other inputs have {max(samples.values())} samples"
-        standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
-    replaced = [
-        (name, standing[name] if name in standing else stand_ins.other(value)) for name, value in given
-    ]
-    of_keywords = zip(arguments, replaced[len(inputs) :], strict=True)
-    return shapes, [v for _, v in replaced[: len(inputs)]], {name: v for name, (_, v) in of_keywords}
+    raise InputError(f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; {advice}")
 
 
 def _require_fitting_masks(given: dict[str, Any]) -> None:
@@ -113,16 +185,14 @@ def require_fitting_mask(mask: Tensor, ids: Tensor, prefix: str = "") -> None:
 
 
 def _remedy(values: list[Any]) -> str:
-    if any(isinstance(value, (tuple, list)) and _are_tensors(value) for value in values):
-        return " Give several inputs one by one: explain(model, a, b)."
     if any(hasattr(value, "__array_interface__") for value in values):
         return " Make a tensor of an array: torch.from_numpy(x)."
-    if any(isinstance(value, list) for value in values):
+    if any(isinstance(value, list) and value for value in values):
         return " Make a tensor of a list: torch.tensor(x); a tokenizer gives one by return_tensors='pt'."
     if any(isinstance(value, str) for value in values):
         return " relprop.explain_text explains a text."
     if any(isinstance(value, Mapping) for value in values):
-        return " Spread what a tokenizer returns: explain(model, **tokens)."
+        return " There is no such tensor in the dictionary; a tokenizer gives one by return_tensors='pt'."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
     if any(dtype.is_complex for dtype in types):
         return " Explain the real and the imaginary part of complex numbers: pass torch.view_as_real(x)."
@@ -131,21 +201,22 @@ def _remedy(values: list[Any]) -> str:
     return ""
 
 
-def _are_tensors(values: Collection[Any]) -> bool:
-    """Whether there are tensors in a list, and nothing else."""
-    return bool(values) and all(isinstance(value, Tensor) for value in values)
-
-
 def only_tokens(inputs: tuple[Any, ...], arguments: Mapping[str, Any]) -> bool:
     """Whether only tokens, or embeddings of tokens, are explained, and there is at least one of them."""
-    given = [("", value) for value in inputs] + list(arguments.items())
-    of_text = [may_be_ids(*each) or bool(_EMBEDDED.search(each[0])) for each in given]
-    others = [_is_explained(*each) and not is_text for each, is_text in zip(given, of_text, strict=True)]
+    given = [*(("", value) for value in inputs), *arguments.items()]
+    tensors = [tensor for each in tensors_by_name(given, _is_input)[1] for tensor in each]
+    of_text = [may_be_ids(*each) or bool(_EMBEDDED.search(each[0])) for each in tensors]
+    others = [_is_input(*each) and not is_text for each, is_text in zip(tensors, of_text, strict=True)]
     return any(of_text) and not any(others)
 
 
-_MASK = re.compile(r"(attention|attn|padding)_mask$")
-_EMBEDDED = re.compile(r"(^|_)inputs?_embeds$")
+_MASK = re.compile(r"(attention|attn|padding)_mask($|[.\[])")
+_EMBEDDED = re.compile(r"(^|[_.])inputs?_embeds$")
+
+
+def _is_input(name: str, value: Any) -> bool:
+    """Whether an argument may be explained. Single numbers are passed on, as Python's are."""
+    return bool(value.dim()) and (_is_explained(name, value) or may_be_ids(name, value))
 
 
 def _is_explained(name: str, value: Any) -> bool:
@@ -157,8 +228,12 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _checked(name: str, value: Tensor) -> Tensor:
-    _require_samples(name, value)
+def _finite(name: str, value: Tensor) -> Tensor:
+    """Return an input that autograd can record.
+
+    Raises:
+        InputError: it has values that are NaN or infinite.
+    """
     finite = value.isfinite()
     if not finite.all():
         where = tuple((~finite).nonzero()[0].tolist())
@@ -167,13 +242,3 @@ def _checked(name: str, value: Tensor) -> Tensor:
             f"{where}; replace them before explaining."
         )
     return value.clone() if value.is_inference() else value
-
-
-def _require_samples(name: str, value: Tensor, least: int = 2) -> None:
-    if value.dim() < least:
-        raise InputError(
-            f"input {name!r} of shape {tuple(value.shape)} has no dimension for samples; give it one in "
-            "front, as with x.unsqueeze(0)."
-        )
-    if value.numel() == 0:
-        raise InputError(f"input {name!r} of shape {tuple(value.shape)} is empty. Give one sample or more.")

@@ -25,9 +25,12 @@ from relprop.engine.seen import Seen, inner_of
 from relprop.operations import bags
 
 _NO_IDS = re.compile(
-    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset", re.IGNORECASE
+    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset"
+    r"|(^|[_.])(lens?|batch|ptr)$",
+    re.IGNORECASE,
 )
-"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets."""
+"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets,
+and the graph of each node."""
 
 _FOLLOWED = frozenset(
     (
