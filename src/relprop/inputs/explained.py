@@ -135,6 +135,8 @@ class ExplainedInputs:
 
         If the integers are elements of an input, the elements get the relevance of what is looked up by them.
         """
+        if not self._is_over:
+            self._run.cut("to", f"casts to {result.dtype}, which has no gradient")
         # A checkpointed module must run to its end before the values that it drops can be had.
         if not may_be_ids("", result) or self._is_over or self._run.block is not None:
             return
@@ -153,20 +155,20 @@ class ExplainedInputs:
             self._require_samples("the bags of ids have", samples)
         return True
 
-    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
+    def looked_up(self, call: Call, value: Any, off: str) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
 
         Args:
             call: the call.
             value: the result of the call.
-            may_begin: whether gradients are enabled in the model at this call. If not, relevance does not
-                begin here, and the error about missing inputs says why.
+            off: the reason why gradients are disabled in the model at this call, or "". If they are,
+                relevance does not begin here, and the error about missing inputs says why.
         """
         ids = self.ids.looked_up(call)
         if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
-        if not may_begin:
-            self._lose(call, value, self.ids.names_in(call.args), "runs under torch.no_grad()")
+        if off:
+            self._lose(call, value, self.ids.names_in(call.args), off)
             return None
         tag = Tag(Behind(plain=False), all_nonnegative(value))
         with torch.enable_grad():

@@ -25,7 +25,7 @@ from relprop.inputs.errors import explain_failure, never_looked_up, without_samp
 from relprop.inputs.explained import ExplainedInputs
 from relprop.inputs.signature import without_cache
 from relprop.linear.numerics import divide
-from relprop.operations import bags, writing
+from relprop.operations import bags, reshaping, writing
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, logits_of, scores_of
 
@@ -215,15 +215,21 @@ def _own_gradients_refused() -> Iterator[None]:
         raise CoverageError(coverage_message([gap])) from error
 
 
-_BY_ENTRY = {**bags.TABLE, **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")}}
-"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient."""
+_BY_ENTRY = {
+    **bags.TABLE,
+    **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")},
+    "detach": reshaping.TABLE["detach"],
+    **dict.fromkeys(("item", "_local_scalar_dense"), None),
+}
+"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient or say
+that they make a constant. None is what every operation without an entry gets."""
 
 
 @dataclass(frozen=True)
 class PlainGradient:
     """A table in which every operation has its plain gradient."""
 
-    def get(self, operation: str) -> Entry:
+    def get(self, operation: str) -> Entry | None:
         """Return the entry, the same for every operation but a few."""
         return _BY_ENTRY.get(operation, _native)
 
