@@ -94,6 +94,17 @@ def test_the_models_own_error_is_raised_by_the_model_alone_too(run: Any) -> None
     assert torch.equal(torch.get_rng_state(), after)
 
 
+def test_an_error_for_want_of_no_grad_is_the_models_own() -> None:
+    def model(x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise LookupError("not with gradients")
+        return x
+
+    with pytest.raises(LookupError) as error, torch.no_grad():
+        relprop.explain(model, torch.rand(2, 4))
+    assert "This is the model's own error" in error.value.__notes__[0]
+
+
 def test_a_model_that_works_runs_once() -> None:
     calls = []
 

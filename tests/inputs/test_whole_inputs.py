@@ -1,8 +1,10 @@
 """Inputs without a dimension of samples: graphs, bags, pictures in a list; and outputs that lost it."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -137,6 +139,19 @@ def test_pictures_of_several_sizes_in_a_list_are_explained() -> None:
     }
     assert not e.inputs["pictures[1]"].any()
     assert e.inputs["pictures[0]"].any()
+
+
+def test_a_whole_is_drawn_and_stored(tmp_path: Any) -> None:
+    conv = drawn(nn.Conv2d(3, 2, 3))
+    pictures = [torch.rand(3, 8, 8, **DOUBLE), torch.rand(3, 9, 7, **DOUBLE)]
+    e = relprop.explain(lambda ps: sum(conv(p[None]).sum() for p in ps), pictures, target=lambda y: y)
+    alone = relprop.explain(lambda x: conv(x).sum((1, 2, 3)), pictures[1][None], target=lambda y: y)
+    alone = dataclasses.replace(alone, score=e.score)  # which is written above the map
+    assert np.array_equal(e.plot(of="ps[1]").pixels, alone.plot().pixels)
+    e.save(tmp_path / "e.safetensors")
+    again = relprop.load_explanation(tmp_path / "e.safetensors")
+    assert again.inputs.keys() == e.inputs.keys()
+    assert torch.equal(again.score, e.score)
 
 
 def test_a_whole_has_no_samples_to_take() -> None:

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
+from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.containers import Named, rebuilt, tensors_by_name
 from relprop.inputs.signature import named
@@ -81,7 +84,7 @@ def put_stand_ins(
     floats = {name: value for name, value in tensors if _is_explained(name, value)}
     ids = {name: value for name, value in tensors if may_be_ids(name, value)}
     in_bags = any("offset" in name.lower() for name, _ in tensors)
-    _require_inputs(floats, ids, given, in_bags=in_bags)
+    _require_inputs(floats, ids, given, tensors, in_bags=in_bags)
     floats = {name: _finite(name, value) for name, value in floats.items() if value.dim()}
     samples = {name: len(value) for name, value in floats.items()}
     if len({*samples.values()}) > 1:
@@ -123,23 +126,32 @@ def put_stand_ins(
 
 
 def _require_inputs(
-    floats: Mapping[str, Tensor], ids: Mapping[str, Tensor], given: Named, *, in_bags: bool
+    floats: Mapping[str, Tensor],
+    ids: Mapping[str, Tensor],
+    given: Named,
+    tensors: Named,
+    *,
+    in_bags: bool,
 ) -> None:
     """Refuse inputs of which none can be explained.
 
     A vector is one number for each sample if there is another input. Alone it may be a sample, or a text.
 
     Raises:
-        InputError: there is no input, an input is empty, or the only one has no dimension of samples.
+        InputError: there is no input, an input is empty or of an unusual kind, or the only one has no
+            dimension of samples.
     """
     if not floats and not ids:
         kinds = [f"{name}: {_kind(value)}" for name, value in given]
         raise InputError(
             "nothing to explain: explain(model, ...) needs a floating-point tensor, and got "
-            f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in given])
+            f"{', '.join(kinds) or 'none'}." + _remedy([value for _, value in [*given, *tensors]])
         )
     inputs = {**floats, **ids}
     for name, value in inputs.items():
+        kind, remedy = _unusual(value)
+        if kind:
+            raise InputError(f"input {name!r} is {kind}; {remedy}.")
         if value.numel() == 0:
             raise InputError(
                 f"input {name!r} of shape {tuple(value.shape)} is empty. Give one sample or more."
@@ -191,13 +203,13 @@ def _remedy(values: list[Any]) -> str:
         return " Make a tensor of a list: torch.tensor(x); a tokenizer gives one by return_tensors='pt'."
     if any(isinstance(value, str) for value in values):
         return " relprop.explain_text explains a text."
-    if any(isinstance(value, Mapping) for value in values):
-        return " There is no such tensor in the dictionary; a tokenizer gives one by return_tensors='pt'."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
     if any(dtype.is_complex for dtype in types):
         return " Explain the real and the imaginary part of complex numbers: pass torch.view_as_real(x)."
     if types:
         return " Convert pixels by x.float(). For indices of an embedding, explain the embedding's output."
+    if any(isinstance(value, Mapping) for value in values):
+        return " There is no tensor in the dictionary; a tokenizer gives them by return_tensors='pt'."
     return ""
 
 
@@ -242,3 +254,19 @@ def _finite(name: str, value: Tensor) -> Tensor:
             f"{where}; replace them before explaining."
         )
     return value.clone() if value.is_inference() else value
+
+
+def _unusual(value: Tensor) -> tuple[str, str]:
+    """Return the kind of a tensor that cannot be explained as it is, and what to do; "" for others."""
+    if value.is_nested:
+        return "nested", "pad it: torch.nested.to_padded_tensor(x, 0.0)"
+    if value.layout != torch.strided:
+        return f"a tensor of the layout {value.layout}", "make it dense: x.to_dense()"
+    if value.dtype.itemsize == 1:
+        return f"a tensor of {value.dtype}", "convert it: x.float()"
+    if value.is_meta or isinstance(value, FakeTensor):
+        return "a tensor without values", "give it values: torch.rand(x.shape)"
+    dispatch = type(value).__torch_dispatch__
+    if dispatch is not Tensor.__torch_dispatch__ and type(value) is not Seen:
+        return f"a {type(value).__name__}, whose operations relprop does not see", "give a plain tensor"
+    return "", ""

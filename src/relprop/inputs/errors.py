@@ -31,9 +31,12 @@ def never_looked_up(
         )
     return InputError(
         f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
-        f"looks up in an embedding. It got integers that the model does not look up: {told}. Convert pixels "
-        "by x.float()."
-        + (" Spread what a tokenizer returns: explain(model, **tokens)." if _in_containers(shapes) else "")
+        f"looks up in an embedding. It got integers that the model does not look up: {told}."
+        + (
+            " Spread what a tokenizer returns: explain(model, **tokens)."
+            if error and _in_containers(shapes)
+            else " Convert pixels by x.float()."
+        )
         + "".join(f"\n  - {cut}" for cut in cuts)
         + (
             f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
@@ -101,7 +104,8 @@ def _runs_alone(model: Callable[..., Any], given: Arguments) -> bool:
     """Whether the model runs without relprop. Torch's random generator of the CPU stays as it was."""
     for positional, by_keyword in given.plain:
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            # With gradients, as relprop runs it: a model may look.
+            with torch.inference_mode(mode=False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 # Copies, because a model may write to its inputs.
                 model(*map(copied, positional), **{name: copied(value) for name, value in by_keyword.items()})
         except Exception:

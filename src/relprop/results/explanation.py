@@ -218,7 +218,11 @@ class Explanation:
         """
         from relprop.view.plot import plot  # Pillow is loaded only by those who draw
 
-        return plot(self, picture, **options)
+        drawn = self
+        if len(self) == 1:  # an input without samples is drawn as one
+            inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
+            drawn = dataclasses.replace(self, inputs=inputs)
+        return plot(drawn, picture, **options)
 
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any
