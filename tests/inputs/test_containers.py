@@ -263,3 +263,22 @@ def test_an_array_beside_a_tensor_is_passed_on_as_it_is() -> None:
 
     e = relprop.explain(model, torch.rand(2, 3), np.ones(3))
     assert list(e.inputs) == ["x"]
+
+
+# ---- what is not explained ----
+
+
+def test_pixels_of_whole_numbers_beside_other_inputs_are_warned_of() -> None:
+    def model(obs: dict[str, Tensor]) -> Tensor:
+        return obs["image"].float().flatten(1)[:, :3] / 255 + obs["state"]
+
+    image = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    obs = {"image": image, "state": torch.rand(2, 3), "mask": torch.ones(2, 1, 3, dtype=torch.uint8)}
+    with pytest.warns(
+        UserWarning, match=r"depends on input 'obs\.image', which is not explained.* as x\.float\(\)"
+    ):
+        e = relprop.explain(model, obs, target=0)
+    assert list(e.inputs) == ["obs.state"]
+    e = relprop.explain(model, {**obs, "image": image.float()}, target=0)  # as the message says
+    assert list(e.inputs) == ["obs.image", "obs.state"]
+    relprop.explain(lambda obs: obs["state"] * obs["mask"][:, 0], obs, target=0)  # without a warning

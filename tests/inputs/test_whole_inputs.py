@@ -98,6 +98,27 @@ def test_scores_of_nodes_with_edges_need_a_sum() -> None:
     assert len(relprop.explain(model, given, target=lambda output: output[:, 0].sum())) == 1
 
 
+@pytest.mark.parametrize(
+    "target", [0, None, lambda y: y[:, 0], relprop.targets.Weighted(torch.ones(3, **DOUBLE))]
+)
+def test_several_scores_of_a_whole_are_to_be_summed(target: Any) -> None:
+    model, x = drawn(nn.Linear(4, 3)), torch.randn(NODES, 4, **DOUBLE)
+
+    def graphs(x: Tensor) -> Tensor:
+        return torch.stack([model(x[:2]).sum(0), model(x[2:]).sum(0)])
+
+    with pytest.raises(
+        InputError, match=r"shape \(5,\), or one number; .* gave shape \(2,\)\. .* explain the sum"
+    ) as e:
+        relprop.explain(graphs, x, target=target)
+    if callable(target) and not isinstance(target, relprop.targets.Weighted):
+        assert str(e.value).endswith("add .sum() to what the target returns.")
+        assert len(relprop.explain(graphs, x, target=lambda y: target(y).sum())) == 1
+    else:
+        assert str(e.value).endswith("target=lambda output: output[:, 0].sum().")
+        assert len(relprop.explain(graphs, x, target=lambda output: output[:, 0].sum())) == 1
+
+
 class Bag(nn.Module):
     """Attention over a bag of instances (instances, features), by Ilse et al. 2018."""
 

@@ -13,7 +13,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.containers import Named, rebuilt, tensors_by_name
 from relprop.inputs.signature import named
-from relprop.inputs.tokens import may_be_ids
+from relprop.inputs.tokens import are_pixels, may_be_ids
 
 KEEP_OUT = (
     "To leave one out, bind it in a function: explain(lambda x: model(x, other=y), x). The function can also "
@@ -104,6 +104,9 @@ def put_stand_ins(
         else:
             reason = f"it has {len(value)} numbers, and the other inputs have {max(numbers)} samples"
             standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
+    for name, value in tensors:
+        if are_pixels(name, value):
+            standing[name] = stand_ins.stand_in_for_lost(name, value, "pixels are explained as x.float()")
     _require_fitting_masks(dict(given))
     replaced = []
     for (_, value), within in zip(plain, found, strict=True):
@@ -119,7 +122,7 @@ def put_stand_ins(
     def split(values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         return values[: len(inputs)], dict(zip(arguments, values[len(inputs) :], strict=True))
 
-    shapes = {name: tuple(value.shape) for name, value in tensors if name in floats or name in standing}
+    shapes = {name: tuple(value.shape) for name, value in tensors if name in floats or name in ids}
     arrays = tuple(n for (n, v), (_, tensor) in zip(given, plain, strict=True) if tensor is not v)
     without = [split([value for _, value in each]) for each in ((given, plain) if arrays else (given,))]
     return Arguments(shapes, *split(replaced), without, arrays)

@@ -108,6 +108,11 @@ def may_be_ids(name: str, value: Any) -> bool:
     )
 
 
+def are_pixels(name: str, value: Tensor) -> bool:
+    """Whether an argument may be a picture of whole numbers, by its name."""
+    return value.dtype == torch.uint8 and value.dim() > 2 and not _NO_IDS.search(name)
+
+
 def valued(call: Call) -> list[Any]:
     """Return the arguments of a call whose values go into its result. Others only select elements."""
     if call.operation not in _FOLLOWED:

@@ -54,11 +54,16 @@ def scores_of(target: Target, output: Any, samples: int, *, differing: str = "")
             return scores
     if differing:
         raise InputError(differing)
-    got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-    raise InputError(
+    refused = (
         f"the target must give one score for each sample, a tensor of shape ({samples},), or one number; "
-        f"{target!r} gave {got}. If samples are not the first dimension of the inputs, as of the nodes of "
-        "several graphs, explain the sum of the scores: target=lambda output: output[:, 0].sum()."
+    )
+    if not isinstance(scores, Tensor):
+        raise InputError(f"{refused}{target!r} gave {type(scores).__name__}.")
+    of_class = isinstance(target, OfSamples) and isinstance(output, Tensor)
+    how = "target=lambda output: output[:, 0].sum()" if of_class else "add .sum() to what the target returns"
+    raise InputError(
+        f"{refused}{target!r} gave shape {tuple(scores.shape)}. If the first dimension of the inputs is not "
+        f"that of the samples, as for the nodes of several graphs, explain the sum of the scores: {how}."
     )
 
 
