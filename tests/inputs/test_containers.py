@@ -219,6 +219,30 @@ def test_names_in_containers_are_stored_and_indexed(tmp_path: Any) -> None:
     assert torch.equal(both.inputs["given.state"], e.inputs["given.state"])
 
 
+class Key:
+    """A key of which several are written alike."""
+
+    def __repr__(self) -> str:
+        return "key"
+
+
+def test_keys_that_are_written_alike_have_names_of_their_own() -> None:
+    one, other = Key(), Key()
+    given = {one: torch.rand(2, 3), other: torch.rand(2, 3)}
+    e = relprop.explain(lambda d: d[one] + 2 * d[other], given, target=0)
+    assert list(e.inputs) == ["d[key]", "d[key]'"]
+    assert torch.allclose(e.inputs["d[key]'"][:, 0], 2 * given[other][:, 0])
+
+
+def test_what_several_stores_share_is_named_with_its_store() -> None:
+    class Stores:
+        def __init__(self) -> None:
+            self._nodes, self._edges = {"x": torch.rand(2, 3)}, {"x": torch.rand(2, 3)}
+
+    e = relprop.explain(lambda data: data._nodes["x"] + data._edges["x"], Stores(), target=0)
+    assert list(e.inputs) == ["data.x", "data._edges.x"]
+
+
 def test_a_container_that_comes_twice_is_opened_once() -> None:
     obs = {"x": torch.rand(2, 3)}
     e = relprop.explain(lambda xs: xs[0]["x"] + xs[1]["x"], [obs, obs], target=0)

@@ -86,24 +86,7 @@ def put_stand_ins(
     in_bags = any("offset" in name.lower() for name, _ in tensors)
     _require_inputs(floats, ids, given, tensors, in_bags=in_bags)
     floats = {name: _finite(name, value) for name, value in floats.items() if value.dim()}
-    samples = {name: len(value) for name, value in floats.items()}
-    if len({*samples.values()}) > 1:
-        stand_ins.differing = (
-            f"the inputs have different numbers of samples in their first dimension: {samples}. {KEEP_OUT}"
-            + TOGETHER
-        )
-    many = 1 if stand_ins.differing else next(iter(samples.values()), 1)
-    standing: dict[str, Tensor] = {}
-    for name, value in floats.items():
-        standing[name] = stand_ins.stand_in(name, value, many)
-    numbers = {*samples.values()} or {len(value) for value in ids.values() if value.dim() > 1}
-    for name, value in ids.items():
-        # With offsets, the ids of all samples may be in one dimension, one after the other.
-        if value.dim() > 1 or in_bags or not numbers or len(value) in numbers:
-            standing[name] = stand_ins.stand_in_for_ids(name, value)
-        else:
-            reason = f"it has {len(value)} numbers, and the other inputs have {max(numbers)} samples"
-            standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
+    standing = _standing(stand_ins, floats, ids, in_bags=in_bags)
     for name, value in tensors:
         if are_pixels(name, value):
             standing[name] = stand_ins.stand_in_for_lost(name, value, "pixels are explained as x.float()")
@@ -126,6 +109,31 @@ def put_stand_ins(
     arrays = tuple(n for (n, v), (_, tensor) in zip(given, plain, strict=True) if tensor is not v)
     without = [split([value for _, value in each]) for each in ((given, plain) if arrays else (given,))]
     return Arguments(shapes, *split(replaced), without, arrays)
+
+
+def _standing(
+    stand_ins: StandIns, floats: Mapping[str, Tensor], ids: Mapping[str, Tensor], *, in_bags: bool
+) -> dict[str, Tensor]:
+    """Return the stand-ins of the inputs by name. Their first dimension is that of the samples."""
+    samples = {name: len(value) for name, value in floats.items()}
+    if len({*samples.values()}) > 1:
+        stand_ins.differing = (
+            f"the inputs have different numbers of samples in their first dimension: {samples}. {KEEP_OUT}"
+            + TOGETHER
+        )
+    many = 1 if stand_ins.differing else next(iter(samples.values()), 1)
+    standing: dict[str, Tensor] = {}
+    for name, value in floats.items():
+        standing[name] = stand_ins.stand_in(name, value, many)
+    numbers = {*samples.values()} or {len(value) for value in ids.values() if value.dim() > 1}
+    for name, value in ids.items():
+        # With offsets, the ids of all samples may be in one dimension, one after the other.
+        if value.dim() > 1 or in_bags or not numbers or len(value) in numbers:
+            standing[name] = stand_ins.stand_in_for_ids(name, value)
+        else:
+            reason = f"it has {len(value)} numbers, and the other inputs have {max(numbers)} samples"
+            standing[name] = stand_ins.stand_in_for_lost(name, value, reason)
+    return standing
 
 
 def _require_inputs(

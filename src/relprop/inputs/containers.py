@@ -98,16 +98,19 @@ def _by_anything(value: Any) -> bool:
     return not isinstance(value, (*_PLAIN, *_CLOSED))
 
 
-def _found(name: str, value: Any, opens: Callable[[Any], bool]) -> list[tuple[str, Any]]:
+def _found(argument: str, value: Any, opens: Callable[[Any], bool]) -> list[tuple[str, Any]]:
     """Return the tensors of an argument by name. What is within an opened argument is opened, too."""
     if isinstance(value, Tensor):
-        return [(name, value)]
+        return [(argument, value)]
     if not _by_anything(value) or not opens(value):
         return []
     found: dict[str, Tensor] = {}
-    for long, tensor in _leaves(name, value, _is_tensor, {}):
+    for long, tensor in _leaves(argument, value, _is_tensor, {}):
         short = _PRIVATE.sub("", long)
-        found[long if short in found else short] = tensor
+        name = long if short in found else short
+        while name in found:  # keys may be written alike
+            name += "'"
+        found[name] = tensor
     return [*found.items()]
 
 

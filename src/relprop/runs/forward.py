@@ -109,6 +109,7 @@ class Forward:
                 explain_failure(error, model, given, explained=explained, differing=differing)
             raise
         finally:
+            failure = given = None  # the error holds this frame
             for observer in self.observers:
                 observer.release()
 
