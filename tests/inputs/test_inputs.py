@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import relprop
 from networks import modules
@@ -42,8 +43,9 @@ def test_inputs_without_meaning_are_refused(x: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        ((torch.rand(2, 3), torch.rand(2, 3)), r"got x: tuple\. Give several inputs one by one"),
-        (np.zeros((2, 3)), r"got x: ndarray\. Make a tensor of an array: torch.from_numpy\(x\)"),
+        ((1, 2), r"got x: tuple\.$"),
+        (np.zeros((2, 3), dtype=int), r"got x: ndarray\. Make a tensor of an array: torch.from_numpy"),
+        ({"a": "text"}, r"got x: dict\. There is no tensor in the dictionary; a tokenizer gives them"),
         ([[1, 2], [3, 4]], r"got x: list\. Make a tensor of a list: torch.tensor\(x\); a tokenizer"),
         ("a text", r"got x: str\. relprop.explain_text explains a text"),
     ],
@@ -195,3 +197,51 @@ def test_several_inputs_are_explained_by_name() -> None:
     e = relprop.explain(Two().double().eval(), left, flag=True, right=right, scale=2.0, rules=ZPlus())
     assert {name: R.shape for name, R in e.inputs.items()} == {"left": left.shape, "right": right.shape}
     assert e.ledger.gap.max() < 1e-12
+
+
+def _fake() -> Tensor:
+    with FakeTensorMode():
+        return torch.rand(2, 4)
+
+
+UNUSUAL: dict[str, tuple[Any, str, Any]] = {
+    "nested": (
+        lambda x: torch.nested.nested_tensor([x, x[:1]]),
+        r"nested; pad it: torch\.nested\.to_padded_tensor\(x, 0\.0\)\.$",
+        lambda x: torch.nested.to_padded_tensor(x, 0.0),
+    ),
+    "sparse": (
+        Tensor.to_sparse,
+        r"of the layout torch\.sparse_coo; make it dense: x\.to_dense",
+        Tensor.to_dense,
+    ),
+    "rows": (Tensor.to_sparse_csr, r"of the layout torch\.sparse_csr; make it dense", Tensor.to_dense),
+    "mkldnn": (Tensor.to_mkldnn, r"of the layout torch\._mkldnn; make it dense", Tensor.to_dense),
+    "eight bits": (
+        lambda x: x.to(torch.float8_e4m3fn),
+        r"a tensor of torch\.float8_e4m3fn; convert it: x\.float\(\)",
+        Tensor.float,
+    ),
+    "meta": (
+        lambda x: x.to("meta"),
+        "a tensor without values; give it values",
+        lambda x: torch.rand(x.shape),
+    ),
+    "fake": (lambda x: _fake(), "a tensor without values; give it values", lambda x: torch.rand(x.shape)),
+    "masked": (
+        lambda x: torch.masked.masked_tensor(x, x > 0),
+        "a MaskedTensor, whose operations relprop does not see; give a plain tensor",
+        lambda x: x.get_data(),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of", "ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_of_an_unusual_kind_are_refused_with_a_remedy(kind: str) -> None:
+    make, message, remedy = UNUSUAL[kind]
+    model, x = nn.Linear(4, 2).eval(), make(torch.rand(2, 4))
+    for given in (x, {"image": x}):
+        with pytest.raises(InputError, match=rf"input '(input|obs\.image)' is .*{message}"):
+            relprop.explain(model if given is x else lambda obs: model(obs["image"]), given)
+    assert len(relprop.explain(model, remedy(x), target=lambda y: y.flatten()[:1]).inputs) == 1

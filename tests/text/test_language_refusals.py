@@ -124,7 +124,7 @@ def test_a_loss_is_no_score(gpt2: Any) -> None:
 def test_what_a_tokenizer_returns_is_spread(gpt2: Any) -> None:
     tokens = transformers.BatchEncoding({"input_ids": IDS})
     with pytest.raises(
-        InputError, match=r"got input_ids: BatchEncoding\. Spread what a tokenizer returns: .*\*\*tokens"
+        InputError, match=r"input_ids\.input_ids of .*\. Spread what a tokenizer returns: .*\*\*tokens"
     ):
         relprop.explain(gpt2, tokens, target=LAST)
 

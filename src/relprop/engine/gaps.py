@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from relprop.errors import CoverageError
 
 
@@ -126,11 +128,37 @@ def what_helps(acceptable: Collection[str]) -> str:
     )
 
 
+def gradients_off() -> str:
+    """Return the reason why calls have no gradient: the context that the model runs them under."""
+    return f"runs under torch.{'inference_mode' if torch.is_inference_mode_enabled() else 'no_grad'}()"
+
+
 def disconnected_message(cuts: Sequence[Gap]) -> str:
     """Return the error message about a score that does not depend on the inputs, with the cuts."""
+    message = "the explained score does not depend on the input through recorded operations."
+    if not cuts:
+        return (
+            f"{message} Look for torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's "
+            "forward, and for comparisons such as x > 0."
+        )
     places = "".join(f"\n  - {cut}" for cut in cuts)
-    return (
-        "the explained score does not depend on the input through recorded operations."
-        + (f" The model makes constants here:{places}\nRemove" if places else " Look for")
-        + " torch.no_grad(), .detach(), .data, .numpy() or .item() in the model's forward."
-    )
+    remedies = dict.fromkeys(_without(cut) for cut in cuts)
+    return f"{message} The model makes constants here:{places}\n{' '.join(remedies)}"
+
+
+def _without(cut: Gap) -> str:
+    """Return what users can do about a cut."""
+    if cut.reason.startswith("runs under "):
+        return (
+            f"Leave out {cut.reason.removeprefix('runs under ')}. A decorated function has the plain one as "
+            "its __wrapped__: explain(f.__wrapped__, x), or "
+            "explain(functools.partial(type(model).forward.__wrapped__, model), x) for a module."
+        )
+    if cut.reason.startswith("casts to "):
+        return (
+            "If an embedding looks these integers up, explain what is behind the cast, with them as its "
+            "input."
+        )
+    if cut.reason.startswith("takes "):
+        return f"Compute with operations of torch in place of .{cut.operation}()."
+    return f"Leave out .{cut.operation}{'' if cut.operation == 'data' else '()'}."

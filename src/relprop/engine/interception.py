@@ -27,7 +27,7 @@ from relprop.calls.nested import map_tensors, tensors_in
 from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
-from relprop.engine.gaps import Gap, reason_of
+from relprop.engine.gaps import Gap, gradients_off, reason_of
 from relprop.engine.keep import saved_value
 from relprop.engine.known import merge_tags
 from relprop.engine.levels import aside, here, seeing, tracking
@@ -227,10 +227,10 @@ class Interception:
 
         If the call looks up token ids in a table, relevance may begin at its result.
         """
-        may_begin = self._wants_gradients()
+        off = "" if self._wants_gradients() else gradients_off()
         with torch.inference_mode(mode=False), torch.no_grad(), aside():
             result = self.beginnings.follow(call)
-            begun = self.beginnings.looked_up(call, result, may_begin)
+            begun = self.beginnings.looked_up(call, result, off)
             if begun is not None:
                 return begun
             same = [a for a in call.args if type(a) is Seen and a._recorded is result]
@@ -248,10 +248,11 @@ class Interception:
 
     def _cut(self, call: Call) -> Any:
         """Run a call on relevant tensors with gradients switched off. Its results are constants."""
+        off = gradients_off()
         with torch.inference_mode(mode=False), torch.no_grad(), aside():
             result = call.on([value_of(a) if type(a) is Seen else inner_of(a) for a in call.args])
             if any(t.is_floating_point() for t in tensors_in(result)):
-                self.run.cut(call.name, "runs under torch.no_grad()")
+                self.run.cut(call.name, off)
             return map_tensors(lambda t: self.run.seen(t, None), result)
 
     def _wants_gradients(self) -> bool:

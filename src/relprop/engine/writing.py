@@ -33,7 +33,7 @@ class Beginnings(Protocol):
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call on constants has an entry in whose parts relevance may begin."""
 
-    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
+    def looked_up(self, call: Call, value: Any, off: str) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if relevance begins there, or None."""
 
     def note_written(self, target: Seen, value: Seen) -> None:

@@ -1,13 +1,16 @@
 """Errors of models that fail on their inputs, or that use none of them as an explained input."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
+from relprop.calls.user_line import line_of
 from relprop.engine.gaps import Gap
-from relprop.errors import InputError, ModelError, RelpropError
+from relprop.errors import InputError, ModelError
+from relprop.inputs.arguments import Arguments
+from relprop.inputs.containers import copied
 
 
 def never_looked_up(
@@ -28,8 +31,12 @@ def never_looked_up(
         )
     return InputError(
         f"nothing to explain: explain(model, ...) needs a floating-point tensor, or integers that the model "
-        f"looks up in an embedding. It got integers that the model does not look up: {told}. Convert pixels "
-        "by x.float()."
+        f"looks up in an embedding. It got integers that the model does not look up: {told}."
+        + (
+            " Spread what a tokenizer returns: explain(model, **tokens)."
+            if error and _in_containers(shapes)
+            else " Convert pixels by x.float()."
+        )
         + "".join(f"\n  - {cut}" for cut in cuts)
         + (
             f" The model's own error: {str(error).splitlines()[0] if str(error) else error!r}"
@@ -39,42 +46,81 @@ def never_looked_up(
     )
 
 
-@contextmanager
-def naming_inputs(
-    model: Any, shapes: Mapping[str, tuple[int, ...]], explained: Callable[[], bool] | None = None
-) -> Iterator[None]:
-    """Add to the model's own errors the names and shapes of its inputs.
+def explain_failure(
+    error: Exception,
+    model: Callable[..., Any],
+    given: Arguments,
+    *,
+    explained: bool,
+    differing: str,
+) -> None:
+    """Say why the model failed while relprop ran it. Its own error gets a note.
+
+    Whether it is the model's own is found by running the model alone.
 
     Args:
-        model: the user's model, which runs inside.
-        shapes: the shapes of the inputs to explain by name.
-        explained: whether an input is explained by now. If the model fails before, the error is about integer
+        error: the error.
+        model: the user's model.
+        given: its arguments.
+        explained: whether an input was explained when the model failed. If not, the error is about integer
             inputs, which perhaps should be floating point.
+        differing: the error about different numbers of samples, or "".
 
     Raises:
-        InputError: the model failed on integers that it does not look up, or on a text that is too long.
-        ModelError: the model uses flex attention, which has no gradient on the CPU.
+        InputError: the model failed on integers that it does not look up, on a text that is too long, or on
+            inputs with different numbers of samples.
+        ModelError: the model runs without relprop; or it uses flex attention, which has no gradient on the
+            CPU.
     """
-    try:
-        yield
-    except RelpropError:
-        raise
-    except Exception as error:
-        if "FlexAttention" in str(error):
-            raise ModelError(
-                "the model uses flex attention, which has no gradient on the CPU in torch. Load the model "
-                "with attn_implementation='sdpa', or with its own option for that, or explain it on a GPU."
-            ) from error
-        if isinstance(error, IndexError):
-            _require_positions(model, shapes, error)
-        if explained is not None and not explained():
-            raise never_looked_up(shapes, error) from error
-        called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-        error.add_note(
-            f"This is the model's own error: explain called it with {called_with}. Try model(...) itself."
-            + _without_samples(model, shapes)
-        )
-        raise
+    if "FlexAttention" in str(error):
+        raise ModelError(
+            "the model uses flex attention, which has no gradient on the CPU in torch. Load the model "
+            "with attn_implementation='sdpa', or with its own option for that, or explain it on a GPU."
+        ) from error
+    if _runs_alone(model, given):
+        said = str(error).splitlines()[0] if str(error) else ""
+        raise ModelError(
+            f"relprop cannot run this model, though the model runs without relprop: {type(error).__name__}"
+            f"{': ' if said else ''}{said.rstrip('.')}, at {line_of(error)}. With relprop the model gets "
+            f"tensors of a class of relprop's own{_in_place_of(given)}, and the line does not take them. "
+            "Explain the part of the model that computes with tensors of torch alone: explain(model.part, x)."
+        ) from error
+    shapes = given.shapes
+    if isinstance(error, IndexError):
+        _require_positions(model, shapes, error)
+    if not explained:
+        raise never_looked_up(shapes, error) from error
+    if differing:
+        raise InputError(f"{differing} The model's own error: {error}") from error
+    called_with = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    error.add_note(
+        f"This is the model's own error: explain called it with {called_with}. Try model(...) itself."
+        + without_samples(model, shapes)
+        + (" Each NumPy array was made a tensor of the same type." if given.arrays else "")
+    )
+
+
+def _runs_alone(model: Callable[..., Any], given: Arguments) -> bool:
+    """Whether the model runs without relprop. Torch's random generator of the CPU stays as it was."""
+    for positional, by_keyword in given.plain:
+        try:
+            # With gradients, as relprop runs it: a model may look.
+            with torch.inference_mode(mode=False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                # Copies, because a model may write to its inputs.
+                model(*map(copied, positional), **{name: copied(value) for name, value in by_keyword.items()})
+        except Exception:
+            continue
+        return True
+    return False
+
+
+def _in_place_of(given: Arguments) -> str:
+    arrays = ", ".join(given.arrays)
+    return f", and tensors in place of the NumPy arrays {arrays}" if arrays else ""
+
+
+def _in_containers(names: Collection[str]) -> bool:
+    return any("." in name or "[" in name for name in names)
 
 
 def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error: IndexError) -> None:
@@ -90,7 +136,7 @@ def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error:
             ) from error
 
 
-def _without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return advice if an input looks like a single picture instead of a batch of pictures, otherwise ""."""
     pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
     single = [name for name, shape in shapes.items() if len(shape) == 3]

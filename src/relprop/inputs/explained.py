@@ -17,8 +17,7 @@ from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
-from relprop.errors import InputError
-from relprop.inputs.arguments import KEEP_OUT
+from relprop.inputs.arguments import KEEP_OUT, TOGETHER
 from relprop.inputs.leaves import Leaf, Leaves
 from relprop.inputs.tokens import Lost, TokenIds, may_be_ids, only_looks, valued
 from relprop.operations import bags
@@ -35,6 +34,8 @@ class ExplainedInputs:
         leaves: the explained inputs as autograd sees them.
         ids: the integer inputs, followed to an embedding.
         any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
+        differing: the error if the inputs have different numbers of samples, otherwise "". Such inputs are
+            one sample, and the score must be one number.
     """
 
     def __init__(self, run: Run, *, any_leaf: bool = False) -> None:
@@ -43,14 +44,15 @@ class ExplainedInputs:
         self.leaves = Leaves()
         self.ids = TokenIds()
         self.any_leaf = any_leaf
+        self.differing = ""
         self._is_over = False
         self._any_lost = False
 
     # ---- what the model gets ----
 
-    def stand_in(self, name: str, tensor: Tensor) -> Seen:
+    def stand_in(self, name: str, tensor: Tensor, samples: int) -> Seen:
         """Return the stand-in for an explained floating-point input. The model may change it in place."""
-        return self._explained(Leaf(values_of(tensor).requires_grad_(), name=name), len(tensor))
+        return self._explained(Leaf(values_of(tensor).requires_grad_(), name=name), samples)
 
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
         """Return the stand-in for an integer input. It is explained if it is looked up in an embedding."""
@@ -133,6 +135,8 @@ class ExplainedInputs:
 
         If the integers are elements of an input, the elements get the relevance of what is looked up by them.
         """
+        if not self._is_over:
+            self._run.cut("to", f"casts to {result.dtype}, which has no gradient")
         # A checkpointed module must run to its end before the values that it drops can be had.
         if not may_be_ids("", result) or self._is_over or self._run.block is not None:
             return
@@ -151,23 +155,20 @@ class ExplainedInputs:
             self._require_samples("the bags of ids have", samples)
         return True
 
-    def looked_up(self, call: Call, value: Any, may_begin: bool) -> Seen | None:
+    def looked_up(self, call: Call, value: Any, off: str) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if the call embeds explained ids, or None.
 
         Args:
             call: the call.
             value: the result of the call.
-            may_begin: whether gradients are enabled in the model at this call. If not, relevance does not
-                begin here, and the error about missing inputs says why.
-
-        Raises:
-            InputError: the ids have another number of samples than other inputs.
+            off: the reason why gradients are disabled in the model at this call, or "". If they are,
+                relevance does not begin here, and the error about missing inputs says why.
         """
         ids = self.ids.looked_up(call)
         if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
-        if not may_begin:
-            self._lose(call, value, self.ids.names_in(call.args), "runs under torch.no_grad()")
+        if off:
+            self._lose(call, value, self.ids.names_in(call.args), off)
             return None
         tag = Tag(Behind(plain=False), all_nonnegative(value))
         with torch.enable_grad():
@@ -183,17 +184,13 @@ class ExplainedInputs:
             return self._explained(found, samples, found.step(samples))
 
     def _require_samples(self, what: str, samples: int, where: str = "") -> None:
-        """Take a number of samples from the first input, and refuse another number for others.
-
-        Raises:
-            InputError: other inputs have another number of samples.
-        """
+        """Take a number of samples from the first input, and note that others have another number."""
         others = self._run.ledger.samples
-        if self.any() and samples != others:
-            raise InputError(
-                f"{what} {samples} samples{where}, and the other inputs have {others}. {KEEP_OUT}"
+        if self.any() and samples != others and not self.differing:
+            self.differing = (
+                f"{what} {samples} samples{where}, and the other inputs have {others}. " + KEEP_OUT + TOGETHER
             )
-        self._run.ledger.samples = samples
+        self._run.ledger.samples = 1 if self.differing else samples
 
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain leaf, or None for a parameter."""

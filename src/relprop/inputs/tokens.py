@@ -25,9 +25,12 @@ from relprop.engine.seen import Seen, inner_of
 from relprop.operations import bags
 
 _NO_IDS = re.compile(
-    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset", re.IGNORECASE
+    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset"
+    r"|(^|[_.])(lens?|batch|ptr)$",
+    re.IGNORECASE,
 )
-"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets."""
+"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets,
+and the graph of each node."""
 
 _FOLLOWED = frozenset(
     (
@@ -103,6 +106,11 @@ def may_be_ids(name: str, value: Any) -> bool:
         and value.dim() > 0
         and not _NO_IDS.search(name)
     )
+
+
+def are_pixels(name: str, value: Tensor) -> bool:
+    """Whether an argument may be a picture of whole numbers, by its name."""
+    return value.dtype == torch.uint8 and value.dim() > 2 and not _NO_IDS.search(name)
 
 
 def valued(call: Call) -> list[Any]:

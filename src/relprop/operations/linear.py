@@ -21,7 +21,9 @@ from relprop.linear.products import Grouped
 
 
 def linear(run: Run, call: Call, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
-    """x @ weightᵀ + bias."""
+    """x @ weightᵀ + bias. A vector x is a single row."""
+    if x.dim() == 1 and weight.dim() == 2 and is_relevant(x) and not is_relevant(weight):
+        return run.perform(lambda: F.linear(x.unsqueeze(0), weight, bias).squeeze(0))
     return start(run, call, Kind.DENSE, x, weight, bias, Dense())
 
 

@@ -38,7 +38,8 @@ class Explanation:
 
     Attributes:
         inputs: relevance of each explained input, by the name of the model's argument, of the input's shape
-            and dtype; of token ids, a floating-point number for each token. `relevance` is that of the only
+            and dtype; of token ids, a floating-point number for each token. Within an argument names are
+            written as in Python: "obs.image", "obs['left eye']", "xs[0]". `relevance` is that of the only
             input.
         output: the model's output, with tensors detached.
         target: the explained class of each sample, (samples,) int64; or the target, if it is not a class.
@@ -100,6 +101,8 @@ class Explanation:
             InputError: there are no such samples, or an input has those of all samples in one dimension.
         """
         numbers, count = chosen(samples, len(self)), len(self)
+        if count == 1 and numbers.tolist() == [0]:
+            return dataclasses.replace(self, parameters={})
         self._require_samples_first(f"explanation[{samples!r}]")
         parts = {name: taken(getattr(self, name), numbers, count) for name in ("inputs", "output", "score")}
         return dataclasses.replace(
@@ -118,6 +121,11 @@ class Explanation:
             InputError: there is such an input.
         """
         for name, R in self.inputs.items():
+            if len(R) != len(self) == 1:
+                raise InputError(
+                    f"{call}: input {name!r} of shape {tuple(R.shape)} has no dimension of samples, because "
+                    "it was explained as a whole. Keep such explanations in a list."
+                )
             if len(R) != len(self):
                 raise InputError(
                     f"{call}: input {name!r} of shape {tuple(R.shape)} has the ids of all {len(self)} "
@@ -210,7 +218,11 @@ class Explanation:
         """
         from relprop.view.plot import plot  # Pillow is loaded only by those who draw
 
-        return plot(self, picture, **options)
+        drawn = self
+        if len(self) == 1:  # an input without samples is drawn as one
+            inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
+            drawn = dataclasses.replace(self, inputs=inputs)
+        return plot(drawn, picture, **options)
 
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any

@@ -11,7 +11,8 @@ from relprop.results.inner import InnerRelevance
 from relprop.rules.composite import Composite
 from relprop.runs.forward import Forward
 from relprop.runs.warnings import require_finite, warn_of_scores
-from relprop.targets.classes import OfClass, Target, as_told, measure_of, scores_of
+from relprop.targets.classes import OfClass
+from relprop.targets.scores import Target, as_told, measure_of
 
 Progress = Callable[[int, int], None]
 """Called with how many targets are done, and how many there are."""
@@ -37,7 +38,7 @@ def explained_targets(
         forward.begin()
         of_channel = inner.start is not None and isinstance(goal, OfClass)
         values = outputs_of(explained, channels) if of_channel else explained
-        scores = scores_of(goal, values, run.ledger.samples)
+        scores = forward.scores(goal, values)
         lost |= forward.inputs.lost_on_the_way_to(scores)
         plain = forward.values((values, scores))
         with forward.interception.unseen():
@@ -50,7 +51,7 @@ def explained_targets(
             Explanation(
                 inputs={name: relevance[name] for name in forward.shapes if name in relevance},
                 output=output,
-                target=as_told(goal, plain[0]),
+                target=as_told(goal, plain[0], forward.samples),
                 score=plain[1],
                 preset=preset,
                 rules=applied,

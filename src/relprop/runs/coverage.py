@@ -10,13 +10,9 @@ from relprop.engine.gaps import Gap
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.inputs.arguments import (
-    joined_arguments,
-    only_tokens,
-    require_arguments,
-    require_clear,
-    require_evaluation_mode,
-)
+from relprop.inputs.arguments import only_tokens
+from relprop.inputs.evaluation import require_evaluation_mode
+from relprop.inputs.signature import joined_arguments, require_arguments, require_clear
 from relprop.operations import FAMILIES, TABLE
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve

@@ -13,12 +13,12 @@ from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.run import Run
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
-from relprop.inputs.arguments import (
+from relprop.inputs.arguments import only_tokens
+from relprop.inputs.evaluation import require_evaluation_mode
+from relprop.inputs.signature import (
     joined_arguments,
-    only_tokens,
     require_arguments,
     require_clear,
-    require_evaluation_mode,
     require_positional,
     takes,
 )
@@ -44,7 +44,8 @@ from relprop.runs.warnings import (
     warn_of_parameters,
     warn_of_places,
 )
-from relprop.targets.classes import Target, TargetLike, as_target
+from relprop.targets.classes import TargetLike, as_target
+from relprop.targets.scores import Target
 
 
 def explain(
@@ -67,13 +68,15 @@ def explain(
 
     The model is used as it is, and is not changed. Its floating-point tensor arguments are explained, and so
     are integers that it looks up in an embedding, such as the tokens of a text. Each token gets one number.
-    All other arguments are passed on. `Explainer` does the same for many batches. `explain_each` explains
-    several targets by one forward.
+    Those in dictionaries and dataclasses are explained in place; if there is no other input, those in lists,
+    tuples and other objects too, and NumPy arrays. All other arguments are passed on. `Explainer` does the
+    same for many batches. `explain_each` explains several targets by one forward.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.
         inputs: the model's arguments. Samples are the first dimension, as in (samples, channels, height,
-            width).
+            width), or (samples,) for one number each. If the score is one number, the inputs are one sample
+            as a whole.
         target: the score to explain, by default each sample's largest output: see
             `relprop.targets.as_target`.
         rules: a preset's name (`relprop.PRESETS`), a composite or its list of entries, one rule, or a TOML or

@@ -19,13 +19,15 @@ from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.engine.surroundings import without_mode
-from relprop.errors import CoverageError, ModelError
-from relprop.inputs.arguments import put_stand_ins, without_cache
-from relprop.inputs.errors import naming_inputs, never_looked_up
+from relprop.errors import CoverageError, InputError, ModelError, RelpropError
+from relprop.inputs.arguments import Arguments, put_stand_ins
+from relprop.inputs.errors import explain_failure, never_looked_up, without_samples
 from relprop.inputs.explained import ExplainedInputs
+from relprop.inputs.signature import without_cache
 from relprop.linear.numerics import divide
-from relprop.operations import bags, writing
-from relprop.targets.classes import logits_of
+from relprop.operations import bags, reshaping, writing
+from relprop.targets.classes import OfClass
+from relprop.targets.scores import Target, logits_of, scores_of
 
 
 class Forward:
@@ -40,6 +42,7 @@ class Forward:
     Attributes:
         model: the model.
         shapes: shapes of the inputs that may be explained, by name and in order.
+        samples: number of samples of the inputs; 1 if these have different numbers.
         output: the model's output, with wrapper tensors.
     """
 
@@ -51,6 +54,7 @@ class Forward:
         self.interception = Interception(run, table, self.inputs, observers)
         self.observers = observers
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.samples = 1
         self.output: Any = None
         self.model: Any = None
 
@@ -77,18 +81,35 @@ class Forward:
                 occur.
         """
         self.model = model
+        arguments = without_cache(model, len(inputs), arguments)
+        failure: Exception | None = None
+        given: Arguments | None = None
         try:
             with intercepting(self.interception):
                 with self.interception.unseen():
-                    self.shapes, stand_ins, others = put_stand_ins(self.inputs, model, inputs, arguments)
-                with naming_inputs(model, self.shapes, self.inputs.any), _own_gradients_refused():
-                    self.output = model(*stand_ins, **without_cache(model, len(inputs), others))
+                    given = put_stand_ins(self.inputs, model, inputs, arguments)
+                self.shapes = given.shapes
+                try:
+                    with _own_gradients_refused():
+                        self.output = model(*given.positional, **given.by_keyword)
+                except RelpropError:
+                    raise
+                except Exception as error:
+                    failure = error
+                    raise
+                self.samples = self.run.ledger.samples
                 if demanding and not self.inputs.any():
                     raise never_looked_up(self.shapes, cuts=self.run.gaps.cuts)
                 for observer in self.observers:
                     observer.end_forward()
                 yield self
+        except Exception as error:
+            if given is not None and error is failure:
+                explained, differing = self.inputs.any(), self.inputs.differing
+                explain_failure(error, model, given, explained=explained, differing=differing)
+            raise
         finally:
+            failure = given = None  # the error holds this frame
             for observer in self.observers:
                 observer.release()
 
@@ -100,6 +121,27 @@ class Forward:
         if not outputs or any(is_relevant(t) for t in outputs):
             return ""
         return disconnected_message(self.run.gaps.cuts)
+
+    def scores(self, goal: Target, output: Any) -> Tensor:
+        """Apply a target to the model's output, (samples,) or (1,): one number is that of the whole input.
+
+        The ledger takes as many samples.
+
+        Raises:
+            InputError: the target does not give one score for each sample, nor one score.
+        """
+        samples = self.samples
+        if isinstance(goal, OfClass) and isinstance(output, Tensor) and output.shape == (samples,) != (1,):
+            advice = without_samples(self.model, self.shapes)
+            if advice:
+                raise InputError(
+                    f"the output has shape {tuple(output.shape)}, and it is not clear whether these are "
+                    f"classes or samples.{advice} If it has one number for each sample, give "
+                    "target=lambda output: output."
+                )
+        scores = scores_of(goal, output, samples, differing=self.inputs.differing)
+        self.run.ledger.samples = len(scores)
+        return scores
 
     def begin(self) -> None:
         """Start a new ledger, for a backward from another target."""
@@ -174,15 +216,21 @@ def _own_gradients_refused() -> Iterator[None]:
         raise CoverageError(coverage_message([gap])) from error
 
 
-_BY_ENTRY = {**bags.TABLE, **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")}}
-"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient."""
+_BY_ENTRY = {
+    **bags.TABLE,
+    **{name: writing.TABLE[name] for name in ("copy", "fill", "zero")},
+    "detach": reshaping.TABLE["detach"],
+    **dict.fromkeys(("item", "_local_scalar_dense"), None),
+}
+"""Operations that have no gradient in torch as they arrive, and whose entries have the plain gradient or say
+that they make a constant. None is what every operation without an entry gets."""
 
 
 @dataclass(frozen=True)
 class PlainGradient:
     """A table in which every operation has its plain gradient."""
 
-    def get(self, operation: str) -> Entry:
+    def get(self, operation: str) -> Entry | None:
         """Return the entry, the same for every operation but a few."""
         return _BY_ENTRY.get(operation, _native)
 

@@ -15,7 +15,7 @@ from relprop.results.ledger import Ledger
 from relprop.rules.gradients import Baseline, GradientTimesInput
 from relprop.runs.forward import Forward, PlainGradient
 from relprop.runs.warnings import warn_of_lost
-from relprop.targets.classes import Target, as_told, measure_of, scores_of
+from relprop.targets.scores import Target, as_told, measure_of
 
 
 def explain_by_gradient(
@@ -94,9 +94,9 @@ def _explained(
     forward = Forward(Run(lambda site: None), PlainGradient())
     explanations, lost = [], dict[str, str]()
     with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
-        leaves, samples = forward.inputs.leaves, forward.run.ledger.samples
+        leaves = forward.inputs.leaves
         for number, goal in enumerate(goals, 1):
-            scores = scores_of(goal, forward.output, samples)
+            scores = forward.scores(goal, forward.output)
             lost |= forward.inputs.lost_on_the_way_to(scores)
             found = forward.gradients(scores, retain=number < len(goals))
             parts = leaves.by_gradient(baseline.relevance, found)
@@ -104,7 +104,7 @@ def _explained(
                 raise ModelError(disconnected_message([]))
             output, plain = forward.values((forward.output, scores))
             relevance = {name: parts[name] for name in forward.shapes if name in parts}
-            ledger = Ledger(samples=samples)
+            ledger = Ledger(samples=len(scores))
             ledger.seed = ledger.per_sample(plain)
             ledger.inputs = torch.stack([forward.inputs.per_sample(n, R) for n, R in relevance.items()]).sum(
                 0
@@ -114,7 +114,7 @@ def _explained(
                 Explanation(
                     inputs=relevance,
                     output=output,
-                    target=as_told(goal, output),
+                    target=as_told(goal, output, forward.samples),
                     score=plain,
                     preset=name,
                     rules=(),

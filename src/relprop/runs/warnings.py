@@ -19,7 +19,8 @@ from relprop.rules.choosing import Choosing
 from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
-from relprop.targets.classes import Logit, logits_of
+from relprop.targets.classes import Logit
+from relprop.targets.scores import logits_of
 from relprop.targets.structured import At
 
 _BOUNDED = {
@@ -59,13 +60,14 @@ def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
     # Without numbers, so that a loop over batches says it once.
     which = "the explained score is negative" + ("." if bool(negative.all()) else " for some samples.")
     output = logits_of(output)
-    if isinstance(output, Tensor) and output.shape[-1] == 1:
+    if isinstance(output, Tensor) and (output.shape[-1:] in ((), (1,)) or output.shape == scores.shape):
+        y = "y[:, 0]" if output.dim() > 1 else "y"
         warn(
             ScoreWarning(
                 f"{which} Relevance then explains why the output is low, and rules such as z+ explain "
                 "positive scores only.",
-                "Explain the difference from a reference value, as in target=lambda y: y[:, 0] - reference, "
-                "or the negative output, as in target=lambda y: -y[:, 0].",
+                f"Explain the difference from a reference value, as in target=lambda y: {y} - reference, "
+                f"or the negative output, as in target=lambda y: -{y}.",
                 "Rules with ε explain both signs: --rules epsilon.",
             )
         )

@@ -3,16 +3,17 @@
 Targets run within the run of the model. So relevance crosses their operations by the same rules.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
+from relprop.targets.scores import OfSamples, Target, logits_of, of_classes
 
 __all__ = [
     "Contrastive",
@@ -31,18 +32,8 @@ TargetLike = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
 """The values that `explain(..., target=...)` takes: see `as_target`."""
 
 
-class Target(Protocol):
-    """A function from the model's output to one score for each sample.
-
-    An optional attribute `measure` names the score in a word or two, such as "log-odds".
-    """
-
-    def __call__(self, output: Any, /) -> Tensor:
-        """Return the scores, (samples,)."""
-
-
 @dataclass(frozen=True)
-class OfClass(ABC):
+class OfClass(OfSamples):
     """Base of targets about one class of each sample, for outputs (samples, classes).
 
     Args:
@@ -59,8 +50,12 @@ class OfClass(ABC):
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
 
-    def told(self, output: Any) -> Any:
+    def scores(self, output: Any, samples: int) -> Tensor:
+        return self(of_classes(output, samples))
+
+    def told(self, output: Any, samples: int) -> Any:
         """Return the target as an explanation stores it: the class of each sample, (samples,) int64."""
+        output = of_classes(output, samples)
         return self.classes(values_of(logits_of(output)))
 
     @abstractmethod
@@ -126,7 +121,8 @@ class Difference(OfClass):
 
     against: int | tuple[int, ...] | None = None
 
-    def told(self, output: Any) -> "Difference":
+    def told(self, output: Any, samples: int) -> "Difference":
+        output = of_classes(output, samples)
         return Difference(tuple(self.classes(values_of(logits_of(output))).tolist()), self.against)
 
     measure: ClassVar[str] = "score difference"
@@ -158,7 +154,7 @@ class LogOdds(OfClass):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Weighted:
+class Weighted(OfSamples):
     """A weighted sum of the output.
 
     Args:
@@ -176,6 +172,9 @@ class Weighted:
             raise InputError(f"Weighted({self.weights!r}): give a tensor of floating-point numbers.")
         if not bool(self.weights.isfinite().all()):
             raise InputError("target weights are NaN or infinite; replace them before explaining.")
+
+    def scores(self, output: Any, samples: int) -> Tensor:
+        return self(of_classes(output, samples) if samples == 1 else output)
 
     def __call__(self, output: Any) -> Tensor:
         output = logits_of(output)
@@ -241,42 +240,6 @@ def as_target(target: TargetLike) -> Target:
         f"target={target!r} is not a target. Give a class index, one index per sample, a tensor of weights "
         "of the output's shape, or a function from the output to one score per sample."
     )
-
-
-def scores_of(target: Target, output: Any, samples: int) -> Tensor:
-    """Apply a target, and check that it returns one score for each sample.
-
-    Raises:
-        InputError: the target does not return a tensor of shape (samples,).
-    """
-    scores = target(output)
-    if not isinstance(scores, Tensor) or scores.shape != (samples,):
-        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise InputError(
-            f"the target must give one score for each sample, a tensor of shape ({samples},); {target!r} "
-            f"gave {got}."
-        )
-    return scores
-
-
-def as_told(target: Target, output: Any) -> Any:
-    """Return a target as an explanation stores it: the class of each sample if there is one, else itself."""
-    told = getattr(target, "told", None)
-    return target if told is None else told(output)
-
-
-def logits_of(output: Any) -> Any:
-    """Return the output called `logits` if a model returns several outputs, else the output itself."""
-    logits = None if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None and isinstance(output, Mapping):
-        logits = output.get("logits")
-    return logits if isinstance(logits, Tensor) else output
-
-
-def measure_of(target: Any) -> str:
-    """Return the name of a target's score, a word or two."""
-    measure = getattr(target, "measure", None)
-    return measure if isinstance(measure, str) else "score"
 
 
 def _is_index(value: Any) -> bool:

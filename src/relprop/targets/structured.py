@@ -1,6 +1,6 @@
 """Targets for outputs other than (samples, classes): one of several, a position, a region of pixels."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
-from relprop.targets.classes import Logit, OfClass, TargetLike, as_target, logits_of, measure_of
+from relprop.targets.classes import Logit, OfClass, TargetLike, as_target
+from relprop.targets.scores import OfSamples, applied, logits_of, measure_of
 
 __all__ = ["At", "Part", "Region"]
 
 
-class _OfPart(ABC):
+class _OfPart(OfSamples):
     """Base of targets that select a part of the output, and apply another target to it."""
 
     target: TargetLike
@@ -26,6 +27,9 @@ class _OfPart(ABC):
 
     def __call__(self, output: Any) -> Tensor:
         return as_target(self.target)(self.part(output))
+
+    def scores(self, output: Any, samples: int) -> Any:
+        return applied(as_target(self.target), self.part(output), samples)
 
     @abstractmethod
     def part(self, output: Any) -> Any:
@@ -97,7 +101,7 @@ class At(_OfPart):
     def __repr__(self) -> str:
         return self._written(self.position)
 
-    def told(self, output: Any) -> "At":
+    def told(self, output: Any, samples: int) -> "At":
         """Return the target as an explanation stores it, with the class of each sample if it has one."""
         target, part = as_target(self.target), self.part(output)
         if not isinstance(target, OfClass):

@@ -13,7 +13,7 @@ from relprop.models.language import LanguageModel, load_language_model, quietly
 from relprop.results.explanation import Explanation
 from relprop.rules.choice import Rules
 from relprop.runs.explain import explain
-from relprop.targets.classes import logits_of
+from relprop.targets.scores import logits_of
 from relprop.targets.structured import At
 from relprop.text.answers import Answer
 from relprop.text.generation import explain_generation

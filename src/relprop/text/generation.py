@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelError
 from relprop.files import path_of
-from relprop.inputs.arguments import require_fitting_mask, require_known
+from relprop.inputs.arguments import require_fitting_mask
+from relprop.inputs.signature import require_known
 from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
