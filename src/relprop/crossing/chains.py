@@ -144,6 +144,24 @@ def value_at_zero(function: Callable[[Tensor], Tensor], dtype: torch.dtype, devi
         return float(function(torch.zeros(1, dtype=dtype, device=device)))
 
 
+def is_finite_at_zero(chain: Pointwise) -> bool:
+    """Whether a chain has a finite value where its root is zero, for every element. x/|x| has none."""
+    if not chain.names & _UNDEFINED:
+        return True
+    root = chain.recorded
+    at_zero, _ = _expanded_at_zero(chain.function, _Like(root.shape, root.dtype, root.device))
+    return bool(torch.as_tensor(at_zero).isfinite().all())
+
+
+_UNDEFINED = frozenset(
+    (
+        *("div", "reciprocal", "rsqrt", "pow", "log", "log2", "log10", "logit", "acosh"),
+        *("lgamma", "mvlgamma", "digamma", "polygamma", "special_ndtri"),
+    )
+)
+"""Operations that may be infinite, or not defined, at zero."""
+
+
 class _Like(NamedTuple):
     """Shape, type and device of a root, for tensors of zeros."""
 

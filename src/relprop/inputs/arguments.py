@@ -8,6 +8,7 @@ from types import FunctionType, MethodType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, fx, nn
 
 from relprop.calls.site import every_module, original
@@ -345,7 +346,9 @@ _EMBEDDED = re.compile(r"(^|_)inputs?_embeds$")
 
 def _is_explained(name: str, value: Any) -> bool:
     """Whether an argument is a floating-point tensor, and its name is not that of an attention mask."""
-    return isinstance(value, Tensor) and value.is_floating_point() and not _MASK.search(name)
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:  # a sparse matrix is a constant
+        return False
+    return value.is_floating_point() and not _MASK.search(name)
 
 
 def _kind(value: Any) -> str:

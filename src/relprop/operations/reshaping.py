@@ -198,6 +198,24 @@ def with_zeros(run: Run, call: Call, *_args: Any, entry: Exact = _rearranged) ->
     return absorbing(run, result, filled, 0.0, call.name)
 
 
+def max_unpool(run: Run, call: Call, x: Seen, indices: Any, *_options: Any) -> Any:
+    """max_unpool. Windows that overlap may have the same maximum, which then gets a part from each."""
+    dims = call.signature.name.removesuffix("d")[-1]
+    places = value_of(indices).flatten(-int(dims))
+    counts = torch.zeros(*places.shape[:-1], int(places.max()) + 1, dtype=x.dtype, device=x.device)
+    counts = counts.scatter_add(-1, places, torch.ones_like(places, dtype=x.dtype))
+    if bool((counts <= 1).all()):
+        return with_zeros(run, call)
+    part = 1 / counts.gather(-1, places).view_as(x)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        return [(None if c is None else c * part, None if direct is None else direct * part)]
+
+    shared = run.cross(x.recorded.detach(), [x], back, replace(x.tag, slot=None, origin=None, pointwise=None))
+    return with_zeros(run, Call(call.signature, [shared, *call.args[1:]]))
+
+
 def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operation: str) -> Seen:
     """Record the relevance that arrives where `mask` is true as absorbed by a constant.
 
@@ -229,6 +247,12 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
     )
 
 
+def block_diagonal(run: Run, call: Call, tensors: Sequence[Any]) -> Any:
+    """torch.block_diag. A constant among the blocks absorbs the relevance that arrives at it."""
+    blocks = [t if is_relevant(t) else run.source(t, call.name) for t in tensors]
+    return with_zeros(run, Call(call.signature, [blocks]))
+
+
 def complex_of(run: Run, call: Call, real: Any, imaginary: Any) -> Any:
     """torch.complex. A constant part absorbs the relevance that arrives at it."""
     parts = [t if is_relevant(t) else run.source(t, call.name) for t in (real, imaginary)]
@@ -253,11 +277,13 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),
     "complex": complex_of,
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), Exact(slot="none")),
-    "as_strided": Exact(keeps_sign=True),
+    **dict.fromkeys(("as_strided", "as_strided_copy", "frexp"), Exact(keeps_sign=True)),
     **dict.fromkeys(("cat", "stack"), join),
-    **dict.fromkeys(
-        ("unfold", "im2col", "tril", "triu", "diag_embed", "max_unpool2d", "max_unpool3d"), with_zeros
-    ),
+    **dict.fromkeys(("unfold", "im2col", "tril", "triu", "diag_embed"), with_zeros),
+    **dict.fromkeys(("max_unpool2d", "max_unpool3d"), max_unpool),
+    "block_diag": block_diagonal,
+    # sums of overlapping parts, as in istft
+    "unfold_backward": Exact(keeps_sign=True),
     "where": where,
     **dict.fromkeys(("gt", "ge", "lt", "le"), compared),
     "pad": pad,
