@@ -120,7 +120,8 @@ def what_helps(acceptable: Collection[str]) -> str:
     if not acceptable:
         return ""
     return (
-        "add an entry with relprop.register(name, entry) (docs/own-rules.md), or accept "
+        f"say how relevance crosses it, as by relprop.register({min(acceptable)!r}, 'pointwise') or "
+        "'linear', 'identity', 'product', 'constant' (docs/own-rules.md), or accept "
         f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
         "balance then."
     )

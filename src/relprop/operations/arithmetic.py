@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.calls.call import Call
+from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
@@ -67,7 +68,7 @@ def neg(run: Run, call: Call, x: Seen) -> Any:
 def step(run: Run, call: Call, *_args: Any) -> Any:
     """A step function, such as sign or round. Its gradient is zero, so its result is a constant."""
     run.cut(call.name, "is constant between its steps")
-    return run.seen(run.value(call), None)
+    return map_tensors(lambda t: run.seen(t, None), run.value(call))
 
 
 def drawn(run: Run, call: Call, *_args: Any) -> Any:
