@@ -94,7 +94,7 @@ _REASONS = {
 def reason_of(operation: str) -> str:
     """Return the reason why an operation without an entry is not covered."""
     reason = _REASONS.get(operation, Gap.reason)
-    if "_loss" in operation or operation in ("kl_div", "binary_cross_entropy_with_logits"):
+    if "_loss" in operation or "_cross_entropy" in operation or operation == "kl_div":
         reason = "a loss is no score to explain: call the model without labels"
     if any(word in operation.lower() for word in _ATTENTION):
         reason += (

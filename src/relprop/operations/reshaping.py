@@ -71,6 +71,19 @@ def detach(run: Run, call: Call, x: Seen) -> Any:
     return run.seen(x.recorded.detach(), None)
 
 
+def embedding(run: Run, call: Call, rows: Any, indices: Any, *_options: Any) -> Any:
+    """Rows of a table. Torch's gradient leaves the row of padding out, which has values all the same."""
+    return rearranged(run, Call(call.signature, [rows, indices, *call.signature.defaults[2:]]), rows)
+
+
+def as_strided(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """torch.as_strided, whose offset counts from where the model's tensor begins in memory."""
+    inner = x.recorded
+    if inner.storage_offset() and x.memory is None:  # as that of a copy, which is the same tensor here
+        call = Call(call.signature, [run.seen(inner.clone(), x.tag), *call.args[1:]])
+    return Exact(keeps_sign=True)(run, call)
+
+
 def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """to: the tensor itself if it has that type and device already. Otherwise torch decomposes the call."""
     dtype, device, layout = (call.argument(name) for name in ("dtype", "device", "layout"))
@@ -277,7 +290,9 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),
     "complex": complex_of,
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), Exact(slot="none")),
-    **dict.fromkeys(("as_strided", "as_strided_copy", "frexp"), Exact(keeps_sign=True)),
+    **dict.fromkeys(("as_strided", "as_strided_copy"), as_strided),
+    "frexp": Exact(keeps_sign=True),
+    "embedding": embedding,
     **dict.fromkeys(("cat", "stack"), join),
     **dict.fromkeys(("unfold", "im2col", "tril", "triu", "diag_embed"), with_zeros),
     **dict.fromkeys(("max_unpool2d", "max_unpool3d"), max_unpool),
