@@ -23,6 +23,7 @@ from relprop import operations
 from relprop.calls.names import documented_name
 from relprop.cli.commands import app as command_line
 from relprop.operations.arithmetic import drawn, step
+from relprop.operations.pointwise import quantised
 from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
 from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
@@ -103,7 +104,7 @@ def operation_table() -> str:
         "how to add an operation.\n",
     ]
     for family, table in operations.FAMILIES.items():
-        crossed = {name: entry for name, entry in table.items() if entry not in ENDS}
+        crossed = {name: entry for name, entry in table.items() if entry not in (*ENDS, quantised)}
         lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
         lines.append(_listed(crossed) + "\n")
     ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import relprop
 from alike import assert_same, same_relevance
 from networks import DOUBLE, linear
+from relprop.errors import CoverageError
 from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 N, C = 3, 6
@@ -358,6 +359,23 @@ def test_a_network_that_is_trained_for_quantisation_is_explained() -> None:
     assert e.relevance.any(1).all()
     # Rounding is a constant, and a clamp passes all, so that what is missing to the seed is in the ledger.
     assert {*e.ledger.absorbed} <= {"bias", "constant", "pointwise", "epsilon", "no contribution"}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated", "ignore:Please use quant_min")
+@pytest.mark.filterwarnings("ignore:.*TypedStorage", "ignore:torch.quantize_per_tensor")
+def test_a_quantised_network_is_refused_with_a_remedy() -> None:
+    from torch.ao import quantization
+
+    layers, x = [nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)], torch.randn(8, 5)
+    static = nn.Sequential(quantization.QuantStub(), *layers, quantization.DeQuantStub()).eval()
+    static.qconfig = quantization.get_default_qconfig("fbgemm")
+    prepared = quantization.prepare(static)
+    prepared(x)
+    converted = quantization.convert(prepared).eval()
+    with pytest.raises(
+        CoverageError, match=r"quantize_per_tensor in module '0' .*explain the model before con"
+    ):
+        relprop.explain(converted, x, target=1, rules=Epsilon(0))
 
 
 def test_a_log_of_a_statistic_is_a_statistic() -> None:

@@ -96,6 +96,11 @@ def reason_of(operation: str) -> str:
     reason = _REASONS.get(operation, Gap.reason)
     if "_loss" in operation or "_cross_entropy" in operation or operation == "kl_div":
         reason = "a loss is no score to explain: call the model without labels"
+    if operation.startswith("quantize"):
+        reason = (
+            "quantised tensors have no gradient; explain the model before convert(), with its fake "
+            "quantisation if it has one"
+        )
     if any(word in operation.lower() for word in _ATTENTION):
         reason += (
             "; use torch's attention in place of another library's kernel: load the model with "

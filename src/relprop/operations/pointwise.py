@@ -21,6 +21,7 @@ from relprop.crossing.chains import (
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import of_value, with_own_value
 from relprop.crossing.ruled import linear_origin
+from relprop.engine.gaps import reason_of
 from relprop.engine.interception import Entry
 from relprop.engine.known import (
     Origin,
@@ -279,6 +280,12 @@ def fake_quantised(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     return (result, *(run.seen(t, None) for t in rest)) if rest else result
 
 
+def quantised(run: Run, call: Call, *_args: Any) -> Any:
+    """A tensor of integers with a scale, as convert() makes them. It has no gradient."""
+    run.refuse(call.name, reason_of(call.name))
+    return run.seen(run.value(call), None)
+
+
 def _bound(call: Call, x: Tensor, end: str) -> Any:
     """The number that an end of the quantised range stands for, or one for each channel."""
     scale, zero = (value_of(call.argument(name)) for name in ("scale", "zero_point"))
@@ -301,6 +308,7 @@ def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)
 
 
+_QUANTISED = ("tensor", "tensor_dynamic", "channel")
 _passing = Homogeneous()
 _nonnegative = Homogeneous(nonnegative=True)
 _exponential = Secant(slope=1.0, nonnegative=True)
@@ -323,6 +331,7 @@ TABLE: Mapping[str, Entry] = {
         ),
         fake_quantised,
     ),
+    **dict.fromkeys((f"quantize_per_{kind}" for kind in _QUANTISED), quantised),
     # saturating
     **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), clamp),
     "clamp_max": clamp_max,
