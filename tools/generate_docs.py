@@ -193,7 +193,8 @@ TREATMENTS = {
         "LRP-0. A bias, a scale or a batch normalisation after such an operation, and zeros padded around "
         "its input, are part of it. A sparse matrix that is a constant, or an argument of the model, is a "
         "weight whose stored elements are the connections. `bilinear` is such an operation on all products "
-        "of two inputs. A weight that depends on the input makes it a product of activations."
+        "of two inputs, and `torchvision::deform_conv2d` one on samples of the image, whose positions get "
+        "nothing. A weight that depends on the input makes it a product of activations."
     ),
     "pointwise": (
         "If f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain gradient. "

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "_scaled_dot_product_cudnn_attention": "of other devices",
     "_scaled_dot_product_fused_attention_overrideable": "of other devices",
     "flex_attention": "test_flex_attention.py",
+    "torchvision::deform_conv2d": "test_deformable.py",
     **dict.fromkeys(
         (f"quantize_per_{kind}" for kind in ("tensor", "tensor_dynamic", "channel")),
         "refused: test_written_out.py",

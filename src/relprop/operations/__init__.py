@@ -21,6 +21,7 @@ from relprop.operations import (
     attention,
     bags,
     contractions,
+    deformable,
     linear,
     normalisation,
     pointwise,
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 FAMILIES: dict[str, Mapping[str, Entry]] = {
-    "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE},
+    "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE, **deformable.TABLE},
     "pointwise": pointwise.TABLE,
     "sums, products with constants": arithmetic.TABLE,
     "products of activations, by a rule of their own": products.TABLE,
