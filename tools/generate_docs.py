@@ -22,7 +22,8 @@ import relprop
 from relprop import operations
 from relprop.calls.names import documented_name
 from relprop.cli.commands import app as command_line
-from relprop.operations.pooling import sign
+from relprop.operations.arithmetic import drawn, step
+from relprop.operations.pointwise import quantised
 from relprop.operations.reshaping import compared, detach
 from relprop.rules import book, files, linear
 from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
@@ -103,7 +104,7 @@ def operation_table() -> str:
         "how to add an operation.\n",
     ]
     for family, table in operations.FAMILIES.items():
-        crossed = {name: entry for name, entry in table.items() if entry not in ENDS}
+        crossed = {name: entry for name, entry in table.items() if entry not in (*ENDS, quantised)}
         lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
         lines.append(_listed(crossed) + "\n")
     ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}
@@ -166,7 +167,7 @@ def _fenced(text: str) -> str:
     return f"```text\n{text}\n```\n"
 
 
-ENDS = (sign, detach, compared)
+ENDS = (step, drawn, detach, compared)
 """Entries of operations that relevance does not cross."""
 
 END = (
@@ -190,18 +191,23 @@ TREATMENTS = {
     "linear, by a rule of the composite": (
         "Sums of products with a constant weight. The composite chooses the rule. The plain gradient is "
         "LRP-0. A bias, a scale or a batch normalisation after such an operation, and zeros padded around "
-        "its input, are part of it."
+        "its input, are part of it. A sparse matrix that is a constant, or an argument of the model, is a "
+        "weight whose stored elements are the connections. `bilinear` is such an operation on all products "
+        "of two inputs, and `torchvision::deform_conv2d` one on samples of the image, whose positions get "
+        "nothing. A weight that depends on the input makes it a product of activations."
     ),
     "pointwise": (
         "If f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain gradient. "
         "Other functions pass it on by the slope of the line from (0, f(0)) to (x, f(x)). The relevance of "
         'f(0) is absorbed under "pointwise". A chain of such functions, sums and products of one value, such '
-        "as a written-out GELU or `x * torch.sigmoid(x)`, counts as one function of that value."
+        "as a written-out GELU or `x * torch.sigmoid(x)`, counts as one function of that value. What is not "
+        "finite at 0, such as `log`, is covered in a chain that is, as `log(x.clamp(min=1e-6))` or "
+        "`log(x**2 + 1e-6)`. Fake quantisation is a clamp, and what it rounds is a constant."
     ),
     "sums, products with constants": (
         "The terms of a sum share relevance by contribution, so residual connections need no rule. A "
         'composite may have one. A constant term absorbs its part, under "constant". A constant factor '
-        "changes no shares."
+        "changes no shares. What `frac` and `remainder` take off is a constant."
     ),
     "products of activations, by a rule of their own": (
         "Factors share by their roles. A weight is a bounded function that is not 0 at 0, such as a sigmoid, "
@@ -221,7 +227,8 @@ TREATMENTS = {
     "softmax": (
         "By its Taylor expansion of first order, R_i = x_i (R_i - s_i Σ R_j), Achtibat et al. 2024, "
         'prop. 3.1. Relevance that it does not conserve is in the ledger under "softmax". A softmax that is '
-        "a factor of a product is a gate and gets nothing (see products)."
+        "a factor of a product is a gate and gets nothing (see products). The terms of `logsumexp` get "
+        "R_i = x_i s_i · R/z, and the entropy of s is in the ledger likewise."
     ),
     "pooling": (
         "Sums and averages share in proportion to contributions. In a maximum the largest value gets all. "

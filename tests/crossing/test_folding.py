@@ -202,3 +202,13 @@ def test_a_dropout_in_place_between_a_product_and_its_bias() -> None:
         torch.randn(2, 6, **DOUBLE),
         ZPlus(bias="distribute"),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cast_between_a_layer_and_a_scale(dtype: torch.dtype) -> None:
+    """The scale has the precision of the cast, so it is no part of the layer."""
+    layer, scale = nn.Linear(6, 3).double().eval(), torch.tensor([0.5, 2.0, -1.0])
+    x = torch.randn(2, 6, **DOUBLE)
+    for shift in (0, scale):
+        e = relprop.explain(lambda x, shift=shift: layer(x).to(dtype) * scale + shift, x, target=1)
+        assert e.ledger.gap.max() < (1e-6 if dtype == torch.float32 else 2e-2)

@@ -153,9 +153,22 @@ HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     "amax": lambda x: x.amax(1),
     "amin": lambda x: x.amin(2, keepdim=True),
     "max": lambda x: torch.cat([x.max(1).values, torch.max(x, x.flip(1)).flatten(1)], 1),
-    "min": lambda x: torch.cat([x.min(1).values, torch.min(x, CONSTANT).flatten(1)], 1),
-    "maximum": lambda x: torch.maximum(x, CONSTANT),
-    "minimum": lambda x: torch.minimum(CONSTANT, x),
+    "min": lambda x: torch.cat([x.min(1).values, torch.min(x, x.flip(2)).flatten(1)], 1),
+    "maximum": lambda x: torch.maximum(x, x.flip(1)),
+    "minimum": lambda x: torch.minimum(x.flip(2), x),
+    "mode": lambda x: x.mode(1).values,
+    "copysign": lambda x: x.copysign(CONSTANT),
+    "deg2rad": torch.deg2rad,
+    "rad2deg": torch.rad2deg,
+    "frexp": lambda x: torch.frexp(x).mantissa,
+    "segment_reduce": lambda x: torch.segment_reduce(
+        x, "mean", lengths=torch.tensor([[1, 3], [2, 2]]), axis=1
+    ),
+    "cholesky_solve": lambda x: torch.cholesky_solve(x, SOLVED.tril()),
+    "linalg_lu_solve": lambda x: torch.linalg.lu_solve(*torch.linalg.lu_factor(SOLVED), x),
+    "block_diag": lambda x: torch.block_diag(*x),
+    "unfold_backward": lambda x: ATEN.unfold_backward(x, [N, 12], 1, 6, 2),
+    "as_strided_copy": lambda x: ATEN.as_strided_copy(x, (N, C, 4, 2), (6 * C, 6, 1, 2)),
     "median": lambda x: x.median(2).values,
     "topk": lambda x: x.topk(2, 1).values,
     "sort": lambda x: x.sort(1).values,
@@ -241,12 +254,15 @@ HOMOGENEOUS: dict[str, Callable[[Tensor], Any]] = {
     "softmax": lambda x: x.softmax(2),
     "softmin": lambda x: F.softmin(x, 1),
     "log_softmax": lambda x: F.log_softmax(x, 2),
+    "logsumexp": lambda x: x.logsumexp((1, 2)),
+    "logcumsumexp": lambda x: x.logcumsumexp(2),
     # writing to a part
     "setitem": written(first_row_becomes_the_second),
     "copy": written(lambda h, x: h[:, 0].copy_(x[:, 1])),
     "fill": written(lambda h, x: h[:, 0].fill_(2.0)),
     "zero": written(lambda h, x: h[:, 0].zero_()),
     "index_put": lambda x: x.index_put((ROW, ROW + 1), x[0, 2:3]),
+    "put": lambda x: x.put(LINES, x[0, 0, :2]),
     "index_copy": lambda x: x.index_copy(1, ROW, x[:, 1:2]),
     "index_fill": lambda x: x.index_fill(1, ROW, 2.0),
     "index_add": lambda x: x.index_add(1, ROW, x[:, 1:2], alpha=2),
@@ -291,6 +307,25 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "expm1": torch.expm1,
     "log1p": torch.log1p,
     "log": lambda x: torch.log(1 + torch.exp(x)),
+    "log of a square": lambda x: torch.log(x**2 + 1e-3),
+    "log of a clamp": lambda x: x.clamp(min=0.1).log(),
+    "log2": lambda x: torch.log2(F.relu(x) + 1),
+    "log10": lambda x: torch.log10(x.abs() + 0.5),
+    "logit": lambda x: torch.logit(0.9 * torch.sigmoid(x)),
+    "logit with a floor": lambda x: x.logit(0.01),
+    "acosh": lambda x: torch.acosh(x.cosh() + 1),
+    "lgamma": lambda x: x.exp().lgamma(),
+    "mvlgamma": lambda x: (x.exp() + 1).mvlgamma(2),
+    "digamma": lambda x: x.exp().digamma(),
+    "polygamma": lambda x: torch.polygamma(1, x.exp()),
+    "ndtri": lambda x: torch.special.ndtri(x.sigmoid()),
+    "log_ndtr": torch.special.log_ndtr,
+    "erfcx": torch.special.erfcx,
+    "entr": torch.special.entr,
+    "i0": torch.i0,
+    **{name: getattr(torch.special, name) for name in ("i0e", "i1", "i1e")},
+    "logaddexp": lambda x: torch.logaddexp(x, torch.zeros((), dtype=x.dtype)),
+    "logaddexp2": lambda x: torch.logaddexp2(2 * x, -x),
     "sin": torch.sin,
     "cos": torch.cos,
     "atan": torch.atan,
@@ -302,7 +337,11 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-OF_NONNEGATIVE = {"sqrt", "log1p"}
+OF_NONNEGATIVE = {"sqrt", "log1p", "entr"}
+
+
+INFINITE_SLOPE = {"sqrt", "entr"}
+"""At zero."""
 
 
 # Functions of a tensor (N, C, 6), and the same with a second operand for what counts as a constant.
@@ -354,6 +393,10 @@ STATISTIC: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor]
         lambda x, s: ((x - x.mean(2, keepdim=True)) * (s - s.mean(2, keepdim=True))).sum(2) / 5,
     ),
     **{f"lp_pool{n}d": (pooling_by_power(n), pooling_by_power(n, frozen=True)) for n in (1, 2, 3)},
+    "renorm": (
+        lambda x: x.renorm(2, 1, 1.5),
+        lambda x, s: x / (s.norm(dim=(0, 2), keepdim=True) / 1.5).clamp(min=1),
+    ),
     "glu": (lambda x: F.glu(x, 2), lambda x, s: x[..., :3] * torch.sigmoid(s[..., 3:])),
     "addcmul": (
         lambda x: torch.addcmul(x, x, x.flip(1), value=0.5),
@@ -374,6 +417,33 @@ ATEN = torch.ops.aten
 
 
 SQUARE = torch.randn(6, 6, generator=torch.Generator().manual_seed(7)).double()
+
+
+SOLVED = SQUARE[:C, :C] @ SQUARE[:C, :C].T + torch.eye(C).double()
+
+
+SPARSE = SQUARE[:, :C].where(SQUARE[:, :C] > 0, 0).to_sparse()
+
+
+STEP = torch.tensor([0.1])
+
+
+def quantised(name: str, *args: Any) -> Callable[[Tensor], Tensor]:
+    """One of torch's kernels of fake quantisation, which take single precision."""
+
+    def function(x: Tensor) -> Tensor:
+        result = getattr(ATEN, name)(x.float(), *args)
+        return result[0] if isinstance(result, tuple) else result
+
+    return function
+
+
+def observed(x: Tensor) -> Tensor:
+    """Fake quantisation that looks at the values first."""
+    on, low, high, zero = torch.ones(1).long(), STEP - 1, STEP + 1, torch.zeros(1).int()
+    return torch.fused_moving_avg_obs_fake_quant(
+        x.float(), on, on, low, high, STEP.clone(), zero, 0.01, -8, 7, 0
+    )
 
 
 FILTERS = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(8)).double()
@@ -443,6 +513,11 @@ KERNELS: dict[str, Callable[[Tensor], Any]] = {
     "baddbmm": lambda x: torch.baddbmm(CONSTANT[:, :C], x, x.mT, beta=0.5, alpha=2),
     "addbmm": each(lambda x: torch.addbmm(CONSTANT[:2], x.view(2, 2, 6), SQUARE.expand(2, 6, 6), beta=0.5)),
     "addmv": each(lambda x: torch.addmv(x[:, 0], x, SQUARE[0], alpha=0.5)),
+    "vdot": each(lambda x: torch.vdot(x[0], x[1])),
+    "bilinear": lambda x: F.bilinear(x, x.flip(1), SQUARE.expand(3, 6, 6), SQUARE[0, :3]),
+    "_trilinear": lambda x: ATEN._trilinear(x, x.flip(1), CONSTANT, [], [], [0], [1], 1),
+    "_sparse_mm": each(lambda x: torch.sparse.mm(SPARSE, x)),
+    "_sparse_addmm": each(lambda x: torch.sparse.addmm(SQUARE, SPARSE, x, beta=0.5)),
     "addr": each(lambda x: torch.addr(x, x[:, 0], SQUARE[0], alpha=0.5)),
     "_grouped_mm": lambda x: ATEN._grouped_mm(
         x.float().view(-1, 8),
@@ -457,8 +532,33 @@ KERNELS: dict[str, Callable[[Tensor], Any]] = {
     # functions of single values
     **{name: small(getattr(torch, name)) for name in ("acos", "asin", "atanh", "tan", "erfinv")},
     **{name: getattr(torch, name) for name in ("asinh", "cosh", "sinh", "exp2", "sinc")},
-    "log2": lambda x: torch.log2(1 + x.exp()),
-    "log10": lambda x: torch.log10(1 + x.exp()),
+    "xlogy": lambda x: torch.xlogy(x, CONSTANT.abs()),
+    "special_xlog1py": lambda x: torch.special.xlog1py(x.flip(1), x.abs()),
+    "logaddexp": lambda x: torch.logaddexp(x, x.flip(1)),
+    "logaddexp2": lambda x: torch.logaddexp2(x, x.flip(1)),
+    "frac": torch.frac,
+    "fmod": lambda x: x.fmod(0.3),
+    "remainder": lambda x: x % CONSTANT,
+    "polar": lambda x: torch.view_as_real(torch.polar(x.abs(), x.flip(1))),
+    **{
+        f"fake quantisation {i}": quantised(*args)
+        for i, args in enumerate(
+            (
+                ("fake_quantize_per_tensor_affine_cachemask", 0.1, 1, -8, 7),
+                ("fake_quantize_per_channel_affine", STEP.expand(C), torch.zeros(C).int(), 1, -8, 7),
+                (
+                    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+                    *(STEP, torch.zeros(1).int(), torch.ones(1).long(), -8, 7),
+                ),
+                ("_fake_quantize_learnable_per_tensor_affine", STEP, torch.zeros(1), -8, 7, 1.0),
+                (
+                    "_fake_quantize_learnable_per_channel_affine",
+                    *(STEP.expand(C), torch.zeros(C), 1, -8, 7, 1.0),
+                ),
+            )
+        )
+    },
+    "_fused_moving_avg_obs_fq_helper": observed,
     "log_sigmoid_forward": lambda x: ATEN.log_sigmoid_forward(x)[0],
     "native_dropout": lambda x: ATEN.native_dropout(x, 0.5, False)[0],
     # sums, products, extremes
@@ -473,6 +573,7 @@ KERNELS: dict[str, Callable[[Tensor], Any]] = {
     "cummax": lambda x: x.cummax(1).values,
     "cummin": lambda x: x.cummin(1).values,
     "fmax": lambda x: torch.fmax(x, CONSTANT),
+    "clamp between tensors": lambda x: x.clamp(-CONSTANT.abs(), CONSTANT.abs()),
     "fmin": lambda x: torch.fmin(x, x.flip(1)),
     "nanmedian": lambda x: x.nanmedian(1).values,
     "kthvalue": lambda x: x.kthvalue(2, 1).values,
@@ -585,6 +686,14 @@ STEPS: dict[str, Callable[[Tensor], Any]] = {
     "le": lambda x: x <= 0,
     "lt": lambda x: x < 0,
     "floor_divide": lambda x: x // 0.3,
+    "div": lambda x: torch.div(x, 0.3, rounding_mode="trunc"),
+    "norm": lambda x: x.norm(0, dim=1, keepdim=True),
+    "normal": lambda x: torch.normal(x, 1.0),
+    **{
+        name: lambda x, name=name, by=by: getattr(x.clone(), f"{name}_")(*by)
+        for name, by in (("exponential", ()), ("geometric", (0.5,)), ("log_normal", ()), ("uniform", ()))
+    },
+    "cauchy": lambda x: x.clone().cauchy_().clamp(-9, 9),
     "heaviside": lambda x: torch.heaviside(x, CONSTANT),
     "bernoulli": lambda x: torch.bernoulli(x.sigmoid()),
 }

@@ -115,7 +115,7 @@ class Remembering(nn.Module):
         h = h.relu()
         self.seen += [weakref.ref(h), weakref.ref(h.untyped_storage())]
         if self.fails:
-            h = h.logcumsumexp(1)
+            h = h.atan2(torch.ones(()))
         h = self.second(h)
         self.seen += [weakref.ref(h), weakref.ref(h.untyped_storage())]
         return h.sum((2, 3))

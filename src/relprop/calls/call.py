@@ -31,6 +31,8 @@ class Signature:
         composite: whether torch can decompose the operation into others.
         tracked: whether the operation returns views or overwrites an argument. For plain tensors torch
             records both.
+        derived: whether torch may have a gradient of the operation. An operation of another library has one
+            only if it was registered.
         documented: name in torch's documentation; empty if it depends on the arguments.
     """
 
@@ -47,6 +49,7 @@ class Signature:
     views: bool
     composite: bool
     tracked: bool
+    derived: bool
     documented: str
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -80,7 +83,7 @@ def _signature(operation: Any) -> Signature:
     if isinstance(operation, HigherOrderOperator):  # such as flex attention, which has no schema
         name = str(operation._name)
         return Signature(
-            operation, name, 0, (), {}, False, True, False, False, None, False, False, False, name
+            operation, name, 0, (), {}, False, True, False, False, None, False, False, False, True, name
         )
     schema = operation._schema
     space, _, name = str(schema.name).partition("::")
@@ -108,8 +111,16 @@ def _signature(operation: Any) -> Signature:
         views=views,
         composite=space != "prim" and operation._can_decompose(),
         tracked=views or any(written),
+        derived=space == "aten" or _has_gradient(str(schema.name), str(schema.overload_name)),
         documented="" if name in CONVOLUTIONS else documented_name(name),
     )
+
+
+def _has_gradient(name: str, overload: str) -> bool:
+    """Whether an operation of another library brings a gradient, or is made of torch's."""
+    full = f"{name}.{overload}" if overload else name
+    keys = ("Autograd", "AutogradCPU", "AutogradCUDA", "CompositeImplicitAutograd")
+    return any([torch._C._dispatch_has_kernel_for_dispatch_key(full, key) for key in keys])
 
 
 def _out_of_place(packet: Any, operation: OpOverload) -> Any:

@@ -8,7 +8,21 @@ from typing import Any
 _DOCUMENTED = MappingProxyType(
     {
         **dict.fromkeys(("addmm", "mm"), "linear"),
-        **dict.fromkeys(("mv", "dot"), "matmul"),
+        **dict.fromkeys(("mv", "dot", "_sparse_mm", "_sparse_addmm"), "matmul"),
+        "_trilinear": "bilinear",
+        **{f"special_{name}": name for name in ("entr", "erfcx", "i0e", "i1", "i1e", "log_ndtr", "ndtri")},
+        **dict.fromkeys(
+            (
+                *("fake_quantize_per_tensor_affine_cachemask", "_fake_quantize_learnable_per_tensor_affine"),
+                "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+                "_fused_moving_avg_obs_fq_helper",
+            ),
+            "fake_quantize_per_tensor_affine",
+        ),
+        **dict.fromkeys(
+            ("fake_quantize_per_channel_affine_cachemask", "_fake_quantize_learnable_per_channel_affine"),
+            "fake_quantize_per_channel_affine",
+        ),
         **dict.fromkeys(
             (
                 *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"),

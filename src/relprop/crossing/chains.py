@@ -6,6 +6,7 @@ by the secant of the whole function.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -61,7 +62,8 @@ def _composed(
         single = single and not constants
     if single:
         key = (call.operation, *[a for a in call.args if not isinstance(a, Tensor)])
-    return Composed(as_function(run, call), tuple(functions), has_shape, key=key)
+    derived = call.signature.derived
+    return Composed(as_function(run, call), tuple(functions), has_shape, derived=derived, key=key)
 
 
 @cache
@@ -144,6 +146,29 @@ def value_at_zero(function: Callable[[Tensor], Tensor], dtype: torch.dtype, devi
         return float(function(torch.zeros(1, dtype=dtype, device=device)))
 
 
+def is_finite_at_zero(chain: Pointwise, *, look: bool = False) -> bool:
+    """Whether a chain has a finite value where its root is zero, for every element. x/|x| has none.
+
+    Args:
+        chain: the chain.
+        look: whether to compute the value also if all operations of the chain are known to have one.
+    """
+    if not look and not chain.names & _UNDEFINED:
+        return True
+    root = chain.recorded
+    at_zero, _ = _expanded_at_zero(chain.function, _Like(root.shape, root.dtype, root.device))
+    return bool(torch.as_tensor(at_zero).isfinite().all())
+
+
+_UNDEFINED = frozenset(
+    (
+        *("div", "reciprocal", "rsqrt", "pow", "log", "log2", "log10", "logit", "acosh"),
+        *("lgamma", "mvlgamma", "digamma", "polygamma", "special_ndtri"),
+    )
+)
+"""Operations that may be infinite, or not defined, at zero."""
+
+
 class _Like(NamedTuple):
     """Shape, type and device of a root, for tensors of zeros."""
 
@@ -179,7 +204,7 @@ def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
     for shape in (torch.Size([1]), torch.Size([1, *like.shape[1:]]), like.shape):
         try:
             expanded = [(y.expand(shape), slope) for y, slope in known]
-            leaves = [y.clone().requires_grad_() for y, _ in expanded]
+            leaves = [y.clone().requires_grad_(call.derived) for y, _ in expanded]
             value = call.last(leaves)
         except RuntimeError:  # a constant in the call, or before it, does not broadcast with this shape
             if shape == like.shape:
@@ -187,12 +212,14 @@ def _last_at_zero(call: Composed, like: _Like) -> tuple[Tensor, Tensor]:
             continue
         if value.shape == shape:
             break
-    if not value.requires_grad:
+    if call.derived and not value.requires_grad:
         return value, torch.zeros_like(value)
-    try:
-        slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
-    except RuntimeError:  # the kernel has no derivative
-        slopes = tuple(_difference(call.last, leaves, i) for i in range(len(leaves)))
+    slopes: Sequence[Tensor | None] | None = None
+    if call.derived:
+        with suppress(RuntimeError):  # a kernel without a derivative
+            slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    if slopes is None:
+        slopes = [_difference(call.last, leaves, i) for i in range(len(leaves))]
     parts = [own * slope for own, (_, slope) in zip(slopes, known, strict=True) if own is not None]
     return value.detach(), torch.stack(parts).sum(0)
 

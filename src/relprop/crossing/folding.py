@@ -172,6 +172,8 @@ def _fold_moved(
             for (linear, z, _), own in zip(origin.outputs, numbers, strict=True)
         ]
     )
+    if where.is_floating_point():  # they were cast, and a constant has another precision
+        return None
     per_output: list[Sequence[Tensor | None]] = []
     for constant in (scale, shift):
         values = None if constant is None else _by_output(constant, where, sum(counts))

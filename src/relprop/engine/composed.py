@@ -22,6 +22,7 @@ class Composed:
         operands: the operands of the last call, as functions of the tensor; None for the tensor itself.
         has_shape: whether a constant in the function has dimensions, so that elements may differ.
         scales: whether the last call is a product with a constant, which changes no role.
+        derived: whether torch may have a derivative of the last call.
         key: name and numbers of a single call, by which its role is known; None for others.
         at_zero: value and slope at zero; None until they are first needed.
         probed: values at `PROBES`; None until they are first needed.
@@ -32,6 +33,7 @@ class Composed:
     operands: "tuple[Composed | None, ...]"
     has_shape: bool = False
     scales: bool = False
+    derived: bool = True
     key: tuple[Any, ...] | None = None
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None

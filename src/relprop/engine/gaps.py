@@ -96,8 +96,13 @@ _REASONS = {
 def reason_of(operation: str) -> str:
     """Return the reason why an operation without an entry is not covered."""
     reason = _REASONS.get(operation, Gap.reason)
-    if "_loss" in operation or operation in ("kl_div", "binary_cross_entropy_with_logits"):
+    if "_loss" in operation or "_cross_entropy" in operation or operation == "kl_div":
         reason = "a loss is no score to explain: call the model without labels"
+    if operation.startswith("quantize"):
+        reason = (
+            "quantised tensors have no gradient; explain the model before convert(), with its fake "
+            "quantisation if it has one"
+        )
     if any(word in operation.lower() for word in _ATTENTION):
         reason += (
             "; use torch's attention in place of another library's kernel: load the model with "
@@ -122,7 +127,8 @@ def what_helps(acceptable: Collection[str]) -> str:
     if not acceptable:
         return ""
     return (
-        "add an entry with relprop.register(name, entry) (docs/own-rules.md), or accept "
+        f"say how relevance crosses it, as by relprop.register({min(acceptable)!r}, 'pointwise') or "
+        "'linear', 'identity', 'product', 'constant' (docs/own-rules.md), or accept "
         f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
         "balance then."
     )

@@ -70,6 +70,17 @@ class Normalised(Origin):
     """
 
 
+@dataclass(eq=False, kw_only=True, slots=True)
+class Softmaxed(Origin):
+    """The softmax of an operand, so that its logarithm is log_softmax.
+
+    Attributes:
+        dim: the dimension over which it sums to one.
+    """
+
+    dim: int
+
+
 class Behind(NamedTuple):
     """What lies between the explained inputs and a tensor.
 

@@ -244,7 +244,9 @@ def _is_input(name: str, value: Any) -> bool:
 
 def _is_explained(name: str, value: Any) -> bool:
     """Whether an argument is a floating-point tensor, and its name is not that of an attention mask."""
-    return isinstance(value, Tensor) and value.is_floating_point() and not _MASK.search(name)
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:  # a sparse matrix is a constant
+        return False
+    return value.is_floating_point() and not _MASK.search(name)
 
 
 def _kind(value: Any) -> str:

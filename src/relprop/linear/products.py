@@ -1,4 +1,4 @@
-"""Linear maps that are products with several matrices: einsum, batched products, experts."""
+"""Linear maps that are other products: einsum, experts, layers on products, sparse matrices."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Size, Tensor
 
-from relprop.linear.maps import LinearMap
+from relprop.linear.maps import Dense, LinearMap
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,66 @@ class Grouped(LinearMap):
 
     def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
         return torch.tensor(float(shape[-1]))
+
+
+@dataclass(frozen=True)
+class OfProducts(Dense):
+    """A matrix product over the last dimension, which has all products of two vectors.
+
+    The weight is (out, one, other), as for `F.bilinear`.
+    """
+
+    def fits(self, weight: Tensor) -> bool:
+        return weight.dim() == 3
+
+    def contributions(self, weight: Tensor) -> int:
+        return weight[0].numel()
+
+    def channels(self, weight: Tensor, shape: Size) -> int | None:
+        return None
+
+    def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        return weight * factors[:, None, None]
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight.flatten(1).t()
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return s @ weight.flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse(LinearMap):
+    """A sparse matrix times the input (columns, features). Its stored elements are the connections.
+
+    The weight is (stored,), the values of the stored elements.
+
+    Attributes:
+        rows: row of each stored element.
+        columns: column of each stored element.
+        height: number of rows.
+    """
+
+    exact_zeros: ClassVar[bool] = True
+    alike: ClassVar[bool] = False
+
+    rows: Tensor
+    columns: Tensor
+    height: int
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._matrix(self.rows, self.columns, weight, (self.height, x.shape[0])) @ x
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return self._matrix(self.columns, self.rows, weight, (shape[0], self.height)) @ s
+
+    def contributions(self, weight: Tensor) -> int:
+        return int(self.rows.bincount().max()) if len(self.rows) else 0
+
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
+        return self.rows.bincount(minlength=self.height).to(weight.dtype)[:, None]
+
+    @staticmethod
+    def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+        indices = torch.stack([rows, columns])
+        return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)

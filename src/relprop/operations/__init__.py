@@ -7,18 +7,21 @@ relevant tensors is an error that lists it.
 
 from collections.abc import Mapping
 
+import torch
+
 from relprop.calls.names import aten_names
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
 from relprop.crossing.ruled import start
 from relprop.engine.interception import Entry
-from relprop.errors import InputError
+from relprop.errors import InputError, did_you_mean
 from relprop.linear.maps import LinearMap
 from relprop.operations import (
     arithmetic,
     attention,
     bags,
     contractions,
+    deformable,
     linear,
     normalisation,
     pointwise,
@@ -30,12 +33,25 @@ from relprop.operations import (
     softmax,
     writing,
 )
+from relprop.operations.declared import WORDS, Gate
 from relprop.operations.pointwise import Homogeneous, Secant
 
-__all__ = ["FAMILIES", "TABLE", "Exact", "Homogeneous", "Kind", "LinearMap", "Secant", "register", "start"]
+__all__ = [
+    "FAMILIES",
+    "TABLE",
+    "WORDS",
+    "Exact",
+    "Gate",
+    "Homogeneous",
+    "Kind",
+    "LinearMap",
+    "Secant",
+    "register",
+    "start",
+]
 
 FAMILIES: dict[str, Mapping[str, Entry]] = {
-    "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE},
+    "linear, by a rule of the composite": {**linear.TABLE, **contractions.TABLE, **deformable.TABLE},
     "pointwise": pointwise.TABLE,
     "sums, products with constants": arithmetic.TABLE,
     "products of activations, by a rule of their own": products.TABLE,
@@ -54,25 +70,41 @@ TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name,
 """Entries by the name of the operation in aten."""
 
 
-def register(name: str, entry: Entry) -> None:
-    """Add an operation to the table, or replace its entry, for the whole process.
+def register(name: str, entry: Entry | str) -> None:
+    """Say how relevance crosses an operation, for the whole process.
 
     Args:
-        name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_.
-        entry: how relevance crosses the operation, for instance `Exact()`: see docs/own-rules.md.
+        name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_, or
+            "mylib::op" for an operation of another library.
+        entry: "pointwise", "linear", "identity", "product", "constant", or an entry such as `Gate("mask")`
+            or `Exact()`: see docs/own-rules.md.
 
     Raises:
-        InputError: the name is empty or has an overload, or the entry cannot be called.
+        InputError: the name is empty, has an overload, or is that of no operation; the word is unknown, or
+            the entry cannot be called.
     """
     if not isinstance(name, str) or not name or "." in name:
         raise InputError(
             f"register({name!r}, ...): give the name of an operation as errors print it, without an "
             "overload: 'cumsum', or 'mylib::op' for one of another library."
         )
+    names = aten_names(name)
+    if "::" not in name and not any(each in TABLE or hasattr(torch.ops.aten, each) for each in names):
+        raise InputError(
+            f"register({name!r}, ...): torch has no operation of this name; give it as errors print it."
+            f"{did_you_mean(name, TABLE)}"
+        )
+    if isinstance(entry, str):
+        if entry not in WORDS:
+            raise InputError(
+                f"register({name!r}, {entry!r}): say {', '.join(map(repr, WORDS))}, or give an entry."
+                f"{did_you_mean(entry, WORDS)}"
+            )
+        entry = WORDS[entry]
     if isinstance(entry, type) or not callable(entry):
         hint = f"; write {entry.__name__}(...)" if isinstance(entry, type) else ""
         raise InputError(
             f"register({name!r}, {entry!r}): an entry is called as entry(run, call, *arguments){hint}."
         )
-    for each in aten_names(name):
+    for each in names:
         TABLE[each] = entry

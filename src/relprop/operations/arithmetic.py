@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import pi
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.calls.call import Call
+from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import Exact
 from relprop.crossing.folding import affine, fold
-from relprop.crossing.parts import with_own_value
+from relprop.crossing.parts import of_value, with_own_value
 from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
@@ -53,8 +55,7 @@ def mul(run: Run, call: Call, a: Any, b: Any) -> Any:
 def div(run: Run, call: Call, a: Any, b: Any, rounding: str | None = None) -> Any:
     """Quotient by a constant, or by an activation, which usually counts as a constant."""
     if rounding is not None:
-        run.gap("div", "rounding is not covered")
-        return Exact(slot="pass")(run, call)
+        return step(run, call)
     if is_relevant(b):
         return quotient(run, call, a, b) if is_relevant(a) else reciprocal(run, call, b)
     return _scaled(run, call, a, b, invert=True)
@@ -63,6 +64,46 @@ def div(run: Run, call: Call, a: Any, b: Any, rounding: str | None = None) -> An
 def neg(run: Run, call: Call, x: Seen) -> Any:
     """-x."""
     return _scaled(run, call, x, -1.0)
+
+
+def step(run: Run, call: Call, *_args: Any) -> Any:
+    """A step function, such as sign or round. Its gradient is zero, so its result is a constant."""
+    run.cut(call.name, "is constant between its steps")
+    return map_tensors(lambda t: run.seen(t, None), run.value(call))
+
+
+def drawn(run: Run, call: Call, *_args: Any) -> Any:
+    """Random numbers in place of what a tensor held."""
+    run.cut(call.name, "draws random numbers")
+    return run.seen(run.value(call), None)
+
+
+def rest(run: Run, call: Call, x: Any, divisor: Any = None) -> Any:
+    """frac(x), and x modulo a constant: x minus a multiple of the divisor, which is a constant."""
+    if not is_relevant(x) or is_relevant(divisor):
+        run.gap(call.name, "the divisor depends on the input")
+        return Exact(slot="pass")(run, call)
+    value = run.value(call)
+    multiple = run.seen(value_of(x).detach() - value, None)
+    return of_value(run, value, run.perform(torch.sub, x, multiple))
+
+
+def copied_sign(run: Run, call: Call, x: Any, sign: Any) -> Any:
+    """torch.copysign: |x| times a sign, which is a constant."""
+    if not is_relevant(x):
+        return step(run, call)
+    one = torch.ones((), dtype=x.dtype, device=x.device)
+    signs = run.seen(torch.copysign(one, value_of(sign)), None)
+    return with_own_value(run, call, run.perform(torch.mul, run.perform(torch.abs, x), signs))
+
+
+def angle_units(factor: float) -> Entry:
+    """Return the entry for a conversion between degrees and radians: a product with a number."""
+
+    def entry(run: Run, call: Call, x: Seen) -> Any:
+        return with_own_value(run, call, run.perform(torch.mul, x, factor))
+
+    return entry
 
 
 def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
@@ -288,4 +329,11 @@ TABLE: Mapping[str, Entry] = {
     "mul": mul,
     "div": div,
     "neg": neg,
+    **dict.fromkeys(("cauchy", "exponential", "geometric", "log_normal", "normal", "uniform"), drawn),
+    "deg2rad": angle_units(pi / 180),
+    "rad2deg": angle_units(180 / pi),
+    **dict.fromkeys(("frac", "fmod", "remainder"), rest),
+    "copysign": copied_sign,
+    **dict.fromkeys(("sign", "sgn", "round", "floor", "ceil", "trunc"), step),
+    **dict.fromkeys(("heaviside", "floor_divide", "bernoulli"), step),
 }

@@ -5,6 +5,7 @@ from string import ascii_letters
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
@@ -16,13 +17,15 @@ from relprop.engine.interception import Entry
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.maps import Dense
-from relprop.linear.products import Contraction
+from relprop.linear.products import Contraction, OfProducts, Sparse
 from relprop.operations.linear import as_held
 from relprop.operations.products import contracted
 
 
 def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
     """Product of matrices, or of batches of them."""
+    if is_sparse(a) or is_sparse(b):
+        return sparse_product(run, call, a, b)
     if _both(a, b):
         return contracted(run, call, [a, b])
     a, b = (t if is_relevant(t) else value_of(t) for t in (a, b))
@@ -41,6 +44,55 @@ def matmul(run: Run, call: Call, a: Any, b: Any, *_options: Any) -> Any:
     letters_b = inner[1] if b.dim() == 1 else outer[batch + 2 - b.dim() :] + inner[1:]
     letters_z = outer + inner[0] * (a.dim() > 1) + inner[2] * (b.dim() > 1)
     return _contract(run, call, [a, b], [letters_a, letters_b], letters_z)
+
+
+def conjugated_dot(run: Run, call: Call, a: Any, b: Any) -> Any:
+    """torch.vdot: the dot product with the conjugate of the first vector."""
+    return run.perform(torch.dot, run.perform(torch.conj_physical, a), b)
+
+
+def bilinear(run: Run, call: Call, one: Any, other: Any, weight: Any, bias: Any) -> Any:
+    """F.bilinear: a linear layer on all products of an element of one input with one of the other."""
+    columns, rows = run.perform(torch.unsqueeze, one, -1), run.perform(torch.unsqueeze, other, -2)
+    products = run.perform(torch.flatten, run.perform(torch.mul, columns, rows), -2)
+    if is_relevant(products) and not is_relevant(weight) and not is_relevant(bias):
+        return start(run, call, Kind.DENSE, products, weight, bias, OfProducts())
+    matrix = run.perform(torch.flatten, weight, 1)
+    return with_own_value(run, call, run.perform(F.linear, products, matrix, bias))
+
+
+def trilinear(run: Run, call: Call, *args: Any) -> Any:
+    """The kernel of F.bilinear: the sum over some dimensions of a product of three factors."""
+    factors, expanded, summed = args[:3], args[3:6], args[6]
+    if (expanded, summed) == (([1, 3], [0], [1, 2]), [2, 3]):
+        one, weight, other = factors
+        return with_own_value(run, call, run.perform(F.bilinear, one, other, weight))
+    letters = ascii_letters[: factors[0].dim() + len(expanded[0])]
+    kept = ["".join(a for i, a in enumerate(letters) if i not in dims) for dims in (*expanded, summed)]
+    equation = f"{','.join(kept[:3])}->{kept[3]}"
+    return with_own_value(run, call, run.perform(torch.einsum, equation, *factors))
+
+
+def sparse_product(run: Run, call: Call, a: Any, b: Any, reduce: str = "sum") -> Any:
+    """A sparse matrix times a dense one, or the other way round: linear if the sparse one is a constant."""
+    if is_sparse(b):
+        turned = [run.perform(torch.transpose, t, 0, 1) for t in (b, a)]
+        return run.perform(torch.transpose, run.perform(torch.sparse.mm, *turned), 0, 1)
+    if is_relevant(a) or a.dim() != 2 or b.dim() not in (1, 2) or reduce != "sum":
+        run.gap(call.name, "only the sum over a sparse matrix that is a constant is covered")
+        return plain(run, call)
+    if b.dim() == 1:
+        return run.perform(
+            torch.squeeze, run.perform(torch.sparse.mm, a, run.perform(torch.unsqueeze, b, 1)), 1
+        )
+    matrix = value_of(a).detach().to_sparse_coo().coalesce()
+    rows, columns = matrix.indices()
+    return start(run, call, Kind.DENSE, b, matrix.values(), None, Sparse(rows, columns, len(matrix)))
+
+
+def is_sparse(t: Any) -> bool:
+    """Whether an operand is a sparse tensor, in any layout."""
+    return isinstance(t, Tensor) and t.layout is not torch.strided
 
 
 def _both(*operands: Any) -> bool:
@@ -155,4 +207,9 @@ TABLE: Mapping[str, Entry] = {
     "addbmm": plus(lambda one, other: torch.bmm(one, other).sum(0)),
     "addr": plus(torch.outer),
     "einsum": einsum,
+    "vdot": conjugated_dot,
+    "bilinear": bilinear,
+    "_trilinear": trilinear,
+    "_sparse_mm": sparse_product,
+    "_sparse_addmm": plus(torch.sparse.mm),
 }

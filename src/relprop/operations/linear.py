@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
-from relprop.crossing.parts import plus
+from relprop.crossing.parts import plus, with_own_value
 from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
 from relprop.engine.known import Watch, ZeroPadding
@@ -18,11 +18,16 @@ from relprop.engine.run import Run
 from relprop.engine.seen import is_relevant
 from relprop.linear.maps import Convolution, Dense
 from relprop.linear.products import Grouped
+from relprop.operations.products import contracted
 
 
 def linear(run: Run, call: Call, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
-    """x @ weightᵀ + bias. A vector x is a single row."""
-    if x.dim() == 1 and weight.dim() == 2 and is_relevant(x) and not is_relevant(weight):
+    """x @ weightᵀ + bias. A vector x is a single row. If the weight depends on the input, it is a product."""
+    if is_relevant(weight) or is_relevant(bias):
+        matrix = run.perform(torch.transpose, weight, 0, 1) if weight.dim() > 1 else weight
+        product = run.perform(torch.matmul, x, matrix)
+        return with_own_value(run, call, product if bias is None else run.perform(torch.add, product, bias))
+    if x.dim() == 1 and weight.dim() == 2:
         return run.perform(lambda: F.linear(x.unsqueeze(0), weight, bias).squeeze(0))
     return start(run, call, Kind.DENSE, x, weight, bias, Dense())
 
@@ -71,6 +76,8 @@ def convolution(
 ) -> Any:
     """Convolution of any dimension, transposed or not."""
     dimensions = weight.dim() - 2
+    if is_relevant(weight) or is_relevant(bias):
+        return _of_activations(run, call, convolution)
     before = x.tag.origin if is_relevant(x) else None
     root = None
     if isinstance(before, ZeroPadding) and not transposed and len(before.pads) <= 2 * dimensions:
@@ -88,6 +95,22 @@ def convolution(
     return start(run, call, Kind.CONVOLUTION, x, weight, bias, map_, root=root)
 
 
+def _of_activations(run: Run, call: Call, entry: Entry) -> Any:
+    """A convolution whose weight or bias depends on the input, as its parts."""
+    x, weight, bias, *rest = call.args
+    alone = Call(call.signature, [x, weight, None, *rest])
+    if is_relevant(weight):
+        product = contracted(run, alone, [x, weight])
+    elif is_relevant(x):
+        product = entry(run, alone, *alone.args)
+    else:
+        product = run.seen(run.value(alone), None)
+    if bias is None:
+        return product
+    shift = run.perform(torch.reshape, bias, (-1, *[1] * (weight.dim() - 2)))
+    return with_own_value(run, call, run.perform(torch.add, product, shift))
+
+
 def simple_convolution(
     run: Run,
     call: Call,
@@ -102,6 +125,8 @@ def simple_convolution(
     """Convolution as models call it. Torch decomposes it if the padding is a word or the input one sample."""
     if isinstance(padding, str) or x.dim() != weight.dim():
         return NotImplemented
+    if is_relevant(weight) or is_relevant(bias):
+        return _of_activations(run, call, simple_convolution)
     none = (0,) * (weight.dim() - 2)
     return convolution(run, call, x, weight, bias, stride, padding, dilation, False, none, groups)
 

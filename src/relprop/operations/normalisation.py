@@ -32,6 +32,7 @@ def batch_norm(run: Run, call: Call, x: Seen, weight: Any, bias: Any, *_options:
     mean, variance = call.argument("running_mean"), call.argument("running_var")
     eps = call.argument("eps", call.argument("epsilon"))
     training = call.argument("training", call.argument("use_input_stats", False))
+    training = training or call.operation == "_batch_norm_with_update"
     if training and mean is None and x.shape[0] == 1:  # how torch writes an instance norm
         weight, bias = (_per_channel(v, x) for v in (weight, bias))
         return _standardised(run, call, x, (*x.shape[:2], -1), weight, bias, eps)

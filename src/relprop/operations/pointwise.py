@@ -10,11 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.crossing.chains import attach_secant, attach_to_root, chained, same_values, value_at_zero
+from relprop.crossing.chains import (
+    attach_secant,
+    attach_to_root,
+    chained,
+    is_finite_at_zero,
+    same_values,
+    value_at_zero,
+)
 from relprop.crossing.exact import Exact
+from relprop.crossing.parts import of_value, with_own_value
 from relprop.crossing.ruled import linear_origin
+from relprop.engine.gaps import reason_of
 from relprop.engine.interception import Entry
-from relprop.engine.known import Origin, Tag, merge_tags
+from relprop.engine.known import (
+    Origin,
+    Pointwise,
+    Softmaxed,
+    Tag,
+    all_nonnegative,
+    merge_tags,
+    role_of,
+)
 from relprop.engine.roles import Role
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -44,7 +61,9 @@ class Secant:
         chain = chained(run, call, [x])
         assert chain is not None, "it has one operand, and so one root"
         if tag.pointwise is not None:
-            return attach_to_root(run, call, chain, nonnegative=nonnegative)
+            if is_finite_at_zero(chain):
+                return attach_to_root(run, call, chain, nonnegative=nonnegative)
+            return self(run, call, run.seen(x.recorded, replace(tag, pointwise=None, role=role_of(tag))))
         known = Tag(tag.behind, nonnegative, pointwise=chain, step=tag.step)
         quotient = None if self.quotient is None else self.quotient(call)
         function, slope, dtype, device = chain.function, self.slope, x.dtype, x.device
@@ -119,18 +138,45 @@ def native_dropout(run: Run, call: Call, x: Seen, p: float, train: bool | None) 
 
 
 def clamp(run: Run, call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
-    """Clamp between two numbers, either of which may be missing. ReLU6 is such a clamp."""
+    """Clamp between two bounds, either of which may be missing. ReLU6 is such a clamp."""
+    many = any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in (low, high))
     low, high = (_number(bound) for bound in (low, high))
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        run.gap(call.name, "bounds that are tensors are not covered")
-        return Exact(slot="pass")(run, call)
+    if any(isinstance(bound, Tensor) for bound in (low, high)):
+        return _between_tensors(run, call, x, low, high)
+    if many:  # each of them the same number everywhere
+        return with_own_value(run, call, run.perform(torch.clamp, x, low, high))
     low, high = -torch.inf if low is None else low, torch.inf if high is None else high
     return relu(run, call, x) if (low, high) == (0, torch.inf) else _between(low, high)(run, call, x)
 
 
 def _number(bound: Any) -> Any:
-    single = isinstance(bound, Tensor) and bound.numel() == 1 and not is_relevant(bound)
-    return float(value_of(bound)) if single else bound
+    """Return a bound that is one constant number everywhere as a number."""
+    if not isinstance(bound, Tensor) or is_relevant(bound) or not bound.numel():
+        return bound
+    value = value_of(bound)
+    if value.numel() > 1 and type(bound) is Seen:  # by chance, for one sample
+        return bound
+    first = value.flatten()[0]
+    return float(first) if value.numel() == 1 or bool((value == first).all()) else bound
+
+
+def _between_tensors(run: Run, call: Call, x: Any, low: Any, high: Any) -> Any:
+    """Clamp between bounds that differ between elements: pointwise if they are constants.
+
+    A bound that depends on the input is a term of a maximum or a minimum.
+    """
+    constant = is_relevant(x) and not is_relevant(low) and not is_relevant(high)
+    if constant and run.value(call).shape == x.shape:
+        chain = chained(run, call, [x])
+        assert chain is not None, "it has one operand, and so one root"
+        above = isinstance(low, Tensor) and all_nonnegative(value_of(low))
+        return attach_to_root(run, call, chain, nonnegative=above)
+    for bound, extreme in ((low, torch.maximum), (high, torch.minimum)):
+        if bound is not None:
+            like = x if isinstance(x, Tensor) else bound
+            bound = bound if isinstance(bound, Tensor) else torch.as_tensor(bound).to(like)
+            x = run.perform(extreme, x, bound)
+    return with_own_value(run, call, x)
 
 
 def clamp_max(run: Run, call: Call, x: Any, high: Any) -> Any:
@@ -142,12 +188,12 @@ def _between(low: float, high: float) -> Secant:
     return Secant(slope=1.0 if low < 0 < high else 0.0, nonnegative=low >= 0, keeps_sign=high >= 0)
 
 
-def threshold(run: Run, call: Call, x: Seen, _threshold: float, value: float) -> Any:
-    """F.threshold: x where x > threshold, else a value."""
+def threshold(run: Run, call: Call, x: Seen, limit: float, value: float) -> Any:
+    """F.threshold: x where x > limit, else a value."""
     if value == 0:
         return Homogeneous()(run, call, x)
-    run.gap("threshold", "a value other than 0 is not covered")
-    return Exact(slot="pass")(run, call)
+    chosen = run.perform(torch.where, run.perform(torch.gt, x, limit), x, value)
+    return with_own_value(run, call, chosen)
 
 
 def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0) -> Any:
@@ -175,24 +221,79 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     If it ends a chain that has an exponential, as in 1/(1 + exp(-x)), it is a pointwise function.
     """
     chain = chained(run, call, [x])
-    if chain is not None and "exp" in chain.names:
+    if chain is not None and "exp" in chain.names and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
-    tag = merge_tags([x.tag])
-    return run.sink(
-        "statistic",
-        run.value(call),
-        call.name,
-        replace(tag, role=Role.STATISTIC, pointwise=chain, step=x.tag.step),
-    )
+    return _statistic(run, call, x, chain)
 
 
-def logarithm(run: Run, call: Call, x: Seen) -> Any:
-    """A logarithm at the end of a chain that is positive at 0, as in log(1 + exp(x))."""
+def _statistic(run: Run, call: Call, x: Seen, chain: Pointwise | None) -> Any:
+    """A value that only scales others. It absorbs its relevance."""
+    tag = replace(merge_tags([x.tag]), role=Role.STATISTIC, pointwise=chain, step=x.tag.step)
+    return run.sink("statistic", run.value(call), call.name, tag)
+
+
+def not_at_zero(run: Run, call: Call, *args: Any) -> Any:
+    """A function that is not finite at 0, such as log, at the end of a chain that is finite there.
+
+    Examples are log(x² + ε), log(clamp(x, min=ε)) and logit(sigmoid(x)). Of a statistic it is a statistic.
+    """
+    (x,) = (a for a in args if type(a) is Seen)
+    scores = x.tag.origin
+    if call.operation == "log" and isinstance(scores, Softmaxed) and not scores.watches:
+        logits = run.seen(scores.recorded, scores.tag)
+        return with_own_value(run, call, run.perform(torch.log_softmax, logits, scores.dim))
     chain = chained(run, call, [x])
-    if chain is None or "exp" not in chain.names:
-        run.gap(call.name, "log(0) is infinite; only chains such as log(1 + exp(x)) are covered")
-        return Exact(slot="pass")(run, call)
-    return attach_to_root(run, call, chain)
+    if chain is not None and is_finite_at_zero(chain):
+        return attach_to_root(run, call, chain)
+    if role_of(x.tag) is Role.STATISTIC:
+        return _statistic(run, call, x, chain)
+    run.gap(
+        call.name,
+        f"{call.name}(0) is not finite; covered are chains that are finite where x is zero, such as "
+        "log(1 + exp(x)), log(x.abs() + 1e-6) or log(x.clamp(min=1e-6))",
+    )
+    return Exact(slot="pass")(run, call)
+
+
+def times_logarithm(logarithm: Callable[[Tensor], Tensor]) -> Entry:
+    """Return the entry for x·log(y), which is 0 where x is 0, as its parts."""
+
+    def entry(run: Run, call: Call, x: Any, y: Any) -> Any:
+        made = run.perform(logarithm, y) if isinstance(y, Tensor) else logarithm(torch.tensor(float(y)))
+        if not is_relevant(made):
+            made = value_of(made).nan_to_num(0, 0, 0)  # where x is 0
+        return with_own_value(run, call, run.perform(torch.mul, x, made))
+
+    return entry
+
+
+def fake_quantised(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """Fake quantisation: a clamp to the range, and what rounding adds, which is a constant."""
+    value = run.value(call)  # an observer within it sets the scale
+    rounded, *rest = value if isinstance(value, tuple) else (value,)
+    switch = call.argument("fake_quant_on", call.argument("fake_quant_enabled"))
+    clamped: Any = x
+    if switch is None or bool(value_of(switch)):
+        clamped = run.perform(torch.clamp, x, *(_bound(call, x, f"quant_{end}") for end in ("min", "max")))
+    added = run.seen(rounded - value_of(clamped).detach(), None)
+    result = of_value(run, rounded, run.perform(torch.add, clamped, added))
+    return (result, *(run.seen(t, None) for t in rest)) if rest else result
+
+
+def quantised(run: Run, call: Call, *_args: Any) -> Any:
+    """A tensor of integers with a scale, as convert() makes them. It has no gradient."""
+    run.refuse(call.name, reason_of(call.name))
+    return run.seen(run.value(call), None)
+
+
+def _bound(call: Call, x: Tensor, end: str) -> Any:
+    """The number that an end of the quantised range stands for, or one for each channel."""
+    scale, zero = (value_of(call.argument(name)) for name in ("scale", "zero_point"))
+    bound = (call.argument(end) - zero) * scale
+    if not isinstance(bound, Tensor) or bound.numel() == 1:
+        return float(bound)
+    axis = call.argument("axis", call.argument("ch_axis"))
+    return bound.detach().to(x.dtype).reshape(-1, *[1] * (x.dim() - 1 - axis % x.dim()))
 
 
 def log_sigmoid(run: Run, _call: Call, x: Seen) -> Any:
@@ -207,6 +308,7 @@ def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)
 
 
+_QUANTISED = ("tensor", "tensor_dynamic", "channel")
 _passing = Homogeneous()
 _nonnegative = Homogeneous(nonnegative=True)
 _exponential = Secant(slope=1.0, nonnegative=True)
@@ -220,6 +322,16 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), dropout),
     "native_dropout": native_dropout,
     "clone": copied,
+    **dict.fromkeys(
+        (
+            *(f"fake_quantize_per_{kind}_affine_cachemask" for kind in ("tensor", "channel")),
+            *(f"_fake_quantize_learnable_per_{kind}_affine" for kind in ("tensor", "channel")),
+            "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+            "_fused_moving_avg_obs_fq_helper",
+        ),
+        fake_quantised,
+    ),
+    **dict.fromkeys((f"quantize_per_{kind}" for kind in _QUANTISED), quantised),
     # saturating
     **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), clamp),
     "clamp_max": clamp_max,
@@ -242,7 +354,10 @@ TABLE: Mapping[str, Entry] = {
     "exp": exponential,
     "expm1": Secant(slope=1.0),
     "log1p": Secant(slope=1.0),
-    **dict.fromkeys(("log", "log2", "log10"), logarithm),
+    **dict.fromkeys(("log", "log2", "log10", "logit", "acosh"), not_at_zero),
+    **dict.fromkeys(("lgamma", "mvlgamma", "digamma", "polygamma", "special_ndtri"), not_at_zero),
+    "xlogy": times_logarithm(torch.log),
+    "special_xlog1py": times_logarithm(torch.log1p),
     "exp2": Secant(slope=log(2), nonnegative=True),
     "sin": Secant(slope=1.0, keeps_sign=False),
     "cos": Secant(slope=0.0, keeps_sign=False),
@@ -258,6 +373,11 @@ TABLE: Mapping[str, Entry] = {
     "erfinv": Secant(slope=sqrt(pi) / 2),
     "erf": Secant(slope=2 / sqrt(pi)),
     "erfc": Secant(slope=-2 / sqrt(pi), nonnegative=True),
+    "special_erfcx": Secant(slope=-2 / sqrt(pi), nonnegative=True),
+    "special_log_ndtr": Secant(slope=sqrt(2 / pi), keeps_sign=False),
+    "special_entr": Secant(slope=0.0, keeps_sign=False),
+    **dict.fromkeys(("i0", "special_i0e"), Secant(slope=0.0, nonnegative=True)),
+    **dict.fromkeys(("special_i1", "special_i1e"), Secant(slope=0.5)),
     # powers
     "pow": power,
     "sqrt": Secant(slope=0.0, nonnegative=True),

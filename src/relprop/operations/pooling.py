@@ -12,6 +12,7 @@ from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.chains import chained
 from relprop.crossing.exact import Exact
+from relprop.crossing.parts import of_value
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, merge_tags, role_of
 from relprop.engine.roles import Role
@@ -19,6 +20,8 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import divide, leftover
 from relprop.linear.operation import Incoming
+from relprop.operations.arithmetic import step
+from relprop.operations.pointwise import copied
 from relprop.operations.products import in_parts
 
 _shared = Exact(keeps_sign=True, slot="share")
@@ -77,16 +80,15 @@ def _averaged(run: Run, call: Call, x: Seen, value: Tensor, average: Callable[[T
 
 
 def larger(run: Run, call: Call, *terms: Any) -> Any:
-    """torch.maximum and torch.minimum. Where a constant wins, it absorbs; a single number is a clamp."""
-    constants = [value_of(t) for t in terms if not is_relevant(t)]
-    if constants and bool((constants[0] == constants[0].flatten()[0]).all()):
-        x = next(t for t in terms if is_relevant(t))
-        if torch.broadcast_shapes(x.shape, constants[0].shape) == x.shape:  # type: ignore[no-untyped-call]
-            number = float(constants[0].flatten()[0])
-            low, high = (number, None) if call.operation in ("max", "maximum", "fmax") else (None, number)
-            return run.perform(torch.clamp, x, low, high)
-    chain = chained(run, call, terms) if not constants and terms[0].shape == terms[1].shape else None
+    """torch.maximum and torch.minimum. With a constant that only bounds the values it is a clamp."""
+    relevant = [t for t in terms if is_relevant(t)]
+    constants = [t for t in terms if not is_relevant(t)]
     shape = torch.broadcast_shapes(*(t.shape for t in terms))  # type: ignore[no-untyped-call]
+    if constants and relevant[0].shape == shape:
+        bound, x = constants[0], relevant[0]
+        low, high = (bound, None) if call.operation in ("max", "maximum", "fmax") else (None, bound)
+        return run.perform(torch.clamp, x, low, high)
+    chain = chained(run, call, terms) if not constants and terms[0].shape == terms[1].shape else None
     terms = tuple(t if is_relevant(t) else run.source(value_of(t).expand(shape), call.name) for t in terms)
     result = _shared(run, Call(call.signature, list(terms)))
     result.tag.pointwise = chain
@@ -110,8 +112,16 @@ def variance(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     return run.cross(result.detach(), [halved], back, known, slot=False)
 
 
+def norm(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """Norms: homogeneous, except for the number of elements that are not zero, which is a step function."""
+    order = call.argument("ord", call.argument("p"))
+    return step(run, call) if order == 0 else _shared(run, call)
+
+
 def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """torch.prod and torch.cumprod: products of n factors, each of which gets 1/n."""
+    if x.dim() == 0:
+        return copied(run, call, x)
     dim, value = call.argument("dim"), run.native(call)
     if call.operation == "cumprod":
         count = torch.arange(1, x.shape[dim] + 1, device=x.device).view(
@@ -124,27 +134,34 @@ def multiplied(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     return in_parts(run, run.seen(value, Tag()), part, known)
 
 
-def variance_and_mean(run: Run, call: Call, x: Seen, dim: Any, *_options: Any) -> Any:
+def variance_and_mean(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """torch.var_mean, as its parts."""
-    keep, correction = call.argument("keepdim", False), call.argument("correction", 1)
-    mean = run.perform(torch.mean, x, dim, keepdim=keep)
-    return run.perform(torch.var, x, dim, correction=correction, keepdim=keep), mean
+    dim, keep, correction = (call.argument(name) for name in ("dim", "keepdim", "correction"))
+    correction = int(call.argument("unbiased", True)) if correction is None else correction
+    parts = (
+        run.perform(torch.var, x, dim, correction=correction, keepdim=bool(keep)),
+        run.perform(torch.mean, x, dim, keepdim=bool(keep)),
+    )
+    return tuple(of_value(run, *pair) for pair in zip(run.value(call), parts, strict=True))
 
 
-def sign(run: Run, call: Call, *_args: Any) -> Any:
-    """A step function, such as sign or round. Its gradient is zero, so its result is a constant."""
-    run.cut(call.name, "is constant between its steps")
-    return run.seen(run.value(call), None)
+def segment_reduce(run: Run, call: Call, x: Any, kind: str, *_options: Any) -> Any:
+    """torch.segment_reduce: the sum, the mean or an extreme of each segment."""
+    if kind == "prod" or call.argument("initial"):
+        run.gap(call.name, "products, and an initial value other than 0, are not covered")
+    return _shared(run, call)
 
 
 TABLE: Mapping[str, Entry] = {
-    **dict.fromkeys(("sum", "mean", "cumsum", "norm", "linalg_vector_norm", "std"), _shared),
+    **dict.fromkeys(("sum", "mean", "cumsum", "std"), _shared),
+    **dict.fromkeys(("norm", "linalg_vector_norm"), norm),
     **dict.fromkeys(("nansum", "trace"), _shared),
     "std_mean": Exact(slot="share"),
     "prod": multiplied,
     "cumprod": multiplied,
     "var": variance,
     "var_mean": variance_and_mean,
+    "segment_reduce": segment_reduce,
     **{f"avg_pool{n}d": _shared for n in (1, 2, 3)},
     **{f"adaptive_avg_pool{n}d": _shared for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d": _shared for n in (2, 3)},
@@ -155,9 +172,7 @@ TABLE: Mapping[str, Entry] = {
     },
     **{f"fractional_max_pool{n}d": _shared for n in (2, 3)},
     **dict.fromkeys(("amax", "amin", "aminmax", "topk", "sort", "median", "nanmedian"), _shared),
-    **dict.fromkeys(("kthvalue", "cummax", "cummin"), _shared),
+    **dict.fromkeys(("kthvalue", "mode", "cummax", "cummin"), _shared),
     **dict.fromkeys(("max", "min"), largest),
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), larger),
-    **dict.fromkeys(("sign", "sgn", "round", "floor", "ceil", "trunc"), sign),
-    **dict.fromkeys(("heaviside", "floor_divide", "bernoulli"), sign),
 }

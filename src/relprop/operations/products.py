@@ -6,7 +6,7 @@ weights, get half each. See `relprop.engine.roles`. A composite may decide other
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
-from relprop.crossing.chains import attach_to_root, chained
+from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
 from relprop.crossing.exact import Exact
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
@@ -31,7 +31,7 @@ _shared = Exact(slot="share")
 def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     """a·b of relevant factors, elementwise."""
     chain = chained(run, call, [a, b])
-    if chain is not None:
+    if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
     tags = a.tag, b.tag
     gate = shared_by(run, call, [a, b])
@@ -125,7 +125,7 @@ def shared_by(run: Run, call: Call, factors: Sequence[Seen]) -> Seen | None:
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     """a/b with a relevant denominator, which is usually a statistic, and counts as a constant."""
     chain = chained(run, call, [a, b])
-    if chain is not None:
+    if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
     total = b.tag.total if b.tag.pointwise is None else b.tag.pointwise.tag.total
     exponential = as_exponential(a.tag)
@@ -149,15 +149,38 @@ def _is_sum(a: Seen, total: Seen, dim: int) -> bool:
     return total.shape == (*a.shape[:dim], 1, *a.shape[dim + 1 :])
 
 
-def solve_triangular(run: Run, call: Call, A: Any, B: Any, *_options: Any) -> Any:
-    """torch.linalg.solve_triangular(A, B): linear in B, which takes all. A is a constant, as denominators."""
-    if not is_relevant(B):
-        run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
-        return Exact(slot="none")(run, call)
-    if is_relevant(A):
-        run.apply(call, SignalTakesAll())
-    solved = Call(call.signature, [value_of(A), *call.args[1:]])
-    return Exact(slot="none")(run, solved)
+@dataclass(frozen=True)
+class Solved:
+    """The solution of A X = B: linear in B, which takes all. A is a constant, as denominators are.
+
+    Attributes:
+        right: position of B. The other tensors are A, or make A up.
+    """
+
+    right: int
+
+    def __call__(self, run: Run, call: Call, *args: Any) -> Any:
+        if not is_relevant(args[self.right]):
+            run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
+            return Exact(slot="none")(run, call)
+        others = [value_of(a) if i != self.right else a for i, a in enumerate(args)]
+        if any(map(is_relevant, args[: self.right] + args[self.right + 1 :])):
+            run.apply(call, SignalTakesAll())
+        return Exact(slot="none")(run, Call(call.signature, others))
+
+
+def polar(run: Run, call: Call, size: Any, angle: Any) -> Any:
+    """torch.polar: size · (cos angle + i sin angle), as its parts."""
+    parts = [run.perform(torch.mul, size, run.perform(f, angle)) for f in (torch.cos, torch.sin)]
+    return with_own_value(run, call, run.perform(torch.complex, *parts))
+
+
+def renorm(run: Run, call: Call, x: Seen, p: float, dim: int, largest: float) -> Any:
+    """torch.renorm: parts of x that are longer than they may be, over their norm, which is a constant."""
+    value, others = x.recorded.detach(), [d for d in range(x.dim()) if d != dim % x.dim()]
+    norm = torch.linalg.vector_norm(value, p, others, keepdim=True)
+    scale = run.seen(torch.where(norm > largest, largest / (norm + 1e-7), 1), None)
+    return with_own_value(run, call, run.perform(torch.mul, x, scale))
 
 
 def addcmul(run: Run, call: Call, x: Any, a: Any, b: Any, value: Any) -> Any:
@@ -230,8 +253,11 @@ def glu(run: Run, call: Call, x: Seen, dim: int) -> Any:
 TABLE: Mapping[str, Entry] = {
     "glu": glu,
     "ldexp": ldexp,
-    "linalg_solve_triangular": solve_triangular,
-    "_linalg_solve_ex": solve_triangular,
+    **dict.fromkeys(("linalg_solve_triangular", "_linalg_solve_ex"), Solved(1)),
+    "cholesky_solve": Solved(0),
+    "linalg_lu_solve": Solved(2),
+    "polar": polar,
+    "renorm": renorm,
     "lerp": lerp,
     "hypot": hypot,
     "dist": distance,

@@ -71,6 +71,19 @@ def detach(run: Run, call: Call, x: Seen) -> Any:
     return run.seen(x.recorded.detach(), None)
 
 
+def embedding(run: Run, call: Call, rows: Any, indices: Any, *_options: Any) -> Any:
+    """Rows of a table. Torch's gradient leaves the row of padding out, which has values all the same."""
+    return rearranged(run, Call(call.signature, [rows, indices, *call.signature.defaults[2:]]), rows)
+
+
+def as_strided(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """torch.as_strided, whose offset counts from where the model's tensor begins in memory."""
+    inner = x.recorded
+    if inner.storage_offset() and x.memory is None:  # as that of a copy, which is the same tensor here
+        call = Call(call.signature, [run.seen(inner.clone(), x.tag), *call.args[1:]])
+    return Exact(keeps_sign=True)(run, call)
+
+
 def cast(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     """to: the tensor itself if it has that type and device already. Otherwise torch decomposes the call."""
     dtype, device, layout = (call.argument(name) for name in ("dtype", "device", "layout"))
@@ -198,6 +211,24 @@ def with_zeros(run: Run, call: Call, *_args: Any, entry: Exact = _rearranged) ->
     return absorbing(run, result, filled, 0.0, call.name)
 
 
+def max_unpool(run: Run, call: Call, x: Seen, indices: Any, *_options: Any) -> Any:
+    """max_unpool. Windows that overlap may have the same maximum, which then gets a part from each."""
+    dims = call.signature.name.removesuffix("d")[-1]
+    places = value_of(indices).flatten(-int(dims))
+    counts = torch.zeros(*places.shape[:-1], int(places.max()) + 1, dtype=x.dtype, device=x.device)
+    counts = counts.scatter_add(-1, places, torch.ones_like(places, dtype=x.dtype))
+    if bool((counts <= 1).all()):
+        return with_zeros(run, call)
+    part = 1 / counts.gather(-1, places).view_as(x)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        return [(None if c is None else c * part, None if direct is None else direct * part)]
+
+    shared = run.cross(x.recorded.detach(), [x], back, replace(x.tag, slot=None, origin=None, pointwise=None))
+    return with_zeros(run, Call(call.signature, [shared, *call.args[1:]]))
+
+
 def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operation: str) -> Seen:
     """Record the relevance that arrives where `mask` is true as absorbed by a constant.
 
@@ -229,6 +260,12 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
     )
 
 
+def block_diagonal(run: Run, call: Call, tensors: Sequence[Any]) -> Any:
+    """torch.block_diag. A constant among the blocks absorbs the relevance that arrives at it."""
+    blocks = [t if is_relevant(t) else run.source(t, call.name) for t in tensors]
+    return with_zeros(run, Call(call.signature, [blocks]))
+
+
 def complex_of(run: Run, call: Call, real: Any, imaginary: Any) -> Any:
     """torch.complex. A constant part absorbs the relevance that arrives at it."""
     parts = [t if is_relevant(t) else run.source(t, call.name) for t in (real, imaginary)]
@@ -253,11 +290,15 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(_COMPLEX, Exact(slot="none")),
     "complex": complex_of,
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), Exact(slot="none")),
-    "as_strided": Exact(keeps_sign=True),
+    **dict.fromkeys(("as_strided", "as_strided_copy"), as_strided),
+    "frexp": Exact(keeps_sign=True),
+    "embedding": embedding,
     **dict.fromkeys(("cat", "stack"), join),
-    **dict.fromkeys(
-        ("unfold", "im2col", "tril", "triu", "diag_embed", "max_unpool2d", "max_unpool3d"), with_zeros
-    ),
+    **dict.fromkeys(("unfold", "im2col", "tril", "triu", "diag_embed"), with_zeros),
+    **dict.fromkeys(("max_unpool2d", "max_unpool3d"), max_unpool),
+    "block_diag": block_diagonal,
+    # sums of overlapping parts, as in istft
+    "unfold_backward": Exact(keeps_sign=True),
     "where": where,
     **dict.fromkeys(("gt", "ge", "lt", "le"), compared),
     "pad": pad,

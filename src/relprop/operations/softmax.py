@@ -4,18 +4,23 @@ R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance. The difference is 
 """
 
 from collections.abc import Mapping
+from math import log
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.names import aten_names
+from relprop.crossing.chains import attach_to_root, chained
 from relprop.crossing.exact import as_function
+from relprop.crossing.parts import of_value
+from relprop.crossing.samples import step_after
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag
+from relprop.engine.known import Softmaxed, Tag, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
-from relprop.engine.seen import Seen
+from relprop.engine.seen import Seen, is_relevant
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
 
@@ -44,9 +49,65 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         run.ledger.add("softmax", times(c, kept_y.value) - carried, path, name, step)
         return [(c_in, direct)]
 
-    role = Role.LOG_SOFTMAX if name == "log_softmax" else Role.SOFTMAX
-    behind = x.tag.behind.after(plain=False)
-    return run.cross(value, [x], back, Tag(behind, name != "log_softmax", role=role, step=step))
+    behind, known = x.tag.behind.after(plain=False), Tag()
+    if name == "log_softmax":
+        known = Tag(behind, role=Role.LOG_SOFTMAX, step=step)
+    else:
+        origin = Softmaxed(recorded=x.recorded, tag=x.tag, dim=dim)
+        known = Tag(behind, nonnegative=True, origin=origin, role=Role.SOFTMAX, step=step)
+    return run.cross(value, [x], back, known)
 
 
-TABLE: Mapping[str, Entry] = dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax)
+def log_sum_exp(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
+    """log Σ exp(x), over dimensions or cumulative: R_i = x_i s_i R_j/z_j, with the softmax s of the terms.
+
+    The difference, the entropy of s, is in the ledger under "softmax". So x - logsumexp(x) is log_softmax.
+    """
+    name, path, function = call.name, run.modules.path, as_function(run, call)
+    value, kept_x, step = run.value(call), run.keep(x.recorded), x.tag.step
+    kept_y, known = run.keep(value), merge_tags([x.tag])
+    known.behind = known.behind.after(plain=False)
+    known.step = step_after(run, call, [x], value, "share")
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        def by_terms(arriving: Tensor | None) -> Tensor | None:
+            if arriving is None:
+                return None
+            with torch.enable_grad():
+                leaf = kept_x.value.clone().requires_grad_()
+                output = function([leaf])
+            (gradient,) = torch.autograd.grad(output, leaf, arriving)
+            return gradient.nan_to_num(0)  # where all terms are masked
+
+        c, c_in = incoming.c, by_terms(incoming.c)
+        if c is not None and c_in is not None:
+            run.ledger.add("softmax", times(c, kept_y.value), path, name, known.step)
+            run.ledger.add("softmax", -times(c_in, kept_x.value), path, name, step)
+        return [(c_in, by_terms(incoming.direct))]
+
+    return run.cross(value, [x], back, known)
+
+
+def log_add_exp(run: Run, call: Call, a: Any, b: Any) -> Any:
+    """log(exp(a) + exp(b)), as a log_sum_exp, or with powers of 2.
+
+    Of one value, and constants, it is a pointwise function such as softplus.
+    """
+    relevant = [t for t in (a, b) if is_relevant(t)]
+    value = run.value(call)
+    chain = chained(run, call, relevant) if all([t.shape == value.shape for t in relevant]) else None
+    if chain is not None:
+        return attach_to_root(run, call, chain)
+    terms = [t if is_relevant(t) else run.source(t, call.name) for t in (a, b)]
+    base = log(2) if call.operation == "logaddexp2" else 1.0
+    terms = terms if base == 1 else [run.perform(torch.mul, t, base) for t in terms]
+    both = run.perform(torch.stack, run.perform(torch.broadcast_tensors, *terms), -1)
+    result = run.perform(torch.logsumexp, both, -1)
+    return of_value(run, value, result if base == 1 else run.perform(torch.div, result, base))
+
+
+TABLE: Mapping[str, Entry] = {
+    **dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax),
+    **dict.fromkeys(("logsumexp", "logcumsumexp"), log_sum_exp),
+    **dict.fromkeys(("logaddexp", "logaddexp2"), log_add_exp),
+}

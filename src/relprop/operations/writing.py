@@ -14,6 +14,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.nested import tensors_in
 from relprop.crossing.exact import Exact
+from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
 from relprop.engine.known import all_nonnegative
 from relprop.engine.run import Run
@@ -65,6 +66,14 @@ def index_put(
         return Written(2)(run, call, target, indices, values, accumulate, *rest)
     terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
     return _shared(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
+
+
+def put(run: Run, call: Call, target: Any, index: Any, source: Any, accumulate: bool) -> Any:
+    """torch.put: index_put at positions in the flattened tensor."""
+    flat = run.perform(torch.flatten, target)
+    values = run.perform(torch.reshape, source, index.shape)
+    written = run.perform(torch.index_put, flat, (index,), values, accumulate)
+    return with_own_value(run, call, run.perform(torch.reshape, written, target.shape))
 
 
 def copy(run: Run, call: Call, target: Tensor, source: Any, *_options: Any) -> Any:
@@ -119,6 +128,7 @@ TABLE: Mapping[str, Entry] = {
     "index_fill": Written(3),
     "scatter": scatter,
     "masked_scatter": Written(2),
+    "put": put,
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), Written(1)),
     **dict.fromkeys(("index_add", "scatter_add", "scatter_reduce", "index_reduce"), added),
 }

@@ -1,0 +1,134 @@
+"""Entries that are declared by one word: what an operation is, for operations that relprop does not know.
+
+An operation gets its gradient from torch (`torch.library.register_autograd`), except for pointwise functions,
+which need none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.calls.call import Call
+from relprop.calls.nested import map_leaves, tensors_in
+from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
+from relprop.crossing.exact import Exact, as_function, relevant_in
+from relprop.engine.interception import Entry
+from relprop.engine.known import merge_tags
+from relprop.engine.run import Outgoing, Run
+from relprop.engine.seen import value_of
+from relprop.errors import InputError
+from relprop.linear.numerics import times
+from relprop.linear.operation import Incoming
+from relprop.operations.arithmetic import step
+from relprop.operations.products import contracted
+from relprop.rules.other import SignalTakesAll
+
+_COEFFICIENTS = Exact(slot="none")
+_shared = Exact()
+
+
+def pointwise(run: Run, call: Call, *_args: Any) -> Any:
+    """A function of each element: the secant from f(0), in chains with other such functions."""
+    relevant, value = relevant_in(call.args), run.value(call)
+    alike = isinstance(value, Tensor) and all([t.shape == value.shape for t in relevant])
+    chain = chained(run, call, relevant) if alike else None
+    if chain is None:
+        run.gap(call.name, "it was registered as 'pointwise', but is no function of one tensor's elements")
+    elif not is_finite_at_zero(chain, look=True):
+        run.gap(call.name, "it was registered as 'pointwise', but is not finite where its tensor is zero")
+    else:
+        return attach_to_root(run, call, chain)
+    return _COEFFICIENTS(run, call)
+
+
+def linear(run: Run, call: Call, *_args: Any) -> Any:
+    """A linear or homogeneous function: the plain gradient. What it has at zero is absorbed as a constant."""
+    if not call.signature.derived:
+        run.refuse(call.name, "torch has no gradient of it; give it one by torch.library.register_autograd")
+        return step(run, call)
+    relevant, function = relevant_in(call.args), as_function(run, call)
+    with torch.no_grad():
+        at_zero = function([torch.zeros_like(t.recorded) for t in relevant])
+    if not isinstance(at_zero, Tensor) or not at_zero.is_floating_point() or not bool(at_zero.any()):
+        return _shared(run, call)
+    result = _COEFFICIENTS(run, call)
+    tag, path, name = result.tag, run.modules.path, call.name
+    kept, kept_y = run.keep(at_zero), run.keep(result.recorded)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        if direct is not None:
+            more = run.as_coefficient(direct, kept_y.value, path, name)
+            c = more if c is None else c + more
+        if c is not None:
+            run.ledger.add("constant", times(c, kept.value), path, name, tag.step)
+        return [(c, None)]
+
+    known = merge_tags([tag])
+    known.step = tag.step
+    return run.cross(result.recorded.detach(), [result], back, known)
+
+
+def identity(run: Run, call: Call, *_args: Any) -> Any:
+    """Relevance stays on its element, of the first tensor that depends on the input."""
+    x, value = relevant_in(call.args)[0], run.value(call)
+    if not isinstance(value, Tensor) or value.shape != x.shape:
+        run.gap(call.name, f"it was registered as 'identity', but does not keep the shape {tuple(x.shape)}")
+        return _COEFFICIENTS(run, call)
+    path, name, kept, slot = run.modules.path, call.name, run.keep(x.recorded), run.slot(x)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        R = incoming.relevance
+        if slot is not None:
+            return [(None, R)]
+        return [(run.as_coefficient(R, kept.value, path, name), None)]
+
+    known = merge_tags([x.tag])
+    known.step = x.tag.step
+    return run.cross(value, [x], back, known, kept=run.keep(value))
+
+
+def product(run: Run, call: Call, *args: Any) -> Any:
+    """A product of its tensors, summed over or not: they share by their roles, or by the composite's rule."""
+    if len(relevant_in(args)) == 1:
+        return linear(run, call)
+    return contracted(run, call, [t for t in tensors_in(args) if t.is_floating_point()])
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A product in which one argument is a gate: it gets no relevance, and the others share as in a product.
+
+    Attributes:
+        argument: name of the gate in the operation's schema.
+    """
+
+    argument: str
+
+    def __call__(self, run: Run, call: Call, *args: Any) -> Any:
+        place = call.signature.keywords.get(self.argument)
+        if place is None:
+            raise InputError(
+                f"register({call.operation!r}, {self!r}): the operation has no such argument, only "
+                f"{', '.join(call.signature.keywords)}."
+            )
+        others = [map_leaves(value_of, a) if i == place else a for i, a in enumerate(args)]
+        if not relevant_in(others):
+            run.gap(call.name, f"only its gate {self.argument!r} depends on the input")
+            return _COEFFICIENTS(run, call)
+        if len(relevant_in(args)) > len(relevant_in(others)):
+            run.apply(call, SignalTakesAll())
+        return product(run, Call(call.signature, others), *others)
+
+
+WORDS: Mapping[str, Entry] = {
+    "pointwise": pointwise,
+    "linear": linear,
+    "identity": identity,
+    "product": product,
+    "constant": step,
+}
+"""What an operation may be declared as."""
