@@ -72,6 +72,8 @@ class ExplainedInputs:
         def stand_in(tensor: Tensor) -> Tensor:
             if type(tensor) not in (Tensor, Seen):  # a parameter, or of another tensor class
                 return tensor
+            if tensor.layout is not torch.strided:  # a sparse matrix, which only weighs what is explained
+                return tensor
             return self._run.seen(values_of(tensor), None)
 
         return map_tensors(stand_in, value)
