@@ -210,13 +210,6 @@ UNUSUAL: dict[str, tuple[Any, str, Any]] = {
         r"nested; pad it: torch\.nested\.to_padded_tensor\(x, 0\.0\)\.$",
         lambda x: torch.nested.to_padded_tensor(x, 0.0),
     ),
-    "sparse": (
-        Tensor.to_sparse,
-        r"of the layout torch\.sparse_coo; make it dense: x\.to_dense",
-        Tensor.to_dense,
-    ),
-    "rows": (Tensor.to_sparse_csr, r"of the layout torch\.sparse_csr; make it dense", Tensor.to_dense),
-    "mkldnn": (Tensor.to_mkldnn, r"of the layout torch\._mkldnn; make it dense", Tensor.to_dense),
     "eight bits": (
         lambda x: x.to(torch.float8_e4m3fn),
         r"a tensor of torch\.float8_e4m3fn; convert it: x\.float\(\)",
@@ -236,7 +229,7 @@ UNUSUAL: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of", "ignore:Sparse CSR tensor support")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of")
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_tensors_of_an_unusual_kind_are_refused_with_a_remedy(kind: str) -> None:
     make, message, remedy = UNUSUAL[kind]
@@ -245,3 +238,29 @@ def test_tensors_of_an_unusual_kind_are_refused_with_a_remedy(kind: str) -> None
         with pytest.raises(InputError, match=rf"input '(input|obs\.image)' is .*{message}"):
             relprop.explain(model if given is x else lambda obs: model(obs["image"]), given)
     assert len(relprop.explain(model, remedy(x), target=lambda y: y.flatten()[:1]).inputs) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("make", [Tensor.to_sparse, Tensor.to_sparse_csr, Tensor.to_mkldnn])
+def test_sparse_tensors_are_passed_on_and_alone_they_are_to_be_dense(make: Any) -> None:
+    model, x = nn.Linear(4, 2).eval(), make(torch.rand(2, 4))
+    for given in (x, {"x": x}):
+        with pytest.raises(
+            InputError, match=r"nothing to explain: .* Make a sparse tensor dense: x\.to_dense"
+        ):
+            relprop.explain(model if given is x else lambda obs: model(obs["x"]), given)
+    assert relprop.explain(model, x.to_dense()).relevance.shape == (2, 4)
+
+    def weighed(dense: Tensor, sparse: Tensor) -> Tensor:
+        assert sparse is x
+        return dense * x.to_dense()
+
+    assert list(relprop.explain(weighed, torch.rand(2, 4), x).inputs) == ["dense"]
+
+
+def test_a_jagged_tensor_is_to_be_padded() -> None:
+    x = torch.nested.nested_tensor([torch.rand(3, 4), torch.rand(2, 4)], layout=torch.jagged)
+    with pytest.raises(InputError, match=r"Pad a nested tensor: torch\.nested\.to_padded_tensor\(x, 0\.0\)"):
+        relprop.explain(nn.Linear(4, 2).eval(), x)
+    padded = torch.nested.to_padded_tensor(x, 0.0)
+    assert len(relprop.explain(nn.Linear(4, 2).eval(), padded, target=lambda y: y[:, 0, 0])) == 2

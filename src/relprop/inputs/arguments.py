@@ -214,6 +214,10 @@ def _remedy(values: list[Any]) -> str:
         return " Make a tensor of a list: torch.tensor(x); a tokenizer gives one by return_tensors='pt'."
     if any(isinstance(value, str) for value in values):
         return " relprop.explain_text explains a text."
+    if any(isinstance(value, Tensor) and value.is_nested for value in values):
+        return " Pad a nested tensor: torch.nested.to_padded_tensor(x, 0.0)."
+    if any(isinstance(value, Tensor) and value.layout is not torch.strided for value in values):
+        return " Make a sparse tensor dense: x.to_dense()."
     types = {value.dtype for value in values if isinstance(value, Tensor)}
     if any(dtype.is_complex for dtype in types):
         return " Explain the real and the imaginary part of complex numbers: pass torch.view_as_real(x)."
@@ -273,8 +277,6 @@ def _unusual(value: Tensor) -> tuple[str, str]:
     """Return the kind of a tensor that cannot be explained as it is, and what to do; "" for others."""
     if value.is_nested:
         return "nested", "pad it: torch.nested.to_padded_tensor(x, 0.0)"
-    if value.layout != torch.strided:
-        return f"a tensor of the layout {value.layout}", "make it dense: x.to_dense()"
     if value.dtype.itemsize == 1:
         return f"a tensor of {value.dtype}", "convert it: x.float()"
     if value.is_meta or isinstance(value, FakeTensor):
