@@ -54,6 +54,8 @@ def did_you_mean(
     name: str, known: Iterable[str], *, most: int = 2, written: Callable[[str], str] = repr
 ) -> str:
     """Return an offer of known names that are near to a name, " Did you mean 'a' or 'b'?", or ""."""
+    if not isinstance(name, str):
+        return ""
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
     return f" Did you mean {' or '.join(map(written, near))}?" if near else ""
 

@@ -43,6 +43,14 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
         lambda h: h.softmax(-1).log(),
         lambda h: torch.log(h.exp() / h.exp().sum(-1, keepdim=True)),
     ),
+    "logsumexp": (
+        lambda h: h + h.logsumexp(1, keepdim=True),
+        lambda h: h + h.exp().sum(1, keepdim=True).log(),
+        lambda h: h + h.exp().sum(1).log()[:, None],
+        lambda h: (
+            h + ((h - h.amax(1, keepdim=True)).exp().sum(1, keepdim=True).log() + h.amax(1, keepdim=True))
+        ),
+    ),
     "logcumsumexp": (
         lambda h: h.logcumsumexp(1),
         lambda h: torch.stack([h[:, : i + 1].logsumexp(1) for i in range(C)], 1),

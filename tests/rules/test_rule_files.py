@@ -147,8 +147,11 @@ ENTRIES = [
     ),
     ('rule = "Gamma"\ngamma = -1', "Gamma.gamma=-1.: gamma must be a finite number"),
     ('rule = "Gamma"\ngamma = "big"', "Gamma.gamma='big'.: gamma must be a finite number"),
-    ('rule = "AlphaBeta"\nalpha = "two"', "AlphaBeta: .* Write it as AlphaBeta"),
-    ('rule = "ZBox"\nlow = [0, "a"]\nhigh = 1', "ZBox: could not convert .* Write it as ZBox"),
+    (
+        'rule = "AlphaBeta"\nalpha = "two"',
+        r"AlphaBeta\(alpha=.two., beta=1.0\): alpha and beta must be finite numbers",
+    ),
+    ('rule = "ZBox"\nlow = [0, "a"]\nhigh = 1', r"ZBox\(low=.0, .a.\]\): give a number, a sequence"),
     ('rule = "ZBox"\nlow = 0', "ZBox.* give both bounds"),
     ("gamma = 1", r"\{'gamma': 1\} has no rule: add rule = \"Epsilon\""),
     ("rule = 3", ".* has no rule"),

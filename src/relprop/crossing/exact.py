@@ -72,7 +72,7 @@ class Exact:
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
         if call.operation in ("sum", "mean"):
-            tag.total = _total(call, operands[0])
+            tag.total = _total(call, operands[0], output)
         if run.ledger.samples > 1:
             tag.step = step_after(run, call, operands, output, self.slot)
         return tag
@@ -109,7 +109,7 @@ class Exact:
         return [next(made) if t.requires_grad else None for t in outputs]
 
 
-def _total(call: Call, x: Seen) -> Total:
+def _total(call: Call, x: Seen, output: Tensor) -> Total:
     """What the sum or the mean of a tensor says of it."""
     exponential, dim = as_exponential(x.tag), call.argument("dim")
     single = call.operation == "sum" and isinstance(dim, (list, tuple)) and len(dim) == 1
@@ -117,6 +117,8 @@ def _total(call: Call, x: Seen) -> Total:
         weakref.ref(x.recorded),
         None if exponential is None else weakref.ref(exponential.recorded),
         dim[0] % x.dim() if single and x.dim() else None,
+        scores=exponential if single else None,
+        own=weakref.ref(output),
     )
 
 

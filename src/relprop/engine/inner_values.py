@@ -266,7 +266,7 @@ def _checked(record: Collection[Any], conditions: Any, start: Any) -> Mapping[Se
 
 def _selects(selector: Selector, path: str, module: nn.Module) -> bool:
     if isinstance(selector, str):
-        return fnmatchcase(path, selector)
+        return path == selector or fnmatchcase(path, selector)  # a path may have letters of globs
     return original(selector) is module
 
 
@@ -347,9 +347,9 @@ def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Cal
         condition = torch.as_tensor(condition)
     if callable(condition) and not isinstance(condition, Tensor):
         function = condition
-        return lambda R: _broadcast(place, torch.as_tensor(function(R)), R)
+        return lambda R: _broadcast(place, _made_mask(place, function(R), R), R)
     if isinstance(condition, Tensor) and (condition.dtype == torch.bool or condition.is_floating_point()):
-        mask = _broadcast(place, condition, value)
+        mask = _broadcast(place, _require_numbers(place, condition), value)
         return lambda R: mask
     try:
         channels = torch.as_tensor(condition, device=value.device)
@@ -374,6 +374,32 @@ def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Cal
     one = torch.zeros(count, dtype=value.dtype, device=value.device).index_fill(0, channels, 1)
     aligned = one.reshape(-1, *[1] * (value.dim() - 1 - dimension))
     return lambda R: aligned
+
+
+def _made_mask(place: str, mask: Any, R: Tensor) -> Tensor:
+    """Return the mask that a function made, as a tensor.
+
+    Raises:
+        InputError: it is no mask.
+    """
+    try:
+        return _require_numbers(place, torch.as_tensor(mask, device=R.device))
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{place}: the function returned {mask!r}. It must return a mask that broadcasts to relevance of "
+            f"shape {tuple(R.shape)}, such as R > 0."
+        ) from None
+
+
+def _require_numbers(place: str, mask: Tensor) -> Tensor:
+    if mask.is_complex() or not bool(mask.isfinite().all()):
+        raise InputError(
+            f"{place}: the mask has elements that are no finite real numbers. Give the share of relevance "
+            "that goes on, 0 to 1, or true and false."
+        )
+    return mask
 
 
 def _broadcast(place: str, mask: Tensor, value: Tensor) -> Tensor:

@@ -118,11 +118,15 @@ class Total:
         of: the other tensor, as autograd sees it.
         exponent: its logarithm, if it is made by `exp`.
         dim: the dimension of a sum, without constants, over one dimension; otherwise None.
+        scores: what the model called `exp` on before such a sum, whose logarithm is logsumexp of the scores.
+        own: the sum itself, as autograd sees it.
     """
 
     of: ReferenceType[Tensor]
     exponent: ReferenceType[Tensor] | None = None
     dim: int | None = None
+    scores: Origin | None = None
+    own: ReferenceType[Tensor] | None = None
 
 
 @dataclass(eq=False, slots=True)

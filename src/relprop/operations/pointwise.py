@@ -28,6 +28,7 @@ from relprop.engine.known import (
     Pointwise,
     Softmaxed,
     Tag,
+    Total,
     all_nonnegative,
     merge_tags,
     role_of,
@@ -242,6 +243,11 @@ def not_at_zero(run: Run, call: Call, *args: Any) -> Any:
     if call.operation == "log" and isinstance(scores, Softmaxed) and not scores.watches:
         logits = run.seen(scores.recorded, scores.tag)
         return with_own_value(run, call, run.perform(torch.log_softmax, logits, scores.dim))
+    total = x.tag.total
+    if call.operation == "log" and total is not None and total.scores is not None and _is_sum(x, total):
+        terms = run.seen(total.scores.recorded, total.scores.tag)
+        keep = x.dim() == terms.dim()
+        return with_own_value(run, call, run.perform(torch.logsumexp, terms, total.dim, keepdim=keep))
     chain = chained(run, call, [x])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
@@ -253,6 +259,11 @@ def not_at_zero(run: Run, call: Call, *args: Any) -> Any:
         "log(1 + exp(x)), log(x.abs() + 1e-6) or log(x.clamp(min=1e-6))",
     )
     return Exact(slot="pass")(run, call)
+
+
+def _is_sum(x: Seen, total: Total) -> bool:
+    """Whether x is a sum over one dimension itself, and nothing that was made of it."""
+    return total.dim is not None and total.own is not None and total.own() is x.recorded
 
 
 def times_logarithm(logarithm: Callable[[Tensor], Tensor]) -> Entry:

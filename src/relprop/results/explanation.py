@@ -359,6 +359,10 @@ def require_fields(explanation: Explanation) -> None:
     )
     if not right:
         raise ValueError("fields of another kind")
+    # What is printed looks into what is nested, and fails here rather than later.
+    explanation.described()
+    for part in (ledger, *explanation.rules, *ledger.operations):
+        str(part)
 
 
 def _listed(values: Tensor, samples: Sequence[int] | None) -> str:

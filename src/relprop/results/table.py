@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, SupportsFloat, SupportsIndex
 
 from torch import Tensor
 
@@ -46,12 +46,18 @@ def way(ledger: Books, sample: int | None = None, above: float = ROUNDING, *, ca
     _require_books(ledger, call)
     chosen: slice = slice(None)
     if sample is not None:
-        if not -ledger.samples <= sample < ledger.samples:
+        if not isinstance(sample, SupportsIndex) or not -ledger.samples <= sample < ledger.samples:
             raise InputError(
-                f"ledger.{call}(sample={sample}): give a number from 0 to {ledger.samples - 1}, or leave it "
-                "out for the sum over all samples."
+                f"ledger.{call}(sample={sample!r}): give a number from 0 to {ledger.samples - 1}, or leave "
+                "it out for the sum over all samples."
             )
         chosen = slice(sample % ledger.samples, sample % ledger.samples + 1)
+
+    if not isinstance(above, SupportsFloat):
+        raise InputError(
+            f"ledger.{call}(above={above!r}): give the share of the largest amount from which on an "
+            "operation is listed, such as 1e-6."
+        )
 
     def amounts(absorbed: Mapping[str, Tensor]) -> dict[str, float]:
         return {sink: float(amount[chosen].sum()) for sink, amount in sorted(absorbed.items())}

@@ -86,6 +86,11 @@ class Composite:
         file: File | None = None,
     ) -> None:
         checked: list[Entry] = []
+        if not isinstance(entries, Iterable):
+            raise RuleError(
+                f"Composite({entries!r}): give a list of pairs (where, rule), such as [(First(), Flat()), "
+                '("*", Epsilon())].'
+            )
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
                 given = f"{entries!r}" if isinstance(entries, (str, Mapping)) else f"{entry!r}"

@@ -48,6 +48,9 @@ from relprop.rules.presets import preset
 from relprop.rules.rule import PrintedRule
 
 _KINDS = tuple(Kind)
+LONGEST, LONGEST_RULE = 1_000_000, 1000
+"""The most letters of a file of rules, and of a rule as text."""
+
 _CONDITIONS = ("first", "path", "layer", "operation", "kind", "depth")
 
 
@@ -66,9 +69,13 @@ def read_rules(path: Path | str) -> Composite:
     path = Path(path)
     try:
         content = path.read_text(encoding="utf-8")
+        if len(content) > LONGEST:
+            raise ValueError(f"it has {len(content):,} letters, more than the {LONGEST:,} that are read")
         data = json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
     except OSError as error:
         raise FileError(f"cannot read the rules in {path}: {error.strerror}.") from error
+    except RecursionError:
+        raise FileError(f"{path} is no file of rules: its lists are too deep within each other.") from None
     except ValueError as error:  # of either parser, and of what is no UTF-8
         raise FileError(f"{path} is no {path.suffix[1:].upper()} file: {error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("rules", []), list):
@@ -164,9 +171,13 @@ def rule_from_text(text: str) -> PrintedRule:
     Raises:
         RuleError: the rule is unknown, or its parameters are not constants or have no meaning.
     """
+    if len(text) > LONGEST_RULE:
+        raise RuleError(
+            f"{text[:40]!r}... is no rule: it has {len(text):,} letters. Write it as Gamma(0.25)."
+        )
     try:
         call = ast.parse(text.strip().removeprefix("relprop.").removeprefix("rules."), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _no_rule(text) from None
     if isinstance(call, ast.Name):
         return _made(call.id, [], {})
@@ -175,7 +186,7 @@ def rule_from_text(text: str) -> PrintedRule:
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError, MemoryError):
         raise RuleError(f"{text!r}: give plain numbers and words as the rule's parameters.") from None
     return _made(call.func.id, positional, keywords)
 
@@ -198,6 +209,6 @@ def _made(name: str, positional: list[Any], keywords: Mapping[str, Any]) -> Prin
         return RULES[name](*positional, **keywords)
     except RuleError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         problem = str(error).replace(f"{name}.__init__() ", "")
         raise RuleError(f"{name}: {problem.rstrip('.')}. Write it as {signature(RULES[name])}.") from None

@@ -60,7 +60,15 @@ class ZBox(_InputRule):
             if isinstance(value, Tensor):
                 value = value.detach().clone()  # what the caller does to it later is not meant here
             elif value is not None and not isinstance(value, (int, float)):
-                value = tuple(float(v) for v in value)
+                try:
+                    value = tuple(float(v) for v in value)
+                except (TypeError, ValueError, OverflowError):
+                    value = ()
+                if not value:
+                    raise RuleError(
+                        f"ZBox({name}={getattr(self, name)!r}): give a number, a sequence with a number "
+                        "for each channel, or a tensor of a sample's shape."
+                    )
             object.__setattr__(self, name, value)
         if (self.low is None) != (self.high is None):
             raise RuleError(f"{self}: give both bounds, low and high, or neither.")

@@ -12,9 +12,9 @@ happens to the bias's share of the relevance. "absorb": the bias absorbs it, and
 "ignore": the bias has no share. "distribute": the inputs that are connected to the output get equal parts.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Literal, get_args
 
 import torch
@@ -36,6 +36,13 @@ Send = Callable[[Tensor], Tensor]
 """From s = R/denominator to the coefficient of the input."""
 
 
+def _is_number(value: object) -> bool:
+    """Whether a parameter is a finite number, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # also of integers that are too large for a float
+
+
 class _SharingRule(PrintedRule):
     """Base of the rules of this file: R/denominator is shared out, and a bias may take part."""
 
@@ -48,7 +55,7 @@ class _SharingRule(PrintedRule):
 
     def _require_nonnegative(self, name: str) -> None:
         value = getattr(self, name)
-        if not (isinstance(value, (int, float)) and isfinite(value) and value >= 0):
+        if not (_is_number(value) and value >= 0):
             raise RuleError(f"{self}: {name} must be a finite number, 0 or larger.")
 
     @property
@@ -262,6 +269,8 @@ class AlphaBeta(_SharingRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not (_is_number(self.alpha) and _is_number(self.beta)):
+            raise RuleError(f"{self}: alpha and beta must be finite numbers.")
         if not abs(self.alpha - self.beta - 1) < 1e-9:
             raise RuleError(
                 f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not "

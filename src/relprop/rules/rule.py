@@ -41,7 +41,10 @@ class PrintedRule:
             value = getattr(self, entry.name)
             if entry.metadata == OPTION and value == entry.default:
                 continue
-            text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            try:
+                text = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            except ValueError:  # Python writes no integer of more than 4,300 digits
+                text = "a number of thousands of digits"
             shown.append(f"{entry.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

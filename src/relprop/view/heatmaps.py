@@ -5,7 +5,7 @@ Each step is a function of arrays. `relprop.view.plot` calls them in this order.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -106,8 +106,8 @@ def scale(maps: Maps, *, percentile: float = 99.5, shared: bool = False) -> Scal
     Raises:
         InputError: `percentile` is out of range.
     """
-    if not 0 < percentile <= 100:
-        raise InputError(f"percentile={percentile}: give a number above 0, and 100 at most.")
+    if not isinstance(percentile, SupportsFloat) or not 0 < percentile <= 100:
+        raise InputError(f"percentile={percentile!r}: give a number above 0, and 100 at most.")
     sizes = np.abs(maps).reshape(1 if shared else len(maps), -1)
     limits = np.array([np.percentile(row[row > 0], percentile) if row.any() else 0.0 for row in sizes])
     limits = np.broadcast_to(limits, len(maps)).copy()

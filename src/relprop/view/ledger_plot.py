@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import SupportsIndex
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -62,8 +63,8 @@ def draw(found: Way, rows: int = 60, title: str | None = None) -> Plot:
     Raises:
         InputError: `rows` is less than 1.
     """
-    if rows < 1:
-        raise InputError(f"ledger.plot(rows={rows}): give the largest number of rows, 1 or more.")
+    if not isinstance(rows, SupportsIndex) or rows < 1:
+        raise InputError(f"ledger.plot(rows={rows!r}): give the largest number of rows, 1 or more.")
     title = f"Where relevance went, from output to input ({found.samples})" if title is None else title
     steps, sinks = grouped(found, rows), found.sinks
     colours = colours_of(sinks)
