@@ -66,7 +66,7 @@ def test_what_is_printed_runs_by_itself() -> None:
 
 def first_failure(kind: str) -> Failure:
     """The first failure of a kind, made minimal."""
-    failures = (check(seed) for seed in range(200))
+    failures = (check(seed, spellings=4) for seed in range(300))
     found = next((failure for failure in failures if failure is not None and failure.kind == kind), None)
     assert found is not None, f"no {kind} failed"
     return minimal(found)
