@@ -1,7 +1,6 @@
 """Writing files: each is written whole or not at all."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,7 +87,7 @@ def _target(path: Path) -> Path:
 def _beside(target: Path) -> Path:
     """Return an unused name in the folder of a file, which is not longer than file systems allow."""
     while True:
-        name = f".{target.name[:40]}.{secrets.token_hex(6)}{target.suffix[-12:]}"
+        name = f".{target.name[:40]}.{os.urandom(6).hex()}{target.suffix[-12:]}"
         temporary = target.with_name(name)
         if not os.path.lexists(temporary):
             return temporary

@@ -109,7 +109,7 @@ def state() -> dict[str, object]:
         + str(torch._C._dispatch_tls_local_exclude_set()),
         "gradients": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
-        "saved tensors": torch._C._autograd._top_saved_tensors_default_hooks(True),
+        "saved tensors": surroundings._saving(),
         "optimised": torch._C._get_graph_executor_optimize(),
         "stance": str(eval_frame._stance),
         "runs": len(active_runs.stack),

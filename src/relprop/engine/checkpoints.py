@@ -325,10 +325,10 @@ class Checkpoints:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Dispatch the calls of a module that is recomputed in a backward, which may be in another thread."""
-        with leaving_no_trace():
+        with leaving_no_trace() as around:
             torch._C._set_grad_enabled(True)
+            around.save_by(self.run.keep_saved, saved_value)
             with self._interception.entered():
-                torch._C._autograd._push_saved_tensors_default_hooks(self.run.keep_saved, saved_value)
                 yield
 
     @contextmanager

@@ -377,7 +377,7 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
             # torch.jit runs programs as they were written, without its own derivatives.
             torch._C._set_graph_executor_optimize(False)
             # A tensor of the model that autograd saves is copied before the model overwrites it.
-            torch._C._autograd._push_saved_tensors_default_hooks(run.keep_saved, saved_value)
+            around.save_by(run.keep_saved, saved_value)
             try:
                 with interception.entered():
                     yield interception

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules import module as of_all_modules
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -19,6 +20,9 @@ from relprop.engine.active import active_runs
 from relprop.engine.levels import here
 
 _autograd = torch._C._autograd
+
+_TELLS_WHO_SAVES = hasattr(_autograd, "_top_saved_tensors_default_hooks")
+"""Whether torch tells by which functions autograd saves tensors. Earlier versions do not."""
 
 
 class _Open(threading.local):
@@ -48,11 +52,17 @@ class Surroundings:
         self.runs = len(active_runs.stack)
         self.here = here.traced, here.nested
         self.guards: list[Any] = []
+        self.pushed = 0
 
     def hold(self, guard: Any) -> None:
         """Enter a guard of torch, which is left when the state is restored. It may be left twice."""
         self.guards.append(guard)
         guard.__enter__()
+
+    def save_by(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
+        """Let autograd save tensors by these functions until the state is restored."""
+        _autograd._push_saved_tensors_default_hooks(pack, unpack)
+        self.pushed += 1
 
     def restore(self) -> None:
         """Go back to the recorded state, once. If that is interrupted, it can be done again."""
@@ -71,8 +81,14 @@ class Surroundings:
         # A mode is off its stack while its own function runs.
         for mode in self.function_modes[torch._C._len_torch_function_stack() :]:
             torch._C._push_on_torch_function_stack(mode)
-        while _saving() not in (self.saving, None):
-            _autograd._pop_saved_tensors_default_hooks()
+        if _TELLS_WHO_SAVES:
+            while _saving() not in (self.saving, None):
+                _autograd._pop_saved_tensors_default_hooks()
+        else:
+            for surroundings in within:
+                while surroundings.pushed:
+                    surroundings.pushed -= 1
+                    _autograd._pop_saved_tensors_default_hooks()
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
         if torch._C._get_graph_executor_optimize() is not self.optimised:
@@ -95,7 +111,7 @@ def _take_off_modes_that_are_over() -> None:
 
 def _saving() -> Any:
     """The functions that pack and unpack what autograd saves, or None."""
-    return _autograd._top_saved_tensors_default_hooks(True)
+    return _autograd._top_saved_tensors_default_hooks(True) if _TELLS_WHO_SAVES else None
 
 
 @contextmanager
