@@ -25,7 +25,14 @@ torch.manual_seed(0)
 MODEL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
 X = torch.randn(2, 3, 8, 8)
 EXPLANATION = relprop.explain(MODEL, X, target=1, rules="epsilon", record="0", per_operation=True)
-HUGE, THING = 10**5000, object()
+
+
+class _Thing:
+    def __repr__(self) -> str:  # without an address, as tests are named by it
+        return "thing"
+
+
+HUGE, THING = 10**5000, _Thing()
 
 
 def explain(**options: Any) -> Callable[[], object]:
