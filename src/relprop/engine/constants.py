@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call
@@ -12,12 +13,11 @@ from relprop.calls.nested import tensors_in
 
 _PICKING = frozenset((*MOVING, *COPYING))
 
-_LINEAR = frozenset(
-    (
-        *("linear", "addmm", "mm", "matmul", "einsum", "convolution", "_convolution"),
-        *("conv1d", "conv2d", "conv3d"),
-    )
+_LAYERS = frozenset(
+    ("linear", "addmm", "convolution", "_convolution", "conv1d", "conv2d", "conv3d"),
 )
+_PRODUCTS = frozenset(("mm", "matmul"))
+_SUMS = frozenset(("add", "sub"))
 
 
 def picks(call: Call) -> bool:
@@ -57,9 +57,12 @@ class OfParameters:
         return constant in self._outputs or (constant._base is not None and constant._base in self._outputs)
 
     def note_output(self, name: str, operands: Sequence[Any], result: Any) -> None:
-        """Record the results of a linear operation, and of one that moves such results."""
-        moved = name in _PICKING and self.is_output(operands[0])
-        if moved or name in _LINEAR:
+        """Record the results of a linear operation, and of what moves them or adds a bias."""
+        made = name in _LAYERS or (name in _PRODUCTS and not _picks_rows(operands[0]))
+        if not made and len(self._outputs):
+            before = operands if name in _SUMS else operands[:1] if name in _PICKING else ()
+            made = any([self.is_output(operand) for operand in before])
+        if made:
             for tensor in tensors_in(result):
                 self._outputs[tensor] = True
 
@@ -81,6 +84,13 @@ class OfParameters:
             for tensor in tensors_in(result):
                 if tensor.is_floating_point():
                     self._known[tensor] = True
+
+
+def _picks_rows(matrix: Any) -> bool:
+    """Whether a matrix picks rows of another one in a product, as one-hot numbers do."""
+    if isinstance(matrix, FakeTensor) or not isinstance(matrix, Tensor) or not matrix.dim():
+        return True  # it is not known
+    return bool(((matrix != 0).sum(-1) == 1).all())
 
 
 def _is_parameter(tensor: Tensor) -> bool:
