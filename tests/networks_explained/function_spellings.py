@@ -463,7 +463,8 @@ def relu6() -> Ways:
     }
 
 
-@function("image")
+# Decomposed, w·x alone is part of the linear operation before, and so is what ε stabilises.
+@function("image", "decomposed make_fx")
 def prelu() -> Ways:
     layer = module(nn.PReLU(4))
     with torch.no_grad():

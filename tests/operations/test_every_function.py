@@ -82,7 +82,7 @@ REFUSED = {
 
 PARTLY = {
     **dict.fromkeys(
-        (*("matmul", "__rmatmul__", "inner", "tensordot", "nn_functional_linear", "nn_functional_bilinear"),),
+        (*("matmul", "__rmatmul__", "inner", "tensordot", "nn_functional_bilinear"),),
         "refused: a vector alone, which has no dimension for samples",
     ),
     **dict.fromkeys(

@@ -92,9 +92,21 @@ for glob in (None, 1, [], MODEL, THING):
 for name in (None, "", 1, "a.b", [], THING):
     told = f"register({name!r}, ...): give the name of an operation as errors print it"
     add(f"register({name!r}, f)"[:40], lambda name=name: relprop.register(name, len), InputError, told)
-for entry in (None, "y", 1, [], Flat):
-    told = f"register('xyz', {entry!r}): an entry is called as entry(run, call, *arguments)"
-    add(f"register('xyz', {entry!r})"[:40], lambda e=entry: relprop.register("xyz", e), InputError, told)
+for entry in (None, 1, [], Flat):
+    told = f"register('cumsum', {entry!r}): an entry is called as entry(run, call, *arguments)"
+    add(
+        f"register('cumsum', {entry!r})"[:40], lambda e=entry: relprop.register("cumsum", e), InputError, told
+    )
+for name, entry, told in (
+    ("xyz", len, "torch has no operation of this name"),
+    ("cumsum", "y", "say 'pointwise'"),
+):
+    add(
+        f"register({name!r}, {entry!r})",
+        lambda name=name, entry=entry: relprop.register(name, entry),
+        InputError,
+        told,
+    )
 for path in (None, 1, b"a.png", "", [], 1.5, True, THING, Path):
     for call, save in (
         ("explanation.save", EXPLANATION.save),
