@@ -36,7 +36,8 @@ test: .venv/test  ## every test, on all cores
 
 zoo: .venv/test  ## every preset on fifty networks of images, and on every family of transformers
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/zoo/test_zoo_networks.py \
-	  tests/zoo/test_transformer_families.py tests/zoo/test_unusual_families.py
+	  tests/zoo/test_transformer_families.py tests/zoo/test_unusual_families.py tests/zoo/test_batches.py \
+	  tests/zoo/test_exported.py tests/zoo/test_coverage_agrees.py tests/zoo/test_recurrent_networks.py
 
 # zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
 .venv/parity: .venv/test

@@ -19,7 +19,7 @@ from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
 from relprop.engine.keep import Kept, KeptConstant
-from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, merge_tags, role_of
+from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -257,7 +257,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     origin.kept_z = kept_z
     # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
     role = Role.MIXED if tag.role is Role.SOFTMAX else Role.SIGNAL
-    if getattr(rule, "gates", False) or role_of(tag) is Role.GATE:
+    if getattr(rule, "gates", False) or is_gate(tag):
         role = Role.GATE
     known = Tag(origin.behind, origin=origin, role=role, step=step)
     return run.cross(value, [origin], back, known, slot=with_slot)

@@ -187,6 +187,11 @@ def role_of(tag: Tag) -> Role:
     return root if made is Role.SIGNAL else made
 
 
+def is_gate(tag: Tag) -> bool:
+    """Whether a tensor is computed from declared gates alone, without evaluating a pointwise function."""
+    return tag.role is Role.GATE or (tag.pointwise is not None and tag.pointwise.tag.role is Role.GATE)
+
+
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
