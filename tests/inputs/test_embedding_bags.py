@@ -225,6 +225,21 @@ def test_texts_one_after_the_other(mode: str, ends_given: bool, beside: bool, ru
     assert e.ledger.gap.max() < 1e-12
 
 
+def test_one_number_explains_one_of_the_bags() -> None:
+    model, text, starts = (
+        drawn(Text("mean", ends_given=False)),
+        torch.randint(WORDS, (9,)),
+        torch.tensor([0, 4]),
+    )
+    whole = relprop.explain(model, text, starts, target=lambda y: y[1, 0], rules="epsilon")
+    each = relprop.explain(model, text, starts, target=0, rules="epsilon")
+    assert not whole.inputs["text"][:4].any()
+    close(whole.inputs["text"][4:], each.inputs["text"][4:])
+    close(whole.score[0], each.score[1])
+    assert len(whole) == 1
+    assert whole.ledger.gap.max() < 1e-12
+
+
 def test_samples_of_texts_in_one_dimension_cannot_be_taken() -> None:
     model, text = drawn(Text("sum", ends_given=False)), torch.randint(WORDS, (9,))
     e = relprop.explain(model, text, torch.tensor([0, 4]), target=1, rules="epsilon")

@@ -57,17 +57,21 @@ def test_a_model_that_takes_arrays_alone_is_told_that_it_got_a_tensor() -> None:
     x = np.ones((2, 4), dtype=np.float32)
     message = (
         r"without relprop: TypeError: .*With relprop the model gets tensors of a class of relprop's own, and "
-        r"tensors in place of the NumPy arrays x, and the line does not take them\. Explain the part "
+        r"tensors in place of the NumPy arrays x, and the line does not take them\. torch\.as_tensor\(x\) "
+        r"takes both, where torch\.from_numpy\(x\) takes arrays alone\."
     )
     with pytest.raises(ModelError, match=message):
         relprop.explain(model, x)
-    assert relprop.explain(net, x).relevance.shape == (2, 4)  # as the message says
+    e = relprop.explain(lambda x: net(torch.as_tensor(x)), x)  # as the message says
+    torch.testing.assert_close(e.relevance, relprop.explain(net, x).relevance)
 
 
 def test_arrays_of_another_type_than_the_weights_are_told() -> None:
     with pytest.raises(RuntimeError, match="dtype") as error:
         relprop.explain(nn.Linear(4, 2).eval(), np.ones((2, 4)))
-    assert error.value.__notes__[0].endswith("Each NumPy array was made a tensor of the same type.")
+    assert error.value.__notes__[0].endswith(
+        "Each NumPy array was made a tensor of the same type. The model's weights are float32."
+    )
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -130,3 +134,19 @@ def test_integers_that_only_relprop_cannot_pass_on_are_not_called_pixels() -> No
 
     with pytest.raises(ModelError, match="though the model runs without relprop: AssertionError: assert "):
         relprop.explain(model, torch.randint(9, (2, 4)))
+
+
+def test_pictures_in_a_list_are_no_single_picture() -> None:
+    """A detector takes them without a dimension of samples."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Any) -> Tensor:
+            raise ValueError("no boxes")
+
+    with pytest.raises(ValueError, match="no boxes") as error:
+        relprop.explain(Detector().eval(), [torch.rand(3, 8, 8), torch.rand(3, 6, 9)])
+    assert error.value.__notes__[0].endswith("Try model(...) itself.")

@@ -49,6 +49,18 @@ def by_numbers(x: Tensor) -> Tensor:
     return net(torch.full((2, 4), x.sum().item()))
 
 
+class Rounded(torch.autograd.Function):
+    """A straight-through estimator."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
 def detached(x: Tensor) -> Tensor:
     return net(x.detach())
 
@@ -134,3 +146,16 @@ def test_what_makes_a_constant_is_named_with_a_remedy(case: str, rules: str | No
         assert instead(torch.randn(2, 4)).relevance.shape == (2, 4)
     else:
         assert relprop.explain(instead, torch.randn(2, 4), rules=rules).relevance.shape == (2, 4)
+
+
+def test_a_straight_through_estimator_is_told_its_spelling_for_relevance() -> None:
+    with pytest.raises(ModelError, match=r"\n  - round in module .*: is constant between") as error:
+        relprop.explain(lambda x: net(Rounded.apply(x)), torch.randn(2, 4))
+    assert str(error.value).splitlines()[-1] == (
+        "Leave out .round(), or pass relevance on unchanged, as a straight-through estimator does its "
+        "gradient: x + (x.round() - x).detach()."
+    )
+    x = torch.randn(2, 4)
+    e = relprop.explain(lambda x: net(x + (x.round() - x).detach()), x, target=1)
+    torch.testing.assert_close(e.score, net(x.round())[:, 1].detach())
+    assert e.relevance.any()

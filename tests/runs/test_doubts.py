@@ -18,7 +18,7 @@ from relprop import Composite, places
 from relprop.errors import ModelError, ScoreWarning
 from relprop.places import First, Kind, Layer, Operation
 from relprop.rules import Epsilon, Flat, Gamma
-from relprop.targets import At
+from relprop.targets import At, Contrastive, Difference, LogOdds, RunnerUp
 
 
 @pytest.fixture
@@ -126,6 +126,24 @@ def test_a_sigmoid_at_the_end_is_doubtful_however_it_is_written(x: Tensor, end: 
 def test_a_softmax_within_a_target_is_doubtful(x: Tensor, target: Any) -> None:
     with pytest.warns(ScoreWarning, match="comes from a (log_)?softmax: .*of the model or of the target"):
         relprop.explain(scores(1, 3), x, target=target, rules=Epsilon())
+
+
+@pytest.mark.parametrize("target", [Difference(1, 0), RunnerUp(1), Contrastive(1), LogOdds(1)])
+def test_a_difference_of_log_probabilities_is_one_of_scores(x: Tensor, target: Any) -> None:
+    layer = linear(4, 3)
+    with nothing_said():
+        e = relprop.explain(lambda x: layer(x).log_softmax(1), x, target=target, rules=Epsilon())
+        at = relprop.explain(
+            lambda x: layer(x).log_softmax(1)[:, None], x, target=At(0, target), rules=Epsilon()
+        )
+        expected = relprop.explain(layer, x, target=target, rules=Epsilon())
+    torch.testing.assert_close(e.relevance, expected.relevance)
+    torch.testing.assert_close(at.relevance, expected.relevance)
+
+
+def test_a_log_probability_is_told_to_be_a_difference(x: Tensor) -> None:
+    with pytest.warns(ScoreWarning, match=r"or of the target, or a difference: target=relprop\.targets\.Run"):
+        relprop.explain(Ending(nn.LogSoftmax(1)).eval(), x, target=lambda y: y[:, 1], rules=Epsilon())
 
 
 @pytest.mark.parametrize("end", [nn.Tanh(), nn.ReLU(), nn.Identity(), nn.Softplus(), nn.Hardtanh()])

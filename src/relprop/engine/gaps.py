@@ -167,4 +167,10 @@ def _without(cut: Gap) -> str:
         )
     if cut.reason.startswith("takes "):
         return f"Compute with operations of torch in place of .{cut.operation}()."
+    if cut.reason.startswith("is constant between"):
+        rounded = f".{cut.operation}()"
+        return (
+            f"Leave out {rounded}, or pass relevance on unchanged, as a straight-through estimator does its "
+            f"gradient: x + (x{rounded} - x).detach()."
+        )
     return f"Leave out .{cut.operation}{'' if cut.operation == 'data' else '()'}."

@@ -161,6 +161,8 @@ class Tag:
 
 def all_nonnegative(constant: Tensor) -> bool:
     """Whether a constant is known to be non-negative everywhere. False for complex and fake tensors."""
+    if constant.layout is not torch.strided:  # what a sparse tensor does not store is zero
+        constant = constant.to_sparse().coalesce().values()
     return not (constant.is_complex() or isinstance(constant, FakeTensor)) and bool((constant >= 0).all())
 
 

@@ -73,9 +73,8 @@ class Seen(Tensor):
     @staticmethod
     def of(inner: Tensor, tag: Tag | None, run: "Owner") -> "Seen":
         """Wrap a tensor. With a tag the result is relevant, without one it is a constant."""
-        seen: Seen = _make(
-            Seen, inner.shape, inner.stride(), 0, None, inner.dtype, torch.strided, inner.device
-        )
+        strides = inner.stride() if inner.layout is torch.strided else (0,) * inner.dim()  # sparse has none
+        seen: Seen = _make(Seen, inner.shape, strides, 0, None, inner.dtype, torch.strided, inner.device)
         seen._recorded = inner
         seen._tag = tag
         seen.run = run

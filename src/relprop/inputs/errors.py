@@ -79,11 +79,17 @@ def explain_failure(
         ) from error
     if _runs_alone(model, given):
         said = str(error).splitlines()[0] if str(error) else ""
+        remedy = (
+            "torch.as_tensor(x) takes both, where torch.from_numpy(x) takes arrays alone."
+            if given.arrays
+            else "Explain the part of the model that computes with tensors of torch alone: "
+            "explain(model.part, x)."
+        )
         raise ModelError(
             f"relprop cannot run this model, though the model runs without relprop: {type(error).__name__}"
             f"{': ' if said else ''}{said.rstrip('.')}, at {line_of(error)}. With relprop the model gets "
             f"tensors of a class of relprop's own{_in_place_of(given)}, and the line does not take them. "
-            "Explain the part of the model that computes with tensors of torch alone: explain(model.part, x)."
+            f"{remedy}"
         ) from error
     shapes = given.shapes
     if isinstance(error, IndexError):
@@ -96,7 +102,7 @@ def explain_failure(
     error.add_note(
         f"This is the model's own error: explain called it with {called_with}. Try model(...) itself."
         + without_samples(model, shapes)
-        + (" Each NumPy array was made a tensor of the same type." if given.arrays else "")
+        + (f" Each NumPy array was made a tensor of the same type.{_cast_to(model)}" if given.arrays else "")
     )
 
 
@@ -119,6 +125,13 @@ def _in_place_of(given: Arguments) -> str:
     return f", and tensors in place of the NumPy arrays {arrays}" if arrays else ""
 
 
+def _cast_to(model: Any) -> str:
+    """Return advice to cast arrays to the type of the model's weights, otherwise ""."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    types = {str(p.dtype).removeprefix("torch.") for p in parameters if p.is_floating_point()}
+    return f" The model's weights are {next(iter(types))}." if len(types) == 1 else ""
+
+
 def _in_containers(names: Collection[str]) -> bool:
     return any("." in name or "[" in name for name in names)
 
@@ -139,5 +152,5 @@ def _require_positions(model: Any, shapes: Mapping[str, tuple[int, ...]], error:
 def without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return advice if an input looks like a single picture instead of a batch of pictures, otherwise ""."""
     pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
-    single = [name for name, shape in shapes.items() if len(shape) == 3]
+    single = [name for name, shape in shapes.items() if len(shape) == 3 and "[" not in name]
     return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""

@@ -222,7 +222,7 @@ class ExplainedInputs:
         """Return the relevance of an input summed for each sample, (samples,)."""
         ledger = self._run.ledger
         bag = next((each.bags for each in self.ids.inputs if each.name == name), None)
-        if bag is None:
+        if bag is None or ledger.samples == 1:  # one number explains the bags as a whole
             return ledger.per_sample(R)
         return R.new_zeros(ledger.samples, dtype=torch.float64).index_add(0, bag.to(R.device), R.double())
 

@@ -66,7 +66,7 @@ _LOOKING = frozenset(
     (
         *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
         *("_unique2", "unique_dim", "embedding", "item", "_local_scalar_dense", "sum", "argmax"),
-        *("is_nonzero", "nonzero", "sym_size", "is_same_size"),
+        *("is_nonzero", "nonzero", "sym_size", "is_same_size", "sparse_coo_tensor"),
     )
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""

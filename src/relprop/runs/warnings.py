@@ -20,7 +20,7 @@ from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit
-from relprop.targets.scores import logits_of
+from relprop.targets.scores import logits_of, measure_of
 from relprop.targets.structured import At
 
 _BOUNDED = {
@@ -36,6 +36,9 @@ _BOUNDED = {
 }
 """Doubtful scores, by their role as factors."""
 
+_DIFFERENCES = ("score difference", "log-odds")
+"""Names of scores that stay the same if all outputs of a sample change by one number."""
+
 
 def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
     """Warn if explained scores come from a softmax or a sigmoid, or are negative.
@@ -46,11 +49,14 @@ def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
         output: the model's output, as plain tensors.
     """
     role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
-    if role in _BOUNDED:
+    # What a log_softmax subtracts from all classes cancels in a difference.
+    if role in _BOUNDED and not (role is Role.LOG_SOFTMAX and measure_of(goal) in _DIFFERENCES):
+        difference = ", or a difference: target=relprop.targets.RunnerUp(...)"
         warn(
             ScoreWarning(
                 _BOUNDED[role],
-                "Explain the scores before it: leave that layer out of the model or of the target.",
+                "Explain the scores before it: leave that layer out of the model or of the target"
+                f"{difference if role is Role.LOG_SOFTMAX else ''}.",
                 "Explain the scores before it: leave that layer out of the model.",
             )
         )
