@@ -63,6 +63,11 @@ class Part(_OfPart):
         return self._written(self.name)
 
     def part(self, output: Any) -> Any:
+        if isinstance(output, Tensor) and isinstance(self.name, str):
+            raise InputError(
+                f"target {self!r}: the model's output has no such part; it is one tensor, of shape "
+                f"{tuple(output.shape)}. Give the target of this tensor, without Part."
+            )
         try:
             return output[self.name]
         except (KeyError, IndexError, TypeError):
@@ -142,13 +147,24 @@ class Region:
             no other class has a higher score.
 
     Raises:
-        InputError: when it is called: the output has another form, the class is out of range, the mask does
-            not fit, or a sample has no pixel.
+        InputError: an index that is no integer, or a mask that is no tensor. When it is called: the output
+            has another form, the class is out of range, the mask does not fit, or a sample has no pixel.
     """
 
     index: int
     mask: Tensor | None = None
     measure: ClassVar[str] = "sum over the region"
+
+    def __post_init__(self) -> None:
+        given: Any = self.index
+        if not hasattr(given, "__index__") or isinstance(given, bool) or getattr(given, "shape", ()) != ():
+            raise InputError(f"target Region({given!r}): {given!r} is no class index; give an integer.")
+        object.__setattr__(self, "index", int(given))
+        if not (self.mask is None or isinstance(self.mask, Tensor)):
+            raise InputError(
+                f"target Region({self.index}, mask): the mask is a {type(self.mask).__name__}. Give a tensor "
+                "of the pixels: torch.as_tensor(mask)."
+            )
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 3:
