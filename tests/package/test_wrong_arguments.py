@@ -221,6 +221,26 @@ for value in ("cat", 1.5, None, True, [1], torch.ones(2, dtype=torch.int64), THI
 for mask in ("x", [[1]], torch.ones(8, 8).numpy(), THING):
     told = f"target Region(1, mask): the mask is a {type(mask).__name__}. Give a tensor of the pixels"
     add(f"Region(1, {type(mask).__name__})", lambda mask=mask: Region(1, mask), InputError, told)
+for value in (None, 1, 1.5, b"relu", True):
+    add(f"accept={value!r}", explain(accept=value), InputError, f"accept={value!r}: give a name, or a list")
+for value in (None, 1, "", [], nn.ReLU, THING):
+    told = f"accept={value!r}: give the name of an operation as errors print it, or a function of torch"
+    add(f"accept=[{value!r}]", explain(accept=[value]), InputError, told)
+add(
+    "accept=MODEL", explain(accept=MODEL), InputError, "accept=Sequential(...): give the name of an operation"
+)
+for rules in ("epsilon", None, "gradient-times-input", Epsilon()):
+    for value, told in (
+        ((1, 0), "ZBox(low=1, high=0): low is above high; exchange them."),
+        (((1, 2, 3), 0), "ZBox(low=(1.0, 2.0, 3.0), high=0): low is above high; exchange them."),
+        (("a", "b"), "ZBox(low='a'): give a number, a sequence with a number for each channel"),
+        ((0, float("inf")), "ZBox(low=0, high=inf): the bounds must be finite."),
+    ):
+        call = f"bounds={value!r}, rules={rules!r}"
+        add(call, explain(bounds=value, rules=rules), RuleError, f"bounds=(low, high): {told}")
+    for value in ((None, None), (0, None), 5, (), (1, 2, 3), False, THING):
+        told = f"bounds={value!r}: give a pair, bounds=(low, high)."
+        add(f"bounds={value!r}, rules={rules!r}", explain(bounds=value, rules=rules), InputError, told)
 for text in ("Gamma(" + "-" * 5000 + "1)", "Gamma(" + "1+" * 3000 + "1)", "Gamma(" * 2000):
     add(f"the rule {text[:12]}...", lambda text=text: rule_from_text(text), RuleError, "is no rule: it has")
 for text in ("Gamma(" + "-" * 900 + "1)", "Gamma(__import__('os'))", "Gamma(open('x'))", "Gamma(lambda: 1)"):

@@ -25,7 +25,7 @@ from relprop.inputs.signature import (
 from relprop.operations import TABLE
 from relprop.results.explanation import Explanation
 from relprop.rules.bounds import Bounds
-from relprop.rules.choice import Rules, require_no_rule_on, resolve
+from relprop.rules.choice import Rules, may_have_bounds, require_no_rule_on, resolve
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
@@ -36,9 +36,12 @@ from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
+    warn_of_accepted,
     warn_of_books,
+    warn_of_bounds,
     warn_of_depth,
     warn_of_lost,
+    warn_of_nonfinite,
     warn_of_nothing,
     warn_of_padding,
     warn_of_parameters,
@@ -233,6 +236,7 @@ class Explainer:
         # Only the default depends on what is explained.
         self._of_tokens = self._of_numbers if rules is not None else resolve(rules, bounds, of_tokens=True)
         self._accept = names_of(accept)
+        self._bounds, self._has_bounds = bounds, bounds is None or may_have_bounds(rules)
         self._blocks = chosen_blocks(self.model, checkpoint)
 
     def __call__(
@@ -316,7 +320,9 @@ class Explainer:
         name, composite = self._of_tokens if only_tokens(inputs, arguments) else self._of_numbers
         if isinstance(composite, Baseline):
             wanted.require_nothing(name)
-            return explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
+            explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
+            warn_of_nonfinite(model, explanations)
+            return explanations
         choosing = Choosing(composite)
         weights = as_list(wanted.parameters, "parameters", one=Tensor)
         collected = ParameterRelevance(model, weights) if weights else None
@@ -335,11 +341,16 @@ class Explainer:
             explanations, lost = explained_targets(forward, inner, composite, name, goals, progress)
         for goal in goals:
             warn_of_padding(goal, arguments)
-        for explanation in explanations:
+        finite = warn_of_nonfinite(model, explanations)
+        for explanation in explanations if finite else ():
             warn_of_books(run, explanation)
         warn_of_lost(lost, explanations[0].inputs)
         if wanted.start is None and not wanted.conditions:
             self._tell_what_gets_nothing(inputs, arguments, goals, explanations, run)
+        of_tokens = self._bounds is not None and composite is not self._of_numbers[1]
+        if of_tokens or not self._has_bounds:
+            warn_of_bounds(self._bounds, of_tokens=of_tokens)
+        warn_of_accepted(self._accept, run.gaps.accepted)
         warn_of_places(choosing)
         warn_of_depth(name, choosing)
         if collected is not None:
