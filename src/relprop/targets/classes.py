@@ -335,10 +335,13 @@ def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
     if output.dim() != 2:
-        example = {
-            3: "relprop.targets.At(-1), the best class at the last position",
-            4: "relprop.targets.Region(3), the pixels of a class",
-        }.get(output.dim(), "lambda output: output")
+        example = "relprop.targets.Region(0), the pixels of a class"
+        if output.dim() < 4:
+            example = (
+                "relprop.targets.At(-1), the best class at the last position"
+                if output.dim() == 3
+                else "lambda output: output"
+            )
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes). Give a target, for "
             f"instance target={example}."
