@@ -350,16 +350,17 @@ def test_what_is_accepted_by_the_names_of_the_table_of_coverage_has_an_effect(x:
 
 def test_bounds_in_vain_are_told(x: Tensor) -> None:
     x = x.abs().clamp(max=1)
-    for rules in (Epsilon(), [("*", Epsilon())], [(First(), relprop.rules.ZBox(0, 1)), ("*", Epsilon())]):
+    every = ("*", Epsilon())
+    for rules in ([every], Composite([every]), [(First(), relprop.rules.ZBox(0, 1)), every]):
         message = r"bounds=\(0, 1\) have no effect: no rule is a ZBox\(\) without bounds of its own"
         with pytest.warns(UserWarning, match=message) as said:
             relprop.explain(scores(2, 1), x, target=0, rules=rules, bounds=(0, 1))
         assert [w.filename for w in said] == [__file__]
     with pytest.warns(UserWarning, match=r"bounds=\(tensor of shape \(4,\), 1\) have no effect"):
-        relprop.explain(scores(2, 1), x, target=0, rules=Epsilon(), bounds=(torch.zeros(4), 1))
-    with nothing_said():  # with what the warning says, and with what a loop over presets does
-        boxed = [(relprop.places.First(), relprop.rules.ZBox()), ("*", Epsilon())]
-        for rules in (boxed, None, "epsilon", relprop.PRESETS["epsilon"], "epsilon-gamma-box", "Epsilon()"):
+        relprop.explain(scores(2, 1), x, target=0, rules=[every], bounds=(torch.zeros(4), 1))
+    with nothing_said():  # with what the warning says, and with what a loop over presets or rules does
+        boxed = [(relprop.places.First(), relprop.rules.ZBox()), every]
+        for rules in (boxed, None, "epsilon", relprop.PRESETS["epsilon"], "epsilon-gamma-box", Epsilon()):
             relprop.explain(scores(2, 1), x, target=0, rules=rules, bounds=(0, 1))
         relprop.explain(scores(2, 1), x, target=0, rules="gradient-times-input", bounds=(0, 1))
 

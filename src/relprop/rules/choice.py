@@ -67,11 +67,11 @@ def resolve(
 
 
 def may_have_bounds(rules: Rules) -> bool:
-    """Whether bounds have an effect on rules, or the rules are given by name.
+    """Whether bounds have an effect on rules, or the rules are a name or a single rule.
 
-    A loop over names gives all of them the same bounds, and only some need them.
+    A loop over names or rules gives all of them the same bounds, and only some need them.
     """
-    if rules is None or isinstance(rules, (str, Path, Baseline)):
+    if rules is None or isinstance(rules, (str, Path, Baseline, Rule)):
         return True
     composite = _composite(rules)
     return composite.needs_bounds or any(composite is preset for preset in PRESETS.values())
