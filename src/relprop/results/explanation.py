@@ -98,7 +98,8 @@ class Explanation:
         sum over all samples. So it is left out.
 
         Raises:
-            InputError: there are no such samples, or an input has those of all samples in one dimension.
+            InputError: there are no such samples, a list or mask selects none, or an input has those of all
+                samples in one dimension.
         """
         numbers, count = chosen(samples, len(self)), len(self)
         if count == 1 and numbers.tolist() == [0]:

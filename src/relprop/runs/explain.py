@@ -110,8 +110,9 @@ def explain(
     Raises:
         InputError: inputs, targets, paths or conditions that cannot be explained or do not exist; or an
             option that is also an argument of the model, without `kwargs`.
-        ModelError: a model in training mode, or whose output does not depend on the inputs.
-        RuleError: rules without meaning, or an unknown preset.
+        ModelError: a model in training mode, one whose output does not depend on the inputs, or one with
+            parameters that are NaN or infinite, where scores or relevance are not finite for it.
+        RuleError: rules or bounds without meaning, or an unknown preset.
         CoverageError: relevance reaches operations that relprop does not cover.
     """
     how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
@@ -209,9 +210,9 @@ class Explainer:
         checkpoint: modules whose inner values are dropped, and recomputed in the backward, as for `explain`.
 
     Raises:
-        InputError: bounds, accept or checkpoint without meaning.
+        InputError: bounds that are no pair, accept or checkpoint without meaning.
         ModelError: a model in training mode, or an object that cannot be called.
-        RuleError: rules without meaning, or an unknown preset.
+        RuleError: rules or bounds without meaning, or an unknown preset.
     """
 
     def __init__(
