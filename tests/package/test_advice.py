@@ -258,6 +258,11 @@ ADVICE: dict[str, tuple[str, str, str]] = {
         "Explainer(model, rules=...)",
         "[relprop.{}(x) for model in [net]]",
     ),
+    "progress": (
+        "relprop.explain_each(net, x, targets=[1], progress=1)",
+        "progress=print",
+        "relprop.explain_each(net, x, targets=[1], {})",
+    ),
     "a target for a list": (
         "relprop.explain_each(net, x, targets=3)",
         "explain(..., target=...)",

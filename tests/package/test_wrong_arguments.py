@@ -20,7 +20,7 @@ from relprop.places import Depth, First
 from relprop.places import Path as AtPath
 from relprop.rules import AlphaBeta, Composite, Epsilon, Flat, Gamma, Uniform, ZBox
 from relprop.rules.files import read_rules, rule_from_text
-from relprop.targets import Contrastive, Difference, Logit, LogOdds, Part, Region, RunnerUp
+from relprop.targets import At, Contrastive, Difference, Logit, LogOdds, Part, Region, RunnerUp
 from relprop.view.picture import read_picture
 from relprop.zoo import load
 
@@ -213,14 +213,39 @@ for output, told in (
         InputError,
         told,
     )
-told = "target Part('x'): the model's output has no such part; it is one tensor, of shape (2, 3). Give the"
-add("Part of a tensor", explain(target=Part("x")), InputError, told)
 for value in ("cat", 1.5, None, True, [1], torch.ones(2, dtype=torch.int64), THING):
     told = f"target Region({value!r}): {value!r} is no class index; give an integer."
     add(f"Region({value!r})"[:40], lambda value=value: Region(value), InputError, told)
 for mask in ("x", [[1]], torch.ones(8, 8).numpy(), THING):
     told = f"target Region(1, mask): the mask is a {type(mask).__name__}. Give a tensor of the pixels"
     add(f"Region(1, {type(mask).__name__})", lambda mask=mask: Region(1, mask), InputError, told)
+for name in ("x", [], None, 10**30, 5, -5):
+    told = "the model's output has no such part; it is one tensor, of shape (2, 3). Give the target of this"
+    add(f"Part({name!r}) of a tensor", explain(target=Part(name)), InputError, told)
+add("At(10**5000)", lambda: At(HUGE), InputError, "target At: a position has more than 64 bits. Give the")
+add("Region(10**5000)", lambda: Region(HUGE), InputError, "target Region: the index has more than 64 bits.")
+for mask in (torch.tensor([torch.nan]), torch.tensor([torch.inf]), torch.tensor([1j])):
+    told = (
+        "target Region(1, mask): the mask has elements that are no finite real numbers. Give True and False"
+    )
+    add(f"Region(1, {mask!r})", lambda mask=mask: Region(1, mask), InputError, told)
+for value in (1, {1: 2}, ["x"], THING):
+    told = f"kwargs={value!r}: give the model's arguments by name, as a dictionary."
+    add(f"kwargs={value!r}", explain(kwargs=value), InputError, told)
+for value in (1, "print", [], THING):
+    told = f"progress={value!r}: give a function that takes the number of targets that are done, and that of"
+    add(
+        f"progress={value!r}",
+        lambda v=value: relprop.explain_each(MODEL, X, targets=[1], progress=v),
+        InputError,
+        told,
+    )
+for value in (3, "cat", b"ab", {1}, None, THING):
+    told = f"targets={value!r}: give a list of targets; a single one is explain(..., target=...)."
+    add(f"targets={value!r}", lambda v=value: relprop.explain_each(MODEL, X, targets=v), InputError, told)
+for value in (None, 1, [], [1], THING, "ab"):
+    told = "Explanation.concatenate: give a list of at least one explanation."
+    add(f"concatenate({value!r})", lambda v=value: relprop.Explanation.concatenate(v), InputError, told)
 for value in (None, 1, 1.5, b"relu", True):
     add(f"accept={value!r}", explain(accept=value), InputError, f"accept={value!r}: give a name, or a list")
 for value in (None, 1, "", [], nn.ReLU, THING):

@@ -145,7 +145,7 @@ class Explanation:
             InputError: there are no explanations, or they have different inputs, shapes, rules, targets or
                 recorded modules.
         """
-        parts = list(explanations)
+        parts = list(explanations) if isinstance(explanations, Iterable) else []
         if not parts or not all(isinstance(part, Explanation) for part in parts):
             raise InputError("Explanation.concatenate: give a list of at least one explanation.")
         for part in parts:

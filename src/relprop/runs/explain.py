@@ -272,6 +272,11 @@ class Explainer:
         **arguments: Any,
     ) -> list[Explanation]:
         """Explain several targets of a batch. Arguments and errors are those of `explain_each`."""
+        if progress is not None and not callable(progress):
+            raise InputError(
+                f"progress={progress!r}: give a function that takes the number of targets that are done, and "
+                "that of all, such as progress=print."
+            )
         wanted = Wanted(record, conditions, start, parameters, per_operation)
         options = {"targets": targets, "progress": progress, **vars(wanted)}
         arguments = self._arguments(explain_each, len(inputs), options, kwargs, arguments)
@@ -385,7 +390,7 @@ class Explainer:
 
 def _goals(targets: Any) -> list[Target]:
     """The targets of `explain_each`."""
-    if not isinstance(targets, Sequence) or isinstance(targets, str):
+    if not isinstance(targets, Sequence) or isinstance(targets, (str, bytes)):
         raise InputError(
             f"targets={targets!r}: give a list of targets; a single one is explain(..., target=...)."
         )
