@@ -229,6 +229,9 @@ for mask in (torch.tensor([torch.nan]), torch.tensor([torch.inf]), torch.tensor(
         "target Region(1, mask): the mask has elements that are no finite real numbers. Give True and False"
     )
     add(f"Region(1, {mask!r})", lambda mask=mask: Region(1, mask), InputError, told)
+for value in (1, None, 1.5, THING, nn.ReLU):
+    told = f"checkpoint={type(value).__name__} is no module of the model. Give paths, such as 'layers.*', or"
+    add(f"checkpoint=[{value!r}]", explain(checkpoint=[value]), InputError, told)
 for value in (1, {1: 2}, ["x"], THING):
     told = f"kwargs={value!r}: give the model's arguments by name, as a dictionary."
     add(f"kwargs={value!r}", explain(kwargs=value), InputError, told)
