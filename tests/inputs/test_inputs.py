@@ -79,13 +79,32 @@ def test_a_picture_without_samples_is_told_from_one_that_does_not_fit(rules: Any
 
     assert notes(ValueError, torch.rand(2, 6, 6)) == [
         "This is the model's own error: explain called it with input of shape (2, 6, 6). Try model(...) "
-        "itself. Samples are the first dimension: input.unsqueeze(0)."
+        "itself. The first dimension is that of the samples: give x.unsqueeze(0)."
     ]
     assert notes(RuntimeError, torch.rand(1, 3, 6, 6))[0].endswith("Try model(...) itself.")
     # Sequences have three dimensions.
     assert notes(RuntimeError, torch.rand(1, 3, 6), nn.Conv1d(2, 3, 3).eval())[0].endswith(
         "Try model(...) itself."
     )
+
+
+@pytest.mark.parametrize("rules", [None, "gradient-times-input"])
+def test_a_picture_without_samples_that_the_model_takes_is_told(rules: Any) -> None:
+    model, x = relprop.load("mnist-cnn"), torch.rand(1, 32, 32)
+    told = (
+        "the output has shape (10, 1), and no row for each sample: the input is perhaps a single picture. "
+        "The first dimension is that of the samples: give x.unsqueeze(0)."
+    )
+    for target in (None, 3, relprop.targets.Contrastive(3), relprop.targets.At(-1), torch.zeros(10)):
+        with pytest.raises(InputError) as raised:
+            relprop.explain(model, x, target=target, rules=rules)
+        assert str(raised.value) == told
+    with pytest.raises(IndexError) as failed:
+        relprop.explain(model, x, target=lambda y: y[:, 3], rules=rules)
+    assert failed.value.__notes__[1] == "The first dimension is that of the samples: give x.unsqueeze(0)."
+    assert relprop.explain(model, x.unsqueeze(0), rules=rules).relevance.shape == (1, 1, 32, 32)
+    # A whole picture may have one score.
+    assert relprop.explain(model, x, target=lambda y: y[3].abs().sum(), rules="epsilon").score.shape == (1,)
 
 
 class Checks(nn.Module):

@@ -251,7 +251,9 @@ def test_a_picture_without_samples_is_told_from_a_graph() -> None:
 def test_as_many_channels_as_classes_are_not_mistaken_for_samples() -> None:
     model = drawn(nn.Sequential(PICTURES[0], PICTURES[1], PICTURES[2], nn.Linear(4, 3)))
     x = torch.rand(3, 8, 8, **DOUBLE)
-    message = r"shape \(3,\), and it is not clear whether .* first dimension: input.unsqueeze\(0\)"
+    message = (
+        r"shape \(3,\), and it is not clear whether .* first dimension is that of the samples: give x.unsq"
+    )
     with pytest.raises(InputError, match=message) as error:
         relprop.explain(model, x, target=1)
     assert "target=lambda output: output" in str(error.value)

@@ -1,10 +1,12 @@
 """Wrong arguments and hostile files: a message of relprop each, no traceback of another kind, no code run."""
 
+import inspect
 import json
 import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +16,11 @@ from torch import nn
 import relprop
 from relprop.errors import FileError, InputError, RelpropError, RuleError
 from relprop.models import load_checkpoint
-from relprop.places import Depth
+from relprop.places import Depth, First
 from relprop.places import Path as AtPath
-from relprop.rules import AlphaBeta, Composite, Epsilon, Flat, Gamma, ZBox
+from relprop.rules import AlphaBeta, Composite, Epsilon, Flat, Gamma, Uniform, ZBox
 from relprop.rules.files import read_rules, rule_from_text
+from relprop.targets import At, Contrastive, Difference, Logit, LogOdds, Part, Region, RunnerUp
 from relprop.view.picture import read_picture
 from relprop.zoo import load
 
@@ -169,6 +172,115 @@ for option in ("record", "conditions"):
 for value in (1, ("0",), ("0", "b"), ["0"], 1.5, {}):
     told = f"start={value!r}: give a module of the model, or its path, or (module, call)."
     add(f"start={value!r}", explain(start=value), InputError, told)
+for value in (10**30, -(10**30), [10**30, 1], HUGE, Contrastive(10**30), Difference(1, 10**30)):
+    number = "a number of thousands of digits" if value is HUGE else "0" * 30
+    told = f"{number} is out of range: the output has 3 classes, 0 to 2."
+    name = "target=10**5000" if value is HUGE else f"target={value!r}"
+    add(name, explain(target=value), InputError, told)
+for goal in (Contrastive, Logit, LogOdds, RunnerUp, Difference):
+    for value in ("cat", 1.5, True, {}, [], (), [1, "a"], [None], 1j, torch.tensor(1.5), THING, [[1, 2]]):
+        told = f"target {goal.__name__}({value!r}): {value!r} is no class index; give an integer, or one for"
+        add(f"{goal.__name__}({value!r})", lambda g=goal, v=value: g(v), InputError, told)
+add("Difference(1, 'dog')", lambda: Difference(1, "dog"), InputError, "names.index('dog')")
+add("target='cat'", explain(target="cat"), InputError, "names, the index is names.index('cat').")
+told = "names, they are [names.index(name) for name in ['cat', 'dog']]."
+add("target=['cat', 'dog']", explain(target=["cat", "dog"]), InputError, told)
+for value in ([], (), b"cat", {}, [1.5], [[1]], THING, 1j, 3.5):
+    told = f"target={value!r} is not a target. Give a class index, one index per sample"
+    add(f"target={value!r}"[:40], explain(target=value), InputError, told)
+for function in (lambda: 1, lambda a, b: a, lambda *, output: output):
+    told = "is called with the model's output alone, and does not take it: "
+    add(f"a target of {inspect.signature(function)}", explain(target=function), InputError, told)
+for rule, written in (
+    (Epsilon(), "relprop.rules.Epsilon(epsilon=1e-06)"),
+    (Epsilon, "relprop.rules.Epsilon()"),
+    (Uniform(), "[('*', relprop.rules.Uniform()), ('*', relprop.rules.Epsilon())]"),
+):
+    told = f"target={rule!r} is a rule, and no score to explain. Write rules={written}."
+    add(f"target={rule!r}", explain(target=rule), InputError, told)
+told = "target=First() is a place in a composite. Write rules=[(First(), relprop.rules.Epsilon()), ('*',"
+add("target=First()", explain(target=First()), InputError, told)
+for goal in (None, 0, Contrastive(), LogOdds(0)):
+    told = "the output has shape (2, 0), and so no classes. Give the model's last layer one output or more."
+    add(
+        f"no classes, target={goal!r}",
+        lambda goal=goal: relprop.explain(lambda x: MODEL(x)[:, :0], X, target=goal, rules="epsilon"),
+        InputError,
+        told,
+    )
+for output, told in (
+    ("text", "the model returns str and not a tensor. Explain a function that returns one, such as"),
+    (None, "the model returns NoneType and not a tensor. Explain a function that returns one, such as"),
+    (
+        [1, X.flatten(1)],
+        "the model returns list and not a tensor. Give a target, for instance target=lambda ",
+    ),
+    ([1, X.flatten(1)], "output: output[1][:, 0]."),
+    ({"a": 1, "b": X.flatten(1)}, "output: output['b'][:, 0]."),
+    (SimpleNamespace(a=1, b=X.flatten(1)), "output: output.b[:, 0]."),
+):
+    add(
+        f"an output {type(output).__name__}: {told[-12:]}",
+        lambda output=output: relprop.explain(lambda x: output, X, target=1),
+        InputError,
+        told,
+    )
+for value in ("cat", 1.5, None, True, [1], torch.ones(2, dtype=torch.int64), THING):
+    told = f"target Region({value!r}): {value!r} is no class index; give an integer."
+    add(f"Region({value!r})"[:40], lambda value=value: Region(value), InputError, told)
+for mask in ("x", [[1]], torch.ones(8, 8).numpy(), THING):
+    told = f"target Region(1, mask): the mask is a {type(mask).__name__}. Give a tensor of the pixels"
+    add(f"Region(1, {type(mask).__name__})", lambda mask=mask: Region(1, mask), InputError, told)
+for name in ("x", [], None, 10**30, 5, -5):
+    told = "the model's output has no such part; it is one tensor, of shape (2, 3). Give the target of this"
+    add(f"Part({name!r}) of a tensor", explain(target=Part(name)), InputError, told)
+add("At(10**5000)", lambda: At(HUGE), InputError, "target At: a position has more than 64 bits. Give the")
+add("Region(10**5000)", lambda: Region(HUGE), InputError, "target Region: the index has more than 64 bits.")
+for mask in (torch.tensor([torch.nan]), torch.tensor([torch.inf]), torch.tensor([1j])):
+    told = (
+        "target Region(1, mask): the mask has elements that are no finite real numbers. Give True and False"
+    )
+    add(f"Region(1, {mask!r})", lambda mask=mask: Region(1, mask), InputError, told)
+for value in (1, None, 1.5, THING, nn.ReLU):
+    told = f"checkpoint={type(value).__name__} is no module of the model. Give paths, such as 'layers.*', or"
+    add(f"checkpoint=[{value!r}]", explain(checkpoint=[value]), InputError, told)
+for value in (1, {1: 2}, ["x"], THING):
+    told = f"kwargs={value!r}: give the model's arguments by name, as a dictionary."
+    add(f"kwargs={value!r}", explain(kwargs=value), InputError, told)
+for value in (1, "print", [], THING):
+    told = f"progress={value!r}: give a function that takes the number of targets that are done, and that of"
+    add(
+        f"progress={value!r}",
+        lambda v=value: relprop.explain_each(MODEL, X, targets=[1], progress=v),
+        InputError,
+        told,
+    )
+for value in (3, "cat", b"ab", {1}, None, THING):
+    told = f"targets={value!r}: give a list of targets; a single one is explain(..., target=...)."
+    add(f"targets={value!r}", lambda v=value: relprop.explain_each(MODEL, X, targets=v), InputError, told)
+for value in (None, 1, [], [1], THING, "ab"):
+    told = "Explanation.concatenate: give a list of at least one explanation."
+    add(f"concatenate({value!r})", lambda v=value: relprop.Explanation.concatenate(v), InputError, told)
+for value in (None, 1, 1.5, b"relu", True):
+    add(f"accept={value!r}", explain(accept=value), InputError, f"accept={value!r}: give a name, or a list")
+for value in (None, 1, "", [], nn.ReLU, THING):
+    told = f"accept={value!r}: give the name of an operation as errors print it, or a function of torch"
+    add(f"accept=[{value!r}]", explain(accept=[value]), InputError, told)
+add(
+    "accept=MODEL", explain(accept=MODEL), InputError, "accept=Sequential(...): give the name of an operation"
+)
+for rules in ("epsilon", None, "gradient-times-input", Epsilon()):
+    for value, told in (
+        ((1, 0), "ZBox(low=1, high=0): low is above high; exchange them."),
+        (((1, 2, 3), 0), "ZBox(low=(1.0, 2.0, 3.0), high=0): low is above high; exchange them."),
+        (("a", "b"), "ZBox(low='a'): give a number, a sequence with a number for each channel"),
+        ((0, float("inf")), "ZBox(low=0, high=inf): the bounds must be finite."),
+    ):
+        call = f"bounds={value!r}, rules={rules!r}"
+        add(call, explain(bounds=value, rules=rules), RuleError, f"bounds=(low, high): {told}")
+    for value in ((None, None), (0, None), 5, (), (1, 2, 3), False, THING):
+        told = f"bounds={value!r}: give a pair, bounds=(low, high)."
+        add(f"bounds={value!r}, rules={rules!r}", explain(bounds=value, rules=rules), InputError, told)
 for text in ("Gamma(" + "-" * 5000 + "1)", "Gamma(" + "1+" * 3000 + "1)", "Gamma(" * 2000):
     add(f"the rule {text[:12]}...", lambda text=text: rule_from_text(text), RuleError, "is no rule: it has")
 for text in ("Gamma(" + "-" * 900 + "1)", "Gamma(__import__('os'))", "Gamma(open('x'))", "Gamma(lambda: 1)"):

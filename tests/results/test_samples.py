@@ -357,10 +357,20 @@ def test_numbers_of_other_kinds(index: Any) -> None:
 
 
 def test_an_empty_explanation_says_so() -> None:
-    for none in (explained(*batch(1, 5))[5:5], explained(*batch(1, 5))[[]]):
-        assert len(none) == 0
-        assert list(none) == []
-        assert "ledger balances to 0.0e+00" in repr(none)
+    none = explained(*batch(1, 5))[5:5]
+    assert len(none) == 0
+    assert list(none) == []
+    assert "ledger balances to 0.0e+00" in repr(none)
+
+
+@pytest.mark.parametrize(
+    "index", [[], (), torch.tensor([]), np.array([]), torch.zeros(5, dtype=torch.bool), [False] * 5]
+)
+def test_a_selection_of_no_sample_is_told(index: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"selects none of the 5 samples. Ask before, as by if len.numbers.: or"
+    ):
+        explained(*batch(1, 5))[index]
 
 
 def test_a_part_of_a_mixed_batch_balances_with_it_after_joining() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
-from networks import DOUBLE, linear, network
+from networks import DOUBLE, network
 from relprop import Composite, places
 from relprop.errors import ModelError, ScoreWarning
 from relprop.places import First, Kind, Layer, Operation
@@ -279,8 +279,116 @@ def test_weights_that_are_nan_are_refused_by_name(x: Tensor) -> None:
     with pytest.raises(ModelError, match=message):
         relprop.explain(model, x, target=0, rules=Epsilon())
     # Another class has a score, but relevance meets what is no number.
-    with pytest.warns(UserWarning, match=r"the ledger does not balance: nan .*\(look for NaN in the model"):
-        relprop.explain(model, x, target=1, rules=Epsilon())
+    message = (
+        r"relevance of input 'input' has \d+ of 12 values that are NaN .*'1.weight' has .*; load it again"
+    )
+    for rules in (Epsilon(), "epsilon-plus-flat", "gradient-times-input"):
+        with pytest.raises(ModelError, match=message):
+            relprop.explain(model, x, target=1, rules=rules)
+    with pytest.raises(ModelError, match="the explained score has 3 of 3 values that are NaN"):
+        relprop.explain(model, x, target=0, rules="gradient-times-input")
+    # A batch of fewer classes: what is not used does no harm.
+    with nothing_said():
+        fine = relprop.explain(lambda x: model[1].weight[1] @ model[0](x).T, x, target=lambda y: y.abs())
+    assert fine.relevance.isfinite().all()
+
+
+def test_buffers_that_are_nan_are_refused_by_name(x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double().eval()
+    model[1].running_mean[2] = float("nan")
+    with pytest.raises(ModelError, match=r"is nan\. The model's buffer '1.running_mean' has values that are"):
+        relprop.explain(model, x, target=2, rules=Epsilon())
+
+
+def test_relevance_that_is_not_finite_is_never_silent(x: Tensor) -> None:
+    layer = nn.Linear(4, 3).double().eval()
+    layer.weight.data[0, 0] = float("nan")
+    with pytest.warns(UserWarning, match=r"relevance of input 'x' has .* Look for such values in") as said:
+        relprop.explain(lambda x: layer(x), x, target=1, rules=Epsilon())
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    # as the warning says
+    assert [name for name, p in layer.named_parameters() if not p.isfinite().all()] == ["weight"]
+
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sqrt()
+
+    with pytest.warns(UserWarning, match=r"first at \(0, 0\)\. The gradient is infinite there, as that of s"):
+        relprop.explain(Root().eval(), x.abs() * 0, target=0, rules="gradient-times-input")
+
+
+def test_relevance_beside_that_of_the_inputs_is_looked_at_too(x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)).double().eval()
+    model[1].weight.data[0, 0] = float("nan")
+    x[:, 0] = 0
+    with pytest.raises(ModelError, match=r"The model's parameter '1.weight' has values that are NaN"):
+        relprop.explain(model, x, target=1, rules=Epsilon(), record="0", parameters="0.weight")
+
+
+def test_relevance_of_half_precision_that_overflows_has_its_own_advice() -> None:
+    layer = nn.Linear(2, 1, bias=False).eval().half()
+    layer.weight.data[:] = torch.tensor([[30000.0, -30000.0]])
+    x = torch.tensor([[2.0, 1.99]]).half()
+    message = r"relevance of input 'input' has .* float16 ends at 65504\. Try model.to\(torch.bfloat16\), or"
+    with pytest.warns(UserWarning, match=message):
+        relprop.explain(layer, x * 2, target=0, rules="gradient-times-input")
+    for dtype in (torch.bfloat16, torch.float):
+        with nothing_said():
+            found = relprop.explain(layer.to(dtype), 2 * x.to(dtype), target=0, rules="gradient-times-input")
+        assert found.relevance.isfinite().all()
+
+
+# ---- options without effect ----
+
+
+@pytest.mark.parametrize("accept", ["atan2", "relu", "no_such_thing", torch.relu, ["relu"]])
+def test_what_is_accepted_in_vain_is_told(x: Tensor, accept: Any) -> None:
+    message = (
+        r"accept='\w+' has no effect: the model ran no operation of this name that relprop does not cover"
+    )
+    with pytest.warns(UserWarning, match=message) as said:
+        relprop.explain(scores(2, 1), x, target=0, rules=Epsilon(), accept=accept)
+    assert [w.filename for w in said] == [__file__]
+    with nothing_said():
+        relprop.explain(scores(2, 1), x, target=0, rules="gradient-times-input", accept=accept)
+
+
+def test_what_is_accepted_by_the_names_of_the_table_of_coverage_has_an_effect(x: Tensor) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x.atan2(torch.ones((), dtype=x.dtype))
+
+    table = relprop.coverage(model, x, rules="epsilon")
+    assert "NOT COVERED" in str(table)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        relprop.explain(model, x, target=0, rules="epsilon", accept=[gap.operation for gap in table.gaps])
+    assert not [w for w in said if "has no effect" in str(w.message)]
+
+
+def test_bounds_in_vain_are_told(x: Tensor) -> None:
+    x = x.abs().clamp(max=1)
+    every = ("*", Epsilon())
+    for rules in ([every], Composite([every]), [(First(), relprop.rules.ZBox(0, 1)), every]):
+        message = r"bounds=\(0, 1\) have no effect: no rule is a ZBox\(\) without bounds of its own"
+        with pytest.warns(UserWarning, match=message) as said:
+            relprop.explain(scores(2, 1), x, target=0, rules=rules, bounds=(0, 1))
+        assert [w.filename for w in said] == [__file__]
+    with pytest.warns(UserWarning, match=r"bounds=\(tensor of shape \(4,\), 1\) have no effect"):
+        relprop.explain(scores(2, 1), x, target=0, rules=[every], bounds=(torch.zeros(4), 1))
+    with nothing_said():  # with what the warning says, and with what a loop over presets or rules does
+        boxed = [(relprop.places.First(), relprop.rules.ZBox()), every]
+        for rules in (boxed, None, "epsilon", relprop.PRESETS["epsilon"], "epsilon-gamma-box", Epsilon()):
+            relprop.explain(scores(2, 1), x, target=0, rules=rules, bounds=(0, 1))
+        relprop.explain(scores(2, 1), x, target=0, rules="gradient-times-input", bounds=(0, 1))
+
+
+def test_bounds_of_tokens_are_told() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3)).eval()
+    with pytest.warns(
+        UserWarning, match=r"bounds=\(0, 1\) have no effect: tokens are explained, which have no"
+    ):
+        relprop.explain(model, torch.tensor([[1, 2]]), target=lambda y: y[:, 0].abs(), bounds=(0, 1))
 
 
 def test_scores_that_overflow_are_refused(x: Tensor) -> None:
@@ -453,13 +561,3 @@ def test_what_rules_warn_of_is_shown_where_the_user_called(
     with pytest.warns(UserWarning, match=message) as said:
         relprop.explain(model, x, **options)
     assert {w.filename for w in said} == {__file__}
-
-
-def test_nan_weights_are_warned_of() -> None:
-    layer = linear()
-    with torch.no_grad():
-        layer.weight[0, 0] = torch.nan
-    with pytest.warns(
-        UserWarning, match="the ledger does not balance: nan .*look for NaN in the model's weights"
-    ):
-        relprop.explain(layer, torch.randn(2, 6, **DOUBLE), target=1, rules=Epsilon(0))

@@ -154,7 +154,6 @@ def test_a_target_function_goes_by_the_same_rules(model: nn.Module, x: Tensor) -
         ),
         (lambda y: 3, r"gave int"),
         (Contrastive(8), "target 8 is out of range"),
-        (Contrastive(2.7), "target 2.7 is no class index"),
         (numpy.array(["a"]), "is no array of numbers"),
         (torch.full((6,), float("nan")), "target weights are NaN or infinite"),
     ],
@@ -193,6 +192,25 @@ def test_a_target_of_the_users_own_may_have_any_attributes(model: nn.Module, x: 
 
     target = First()
     assert relprop.explain(model, x, target=target, rules=rules).target is target
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda y: y[:, 7], lambda y: y.no_such_thing, lambda y: y[0] @ y, lambda y: 1 / 0]
+)
+def test_an_error_within_a_target_says_whose_it_is(model: nn.Module, x: Tensor, wrong: Any) -> None:
+    with pytest.raises((IndexError, AttributeError, RuntimeError, ZeroDivisionError)) as raised:
+        explain(model, x, wrong)
+    (note,) = raised.value.__notes__
+    assert note.startswith("This is an error of the target <function <lambda>")
+    assert note.endswith("with the model's output of shape (4, 6). Try target(model(...)) itself.")
+
+
+@pytest.mark.parametrize("index", [[0, 5, 3, 1], torch.tensor([0, 5, 3, 1]), numpy.array([0, 5, 3, 1])])
+@pytest.mark.parametrize("goal", [Logit, Contrastive, LogOdds, RunnerUp])
+def test_classes_of_targets_are_taken_from_lists_and_tensors(goal: Any, index: Any) -> None:
+    assert goal(index) == goal((0, 5, 3, 1))
+    assert hash(goal(index)) == hash(goal((0, 5, 3, 1)))
+    assert goal(numpy.int64(2)) == goal(torch.tensor(2)) == goal(2)
 
 
 def test_explanations_print_their_target_in_a_few_words(x: Tensor) -> None:

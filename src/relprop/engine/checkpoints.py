@@ -51,7 +51,7 @@ def chosen_blocks(model: Any, blocks: Blocks) -> list[nn.Module]:
             found = list(block)
         else:
             found = [block]
-        strangers = [m for m in found if paths and m not in paths.values()]
+        strangers = [m for m in found if not isinstance(m, nn.Module) or (paths and m not in paths.values())]
         if not found or strangers:
             name = repr(block) if isinstance(block, str) else type(block).__name__
             near = did_you_mean(block, paths, most=2) if isinstance(block, str) else ""

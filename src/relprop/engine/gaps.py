@@ -38,10 +38,12 @@ class Gaps:
         found: each gap once, in order.
         noted: each gap as often as it was found.
         cuts: the first five places where the model makes a constant of a relevant tensor.
+        accepted: the names of the operations that would be gaps and are accepted.
     """
 
     def __init__(self, accept: Collection[str] = ()) -> None:
         self._accept = frozenset(accept)
+        self.accepted: set[str] = set()
         self.noted: list[Gap] = []
         self._met: set[Gap] = set()
         self.found: list[Gap] = []
@@ -50,6 +52,7 @@ class Gaps:
     def add(self, gap: Gap) -> bool:
         """Record a gap, unless its operation is accepted. Return whether the gap was recorded."""
         if gap.acceptable and gap.operation in self._accept:
+            self.accepted.add(gap.operation)
             return False
         self.noted.append(gap)
         if gap not in self.found:

@@ -153,4 +153,7 @@ def without_samples(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return advice if an input looks like a single picture instead of a batch of pictures, otherwise ""."""
     pictures = isinstance(model, nn.Module) and any(isinstance(m, nn.Conv2d) for m in model.modules())
     single = [name for name, shape in shapes.items() if len(shape) == 3 and "[" not in name]
-    return f" Samples are the first dimension: {single[0]}.unsqueeze(0)." if pictures and single else ""
+    if not pictures or not single:
+        return ""
+    x = "x" if len(shapes) == 1 else single[0]
+    return f" The first dimension is that of the samples: give {x}.unsqueeze(0)."

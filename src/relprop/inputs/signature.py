@@ -197,7 +197,7 @@ def joined_arguments(kwargs: Mapping[str, Any] | None, arguments: dict[str, Any]
     """
     if kwargs is None:
         return arguments
-    if not isinstance(kwargs, Mapping):
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise InputError(f"kwargs={kwargs!r}: give the model's arguments by name, as a dictionary.")
     twice = sorted(kwargs.keys() & arguments.keys())
     if twice:

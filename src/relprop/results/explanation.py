@@ -98,7 +98,8 @@ class Explanation:
         sum over all samples. So it is left out.
 
         Raises:
-            InputError: there are no such samples, or an input has those of all samples in one dimension.
+            InputError: there are no such samples, a list or mask selects none, or an input has those of all
+                samples in one dimension.
         """
         numbers, count = chosen(samples, len(self)), len(self)
         if count == 1 and numbers.tolist() == [0]:
@@ -144,7 +145,7 @@ class Explanation:
             InputError: there are no explanations, or they have different inputs, shapes, rules, targets or
                 recorded modules.
         """
-        parts = list(explanations)
+        parts = list(explanations) if isinstance(explanations, Iterable) else []
         if not parts or not all(isinstance(part, Explanation) for part in parts):
             raise InputError("Explanation.concatenate: give a list of at least one explanation.")
         for part in parts:

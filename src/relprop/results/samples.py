@@ -18,7 +18,7 @@ def chosen(index: Index, samples: int) -> Tensor:
     """Return the numbers of the samples that an index selects, (chosen,) int64.
 
     Raises:
-        InputError: there are no such samples, or the index is of another type.
+        InputError: there are no such samples, a list or mask selects none, or the index is of another type.
     """
     every = torch.arange(samples)
     refused = InputError(
@@ -34,8 +34,13 @@ def chosen(index: Index, samples: int) -> Tensor:
         numbers = torch.as_tensor(index).cpu()
         if numbers.dim() == 0 and not numbers.is_floating_point() and numbers.dtype != torch.bool:
             return every[int(numbers)].reshape(1)
-        if numbers.dim() == 1:
-            return every[numbers if numbers.numel() else numbers.long()]
+        if numbers.dim() == 1 and not numbers.is_floating_point() and bool(every[numbers].numel()):
+            return every[numbers]
+        if numbers.dim() == 1 and (not numbers.numel() or numbers.dtype == torch.bool):
+            refused = InputError(
+                f"explanation[{index!r}] selects none of the {samples} samples. Ask before, as by "
+                "if len(numbers): or if mask.any():"
+            )
     except (IndexError, TypeError, ValueError, RuntimeError):
         raise refused from None
     raise refused

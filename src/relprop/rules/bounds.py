@@ -29,5 +29,7 @@ def checked_bounds(bounds: Any) -> Bounds:
     try:
         low, high = bounds
     except (TypeError, ValueError):
-        raise InputError(f"bounds={bounds!r}: give a pair, bounds=(low, high).") from None
+        low = high = None
+    if low is None or high is None:
+        raise InputError(f"bounds={bounds!r}: give a pair, bounds=(low, high).")
     return low, high

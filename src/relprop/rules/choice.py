@@ -12,6 +12,7 @@ from relprop.rules.bounds import Bounds, checked_bounds
 from relprop.rules.composite import Composite, PlaceLike, lacks_of
 from relprop.rules.elsewhere import told_of
 from relprop.rules.files import is_rule_file, read_rules, rule_from_text
+from relprop.rules.first_layer import ZBox
 from relprop.rules.gradients import BASELINES, Baseline
 from relprop.rules.other import NonlinearRule
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESETS, preset
@@ -33,9 +34,15 @@ def resolve(
         of_tokens: whether integers are explained, and nothing else.
 
     Raises:
-        RuleError: there are no such rules, or a box rule has no bounds.
+        InputError: the bounds are no pair.
+        RuleError: there are no such rules, a box rule has no bounds, or the bounds have no meaning.
     """
-    bounds = None if bounds is None else checked_bounds(bounds)
+    if bounds is not None:
+        bounds = checked_bounds(bounds)
+        try:  # bounds without meaning are an error whether or not the rules need them
+            ZBox(*bounds)
+        except RuleError as error:
+            raise RuleError(f"bounds=(low, high): {error}") from None
     rules = str(rules) if isinstance(rules, Path) else rules
     if rules is None:
         rules = DEFAULT_WITHOUT_BOUNDS if bounds is None else DEFAULT
@@ -57,6 +64,17 @@ def resolve(
             )
         composite = composite.with_bounds(*bounds)
     return name, composite
+
+
+def may_have_bounds(rules: Rules) -> bool:
+    """Whether bounds have an effect on rules, or the rules are a name or a single rule.
+
+    A loop over names or rules gives all of them the same bounds, and only some need them.
+    """
+    if rules is None or isinstance(rules, (str, Path, Baseline, Rule)):
+        return True
+    composite = _composite(rules)
+    return composite.needs_bounds or any(composite is preset for preset in PRESETS.values())
 
 
 def require_no_rule_on(model: Any) -> None:

@@ -25,7 +25,7 @@ from relprop.inputs.signature import (
 from relprop.operations import TABLE
 from relprop.results.explanation import Explanation
 from relprop.rules.bounds import Bounds
-from relprop.rules.choice import Rules, require_no_rule_on, resolve
+from relprop.rules.choice import Rules, may_have_bounds, require_no_rule_on, resolve
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
@@ -36,9 +36,12 @@ from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
+    warn_of_accepted,
     warn_of_books,
+    warn_of_bounds,
     warn_of_depth,
     warn_of_lost,
+    warn_of_nonfinite,
     warn_of_nothing,
     warn_of_padding,
     warn_of_parameters,
@@ -107,8 +110,9 @@ def explain(
     Raises:
         InputError: inputs, targets, paths or conditions that cannot be explained or do not exist; or an
             option that is also an argument of the model, without `kwargs`.
-        ModelError: a model in training mode, or whose output does not depend on the inputs.
-        RuleError: rules without meaning, or an unknown preset.
+        ModelError: a model in training mode, one whose output does not depend on the inputs, or one with
+            parameters that are NaN or infinite, where scores or relevance are not finite for it.
+        RuleError: rules or bounds without meaning, or an unknown preset.
         CoverageError: relevance reaches operations that relprop does not cover.
     """
     how = {"rules": rules, "bounds": bounds, "accept": accept, "checkpoint": checkpoint}
@@ -206,9 +210,9 @@ class Explainer:
         checkpoint: modules whose inner values are dropped, and recomputed in the backward, as for `explain`.
 
     Raises:
-        InputError: bounds, accept or checkpoint without meaning.
+        InputError: bounds that are no pair, accept or checkpoint without meaning.
         ModelError: a model in training mode, or an object that cannot be called.
-        RuleError: rules without meaning, or an unknown preset.
+        RuleError: rules or bounds without meaning, or an unknown preset.
     """
 
     def __init__(
@@ -233,6 +237,7 @@ class Explainer:
         # Only the default depends on what is explained.
         self._of_tokens = self._of_numbers if rules is not None else resolve(rules, bounds, of_tokens=True)
         self._accept = names_of(accept)
+        self._bounds, self._has_bounds = bounds, bounds is None or may_have_bounds(rules)
         self._blocks = chosen_blocks(self.model, checkpoint)
 
     def __call__(
@@ -267,6 +272,11 @@ class Explainer:
         **arguments: Any,
     ) -> list[Explanation]:
         """Explain several targets of a batch. Arguments and errors are those of `explain_each`."""
+        if progress is not None and not callable(progress):
+            raise InputError(
+                f"progress={progress!r}: give a function that takes the number of targets that are done, and "
+                "that of all, such as progress=print."
+            )
         wanted = Wanted(record, conditions, start, parameters, per_operation)
         options = {"targets": targets, "progress": progress, **vars(wanted)}
         arguments = self._arguments(explain_each, len(inputs), options, kwargs, arguments)
@@ -316,7 +326,9 @@ class Explainer:
         name, composite = self._of_tokens if only_tokens(inputs, arguments) else self._of_numbers
         if isinstance(composite, Baseline):
             wanted.require_nothing(name)
-            return explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
+            explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
+            warn_of_nonfinite(model, explanations)
+            return explanations
         choosing = Choosing(composite)
         weights = as_list(wanted.parameters, "parameters", one=Tensor)
         collected = ParameterRelevance(model, weights) if weights else None
@@ -335,11 +347,16 @@ class Explainer:
             explanations, lost = explained_targets(forward, inner, composite, name, goals, progress)
         for goal in goals:
             warn_of_padding(goal, arguments)
-        for explanation in explanations:
+        finite = warn_of_nonfinite(model, explanations)
+        for explanation in explanations if finite else ():
             warn_of_books(run, explanation)
         warn_of_lost(lost, explanations[0].inputs)
         if wanted.start is None and not wanted.conditions:
             self._tell_what_gets_nothing(inputs, arguments, goals, explanations, run)
+        of_tokens = self._bounds is not None and composite is not self._of_numbers[1]
+        if of_tokens or not self._has_bounds:
+            warn_of_bounds(self._bounds, of_tokens=of_tokens)
+        warn_of_accepted(self._accept, run.gaps.accepted)
         warn_of_places(choosing)
         warn_of_depth(name, choosing)
         if collected is not None:
@@ -373,7 +390,7 @@ class Explainer:
 
 def _goals(targets: Any) -> list[Target]:
     """The targets of `explain_each`."""
-    if not isinstance(targets, Sequence) or isinstance(targets, str):
+    if not isinstance(targets, Sequence) or isinstance(targets, (str, bytes)):
         raise InputError(
             f"targets={targets!r}: give a list of targets; a single one is explain(..., target=...)."
         )

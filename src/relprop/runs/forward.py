@@ -130,7 +130,7 @@ class Forward:
         Raises:
             InputError: the target does not give one score for each sample, nor one score.
         """
-        samples = self.samples
+        samples, logits = self.samples, logits_of(output)
         if isinstance(goal, OfClass) and isinstance(output, Tensor) and output.shape == (samples,) != (1,):
             advice = without_samples(self.model, self.shapes)
             if advice:
@@ -139,7 +139,20 @@ class Forward:
                     f"classes or samples.{advice} If it has one number for each sample, give "
                     "target=lambda output: output."
                 )
-        scores = scores_of(goal, output, samples, differing=self.inputs.differing)
+        try:
+            scores = scores_of(goal, output, samples, differing=self.inputs.differing)
+        except Exception as error:
+            if not isinstance(logits, Tensor) or logits.dim() < 2 or len(logits) == samples:
+                raise
+            advice = without_samples(self.model, self.shapes)
+            if advice and isinstance(error, InputError):
+                raise InputError(
+                    f"the output has shape {tuple(logits.shape)}, and no row for each sample: the input is "
+                    f"perhaps a single picture.{advice}"
+                ) from error
+            if advice:
+                error.add_note(advice.strip())
+            raise
         self.run.ledger.samples = len(scores)
         return scores
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from relprop.calls.names import name_of
 from relprop.engine.interception import intercepting
@@ -57,8 +58,20 @@ def propagating(rules: Rules, bounds: Bounds | None = None, accept: Accepted = (
 
 
 def names_of(accept: Accepted) -> list[str]:
-    """The names of the operations that a user accepts without an entry."""
-    return [a if isinstance(a, str) else name_of(a) for a in as_list(accept, "accept")]
+    """The names of the operations that a user accepts without an entry.
+
+    Raises:
+        InputError: it is no operation.
+    """
+    given = as_list(accept, "accept")
+    for each in given:
+        module = isinstance(each, nn.Module)  # which prints as many lines
+        if module or isinstance(each, type) or not (callable(each) or (isinstance(each, str) and each)):
+            raise InputError(
+                f"accept={type(each).__name__ + '(...)' if module else repr(each)}: give the name of an "
+                "operation as errors print it, or a function of torch, such as accept=torch.atan2."
+            )
+    return [each if isinstance(each, str) else name_of(each) for each in given]
 
 
 def as_list(value: Any, argument: str, *, one: type = str) -> Collection[Any]:
@@ -74,6 +87,6 @@ def as_list(value: Any, argument: str, *, one: type = str) -> Collection[Any]:
     """
     if isinstance(value, (str, one)) or callable(value):
         return [value]
-    if not isinstance(value, Collection):
+    if not isinstance(value, Collection) or isinstance(value, bytes):
         raise InputError(f"{argument}={value!r}: give a name, or a list of them.")
     return value

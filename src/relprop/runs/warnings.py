@@ -1,12 +1,12 @@
 """Warnings about results that are doubtful."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from relprop.calls.nested import values_of
+from relprop.calls.nested import tensors_in, values_of
 from relprop.calls.user_line import warn
 from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
@@ -120,15 +120,66 @@ def require_finite(model: Any, scores: Tensor) -> None:
     wrong = (~scores.detach().isfinite()).nonzero().flatten().tolist()
     if not wrong:
         return
-    parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
-    guilty = next((name for name, p in parameters if not bool(p.isfinite().all())), None)
-    if guilty is not None:
-        why = f"The model's parameter {guilty!r} has values that are NaN or infinite; load it again."
+    guilty = _not_finite_in(model)
+    if guilty:
+        why = guilty
     elif scores.dtype == torch.float16:
         why = "float16 ends at 65504. Try model.to(torch.bfloat16), or .float()."
     else:
         why = "The model's parameters are finite. Check what model(...) returns on this input."
     raise ModelError(f"the explained score of sample {wrong[0]} is {float(scores.detach()[wrong[0]])}. {why}")
+
+
+def warn_of_nonfinite(model: Any, explanations: Sequence[Explanation]) -> bool:
+    """Warn of scores and relevance that are not finite, and return whether all are finite.
+
+    Raises:
+        ModelError: they are not, and a parameter of the model is not either; the error names it.
+    """
+    for explanation in explanations:
+        relevance = [(f"relevance of input {name!r}", R) for name, R in explanation.inputs.items()]
+        calls = explanation.inner.calls.items()
+        relevance += [(f"relevance of module {path!r}", R) for path, each in calls for R in tensors_in(each)]
+        relevance += [(f"relevance of parameter {n!r}", R) for n, R in explanation.parameters.items()]
+        for what, values in [("the explained score", explanation.score), *relevance]:
+            if not bool(values.isfinite().all()):
+                wrong = (~values.isfinite()).nonzero()
+                told = (
+                    f"{what} has {len(wrong)} of {values.numel()} values that are NaN or infinite, the first "
+                    f"at {tuple(wrong[0].tolist())}."
+                )
+                guilty = _not_finite_in(model)
+                if guilty:
+                    raise ModelError(f"{told} {guilty}")
+                warn(f"{told} {_why_not_finite(model, explanation)}")
+                return False
+    return True
+
+
+def _why_not_finite(model: Any, explanation: Explanation) -> str:
+    if any(R.dtype == torch.float16 for R in explanation.inputs.values()):
+        return "float16 ends at 65504. Try model.to(torch.bfloat16), or .float()."
+    if not isinstance(model, nn.Module):
+        return (
+            "Look for such values in the weights that the function uses: "
+            "[name for name, p in module.named_parameters() if not p.isfinite().all()]."
+        )
+    if not explanation.rules:
+        return "The gradient is infinite there, as that of sqrt is at 0. Rules of relprop need no gradient."
+    return "The model's parameters are finite. Compare with other rules, such as rules='epsilon'."
+
+
+def _not_finite_in(model: Any) -> str:
+    """Name the first parameter or buffer that is not finite, with the remedy; "" if there is none."""
+    if not isinstance(model, nn.Module):
+        return ""
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, values in named:
+            # Masks among the buffers are infinite by intent.
+            wrong = values.isnan() if kind == "buffer" else ~values.isfinite()
+            if bool(wrong.any()):
+                return f"The model's {kind} {name!r} has values that are NaN or infinite; load it again."
+    return ""
 
 
 def warn_of_books(run: Run, explanation: Explanation) -> None:
@@ -149,6 +200,41 @@ def warn_of_books(run: Run, explanation: Explanation) -> None:
             f"the ledger does not balance: {gap:.1e} of the largest amount is missing or in excess ({why}). "
             "See print(explanation.ledger)."
         )
+
+
+def warn_of_bounds(bounds: Any, *, of_tokens: bool) -> None:
+    """Warn of bounds that have no effect.
+
+    Args:
+        bounds: the bounds.
+        of_tokens: whether only tokens are explained, by the default rules.
+    """
+    why = "no rule is a ZBox() without bounds of its own. Put one in, as in (relprop.places.First(), "
+    why += "relprop.rules.ZBox())"
+    if of_tokens:
+        why = "tokens are explained, which have no smallest and largest value"
+    warn(f"bounds={_written(bounds)} have no effect: {why}, or leave the bounds out.")
+
+
+def _written(bounds: Any) -> str:
+    parts = [f"tensor of shape {tuple(b.shape)}" if isinstance(b, Tensor) else repr(b) for b in bounds]
+    return f"({', '.join(parts)})"
+
+
+def warn_of_accepted(accept: Collection[str], accepted: Collection[str]) -> None:
+    """Warn of operations that the user accepts, and that are none of those that relprop does not cover.
+
+    Args:
+        accept: the names of these operations.
+        accepted: names of the operations without a rule that were accepted.
+    """
+    for name in accept:
+        if name not in accepted:
+            warn(
+                f"accept={name!r} has no effect: the model ran no operation of this name that relprop does "
+                "not cover. Give the names that print(relprop.coverage(model, x)) lists as NOT COVERED, or "
+                "leave it out."
+            )
 
 
 def warn_of_places(choosing: Choosing) -> None:

@@ -3,8 +3,9 @@
 Targets run within the run of the model. So relevance crosses their operations by the same rules.
 """
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
+from relprop.places import Place
 from relprop.targets.scores import OfSamples, Target, logits_of, of_classes
 
 __all__ = [
@@ -40,11 +42,28 @@ class OfClass(OfSamples):
         index: the class: one index for all samples, one for each, or None for each sample's best class.
 
     Raises:
-        InputError: when it is called: the output is not (samples, classes), or an index is out of range.
+        InputError: an index that is no integer. When it is called: the output is not (samples, classes), or
+            an index is out of range.
     """
 
     index: int | tuple[int, ...] | None = None
     measure: ClassVar[str] = "score"
+
+    def __post_init__(self) -> None:
+        """Take classes from lists, arrays and tensors too."""
+        object.__setattr__(self, "index", self._whole(self.index))
+
+    def _whole(self, given: Any) -> Any:
+        numbers = given.tolist() if hasattr(given, "tolist") else given
+        several = isinstance(numbers, (list, tuple))
+        if several and numbers and all(_is_index(number) for number in numbers):
+            return tuple(map(int, numbers))
+        if numbers is None or _is_index(numbers):
+            return None if numbers is None else int(numbers)
+        raise InputError(
+            f"target {type(self).__name__}({given!r}): {given!r} is no class index; give an integer, or one "
+            f"for each sample.{_by_name(given)}"
+        )
 
     def classes(self, output: Tensor) -> Tensor:
         """Return the class of each sample, int64."""
@@ -120,6 +139,11 @@ class Difference(OfClass):
     """
 
     against: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Take classes from lists, arrays and tensors too."""
+        super().__post_init__()
+        object.__setattr__(self, "against", self._whole(self.against))
 
     def told(self, output: Any, samples: int) -> "Difference":
         output = of_classes(output, samples)
@@ -214,6 +238,7 @@ def as_target(target: TargetLike) -> Target:
             target = torch.as_tensor(target)
         except TypeError as error:
             raise InputError(f"target={target!r} is no array of numbers: {error}") from None
+    _require_no_rule(target)
     if isinstance(target, type):
         raise InputError(f"target={target.__name__}: that is a class; write {target.__name__}().")
     if isinstance(target, int):
@@ -233,13 +258,54 @@ def as_target(target: TargetLike) -> Target:
             "(samples,) for classes, or floating-point weights of the output's shape."
         )
     if callable(target):
+        _require_one_argument(target)
         return target
-    if isinstance(target, Sequence) and not isinstance(target, str) and all(_is_index(t) for t in target):
+    indices = isinstance(target, Sequence) and not isinstance(target, (str, bytes))
+    if indices and target and all(_is_index(t) for t in target):
         return Logit(tuple(int(t) for t in target))
     raise InputError(
         f"target={target!r} is not a target. Give a class index, one index per sample, a tensor of weights "
-        "of the output's shape, or a function from the output to one score per sample."
+        f"of the output's shape, or a function from the output to one score per sample.{_by_name(target)}"
     )
+
+
+def _require_no_rule(target: Any) -> None:
+    """Refuse a rule or a place of a composite as a target."""
+    if isinstance(target, Place):
+        composite = f"[({target!r}, relprop.rules.Epsilon()), ('*', relprop.rules.Epsilon())]"
+        raise InputError(f"target={target!r} is a place in a composite. Write rules={composite}.")
+    if not hasattr(target, "puts_relevance"):
+        return
+    rule = f"relprop.rules.{target.__name__ + '()' if isinstance(target, type) else repr(target)}"
+    # A rule for other operations than linear ones stands beside one for these.
+    rules = f"[('*', {rule}), ('*', relprop.rules.Epsilon())]" if hasattr(target, "kinds") else rule
+    raise InputError(f"target={target!r} is a rule, and no score to explain. Write rules={rules}.")
+
+
+def _require_one_argument(target: Callable[..., Any]) -> None:
+    """Refuse a function that cannot be called with the output alone."""
+    if isinstance(target, OfSamples):
+        return
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # of functions written in C
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise InputError(
+            f"target={target!r} is called with the model's output alone, and does not take it: {error}. Give "
+            "a function of the output, such as target=lambda output: output[:, 0]."
+        ) from None
+
+
+def _by_name(given: Any) -> str:
+    """What to write for a class, or several, given by name; "" if they are not."""
+    if isinstance(given, str):
+        return f" In a list of the classes' names, the index is names.index({given!r})."
+    if isinstance(given, (list, tuple)) and given and all(isinstance(name, str) for name in given):
+        return f" In a list of the classes' names, they are [names.index(name) for name in {given!r}]."
+    return ""
 
 
 def _is_index(value: Any) -> bool:
@@ -248,22 +314,34 @@ def _is_index(value: Any) -> bool:
 
 
 def _require_tensor(output: Any) -> None:
-    if not isinstance(output, Tensor):
-        part = f"[{next(iter(output), 0)!r}]" if isinstance(output, dict) else "[0]"
+    if isinstance(output, Tensor):
+        return
+    refused = f"the model returns {type(output).__name__} and not a tensor."
+    parts: Any = {}
+    if isinstance(output, (list, tuple, Mapping)):
+        items = output.items() if isinstance(output, Mapping) else enumerate(output)
+        parts = {f"[{key!r}]": part for key, part in items}
+    elif hasattr(output, "__dict__"):
+        parts = {f".{name}": part for name, part in vars(output).items()}
+    tensors = [name for name, part in parts.items() if isinstance(part, Tensor) and part.dim() > 1]
+    if not tensors:
         raise InputError(
-            f"the model returns {type(output).__name__} and not a tensor. Give a target, for instance "
-            f"target=lambda output: output{part}[:, 3]."
+            f"{refused} Explain a function that returns one, such as explain(lambda x: model.part(x), x)."
         )
+    raise InputError(f"{refused} Give a target, for instance target=lambda output: output{tensors[0]}[:, 0].")
 
 
 def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
     if output.dim() != 2:
-        example = {
-            3: "relprop.targets.At(-1), the best class at the last position",
-            4: "relprop.targets.Region(3), the pixels of a class",
-        }.get(output.dim(), "lambda output: output")
+        example = "relprop.targets.Region(0), the pixels of a class"
+        if output.dim() < 4:
+            example = (
+                "relprop.targets.At(-1), the best class at the last position"
+                if output.dim() == 3
+                else "lambda output: output"
+            )
         raise InputError(
             f"the output has shape {tuple(output.shape)}, not (samples, classes). Give a target, for "
             f"instance target={example}."
@@ -273,24 +351,34 @@ def _scores(output: Any) -> Tensor:
 
 def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
     samples, classes = output.shape
+    if not classes:
+        raise InputError(
+            f"the output has shape {tuple(output.shape)}, and so no classes. Give the model's last layer one "
+            "output or more."
+        )
     if index is None:
         return output.argmax(1)
-    if type(index) is int and 0 <= index < classes:
+    each = index if isinstance(index, tuple) else (index,) * samples
+    if len(each) != samples:
+        raise InputError(
+            f"target has {len(each)} classes for {samples} samples; give one class for each sample."
+        )
+    wrong = sorted({number for number in each if not 0 <= number < classes})
+    if wrong:
+        raise InputError(
+            f"target {', '.join(map(_written, wrong))} is out of range: the output has {classes} classes, 0 "
+            f"to {classes - 1}."
+        )
+    if isinstance(index, int):
         return torch.full((samples,), index, device=output.device)
-    indices = torch.as_tensor(index, device=output.device)
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise InputError(f"target {index!r} is no class index; give an integer, or one for each sample.")
-    if indices.dim() and len(indices) != samples:
-        raise InputError(
-            f"target has {len(indices)} classes for {samples} samples; give one class for each sample."
-        )
-    if bool((indices < 0).any()) or bool((indices >= classes).any()):
-        wrong = sorted({int(i) for i in indices.reshape(-1).tolist() if not 0 <= i < classes})
-        raise InputError(
-            f"target {', '.join(map(str, wrong))} is out of range: the output has {classes} classes, 0 to "
-            f"{classes - 1}."
-        )
-    return indices.expand(samples).long()
+    return torch.tensor(each, device=output.device)
+
+
+def _written(number: int) -> str:
+    try:
+        return str(number)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _rivals(target: OfClass, scores: Tensor, chosen: Tensor) -> Tensor:

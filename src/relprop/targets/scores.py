@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from relprop.errors import InputError
+from relprop.errors import InputError, RelpropError
 
 
 class Target(Protocol):
@@ -46,7 +46,17 @@ def scores_of(target: Target, output: Any, samples: int, *, differing: str = "")
     Raises:
         InputError: the target returns something else.
     """
-    scores = applied(target, output, samples)
+    try:
+        scores = applied(target, output, samples)
+    except RelpropError:
+        raise
+    except Exception as error:
+        shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+        error.add_note(
+            f"This is an error of the target {target!r}: explain called it with the model's output{shape}. "
+            "Try target(model(...)) itself."
+        )
+        raise
     if isinstance(scores, Tensor):
         if scores.shape in ((), (1,)):
             return scores.reshape(1)

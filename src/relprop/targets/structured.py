@@ -15,6 +15,10 @@ from relprop.targets.scores import OfSamples, applied, logits_of, measure_of
 __all__ = ["At", "Part", "Region"]
 
 
+_HUGE = 2**63
+"""Larger numbers count nothing, and those of thousands of digits cannot be printed."""
+
+
 class _OfPart(OfSamples):
     """Base of targets that select a part of the output, and apply another target to it."""
 
@@ -63,6 +67,11 @@ class Part(_OfPart):
         return self._written(self.name)
 
     def part(self, output: Any) -> Any:
+        if isinstance(output, Tensor) and (not isinstance(self.name, int) or abs(self.name) > len(output)):
+            raise InputError(
+                f"target {self!r}: the model's output has no such part; it is one tensor, of shape "
+                f"{tuple(output.shape)}. Give the target of this tensor, without Part."
+            )
         try:
             return output[self.name]
         except (KeyError, IndexError, TypeError):
@@ -96,6 +105,8 @@ class At(_OfPart):
         each = numbers if isinstance(numbers, tuple) else (numbers,)
         if not each or not all(isinstance(n, int) and not isinstance(n, bool) for n in each):
             raise InputError(f"At({given!r}): give the number of a position, or one for each sample.")
+        if any(abs(n) >= _HUGE for n in each):
+            raise InputError("target At: a position has more than 64 bits. Give the number of a position.")
         object.__setattr__(self, "position", numbers)
 
     def __repr__(self) -> str:
@@ -142,13 +153,31 @@ class Region:
             no other class has a higher score.
 
     Raises:
-        InputError: when it is called: the output has another form, the class is out of range, the mask does
-            not fit, or a sample has no pixel.
+        InputError: an index that is no integer, or a mask that is no tensor. When it is called: the output
+            has another form, the class is out of range, the mask does not fit, or a sample has no pixel.
     """
 
     index: int
     mask: Tensor | None = None
     measure: ClassVar[str] = "sum over the region"
+
+    def __post_init__(self) -> None:
+        given: Any = self.index
+        if not hasattr(given, "__index__") or isinstance(given, bool) or getattr(given, "shape", ()) != ():
+            raise InputError(f"target Region({given!r}): {given!r} is no class index; give an integer.")
+        object.__setattr__(self, "index", int(given))
+        if abs(self.index) >= _HUGE:
+            raise InputError("target Region: the index has more than 64 bits. Give the number of a class.")
+        if not (self.mask is None or isinstance(self.mask, Tensor)):
+            raise InputError(
+                f"target Region({self.index}, mask): the mask is a {type(self.mask).__name__}. Give a tensor "
+                "of the pixels: torch.as_tensor(mask)."
+            )
+        if self.mask is not None and (self.mask.is_complex() or not bool(self.mask.isfinite().all())):
+            raise InputError(
+                f"target Region({self.index}, mask): the mask has elements that are no finite real numbers. "
+                "Give True and False, or a weight for each pixel."
+            )
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 3:
