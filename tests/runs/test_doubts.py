@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import relprop
-from networks import DOUBLE, network
+from networks import DOUBLE, linear, network
 from relprop import Composite, places
 from relprop.errors import ModelError, ScoreWarning
 from relprop.places import First, Kind, Layer, Operation
