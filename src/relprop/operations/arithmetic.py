@@ -108,7 +108,7 @@ def angle_units(factor: float) -> Entry:
 
 def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     """Sum of two terms, each with its factor."""
-    if run.of_parameters.is_output(a) or run.of_parameters.is_output(b):
+    if _is_term(run, a, b) or _is_term(run, b, a):
         a, b = (_as_term(run, call, t, other) for t, other in ((a, b), (b, a)))
         call = Call(call.signature, [a, b, *call.args[2:]])
     if not is_relevant(a):
@@ -130,9 +130,14 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
     return result
 
 
+def _is_term(run: Run, t: Any, other: Any) -> bool:
+    """Whether a constant that a linear operation made of constants stands beside a tensor of its shape."""
+    return run.of_parameters.is_output(t) and is_relevant(other) and t.shape == other.shape
+
+
 def _as_term(run: Run, call: Call, t: Any, other: Any) -> Any:
-    """Return a constant that a linear operation made of constants as a term that absorbs what it gets."""
-    if not run.of_parameters.is_output(t):
+    """Return such a constant as a term that absorbs what it gets, and anything else unchanged."""
+    if not _is_term(run, t, other):
         return t
     source = run.source(t, call.name, other.dtype, step_beside(run, other, t))
     source._tag = replace(source.tag, role=Role.SIGNAL)
@@ -169,7 +174,7 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
         return Exact(slot="none")(run, call)
     # A constant made of a single sample's values may look like one number for each output, but is no weight.
-    if not invert and run.of_parameters.is_output(factor) and _weighs(x):
+    if not invert and _is_term(run, factor, x) and _weighs(x):
         other = _as_term(run, call, factor, x)
         return product(run, Call(call.signature, [other if a is factor else a for a in call.args]), x, other)
     data = type(factor) is Seen
