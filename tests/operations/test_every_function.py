@@ -166,6 +166,9 @@ UNUSED = {
 }
 """What torch's samples do not show, and why."""
 
+UNWRITTEN = {"empty_like", "new_empty", "new_empty_strided"}
+"""What returns memory as it was, by chance with NaN: constants, which are not tried."""
+
 LOW_PRECISION = {"half", "bfloat16", "chalf"}
 
 PARTS = 8
@@ -202,7 +205,7 @@ def outcome(sampled: Sampled) -> str:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_function_is_what_it_is_said_to_be(part: int) -> None:
     wrong = {}
-    for name in sorted(listed())[part::PARTS]:
+    for name in sorted(listed().keys() - UNWRITTEN)[part::PARTS]:
         try:
             found = {outcome(sampled) for sampled in samples(listed()[name])}
         except Exception as error:
