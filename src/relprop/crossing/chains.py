@@ -19,6 +19,7 @@ from relprop.engine.composed import Composed
 from relprop.engine.known import Pointwise, Tag, Watch
 from relprop.engine.run import Operand, Outgoing, Run
 from relprop.engine.seen import Seen
+from relprop.linear.numerics import secant
 from relprop.linear.operation import Incoming
 
 
@@ -134,8 +135,7 @@ def attach_secant(
             # Where x is infinite, as masked scores are, x carries nothing and all of f(x) is absorbed.
             run.ledger.add("pointwise", c * torch.where(x.isinf(), y + offset, offset), path, name, step)
         # If f(0) is not 0, f(x) - f(0) loses its digits at a much larger x than f(x)/x does.
-        tiny = x.abs() < torch.finfo(x.dtype).eps ** (2 if passes else 0.5)
-        return [((c * torch.where(tiny, slope, y / x.masked_fill(tiny, 1))).to(x.dtype), direct)]
+        return [((c * secant(y, x, slope, 2 if passes else 0.5)).to(x.dtype), direct)]
 
     return run.cross(value, [operand], back, tag, slot=None if watches else "same")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call, signature
 from relprop.calls.site import Kind
+from relprop.crossing.samples import step_of_rows
 from relprop.engine.attach import attach
 from relprop.engine.keep import Kept
 from relprop.engine.known import Behind, Tag, behind_all
@@ -27,6 +28,7 @@ from relprop.engine.run import Run
 from relprop.engine.seen import Seen
 from relprop.linear import weights
 from relprop.linear.maps import Dense
+from relprop.linear.numerics import secant
 from relprop.linear.operation import Incoming, LinearOperation
 from relprop.rules.own import applied
 from relprop.rules.rule import Rule
@@ -50,19 +52,13 @@ class _Step(NamedTuple):
     of_state: Tensor | None = None
 
 
-def _quotient(y: Tensor, x: Tensor) -> Tensor:
-    """tanh(x)/x, given tanh(x): the slope of the secant from 0."""
-    tiny = x.abs() < torch.finfo(x.dtype).eps ** 2
-    return torch.where(tiny, 1, y / x.masked_fill(tiny, 1))
-
-
 def _lstm(of_input: Tensor, of_state: Tensor, h: Tensor, c: Tensor) -> _Step:
     i, f, a, o = (of_input + of_state).chunk(4, 1)
     i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
     candidate = a.tanh()
     c = f * c + i * candidate
     squashed = c.tanh()
-    return _Step((o * squashed, c), i * _quotient(candidate, a), f, o * _quotient(squashed, c))
+    return _Step((o * squashed, c), i * secant(candidate, a, 1.0), f, o * secant(squashed, c, 1.0))
 
 
 def _gru(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
@@ -70,13 +66,13 @@ def _gru(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
     r, u = (of_input[:, : 2 * width] + of_state[:, : 2 * width]).sigmoid().chunk(2, 1)
     a = of_input[:, 2 * width :] + r * of_state[:, 2 * width :]
     candidate = a.tanh()
-    return _Step(((h - candidate) * u + candidate,), (1 - u) * _quotient(candidate, a), u, None, r)
+    return _Step(((h - candidate) * u + candidate,), (1 - u) * secant(candidate, a, 1.0), u, None, r)
 
 
 def _tanh(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
     a = of_input + of_state
     candidate = a.tanh()
-    return _Step((candidate,), _quotient(candidate, a))
+    return _Step((candidate,), secant(candidate, a, 1.0))
 
 
 def _relu(of_input: Tensor, of_state: Tensor, h: Tensor) -> _Step:
@@ -90,24 +86,22 @@ class Cell:
 
     Attributes:
         step: one step, from what the input and the state contribute to gates and candidate, and the states.
-        blocks: number of gates and candidates, which the rows of the weights belong to in equal parts.
-        candidate: which of them is the candidate.
+        candidate: which equal part of the rows of the weights makes the candidate; the others make gates.
         gated: whether it has gates, whose products with signals a composite may have a rule for.
         nonnegative: whether its states are never negative.
     """
 
     step: Callable[..., _Step]
-    blocks: int
     candidate: int
     gated: bool = True
     nonnegative: bool = False
 
 
 CELLS: Mapping[str, Cell] = {
-    "lstm": Cell(_lstm, 4, 2),
-    "gru": Cell(_gru, 3, 2),
-    "rnn_tanh": Cell(_tanh, 1, 0, gated=False),
-    "rnn_relu": Cell(_relu, 1, 0, gated=False, nonnegative=True),
+    "lstm": Cell(_lstm, 2),
+    "gru": Cell(_gru, 2),
+    "rnn_tanh": Cell(_tanh, 0, gated=False),
+    "rnn_relu": Cell(_relu, 0, gated=False, nonnegative=True),
 }
 """Kinds of cells by the name of their layer in torch."""
 
@@ -192,8 +186,7 @@ def scan(
     kept = _KeptSteps.of(run, sizes, made, [x[t] for t in every], [z[t] for t in every])
     back = _backward(run, cell, states, kept, order, own, before[0].tag.nonnegative, of_input.shape)
     h, *last = attach([h, *now], [of_input.recorded, *(t.recorded for t in before)], back)
-    step = of_input.tag.step
-    step = None if step is None else step // of_input.shape[-1] * width
+    step = step_of_rows(of_input.tag.step, of_input.shape[-1], width)
     known = Tag(states.behind, cell.nonnegative, step=step)
     return run.seen(h, known), [run.seen(t, Tag(states.behind, cell.nonnegative)) for t in last]
 

@@ -18,6 +18,7 @@ from relprop.calls.call import Call
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
+from relprop.crossing.samples import step_of_rows
 from relprop.engine.keep import Kept, KeptConstant
 from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
 from relprop.engine.roles import Role
@@ -253,7 +254,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
             on_x, direct = as_coefficient if on_x is None else on_x + as_coefficient, None
         return [(arranged.back(on_x), arranged.back(direct))]
 
-    step = tag.step if tag.step is None else tag.step // origin.recorded.shape[-1] * value.shape[-1]
+    step = step_of_rows(tag.step, origin.recorded.shape[-1], value.shape[-1])
     origin.kept_z = kept_z
     # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
     role = Role.MIXED if tag.role is Role.SOFTMAX else Role.SIGNAL

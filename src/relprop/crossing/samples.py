@@ -46,6 +46,11 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
     return _found(run, call, x)
 
 
+def step_of_rows(step: int | None, width: int, new: int) -> int | None:
+    """Return the step between samples where the last dimension has another width, as behind a layer."""
+    return step if step is None else step // width * new
+
+
 def step_beside(run: Run, x: Seen, other: Tensor) -> int | None:
     """Return the step between samples in a tensor that has x's dimensions, or more in front of them.
 

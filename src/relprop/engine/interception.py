@@ -86,16 +86,15 @@ class Interception:
                 result = operation(*args, **kwargs)
         else:
             result = operation(*args, **kwargs)
-        if s.name == "to" and not isinstance(result, Tensor):
-            # A number that a program of torch.jit holds as a tensor, which torch gives to modes as a number.
-            result = torch.scalar_tensor(
-                result, dtype=next((a for a in args if isinstance(a, torch.dtype)), None)
-            )
+        if s.name == "to":
+            if not isinstance(result, Tensor):
+                # torch gives modes a number where a program of torch.jit holds a tensor of one.
+                dtype = next((a for a in args if isinstance(a, torch.dtype)), None)
+                result = torch.scalar_tensor(result, dtype=dtype)
+            known.note_cast(args[0], result)
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
             known.note_output(s.name, args, result)
-        if s.name == "to":
-            known.note_cast(args[0], result)
         return result
 
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -216,7 +216,12 @@ class Run:
         return "parameters" if self.of_parameters.has(constant) else "constant"
 
     def source(
-        self, constant: Tensor, operation: str, dtype: torch.dtype | None = None, step: int | None = None
+        self,
+        constant: Tensor,
+        operation: str,
+        dtype: torch.dtype | None = None,
+        step: int | None = None,
+        role: Role = Role.CONSTANT,
     ) -> Seen:
         """Return a stand-in for a constant operand. It absorbs the relevance that arrives at it."""
         value = value_of(constant).detach()
@@ -225,7 +230,7 @@ class Run:
             self.sink_of(constant),
             value,
             operation,
-            Tag(nonnegative=all_nonnegative(value), role=Role.CONSTANT, step=step),
+            Tag(nonnegative=all_nonnegative(value), role=role, step=step),
         )
 
     def sink(self, name: str, value: Tensor, operation: str, tag: Tag) -> Seen:

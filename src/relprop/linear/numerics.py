@@ -25,6 +25,19 @@ def times(c: Tensor, constant: Tensor | float) -> Tensor:
     return torch.where(c == 0, 0, c * constant)
 
 
+def secant(y: Tensor, x: Tensor, slope: Tensor | float, digits: float = 2.0) -> Tensor:
+    """Return y/x, the slope of the line from (0, 0) to (x, y), and the slope at 0 where x is nearly 0.
+
+    Args:
+        y: the values of a function that is 0 at 0.
+        x: the elements that it was computed from.
+        slope: its derivative at 0.
+        digits: x is nearly 0 below this power of the resolution of its type.
+    """
+    tiny = x.abs() < torch.finfo(x.dtype).eps ** digits
+    return torch.where(tiny, slope, y / x.masked_fill(tiny, 1))
+
+
 def leftover(R: Tensor, s: Tensor, denominator: Tensor) -> Tensor:
     """Return R - s·denominator, `summed`: the relevance that a quotient s = R/denominator leaves out."""
     return summed(torch.addcmul(R, s, denominator, value=-1))

@@ -66,16 +66,18 @@ def neg(run: Run, call: Call, x: Seen) -> Any:
     return _scaled(run, call, x, -1.0)
 
 
-def step(run: Run, call: Call, *_args: Any) -> Any:
-    """A step function, such as sign or round. Its gradient is zero, so its result is a constant."""
-    run.cut(call.name, "is constant between its steps")
-    return map_tensors(lambda t: run.seen(t, None), run.value(call))
+def cutting(reason: str) -> Entry:
+    """Return the entry for an operation whose results are constants, for this reason."""
+
+    def entry(run: Run, call: Call, *_args: Any) -> Any:
+        run.cut(call.name, reason)
+        return map_tensors(lambda t: run.seen(t, None), run.value(call))
+
+    return entry
 
 
-def drawn(run: Run, call: Call, *_args: Any) -> Any:
-    """Random numbers in place of what a tensor held."""
-    run.cut(call.name, "draws random numbers")
-    return run.seen(run.value(call), None)
+step = cutting("is constant between its steps")  # so its gradient is zero, as of sign and round
+drawn = cutting("draws random numbers")
 
 
 def rest(run: Run, call: Call, x: Any, divisor: Any = None) -> Any:
@@ -139,9 +141,7 @@ def _as_term(run: Run, call: Call, t: Any, other: Any) -> Any:
     """Return such a constant as a term that absorbs what it gets, and anything else unchanged."""
     if not _is_term(run, t, other):
         return t
-    source = run.source(t, call.name, other.dtype, step_beside(run, other, t))
-    source._tag = replace(source.tag, role=Role.SIGNAL)
-    return source
+    return run.source(t, call.name, other.dtype, step_beside(run, other, t), Role.SIGNAL)
 
 
 def _shared_sum(
@@ -173,10 +173,10 @@ def _scaled(run: Run, call: Call, x: Seen, factor: Any, *, invert: bool = False)
     """x·factor, or x/factor if `invert`. After a linear operation, a factor for each output is folded."""
     if x.is_complex() or isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
         return Exact(slot="none")(run, call)
-    # A constant made of a single sample's values may look like one number for each output, but is no weight.
     if not invert and _is_term(run, factor, x) and _weighs(x):
         other = _as_term(run, call, factor, x)
         return product(run, Call(call.signature, [other if a is factor else a for a in call.args]), x, other)
+    # A constant made of a single sample's values may look like one number for each output, but is no weight.
     data = type(factor) is Seen
     if data and not invert and factor.above is x.recorded:  # x·(x > 0)
         return with_own_value(run, call, run.perform(torch.relu, x))

@@ -46,13 +46,12 @@ class Layer:
         if not is_relevant(x) or any(is_relevant(t) for t in given["params"]):
             return NotImplemented
         values = run.value(call)
-        hx = given["hx"]
-        states = [as_signal(run, t, x) for t in (hx if isinstance(hx, (list, tuple)) else [hx])]
-        given["hx"] = states if isinstance(hx, (list, tuple)) else states[0]
+        several = isinstance(given["hx"], (list, tuple))
+        states = [_as_signal(run, t, x) for t in (given["hx"] if several else [given["hx"]])]
+        given["hx"] = states if several else states[0]
         results = self._scanned(run, call, x, states, given, sizes)
         if results is None:
-            parts = Call(call.signature, list(given.values()))
-            results = run.perform(call.signature.operation.decompose, *parts.args)
+            results = run.perform(call.signature.operation.decompose, *given.values())
         return tuple(of_value(run, value, t) for value, t in zip(values, results, strict=True))
 
     def _scanned(
@@ -67,9 +66,8 @@ class Layer:
         """Return the results of the layers; None if relevance cannot go through their steps."""
         directions, count = 2 if given["bidirectional"] else 1, 4 if given["has_biases"] else 2
         params, number = given["params"], given["num_layers"] * directions
-        if len(params) != number * count or not _by_default(run, call, self.cell, x, states):
-            return None  # there are projections of the states
-        if any(_is_wanted(run, t) for t in params):
+        has_projections = len(params) != number * count
+        if has_projections or not _by_default(run, call, self.cell, x, states, params):
             return None
         first = given.get("batch_first", False)
         x = run.perform(torch.transpose, x, 0, 1) if first else x
@@ -109,9 +107,9 @@ class OneStep:
         if not is_relevant(x) or any(is_relevant(t) for t in weights):
             return NotImplemented
         several = isinstance(hx, (list, tuple))
-        states = [as_signal(run, t, x) for t in (hx if several else [hx])]
+        states = [_as_signal(run, t, x) for t in (hx if several else [hx])]
         done = None
-        if _by_default(run, call, self.cell, x, states) and not any(_is_wanted(run, t) for t in weights):
+        if _by_default(run, call, self.cell, x, states, weights):
             done = _run(run, self.cell, x, states, weights, [x.shape[0]])
         if done is None:
             parts = [x, states if several else states[0], *weights]
@@ -122,7 +120,7 @@ class OneStep:
         return of_value(run, values, done[1][0])
 
 
-def as_signal(run: Run, state: Any, x: Seen) -> Seen:
+def _as_signal(run: Run, state: Any, x: Seen) -> Seen:
     """Return a first state that is a constant as a signal, which absorbs its relevance, also where it is 0.
 
     So the first step is like the others: gates get nothing. A state of several layers, (layers, samples,
@@ -133,16 +131,21 @@ def as_signal(run: Run, state: Any, x: Seen) -> Seen:
     samples = run.ledger.samples
     several = samples > 1 and state.dim() == 3 and state.shape[1] % samples == 0
     step = state.shape[1:].numel() // samples if several else None
-    source = run.source(state, "first state", step=step)
+    source = run.source(state, "first state", step=step, role=Role.SIGNAL)
     behind = x.tag.behind.after(1, plain=True)  # as deep as what it is added to
     # A slot that it has need not be kept: it absorbs all that it gets.
     slot = source.tag.slot if run.slots == "all" else None
-    source._tag = replace(source.tag, role=Role.SIGNAL, behind=behind, slot=slot)
+    source._tag = replace(source.tag, behind=behind, slot=slot)
     return source
 
 
-def _by_default(run: Run, call: Call, cell: Cell, x: Seen, states: Sequence[Seen]) -> bool:
-    """Whether products and sums in the steps are crossed as is usual, and by coefficients alone."""
+def _by_default(
+    run: Run, call: Call, cell: Cell, x: Seen, states: Sequence[Seen], weights: Sequence[Any]
+) -> bool:
+    """Whether the steps are crossed as is usual, by coefficients alone, without relevance of weights."""
+    parameters = run.parameters
+    if parameters is not None and any(w is not None and parameters.wants(w) for w in weights):
+        return False
     behind = x.tag.behind.after(1, plain=True)
     product = run.choose(run.site(call, Kind.PRODUCT, behind)) if cell.gated else None
     if product is not None and not isinstance(product, SignalTakesAll):
@@ -150,11 +153,6 @@ def _by_default(run: Run, call: Call, cell: Cell, x: Seen, states: Sequence[Seen
     if run.choose(run.site(call, Kind.SUM, behind)) is not None or run.slots == "all":
         return False
     return not x.is_complex() and (run.slots == "none" or all(t.tag.slot is None for t in states))
-
-
-def _is_wanted(run: Run, weight: Any) -> bool:
-    """Whether relevance of a weight was asked for."""
-    return run.parameters is not None and weight is not None and run.parameters.wants(weight)
 
 
 def _run(
