@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import relprop
-from networks import peak  # which makes the tests' networks importable
+from networks import peak, seconds  # which makes the tests' networks importable
 from torchvision_shim import import_torchvision
 
 # Last, so that transformers is the library and not this file, also in LXT's process, which inherits the list.
@@ -48,13 +47,6 @@ VOCABULARY = 1000
 Way = Callable[[], Any]
 Cost = Callable[[Way], float]
 """Memory in bytes, or time in seconds."""
-
-
-def seconds(way: Way) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 COSTS: Mapping[str, Cost] = {"memory": peak, "time": seconds}

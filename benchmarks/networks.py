@@ -39,6 +39,13 @@ RULES: dict[str, Any] = {
 BOUNDS = (-6.0, 6.0)
 
 
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
 def peak(function: Callable[[], Any]) -> int:
     """Most bytes that are allocated at once while the function runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -88,19 +95,17 @@ def main() -> None:
         times: dict[str, list[float]] = {label: [] for label in compared}
         for _ in track(range(options.repeat), name, console=console, transient=True):
             for label, way in compared.items():
-                start = time.perf_counter()
-                way()
-                times[label].append(time.perf_counter() - start)
+                times[label].append(seconds(way))
         title = f"{name}, batch {options.batch}, {options.size} px, {options.threads} threads"
         table = Table("", "memory, MiB", "× gradient", "time, s", "× gradient", title=title)
         for label in compared:
-            seconds = statistics.median(times[label])
+            took = statistics.median(times[label])
             table.add_row(
                 label,
                 f"{memory[label] / 2**20:.0f}",
                 f"{memory[label] / memory['gradient']:.2f}",
-                f"{seconds:.2f}",
-                f"{seconds / statistics.median(times['gradient']):.2f}",
+                f"{took:.2f}",
+                f"{took / statistics.median(times['gradient']):.2f}",
             )
         console.print(table)
 

@@ -9,7 +9,6 @@ does not depend on. Times are medians of ways that take turns; measure on an idl
 
 import argparse
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import relprop
+from networks import seconds
 
 KINDS: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 RULES = ("epsilon", "epsilon-gamma-flat", "cp-lrp", "attnlrp")
@@ -52,13 +52,6 @@ def ways(model: nn.Module, x: Tensor) -> dict[str, Way]:
         return lambda: relprop.explain(model, x, target=0, rules=rules)
 
     return {"gradient": gradient, **{rules: explaining(rules) for rules in RULES}}
-
-
-def seconds(way: Way) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear
 from relprop.errors import CoverageError, InputError
-from relprop.operations import TABLE, WORDS, Gate
+from relprop.operations import WORDS, Gate
 from relprop.rules import Epsilon, Flat, Gamma, ZPlus
 from relprop.testing import check_operation
 
@@ -21,12 +21,7 @@ X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), **DOUBLE)
 RULES = [Epsilon(0.1), ZPlus(), Gamma(0.3), Flat(), "attnlrp", "cp-lrp"]
 
 
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    before = dict(TABLE)
-    yield
-    TABLE.clear()
-    TABLE.update(before)
+pytestmark = pytest.mark.usefixtures("table")
 
 
 @pytest.fixture(scope="module")

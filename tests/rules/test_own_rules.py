@@ -295,14 +295,6 @@ def test_a_rule_that_refuses_negative_inputs_is_checked_on_others() -> None:
 # ---- check_operation ----
 
 
-@pytest.fixture
-def table() -> Iterator[None]:
-    before = dict(TABLE)
-    yield
-    TABLE.clear()
-    TABLE.update(before)
-
-
 @pytest.fixture(scope="module")
 def operations() -> Any:
     """Operations of another library: a pointwise one and a linear one with a weight."""

@@ -13,7 +13,6 @@ import relprop
 from families_compared import assert_same, explained
 from relprop import PRESETS
 from transformer_families import FAMILIES
-from transformer_families import SAMPLES as OF_FAMILY
 from zoo_networks import BOUNDS, NETWORKS, SAMPLES
 
 pytestmark = [
@@ -53,13 +52,13 @@ def test_an_input_of_a_transformer(name: str, preset: str) -> None:
     family = FAMILIES[name]
     model, arguments, target = family.make(torch.float64)
     _, together = explained(model, arguments, target=target, rules=preset)
-    for i in range(OF_FAMILY):
+    for i in range(SAMPLES):
         this = slice(i, i + 1)
         one = {n: v[this] if isinstance(v, Tensor) else v for n, v in arguments.items()}
 
         def score(output: Any, this: slice = this) -> Tensor:
             logits: Tensor = output if family.output is None else output[family.output]
-            of_all = logits.expand(OF_FAMILY, *logits.shape[1:])  # the target chooses a class of each
+            of_all = logits.expand(SAMPLES, *logits.shape[1:])  # the target chooses a class of each
             scores: Tensor = target(of_all if family.output is None else {family.output: of_all})
             return scores[this]
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-import relprop
 from families_compared import assert_same, explained
 from transformer_families import FAMILIES
 from zoo_networks import BOUNDS, NETWORKS
@@ -43,34 +42,29 @@ PRESETS_OF_VISION = (
 PRESETS_OF_TRANSFORMERS = ("attnlrp", "cp-lrp", "epsilon-plus-flat", "epsilon-gamma-flat")
 
 
+CASES = [
+    *((name, preset) for name in VISION for preset in PRESETS_OF_VISION),
+    *((name, preset) for name in TRANSFORMERS for preset in PRESETS_OF_TRANSFORMERS),
+]
+
+
 @lru_cache(maxsize=1)  # the tests of a network follow each other
-def exported(name: str) -> tuple[nn.Module, dict[str, nn.Module], Any, Any]:
-    """Return a network as it comes, its other spellings, its input or arguments, and what to explain."""
+def exported(name: str) -> tuple[nn.Module, dict[str, nn.Module], dict[str, Any], Any]:
+    """Return a network as it comes, its other spellings, the arguments of its call, and what to explain."""
     model, given, target = (FAMILIES if name in FAMILIES else NETWORKS)[name].make(torch.float64)
-    called = ((), given) if name in FAMILIES else ((given,),)
-    program = torch.export.export(model, *called)
+    arguments: dict[str, Any] = given if name in FAMILIES else {"x": given}  # type: ignore[assignment]
+    program = torch.export.export(model, (), arguments)
     others = {"exported": program.module(), "core aten": program.run_decompositions().module()}
-    return model, others, given, target
+    return model, others, arguments, target
 
 
-@pytest.mark.parametrize("preset", PRESETS_OF_VISION)
 @pytest.mark.parametrize("spelling", ["exported", "core aten"])
-@pytest.mark.parametrize("name", VISION)
-def test_a_network_of_vision(name: str, spelling: str, preset: str) -> None:
-    model, others, x, target = exported(name)
+@pytest.mark.parametrize(("name", "preset"), CASES)
+def test_an_exported_network_is_the_original(name: str, preset: str, spelling: str) -> None:
+    model, others, arguments, target = exported(name)
+    bounds = BOUNDS if name in VISION else None
     relevance, expected = (
-        relprop.explain(m, x, target=target, rules=preset, bounds=BOUNDS).relevance
+        explained(m, arguments, target=target, rules=preset, bounds=bounds)[1]
         for m in (others[spelling], model)
-    )
-    assert_same({"x": relevance}, {"x": expected}, ALIKE)
-
-
-@pytest.mark.parametrize("preset", PRESETS_OF_TRANSFORMERS)
-@pytest.mark.parametrize("spelling", ["exported", "core aten"])
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_a_family_of_transformers(name: str, spelling: str, preset: str) -> None:
-    model, others, given, target = exported(name)
-    relevance, expected = (
-        explained(m, given, target=target, rules=preset)[1] for m in (others[spelling], model)
     )
     assert_same(relevance, expected, ALIKE)
