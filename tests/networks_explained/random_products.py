@@ -216,8 +216,8 @@ def joined(draw: Drawing, x: Shape, y: Shape) -> Ways:
         f"aten.cat.default([$x, $y], {dim})",
         f"torch.cat([$x.transpose({dim}, 1), $y.transpose({dim}, 1)], 1).transpose({dim}, 1)",
         f"torch.cat([*$x.split(1, {dim}), $y], {dim})",
-        f"!$z = {empty}\n$z{before}:{size}], $z{before}{size}:] = $x, $y",
-        f"!$z = torch.zeros_like({empty})\n$z{before}{size}:] = $y\n$z{before}:{size}].copy_($x)",
+        f"$z = {empty}\n$z{before}:{size}], $z{before}{size}:] = $x, $y",
+        f"$z = torch.zeros_like({empty})\n$z{before}{size}:] = $y\n$z{before}:{size}].copy_($x)",
         f"F.pad($x, ({sides}0, {more})).slice_scatter($y, {dim}, {size}, {size + more})",
         f"torch.cat([$x, $y], {dim}, out=torch.empty(0, dtype=torch.float64))",
     ]
@@ -237,10 +237,10 @@ def write_part(draw: Drawing, x: Shape, y: Shape) -> Ways:
     mask = f"(torch.arange({x[1]}) == {i}).view(-1{', 1' * (len(x) - 2)})"
     return (
         f"torch.cat([$x[:, :{i}], $y[:, {j}:{j + 1}], $x[:, {i + 1}:]], 1)",
-        f"!$z = $x.clone()\n$z[:, {i}] = $y[:, {j}]",
-        f"!$z = $own\n$z[:, {i}] = $y[:, {j}]",
-        f"!$z = $x.clone()\n$z[:, {i}:{i + 1}] = $y.narrow(1, {j}, 1)",
-        f"!$z = $x.clone()\n$z.select(1, {i}).copy_($y[:, {j}])",
+        f"$z = $x.clone()\n$z[:, {i}] = $y[:, {j}]",
+        f"$z = $own\n$z[:, {i}] = $y[:, {j}]",
+        f"$z = $x.clone()\n$z[:, {i}:{i + 1}] = $y.narrow(1, {j}, 1)",
+        f"$z = $x.clone()\n$z.select(1, {i}).copy_($y[:, {j}])",
         f"$x.index_copy(1, {at}, $y[:, {j}:{j + 1}])",
         f"$x.slice_scatter($y[:, {j}:{j + 1}], 1, {i}, {i + 1})",
         f"$x.select_scatter($y[:, {j}], 1, {i})",

@@ -16,8 +16,8 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.crossing.exact import as_function
 from relprop.engine.composed import Composed
-from relprop.engine.known import Pointwise, Tag, Watch
-from relprop.engine.run import Operand, Outgoing, Run
+from relprop.engine.known import Operand, Pointwise, Tag, Watch
+from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen
 from relprop.linear.numerics import secant
 from relprop.linear.operation import Incoming

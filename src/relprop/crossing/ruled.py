@@ -25,7 +25,7 @@ from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
-from relprop.linear.maps import LinearMap
+from relprop.linear.maps import LinearMap, SameValues
 from relprop.linear.operation import Incoming, LinearOperation
 from relprop.rules.own import applied
 from relprop.rules.rule import Rule
@@ -87,6 +87,14 @@ class Affine(Origin):
     channels: int
     steps: tuple[tuple[Literal["scale", "shift"], Tensor | float], ...]
 
+    def same_steps(self, other: "Affine") -> bool:
+        """Whether another record has the same scales and shifts."""
+        same = len(self.steps) == len(other.steps) and self.channels == other.channels
+        return same and all(
+            kind == other_kind and _equal(constant, other_constant)
+            for (kind, constant), (other_kind, other_constant) in zip(self.steps, other.steps, strict=True)
+        )
+
     def resolved(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, each (channels,)."""
         scale = torch.ones(self.channels, dtype=self.recorded.dtype, device=self.recorded.device)
@@ -98,6 +106,12 @@ class Affine(Origin):
             else:
                 shift = shift + values
         return scale, shift
+
+
+def _equal(one: Tensor | float, other: Tensor | float) -> bool:
+    if isinstance(one, Tensor):
+        return one is other or (isinstance(other, Tensor) and torch.equal(one, other))
+    return not isinstance(other, Tensor) and one == other
 
 
 def start(
@@ -326,24 +340,11 @@ def plain(run: Run, call: Call) -> Any:
     return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), run.native(call))
 
 
-@dataclass(frozen=True, eq=False)
-class _SameValues:
-    """A cache key that equals another key with the same values."""
-
-    tensor: Tensor
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameValues) and torch.equal(self.tensor, other.tensor)
-
-    def __hash__(self) -> int:
-        return hash(self.tensor.shape)
-
-
 def modified(
     weight: Tensor, purpose: str, factor: Tensor, make: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Return a weight with a factor folded in, from the cache if both are unchanged."""
-    return weights.modified(weight, purpose, lambda w: make(w, factor), _SameValues(factor))
+    return weights.modified(weight, purpose, lambda w: make(w, factor), SameValues(factor))
 
 
 def _with_shift(map_: LinearMap, weight: Tensor, bias: Tensor | None, shift: Tensor, x: Tensor) -> Tensor:

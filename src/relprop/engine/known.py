@@ -6,11 +6,11 @@ the tensor where no coefficient can express it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from weakref import ReferenceType
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.engine.composed import Composed
@@ -19,6 +19,18 @@ from relprop.engine.roles import Role, of_joined
 Watch = Callable[[Tensor | None, Tensor | None, Tensor], tuple[Tensor | None, Tensor | None]]
 """A callback for relevance that arrives at a value. It gets the coefficient, the relevance put on the value
 directly, and the value. It returns the coefficient and the direct relevance to pass on."""
+
+
+class Operand(Protocol):
+    """What a value can be attached to: a wrapper tensor, or the origin in a tensor's tag."""
+
+    @property
+    def recorded(self) -> Tensor:
+        """The tensor as autograd sees it."""
+
+    @property
+    def tag(self) -> "Tag":
+        """What is known about the tensor."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -60,6 +72,57 @@ class ZeroPadding(Origin):
     """
 
     pads: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in a storage, counted in elements from where the storage's base begins."""
+
+    offset: int
+    shape: Size
+    strides: tuple[int, ...]
+
+    def of(self, storage: Tensor) -> Tensor:
+        """Return this part of a tensor that begins where the storage begins."""
+        return storage.as_strided(self.shape, self.strides, self.offset)
+
+
+class Island(NamedTuple):
+    """A value that was written into zeros: its place, what autograd sees of it, what is known about it."""
+
+    place: Place
+    recorded: Tensor
+    tag: "Tag"
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class AmongZeros(Origin):
+    """Values that were written to parts of a tensor of zeros, as pictures of several sizes to one batch.
+
+    A convolution takes the zeros as its own padding: they are no inputs. `recorded` is the tensor itself.
+
+    Attributes:
+        islands: the values.
+        place: where the tensor lies in the storage.
+        memory: the whole storage.
+    """
+
+    islands: tuple[Island, ...]
+    place: Place
+    memory: Place
+
+    def written(self, values: Sequence[Tensor]) -> Tensor:
+        """Return zeros of the tensor's shape, with these values where the islands are."""
+        like = values[0]
+        storage = torch.empty_strided(
+            self.memory.shape, self.memory.strides, dtype=like.dtype, device=like.device
+        ).zero_()
+        for island, value in zip(self.islands, values, strict=True):
+            island.place.of(storage).copy_(value)
+        return self.place.of(storage)
+
+    def inside(self) -> Tensor:
+        """Return where the values are, as a mask of the tensor's shape."""
+        return self.written([torch.ones_like(i.recorded, dtype=torch.bool) for i in self.islands])
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

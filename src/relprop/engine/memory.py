@@ -1,12 +1,23 @@
 """Storage that several tensors of a model share, as a tensor and its views do."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from relprop.engine.known import Behind, Tag, ZeroPadding, behind_all, role_of
+from relprop.engine.known import (
+    AmongZeros,
+    Behind,
+    Island,
+    Origin,
+    Place,
+    Tag,
+    ZeroPadding,
+    behind_all,
+    role_of,
+)
 from relprop.engine.roles import Role, of_joined
 
 
@@ -22,16 +33,6 @@ class Part(Protocol):
         """Return the tensor's strides."""
 
 
-class _Island(NamedTuple):
-    """A value in the midst of zeros: its place, what autograd sees of it, and what is known about it."""
-
-    offset: int
-    size: torch.Size
-    stride: tuple[int, ...]
-    value: Tensor
-    tag: Tag
-
-
 class Memory:
     """The storage that a wrapper tensor, the base, shares with its views.
 
@@ -44,17 +45,19 @@ class Memory:
         lost: as the attribute of the wrapper tensor, for all that share the storage.
         writes: the part of the base that each write changed, in order.
         version: number of writes.
-        replaced: values with their offsets that are copied into the base before the next write.
+        slot: the base's slot, which slots are written to as values are to the base, or None (see
+            `relprop.engine.known.Tag`).
+        replaced: values with their offsets and slots that are copied into the base before the next write.
         is_read: whether something may keep the present value.
         before: what was known about the base when nothing was written yet; None if it was a constant.
         behind: what lies between the explained inputs and the written values.
         role: the role that the base and all written values have together, as if they were joined.
-        island: the first value that was written, if the base was all zero.
+        islands: the values that were written, as long as each was written into zeros.
     """
 
     __slots__ = (
-        *("base", "before", "behind", "is_read", "island", "lost", "positions", "replaced"),
-        *("role", "version", "writes"),
+        *("base", "before", "behind", "is_read", "islands", "lost", "positions", "replaced"),
+        *("role", "slot", "version", "writes"),
     )
 
     def __init__(self, base: Tensor, before: Tag | None = None) -> None:
@@ -64,15 +67,21 @@ class Memory:
         self.lost: Mapping[str, str] = {}
         self.writes: list[_Box | None] = []
         self.version = 0  # how often it was written to
-        self.replaced: list[tuple[int, Tensor]] = []
+        self.slot: Tensor | None = None
+        self.replaced: list[tuple[int, Tensor, Tensor | None]] = []
         self.is_read = True
         self.behind = Behind() if before is None else before.behind
         self.role = Role.CONSTANT
-        self.island: _Island | None = None
+        self.islands: tuple[Island, ...] = ()
 
     def known(self, seen: Part) -> Tag:
         """Return what is still known of a tensor after a write through another one."""
-        return Tag(self.behind, origin=self._padded(seen), role=self.role)
+        slot = None if self.slot is None else self.slot.as_strided(seen.size(), seen.stride(), seen.offset)
+        positive = bool(self.islands) and all([island.tag.nonnegative for island in self.islands])
+        known = Tag(self.behind, positive, slot, role=self.role)
+        if self.islands:
+            known.origin = self._padded(seen) or self._among_zeros(seen, known)
+        return known
 
     def learn(self, written: Tag | None) -> None:
         """Take into account what is known about a value that is written; None for a constant."""
@@ -81,54 +90,84 @@ class Memory:
         self.behind = behind_all([Tag(self.behind), *known])
         self.role = of_joined([self.role, *map(role_of, known)])
 
-    def note_island(self, seen: Part, value: Tensor, tag: Tag) -> None:
-        """Record the first value that is written, if it is written into zeros."""
-        if not self.version and not bool(self.base.any()):
-            self.island = _Island(seen.offset, seen.size(), seen.stride(), value, tag)
+    def note_island(self, seen: Part, value: Tensor, tag: Tag | None) -> None:
+        """Record a value that is about to be written, if it is written into zeros."""
+        first, place, known = not self.base.requires_grad, _place_of(seen), self.islands
+        self.islands = ()
+        if tag is None or not (first or known) or (first and bool(self.base.any())):
+            return
+        own = self.box(place)
+        if len(known) < _MANY and not any(_overlap(own, self.box(island.place)) for island in known):
+            self.islands = (*known, Island(place, value, tag))
 
     def _padded(self, whole: Part) -> ZeroPadding | None:
         """Return a tensor as the only value that was written, with zeros around it."""
-        island = self.island
-        if island is None or self.version > 1 or whole.stride() != island.stride:
+        island, *others = self.islands
+        if others or whole.stride() != island.place.strides:
             return None
-        rest, pads = island.offset - whole.offset, list[int]()
-        for size, stride, inner in zip(whole.size(), whole.stride(), island.size, strict=True):
+        rest, pads = island.place.offset - whole.offset, list[int]()
+        for size, stride, inner in zip(whole.size(), whole.stride(), island.place.shape, strict=True):
             first, rest = divmod(rest, stride) if size > 1 else (0, rest)
             pads = [first, size - inner - first, *pads]
         if rest or min(pads, default=0) < 0:
             return None  # it is another part of the memory
         while pads and pads[-2:] == [0, 0]:  # as for F.pad, the first dimensions are left out
             del pads[-2:]
-        return ZeroPadding(recorded=island.value, tag=island.tag, pads=tuple(pads))
+        return ZeroPadding(recorded=island.recorded, tag=island.tag, pads=tuple(pads))
+
+    def _among_zeros(self, whole: Part, known: Tag) -> Origin:
+        """Return a tensor as values that were written to it, with zeros between them."""
+        return AmongZeros(
+            recorded=self.part(whole),
+            tag=replace(known),
+            islands=self.islands,
+            place=_place_of(whole),
+            memory=Place(0, self.base.size(), self.base.stride()),
+        )
 
     def part(self, seen: Part) -> Tensor:
         """Return the present value of one of the tensors, a view of the base."""
         return self.base.as_strided(seen.size(), seen.stride(), self.base.storage_offset() + seen.offset)
 
-    def write(self, seen: Part, value: Tensor) -> Tensor:
-        """Write a value over one of the tensors, and return its new value, a view of the base."""
+    def write(self, seen: Part, value: Tensor, slot: Tensor | None) -> Tensor:
+        """Write a value and its slot over one of the tensors, and return its new value, a view of the base.
+
+        Without a slot for the value, the base has none from then on.
+        """
+        if self.slot is not None and (self.is_read or self.slot.stride() != self.base.stride()):
+            self.slot = laid_out(self.slot, self.base.stride())
         if self.is_read:
             self.base, self.is_read = copy_of(self.base), False
-        for offset, by in self.replaced:
+        for offset, by, its_slot in self.replaced:
             at = self.base.storage_offset() + offset
             self.base.as_strided(by.size(), by.stride(), at).copy_(by)
+            self._write_slot(by.size(), by.stride(), offset, its_slot)
         self.replaced = []
         part = self.part(seen)
         part.copy_(value)
-        self.writes.append(self.box(seen))
+        self._write_slot(seen.size(), seen.stride(), seen.offset, slot)
+        self.writes.append(self.box(_place_of(seen)))
         self.version += 1
         return part
 
-    def box(self, seen: Part) -> "_Box | None":
+    def _write_slot(
+        self, size: torch.Size, stride: tuple[int, ...], offset: int, slot: Tensor | None
+    ) -> None:
+        if self.slot is None or slot is None:
+            self.slot = None
+        else:
+            self.slot.as_strided(size, stride, offset).copy_(slot)
+
+    def box(self, place: Place) -> "_Box | None":
         """Return the part of the base that a tensor is, as a range for each stride of the base.
 
         None if the tensor is no such box.
         """
-        strides = sorted((s for s in self.base.stride() if s), reverse=True)
-        sizes = {s: n for s, n in zip(seen.stride(), seen.size(), strict=True) if n > 1}
-        if not sizes.keys() <= set(strides):
+        strides = sorted({s for s in self.base.stride() if s}, reverse=True)
+        sizes = {s: n for s, n in zip(place.strides, place.shape, strict=True) if n > 1}
+        if not sizes.keys() <= {*strides}:
             return None
-        box, rest = {}, seen.offset
+        box, rest = {}, place.offset
         for stride in strides:
             first, rest = divmod(rest, stride)
             box[stride] = (first, first + sizes.get(stride, 1))
@@ -136,9 +175,12 @@ class Memory:
 
     def changed(self, seen: Part, since: int) -> bool:
         """Whether a tensor was written to since version `since`, through itself or another tensor."""
-        own = self.box(seen)
+        own = self.box(_place_of(seen))
         return any(_overlap(own, written) for written in self.writes[since:])
 
+
+_MANY = 100
+"""From this number of values on, it is no longer recorded what is zero between them."""
 
 _Box = dict[int, tuple[int, int]]
 """For each stride the first place, and the place after the last."""
@@ -148,6 +190,10 @@ def _overlap(one: _Box | None, other: _Box | None) -> bool:
     if one is None or other is None:
         return True
     return all(low < other[s][1] and other[s][0] < high for s, (low, high) in one.items())
+
+
+def _place_of(part: Part) -> Place:
+    return Place(part.offset, part.size(), part.stride())
 
 
 def copy_of(base: Tensor) -> Tensor:

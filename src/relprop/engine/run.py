@@ -1,7 +1,7 @@
 """What entries of the operation table may use: keep values, attach backwards, choose rules, fill sinks."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from relprop.engine.attach import attach
 from relprop.engine.constants import OfParameters
 from relprop.engine.gaps import Gap, Gaps
 from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
-from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
+from relprop.engine.known import Behind, Operand, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
 from relprop.engine.memory import copy_of
 from relprop.engine.modules import ModulePaths
@@ -23,19 +23,6 @@ from relprop.engine.seen import Seen, inner_of, value_of, within
 from relprop.linear.numerics import divide, times
 from relprop.linear.operation import Incoming
 from relprop.results.ledger import Ledger
-
-
-class Operand(Protocol):
-    """What a value can be attached to: a wrapper tensor, or the origin in a tensor's tag."""
-
-    @property
-    def recorded(self) -> Tensor:
-        """The tensor as autograd sees it."""
-
-    @property
-    def tag(self) -> Tag:
-        """What is known about the tensor."""
-
 
 Outgoing = tuple[Tensor | None, Tensor | None]
 """Relevance that goes to an operand: its coefficient, and relevance put on it directly."""

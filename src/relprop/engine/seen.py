@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.calls.nested import map_leaves
 from relprop.calls.user_line import user_line
 from relprop.engine.gaps import Gap, Gaps, coverage_message, reason_of
-from relprop.engine.known import Tag, behind_all
+from relprop.engine.known import Operand, Origin, Tag, behind_all
 from relprop.engine.levels import aside
 from relprop.engine.memory import Memory, laid_out
 from relprop.errors import CoverageError
@@ -31,6 +31,9 @@ class Owner(Protocol):
 
     def source(self, constant: Tensor, operation: str) -> "Seen":
         """Return a stand-in for a constant operand, which absorbs relevance."""
+
+    def slot(self, operand: Operand) -> Tensor | None:
+        """Return the slot of an operand, or None."""
 
     def cut(self, operation: str, reason: str) -> None:
         """Record a place where the model makes a constant of a relevant tensor."""
@@ -121,9 +124,8 @@ class Seen(Tensor):
         since = self._at
         with aside(), torch.enable_grad():
             self._recorded, self._at = memory.part(self), memory.version
-        if self._tag is not None and not memory.changed(self, since):
-            return
-        self.learn(memory)
+            if self._tag is None or memory.changed(self, since):
+                self.learn(memory)
 
     def learn(self, memory: Memory) -> None:
         """Replace the tag by what is still known after a write through another tensor of the same memory."""
@@ -144,7 +146,7 @@ class Seen(Tensor):
         """Share memory with another tensor of the same value, which this tensor replaces."""
         self.views(other)
         assert self.memory is not None
-        self.memory.replaced.append((self.offset, self._recorded))
+        self.memory.replaced.append((self.offset, self._recorded, self.tag.slot))
 
     def become(self, value: "Seen") -> None:
         """Take the value of another tensor, which the model wrote to this tensor in place."""
@@ -155,14 +157,19 @@ class Seen(Tensor):
                 inner = laid_out(inner, self.stride())
             self._recorded, self._tag = inner, tag
             return
+        memory.note_island(self, inner, tag)
+        written: Operand = value
         if inner.requires_grad and not memory.base.requires_grad:
             # The rest of the base is a constant, which absorbs relevance.
-            memory.note_island(self, inner, value.tag)
-            memory.base, memory.is_read = self.run.source(memory.base, "copy").recorded, False
+            rest = self.run.source(memory.base, "copy")
+            memory.base, memory.slot, memory.is_read = rest.recorded, rest.tag.slot, False
         elif memory.base.requires_grad and not inner.requires_grad:
-            inner = self.run.source(inner, "copy").recorded
+            written = self.run.source(inner, "copy")
+        if memory.before is not None:  # this is the first write to a relevant base
+            memory.slot = self.run.slot(Origin(recorded=memory.base, tag=memory.before))
+        slot = self.run.slot(written) if memory.base.requires_grad else None
         memory.learn(tag)
-        self._recorded = memory.write(self, inner)
+        self._recorded = memory.write(self, written.recorded, slot)
         self._at = memory.version
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()
 

@@ -95,9 +95,9 @@ class Writing:
         with aside(), torch.enable_grad():
             part = memory.base.as_strided(plain.size(), plain.stride(), offset)
             view = self.run.seen(part, None)
-        view.views(written)
-        if part.requires_grad:
-            view.learn(memory)
+            view.views(written)
+            if part.requires_grad:
+                view.learn(memory)
         self._stand_ins[plain] = view
         return view
 

@@ -264,6 +264,49 @@ class Convolution(LinearMap):
         return F.pad(result, [-pad for pad in self.pads]) if self.pads else result
 
 
+@dataclass(frozen=True, eq=False)
+class SameValues:
+    """A tensor that equals another one with the same values, for what caches compare."""
+
+    tensor: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameValues) and torch.equal(self.tensor, other.tensor)
+
+    def __hash__(self) -> int:
+        return hash(self.tensor.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionAmongZeros(Convolution):
+    """A convolution of values that lie among zeros. The zeros are no inputs, as if they were padding.
+
+    `inside` is true where the values are. It has the input's shape.
+    """
+
+    alike: ClassVar[bool] = False
+
+    inside: SameValues
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return super().apply(x * self.inside.tensor, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return super().transpose(s, weight, shape) * self.inside.tensor
+
+    def transpose_both(self, s: Tensor, one: Tensor, other: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+        return self.transpose(s, one, shape), self.transpose(s, other, shape)
+
+    def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        return super().spread(s, weight, shape) * self.inside.tensor
+
+    def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
+        return self.apply(weight.new_ones(shape), torch.ones_like(weight))
+
+    def align_input(self, value: Tensor, shape: Size) -> Tensor:
+        return super().align_input(value, shape).expand(shape)
+
+
 @dataclass(frozen=True)
 class Scaling(LinearMap):
     """Each channel, in dimension 1, is multiplied by a number: a batch norm that is folded into nothing.

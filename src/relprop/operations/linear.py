@@ -1,7 +1,6 @@
 """Linear operations, to which the rules of a composite apply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
+from relprop.crossing.padding import with_padding
 from relprop.crossing.parts import plus, with_own_value
 from relprop.crossing.ruled import plain, start
 from relprop.engine.interception import Entry
-from relprop.engine.known import Watch, ZeroPadding
 from relprop.engine.run import Run
 from relprop.engine.seen import is_relevant
 from relprop.linear.maps import Convolution, Dense
@@ -78,10 +77,6 @@ def convolution(
     dimensions = weight.dim() - 2
     if is_relevant(weight) or is_relevant(bias):
         return _of_activations(run, call, convolution)
-    before = x.tag.origin if is_relevant(x) else None
-    root = None
-    if isinstance(before, ZeroPadding) and not transposed and len(before.pads) <= 2 * dimensions:
-        root = replace(before, watches=tuple(_of_padded(watch, before.pads) for watch in before.watches))
     map_ = Convolution(
         stride=_tuple(stride, dimensions),
         padding=_tuple(padding, dimensions),
@@ -90,8 +85,10 @@ def convolution(
         output_padding=_tuple(output_padding, dimensions),
         groups=groups,
         kernel=tuple(weight.shape[2:]),
-        pads=() if root is None else root.pads,
     )
+    root = None
+    if is_relevant(x) and not transposed:
+        root, map_ = with_padding(run, x.tag.origin, map_)
     return start(run, call, Kind.CONVOLUTION, x, weight, bias, map_, root=root)
 
 
@@ -129,18 +126,6 @@ def simple_convolution(
         return _of_activations(run, call, simple_convolution)
     none = (0,) * (weight.dim() - 2)
     return convolution(run, call, x, weight, bias, stride, padding, dilation, False, none, groups)
-
-
-def _of_padded(watch: Watch, pads: tuple[int, ...]) -> Watch:
-    """Return the callback of a padded value, for relevance that arrives at the value without padding."""
-    crop = [-pad for pad in pads]
-
-    def watches(c: Tensor | None, direct: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        padded = [None if t is None else F.pad(t, pads) for t in (c, direct)]
-        c, direct = watch(padded[0], padded[1], F.pad(x, pads))
-        return None if c is None else F.pad(c, crop), None if direct is None else F.pad(direct, crop)
-
-    return watches
 
 
 def _tuple(values: Sequence[int], dimensions: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from relprop.calls.moving import BY_SHAPE, MOVING
 from relprop.crossing.chains import chained, same_values
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
+from relprop.crossing.padding import added_in_front, joined_in_front
 from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
@@ -41,6 +42,8 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
         _still_folds(result, [x], move)
     elif type(result) is Seen and result.relevant and result.shape == x.shape and _keeps_all(call):
         result.tag.pointwise, result.tag.role, result.tag.origin = same_values(x), x.tag.role, x.tag.origin
+    elif all_of_x and (padded := added_in_front(result, x)) is not None:
+        result.tag.origin = padded
     return result
 
 
@@ -106,6 +109,8 @@ def join(run: Run, call: Call, tensors: Sequence[Any], *rest: Any) -> Any:
     result: Seen = _rearranged(run, joining)
     if len(relevant) == len(tensors) and all([t.dtype == x.dtype for t in relevant]):
         _still_folds(result, relevant, as_function(run, joining))
+        if (call.argument("dim") or 0) == 0 and (padded := joined_in_front(result, relevant)) is not None:
+            result.tag.origin = padded
     return result
 
 
