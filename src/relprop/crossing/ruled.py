@@ -272,9 +272,11 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     origin.kept_z = kept_z
     # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
     role = Role.MIXED if tag.role is Role.SOFTMAX else Role.SIGNAL
-    if getattr(rule, "gates", False) or is_gate(tag):
+    gates: bool | tuple[int, ...] = getattr(rule, "gates", False)
+    if gates is True or is_gate(tag):
         role = Role.GATE
-    known = Tag(origin.behind, origin=origin, role=role, step=step)
+    parts = gates if isinstance(gates, tuple) else ()
+    known = Tag(origin.behind, origin=origin, role=role, step=step, gates=parts)
     return run.cross(value, [origin], back, known, slot=with_slot)
 
 

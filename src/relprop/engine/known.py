@@ -207,6 +207,7 @@ class Tag:
         role: the tensor's role as a factor; of a signal that ends a chain, the chain decides (`role_of`).
         total: what the tensor is the sum or the mean of, if it is one.
         exponent: what the tensor is the exponential of, if the model called `exp` on it.
+        gates: which of the parts into which the tensor is split are gates, by number.
         step: number of elements, in logical order, between one sample and the next. None if the samples are
             in the first dimension, possibly merged with others, or if it is not known where they are.
     """
@@ -220,6 +221,7 @@ class Tag:
     step: int | None = None
     total: Total | None = None
     exponent: Origin | None = None
+    gates: tuple[int, ...] = ()
 
 
 def all_nonnegative(constant: Tensor) -> bool:
@@ -257,10 +259,16 @@ def is_gate(tag: Tag) -> bool:
     return tag.role is Role.GATE or (tag.pointwise is not None and tag.pointwise.tag.role is Role.GATE)
 
 
+def gates_of(tag: Tag) -> tuple[int, ...]:
+    """Return which of the parts into which a tensor is split are gates."""
+    return tag.gates if tag.pointwise is None else tag.pointwise.tag.gates
+
+
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
-        return Tag(tags[0].behind, nonnegative, role=role_of(tags[0]), total=tags[0].total)
+        role, gates = role_of(tags[0]), gates_of(tags[0])
+        return Tag(tags[0].behind, nonnegative, role=role, total=tags[0].total, gates=gates)
     for tag in tags:
         if tag.role is Role.SIGNAL and tag.pointwise is None:
             return Tag(behind_all(tags), nonnegative)

@@ -266,7 +266,8 @@ def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:
     if tag.slot is slot:
         return tag
     # Faster than dataclasses.replace, for each operation.
-    return Tag(tag.behind, tag.nonnegative, slot, tag.origin, tag.pointwise, tag.role, tag.step, tag.total)
+    own = tag.origin, tag.pointwise, tag.role, tag.step, tag.total, tag.exponent, tag.gates
+    return Tag(tag.behind, tag.nonnegative, slot, *own)
 
 
 def _value(kept: Kept | None) -> Tensor | None:

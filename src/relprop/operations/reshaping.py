@@ -19,7 +19,8 @@ from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
-from relprop.engine.known import Tag, ZeroPadding, all_nonnegative, empty_slot
+from relprop.engine.known import Tag, ZeroPadding, all_nonnegative, empty_slot, gates_of
+from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
@@ -34,6 +35,10 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     If all elements of a linear operation's output are rearranged, constants can still be folded into it.
     """
     result = _rearranged(run, call)
+    if type(result) is not Seen and (gates := gates_of(x.tag)):
+        for i, part in enumerate(result):
+            role = Role.GATE if i in gates else part.tag.role
+            part._tag = replace(part.tag, role=role, gates=())
     all_of_x = type(result) is Seen and result.relevant and result.numel() == x.numel()
     if all_of_x and linear_origin(x) is not None:
         shape = result.shape

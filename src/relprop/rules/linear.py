@@ -125,21 +125,31 @@ class Epsilon(_SharingRule):
         of: the unit of ε: "one", or "rms", the root mean square of each sample's z (Montavon et al. 2019).
         gates: whether the outputs, and what is computed from them alone, are gates, which get nothing beside
             a signal: as the step sizes, inputs and outputs of a selective state space (Jafari et al. 2024).
+            Numbers, such as (1, 2), say which of the parts into which the model splits the outputs.
 
     Raises:
-        RuleError: ε is negative or not finite, or `bias` or `of` is unknown.
+        RuleError: ε is negative or not finite, `bias` or `of` is unknown, or `gates` is neither true, false,
+            nor numbers of parts.
     """
 
     epsilon: float = 1e-6
     bias: Bias = field(default="absorb", metadata=OPTION)
     of: Literal["one", "rms"] = field(default="one", metadata=OPTION)
-    gates: bool = field(default=False, metadata=OPTION)
+    gates: bool | tuple[int, ...] = field(default=False, metadata=OPTION)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_nonnegative("epsilon")
         if self.of not in ("one", "rms"):
             raise RuleError(f"{self}: of must be 'one' or 'rms'.")
+        if isinstance(self.gates, list):  # as a file has it
+            object.__setattr__(self, "gates", tuple(self.gates))
+        numbers = isinstance(self.gates, tuple) and all([type(i) is int and i >= 0 for i in self.gates])
+        if not (isinstance(self.gates, bool) or numbers):
+            raise RuleError(
+                f"{self}: gates must be True, False, or numbers of the parts into which the model splits the "
+                "outputs, such as (1, 2)."
+            )
 
     @property
     def looks_everywhere(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from relprop.errors import RuleError, did_you_mean
-from relprop.places import Depth, FeedForward, First, Kind, Perceptron
+from relprop.places import Depth, FeedForward, First, Kind, Operation, Path, Perceptron
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import plainly, told
 from relprop.rules.first_layer import Flat, ZBox
@@ -94,10 +94,20 @@ _LITERATURE: Mapping[str, tuple[str, Composite]] = MappingProxyType(
             "Ali et al. 2022",
             Composite([("*", SignalTakesAll(activations=True)), ("*", Epsilon(0))]),
         ),
-        # x_proj makes step sizes, inputs and outputs of the states; a SiLU shares with what it gates.
+        # Step sizes, inputs and outputs of the states are gates: x_proj makes them in Mamba. In Mamba-2 they
+        # are parts of what in_proj and the convolution make. A SiLU shares with what it gates.
         "mamba-lrp": (
             "Jafari et al. 2024",
-            Composite([("*.x_proj", Epsilon(0, gates=True)), ("*", SignalTakesAll()), ("*", Epsilon(0))]),
+            Composite(
+                [
+                    ("*.x_proj", Epsilon(0, gates=True)),
+                    (Path("*.mixer.in_proj") | Path("*.mamba.in_proj"), Epsilon(0, gates=(2,))),
+                    (Path("*.mixer.conv1d") | Path("*.mamba.conv1d"), Epsilon(0, gates=(1, 2))),
+                    ((Path("*.mixer") | Path("*.mamba")) & Operation("conv1d"), Epsilon(0, gates=(1, 2))),
+                    ("*", SignalTakesAll()),
+                    ("*", Epsilon(0)),
+                ]
+            ),
         ),
         "attnlrp-vit": (
             "Achtibat et al. 2024, table B.5",
