@@ -247,7 +247,6 @@ class ExplainedInputs:
         for name, R in relevance.items():
             ledger.inputs = ledger.inputs + self.per_sample(name, R).to(seed.device)
         ledger.settle()
-        ledger.find_mixture(torch.finfo(seed.dtype).eps ** 0.5)
         return relevance
 
 

@@ -1,7 +1,7 @@
 """The result of an explanation."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,14 +177,21 @@ class Explanation:
             RuntimeError: there is no such device.
         """
         device = torch.device(device)
-        moved = {
-            field.name: map_tensors(lambda t: t.to(device), getattr(self, field.name))
+        return self.mapped(lambda t: t.to(device))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Explanation":
+        """Return the explanation with `function(t)` for each tensor t, but for those within a target."""
+        mapped = {
+            field.name: map_tensors(function, getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name not in ("rules", "ledger", "inner")
         }
-        calls = map_tensors(lambda t: t.to(device), dict(self.inner.calls))
+        calls = map_tensors(function, dict(self.inner.calls))
         return dataclasses.replace(
-            self, **moved, ledger=self.ledger.to(device), inner=dataclasses.replace(self.inner, calls=calls)
+            self,
+            **mapped,
+            ledger=self.ledger.mapped(function),
+            inner=dataclasses.replace(self.inner, calls=calls),
         )
 
     def numpy(self) -> "np.ndarray[Any, Any]":

@@ -7,7 +7,7 @@ gradients, in runs/gradient.py, which write the seed and the inputs. A rule neve
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -129,8 +129,12 @@ class Ledger:
 
     def to(self, device: torch.device | str) -> "Ledger":
         """Return the ledger with its tensors on a device."""
-        moved = {name: map_tensors(lambda t: t.to(device), getattr(self, name)) for name in _AMOUNTS}
-        return replace(self, batch=None if self.batch is None else self.batch.to(device), **moved)
+        return self.mapped(lambda t: t.to(device))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Ledger":
+        """Return the ledger with `function(t)` for each tensor t."""
+        mapped = {name: map_tensors(function, getattr(self, name)) for name in _AMOUNTS}
+        return replace(self, batch=None if self.batch is None else self.batch.mapped(function), **mapped)
 
     @property
     def total(self) -> Tensor:

@@ -1,21 +1,41 @@
 """A backward for each target, after the forward."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
+from torch import Size, Tensor
 
 from relprop.engine.attach import retaining
 from relprop.engine.inner_values import InnerValues, outputs_of
+from relprop.engine.known import role_of
+from relprop.engine.roles import Role
+from relprop.engine.seen import Seen
 from relprop.results.explanation import Explanation
 from relprop.results.inner import InnerRelevance
 from relprop.rules.composite import Composite
 from relprop.runs.forward import Forward
-from relprop.runs.warnings import require_finite, warn_of_scores
 from relprop.targets.classes import OfClass
-from relprop.targets.scores import Target, as_told, measure_of
+from relprop.targets.scores import Target, as_told, logits_of, measure_of
 
 Progress = Callable[[int, int], None]
 """Called with how many targets are done, and how many there are."""
+
+
+class Explained(NamedTuple):
+    """An explanation, and what is known of its score.
+
+    Attributes:
+        explanation: the explanation.
+        goal: the target.
+        role: the role of the score as a factor, such as that of a softmax.
+        logits: the shape of the output that the target takes, or None if that is no tensor.
+    """
+
+    explanation: Explanation
+    goal: Target
+    role: Role
+    logits: Size | None
 
 
 def explained_targets(
@@ -25,14 +45,14 @@ def explained_targets(
     preset: str,
     goals: Sequence[Target],
     progress: Progress | None,
-) -> tuple[list[Explanation], dict[str, str]]:
+) -> tuple[list[Explained], dict[str, str]]:
     """A backward for each target. Also returns where integer inputs were lost that the scores depend on."""
     run = forward.run
     # Kept here because checkpoints run parts of the model again; relevance meets what precedes its start.
     applied = tuple(run.applied if inner.start is None else run.applied[: inner.applied_before])
     output = forward.values(forward.output)
     explained, channels = (forward.output, []) if inner.start is None else inner.started()
-    explanations, lost = [], dict[str, str]()
+    results, lost = [], dict[str, str]()
     for number, goal in enumerate(goals, 1):
         last = number == len(goals)
         forward.begin()
@@ -41,26 +61,26 @@ def explained_targets(
         scores = forward.scores(goal, values)
         lost |= forward.inputs.lost_on_the_way_to(scores)
         plain = forward.values((values, scores))
-        with forward.interception.unseen():
-            require_finite(forward.model, plain[1])
-            warn_of_scores(goal, scores, plain[0])
         seed = torch.ones_like(plain[1]) if composite.start == "one" else None
         with retaining(not last):
             relevance = forward.propagate(scores, seed, retain=not last)
-        explanations.append(
-            Explanation(
-                inputs={name: relevance[name] for name in forward.shapes if name in relevance},
-                output=output,
-                target=as_told(goal, plain[0], forward.samples),
-                score=plain[1],
-                preset=preset,
-                rules=applied,
-                ledger=run.ledger,
-                inner=InnerRelevance(inner.relevance(), inner.samples(), inner.paths()),
-                parameters={} if run.parameters is None else run.parameters.relevance,
-                measure=measure_of(goal),
-            )
+        explanation = Explanation(
+            inputs={name: relevance[name] for name in forward.shapes if name in relevance},
+            output=output,
+            target=as_told(goal, plain[0], forward.samples),
+            score=plain[1],
+            preset=preset,
+            rules=applied,
+            ledger=run.ledger,
+            inner=InnerRelevance(inner.relevance(), inner.samples(), inner.paths()),
+            parameters={} if run.parameters is None else run.parameters.relevance,
+            measure=measure_of(goal),
+        )
+        role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
+        logits = logits_of(plain[0])
+        results.append(
+            Explained(explanation, goal, role, logits.shape if isinstance(logits, Tensor) else None)
         )
         if progress is not None:
             progress(number, len(goals))
-    return explanations, lost
+    return results, lost

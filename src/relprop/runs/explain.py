@@ -31,19 +31,16 @@ from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
 from relprop.rules.gradients import Baseline
 from relprop.runs.backward import Progress, explained_targets
+from relprop.runs.checks import Computed, check_values
 from relprop.runs.forward import Forward
-from relprop.runs.gradient import counted_by_gradient, explain_by_gradient
+from relprop.runs.gradient import explained_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
     warn_of_accepted,
-    warn_of_books,
     warn_of_bounds,
     warn_of_depth,
     warn_of_lost,
-    warn_of_nonfinite,
-    warn_of_nothing,
-    warn_of_padding,
     warn_of_parameters,
     warn_of_places,
 )
@@ -321,17 +318,40 @@ class Explainer:
         progress: Progress | None,
     ) -> list[Explanation]:
         """One forward, and a backward for each target."""
-        model = self.model
-        require_evaluation_mode(model)
-        name, composite = self._of_tokens if only_tokens(inputs, arguments) else self._of_numbers
+        require_evaluation_mode(self.model)
+        computed = self._compute(inputs, arguments, goals, wanted, progress)
+        explanations = check_values(
+            self.model,
+            inputs,
+            arguments,
+            computed.results,
+            wanted,
+            self._blocks,
+            by_rules=computed.run is not None,
+        )
+        self._check_options(computed)
+        return explanations
+
+    def _compute(
+        self,
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        goals: Sequence[Target],
+        wanted: Wanted,
+        progress: Progress | None,
+    ) -> Computed:
+        """Compute the explanations, which are not checked yet."""
+        of_tokens = only_tokens(inputs, arguments)
+        name, composite = self._of_tokens if of_tokens else self._of_numbers
         if isinstance(composite, Baseline):
             wanted.require_nothing(name)
-            explanations = explain_by_gradient(composite, name, model, inputs, arguments, goals, progress)
-            warn_of_nonfinite(model, explanations)
-            return explanations
+            results, lost = explained_by_gradient(
+                composite, name, self.model, inputs, arguments, goals, progress
+            )
+            return Computed(results, lost)
         choosing = Choosing(composite)
         weights = as_list(wanted.parameters, "parameters", one=Tensor)
-        collected = ParameterRelevance(model, weights) if weights else None
+        collected = ParameterRelevance(self.model, weights) if weights else None
         run = Run(
             choosing,
             unmatched=composite.unmatched,
@@ -343,49 +363,24 @@ class Explainer:
         inner = InnerValues(run, wanted.modules(), wanted.conditions, wanted.start)
         observers = [inner] if inner.wanted else []
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
-        with Checkpoints(forward.interception).of(self._blocks), forward.of(model, inputs, arguments):
-            explanations, lost = explained_targets(forward, inner, composite, name, goals, progress)
-        for goal in goals:
-            warn_of_padding(goal, arguments)
-        finite = warn_of_nonfinite(model, explanations)
-        for explanation in explanations if finite else ():
-            warn_of_books(run, explanation)
-        warn_of_lost(lost, explanations[0].inputs)
-        if wanted.start is None and not wanted.conditions:
-            self._tell_what_gets_nothing(inputs, arguments, goals, explanations, run)
-        of_tokens = self._bounds is not None and composite is not self._of_numbers[1]
+        with Checkpoints(forward.interception).of(self._blocks), forward.of(self.model, inputs, arguments):
+            results, lost = explained_targets(forward, inner, composite, name, goals, progress)
+        return Computed(results, lost, run, choosing)
+
+    def _check_options(self, computed: Computed) -> None:
+        """Warn of options that have no effect, and of rules for other networks."""
+        explanation, run, choosing = computed.results[0].explanation, computed.run, computed.choosing
+        warn_of_lost(computed.lost, explanation.inputs)
+        if run is None or choosing is None:  # the plain gradient
+            return
+        of_tokens = self._bounds is not None and choosing.composite is not self._of_numbers[1]
         if of_tokens or not self._has_bounds:
             warn_of_bounds(self._bounds, of_tokens=of_tokens)
         warn_of_accepted(self._accept, run.gaps.accepted)
         warn_of_places(choosing)
-        warn_of_depth(name, choosing)
-        if collected is not None:
-            warn_of_parameters(collected, run)
-        return explanations
-
-    def _tell_what_gets_nothing(
-        self,
-        inputs: tuple[Any, ...],
-        arguments: dict[str, Any],
-        goals: Sequence[Target],
-        explanations: Sequence[Explanation],
-        run: Run,
-    ) -> None:
-        """Warn of inputs that the score depends on, and that get exactly nothing.
-
-        Only if there is nothing for an input, which is rare, the model runs again for a plain gradient.
-        """
-        nothing = [
-            {name for name, R in e.inputs.items() if not bool(R.any())} if bool(e.score.any()) else set()
-            for e in explanations
-        ]
-        if not any(nothing):
-            return
-        counted = counted_by_gradient(self.model, inputs, arguments, goals, self._blocks)
-        for name in explanations[0].inputs:
-            some = nothing if counted is None else [a & b for a, b in zip(nothing, counted, strict=True)]
-            if any(name in names for names in some):
-                warn_of_nothing(name, run, is_sure=counted is not None)
+        warn_of_depth(explanation.preset, choosing)
+        if run.parameters is not None:
+            warn_of_parameters(run.parameters, run)
 
 
 def _goals(targets: Any) -> list[Target]:

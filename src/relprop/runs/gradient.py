@@ -8,34 +8,15 @@ from torch import nn
 
 from relprop.engine.checkpoints import Checkpoints
 from relprop.engine.gaps import disconnected_message
+from relprop.engine.roles import Role
 from relprop.engine.run import Run
 from relprop.errors import ModelError
 from relprop.results.explanation import Explanation
 from relprop.results.ledger import Ledger
 from relprop.rules.gradients import Baseline, GradientTimesInput
+from relprop.runs.backward import Explained
 from relprop.runs.forward import Forward, PlainGradient
-from relprop.runs.warnings import warn_of_lost
 from relprop.targets.scores import Target, as_told, measure_of
-
-
-def explain_by_gradient(
-    baseline: Baseline,
-    name: str,
-    model: Callable[..., Any],
-    inputs: tuple[Any, ...],
-    arguments: dict[str, Any],
-    goals: Sequence[Target],
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Explanation]:
-    """Explain by a plain gradient: one forward, and a backward for each target.
-
-    Raises:
-        InputError: none of the inputs can be explained.
-        ModelError: the scores do not depend on the inputs.
-    """
-    explanations, lost = _explained(baseline, name, model, inputs, arguments, goals, progress)
-    warn_of_lost(lost, explanations[0].inputs)
-    return explanations
 
 
 def counted_by_gradient(
@@ -59,7 +40,7 @@ def counted_by_gradient(
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            explanations, _ = _explained(
+            results, _ = explained_by_gradient(
                 GradientTimesInput(), "", model, inputs, arguments, goals, None, blocks
             )
     except ModelError:
@@ -69,10 +50,10 @@ def counted_by_gradient(
     return [
         {
             name
-            for name, R in e.inputs.items()
-            if float(R.abs().max()) > _ROUNDING * float(e.score.abs().max())
+            for name, R in each.explanation.inputs.items()
+            if float(R.abs().max()) > _ROUNDING * float(each.explanation.score.abs().max())
         }
-        for e in explanations
+        for each in results
     ]
 
 
@@ -80,7 +61,7 @@ _ROUNDING = 1e-6
 """What is smaller, relative to the score, may be a rounding error."""
 
 
-def _explained(
+def explained_by_gradient(
     baseline: Baseline,
     name: str,
     model: Callable[..., Any],
@@ -89,10 +70,17 @@ def _explained(
     goals: Sequence[Target],
     progress: Callable[[int, int], None] | None,
     blocks: Sequence[nn.Module] = (),
-) -> tuple[list[Explanation], dict[str, str]]:
-    """The explanations, and where integer inputs were lost that the scores depend on."""
+) -> tuple[list[Explained], dict[str, str]]:
+    """Explain by a plain gradient: one forward, and a backward for each target.
+
+    Also returns where integer inputs were lost that the scores depend on.
+
+    Raises:
+        InputError: none of the inputs can be explained.
+        ModelError: the scores do not depend on the inputs.
+    """
     forward = Forward(Run(lambda site: None), PlainGradient())
-    explanations, lost = [], dict[str, str]()
+    results, lost = [], dict[str, str]()
     with Checkpoints(forward.interception).of(blocks), forward.of(model, inputs, arguments):
         leaves = forward.inputs.leaves
         for number, goal in enumerate(goals, 1):
@@ -110,18 +98,17 @@ def _explained(
                 0
             )
             ledger.absorbed["not conserved"] = ledger.seed - ledger.inputs
-            explanations.append(
-                Explanation(
-                    inputs=relevance,
-                    output=output,
-                    target=as_told(goal, output, forward.samples),
-                    score=plain,
-                    preset=name,
-                    rules=(),
-                    ledger=ledger,
-                    measure=measure_of(goal),
-                )
+            explanation = Explanation(
+                inputs=relevance,
+                output=output,
+                target=as_told(goal, output, forward.samples),
+                score=plain,
+                preset=name,
+                rules=(),
+                ledger=ledger,
+                measure=measure_of(goal),
             )
+            results.append(Explained(explanation, goal, Role.SIGNAL, None))
             if progress is not None:
                 progress(number, len(goals))
-    return explanations, lost
+    return results, lost

@@ -4,15 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from relprop.calls.nested import tensors_in, values_of
+from relprop.calls.nested import tensors_in
 from relprop.calls.user_line import warn
-from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.roles import Role
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
@@ -20,7 +18,7 @@ from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit
-from relprop.targets.scores import logits_of, measure_of
+from relprop.targets.scores import measure_of
 from relprop.targets.structured import At
 
 _BOUNDED = {
@@ -40,15 +38,15 @@ _DIFFERENCES = ("score difference", "log-odds")
 """Names of scores that stay the same if all outputs of a sample change by one number."""
 
 
-def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
+def warn_of_scores(goal: Any, scores: Tensor, role: Role, logits: Size | None) -> None:
     """Warn if explained scores come from a softmax or a sigmoid, or are negative.
 
     Args:
         goal: the target.
-        scores: what it made of the output, as the run has it.
-        output: the model's output, as plain tensors.
+        scores: what it made of the output, (samples,).
+        role: their role as factors.
+        logits: the shape of the output that the target took, or None if that is no tensor.
     """
-    role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
     # What a log_softmax subtracts from all classes cancels in a difference.
     if role in _BOUNDED and not (role is Role.LOG_SOFTMAX and measure_of(goal) in _DIFFERENCES):
         difference = ", or a difference: target=relprop.targets.RunnerUp(...)"
@@ -60,14 +58,13 @@ def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
                 "Explain the scores before it: leave that layer out of the model.",
             )
         )
-    negative = (values_of(scores) < 0).cpu()
+    negative = (scores < 0).cpu()
     if not isinstance(goal, Logit) or not bool(negative.any()):
         return
     # Without numbers, so that a loop over batches says it once.
     which = "the explained score is negative" + ("." if bool(negative.all()) else " for some samples.")
-    output = logits_of(output)
-    if isinstance(output, Tensor) and (output.shape[-1:] in ((), (1,)) or output.shape == scores.shape):
-        y = "y[:, 0]" if output.dim() > 1 else "y"
+    if logits is not None and (logits[-1:] in ((), (1,)) or logits == scores.shape):
+        y = "y[:, 0]" if len(logits) > 1 else "y"
         warn(
             ScoreWarning(
                 f"{which} Relevance then explains why the output is low, and rules such as z+ explain "
@@ -182,13 +179,13 @@ def _not_finite_in(model: Any) -> str:
     return ""
 
 
-def warn_of_books(run: Run, explanation: Explanation) -> None:
+def warn_of_books(explanation: Explanation) -> None:
     """Warn if the ledger does not balance, to 5 % of its largest amount (20 % in half precision)."""
     half = next(iter(explanation.inputs.values())).dtype in (torch.float16, torch.bfloat16)
     gap = explanation.ledger.largest_gap
     if not gap <= (0.2 if half else 0.05):
-        accepted = sorted({a.operation for a in run.applied if isinstance(a.rule, str)})
-        own = sorted({str(a.rule) for a in run.applied if is_own(a.rule)})
+        accepted = sorted({a.operation for a in explanation.rules if isinstance(a.rule, str)})
+        own = sorted({str(a.rule) for a in explanation.rules if is_own(a.rule)})
         why = "look for NaN in the model's weights"
         if accepted:
             why = f"accepted without a rule: {', '.join(accepted)}"
@@ -271,12 +268,12 @@ def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
         )
 
 
-def warn_of_nothing(name: str, run: Run, *, is_sure: bool) -> None:
+def warn_of_nothing(name: str, explanation: Explanation, *, is_sure: bool) -> None:
     """Warn of an input that the score depends on, and that gets exactly nothing.
 
     Args:
         name: name of the input.
-        run: the run, for the products in which the signal took all.
+        explanation: the explanation, which has the products in which the signal took all.
         is_sure: whether the plain gradient shows that the score depends on the input.
     """
     depends = (
@@ -284,7 +281,7 @@ def warn_of_nothing(name: str, run: Run, *, is_sure: bool) -> None:
         if is_sure
         else ". Whether the score depends on it could not be found, because the model has no plain gradient"
     )
-    taken = [a for a in run.applied if isinstance(a.rule, SignalTakesAll)]
+    taken = [a for a in explanation.rules if isinstance(a.rule, SignalTakesAll)]
     places = list(dict.fromkeys(f"{a.operation} in module {a.path or '(root)'!r}" for a in taken))
     more = f" and {len(places) - 3} more" if len(places) > 3 else ""
     if places:
@@ -293,7 +290,7 @@ def warn_of_nothing(name: str, run: Run, *, is_sure: bool) -> None:
             f"to attention weights or to a denominator: here in {', '.join(places[:3])}{more}. A rule for "
             "products, ('*', relprop.rules.Uniform()) before others, gives gates and attention weights half."
         )
-    elif "statistic" in run.ledger.absorbed:
+    elif "statistic" in explanation.ledger.absorbed:
         why = "Relevance ends at a reciprocal such as 1/x. The ledger has it under 'statistic'."
     else:
         why = "The rules pass nothing on to it. Compare with other rules."
