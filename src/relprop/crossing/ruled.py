@@ -248,7 +248,8 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
             z = exact if lacking else z
             for watch in watches:
                 c, direct = arranged.watched(watch, c, direct, z)
-            op = LinearOperation(map_, x, exact, w, b, nonnegative, scaled)
+            rectified = kept_z.clipped and not lacking and exact is z
+            op = LinearOperation(map_, x, exact, w, b, nonnegative, scaled, rectified)
             arriving = Incoming(c, direct, z)
             if wanted and run.parameters is not None:
                 propagated = run.parameters.through(op, partial(applied, rule), arriving, own_weight)

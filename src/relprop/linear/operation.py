@@ -30,6 +30,7 @@ class LinearOperation:
         nonnegative: whether the input is known to be non-negative.
         scaled: whether a factor, such as a batch norm's, is folded into the weight. Then z has other rounding
             errors than the product with the weight.
+        rectified: whether z is max(0, z), because no relevance arrives at negative outputs.
     """
 
     map: LinearMap
@@ -39,6 +40,7 @@ class LinearOperation:
     bias: Tensor | None
     nonnegative: bool
     scaled: bool = False
+    rectified: bool = False
 
     @property
     def b(self) -> Tensor | None:

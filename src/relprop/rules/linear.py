@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from relprop.calls.traced import found
 from relprop.errors import RuleError
 from relprop.linear import weights
 from relprop.linear.numerics import divide, leftover, resolved, smallest, summed
@@ -236,7 +237,7 @@ class Gamma(_SharingRule):
         gamma, w = self.gamma, op.weight
         gamma_P = op.forward(weights.favoured(w, gamma)) - op.z0
         # A ReLU behind z keeps relevance from z < 0; then one product is saved.
-        if not bool((below & (R != 0)).any()):
+        if op.rectified or not found(below & (R != 0), if_traced=True):
             return gamma_P, lambda s: op.transpose(s, weights.favoured(w, gamma))
 
         def send(s: Tensor) -> Tensor:

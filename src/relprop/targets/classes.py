@@ -6,6 +6,7 @@ Targets run within the run of the model. So relevance crosses their operations b
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.nested import values_of
+from relprop.calls.traced import found
 from relprop.errors import InputError
 from relprop.places import Place
 from relprop.targets.scores import OfSamples, Target, logits_of, of_classes
@@ -68,6 +70,12 @@ class OfClass(OfSamples):
     def classes(self, output: Tensor) -> Tensor:
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
+
+    def with_classes(self, index: Tensor) -> "OfClass":
+        """Return the target for classes that are an input of a graph: one, (), or one for each sample."""
+        made = copy(self)
+        object.__setattr__(made, "index", index)
+        return made
 
     def scores(self, output: Any, samples: int) -> Tensor:
         return self(of_classes(output, samples))
@@ -349,7 +357,7 @@ def _scores(output: Any) -> Tensor:
     return values_of(output)
 
 
-def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
+def _classes(index: int | tuple[int, ...] | Tensor | None, output: Tensor) -> Tensor:
     samples, classes = output.shape
     if not classes:
         raise InputError(
@@ -358,6 +366,8 @@ def _classes(index: int | tuple[int, ...] | None, output: Tensor) -> Tensor:
         )
     if index is None:
         return output.argmax(1)
+    if isinstance(index, Tensor):  # an input of a graph, checked whenever it is given
+        return index.to(output.device).expand(samples)
     each = index if isinstance(index, tuple) else (index,) * samples
     if len(each) != samples:
         raise InputError(
@@ -397,6 +407,6 @@ def _require_rivals(target: OfClass, scores: Tensor) -> None:
 def _weighted(output: Tensor, weights: Tensor) -> Tensor:
     # A class that does not count may be masked with -inf.
     counting = output.masked_fill(weights == 0, 0)
-    if bool(((weights != 0) & (weights != 1)).any()):
+    if found((weights != 0) & (weights != 1), if_traced=True):
         counting = counting * weights
     return counting.reshape(output.shape[0], -1).sum(1)

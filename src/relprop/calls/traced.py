@@ -1,0 +1,35 @@
+"""Whether calls are being traced to a graph, which must hold for other values too."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+
+class _Here(threading.local):
+    """The traces around the calls of a thread, by their number."""
+
+    def __init__(self) -> None:
+        self.traces = 0
+
+
+_here = _Here()
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Note that calls are traced while the context is open."""
+    _here.traces += 1
+    try:
+        yield
+    finally:
+        _here.traces -= 1
+
+
+def found(condition: Tensor, *, if_traced: bool) -> bool:
+    """Whether a condition holds anywhere.
+
+    A graph has no branches: while one is traced, the answer is `if_traced`, by which nothing is lost.
+    """
+    return if_traced if _here.traces else bool(condition.any())

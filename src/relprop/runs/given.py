@@ -1,0 +1,146 @@
+"""The arguments of an explanation as a list of tensors, and a key for all else that a graph depends on."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from relprop.calls.nested import map_leaves, tensors_in
+from relprop.runs.backward import Explained
+from relprop.runs.wanted import Wanted
+from relprop.targets.classes import OfClass
+from relprop.targets.scores import Target, logits_of, of_classes
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice, range)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an explanation is computed from.
+
+    Attributes:
+        inputs: positional arguments of the model.
+        arguments: keyword arguments of the model.
+        goals: the targets.
+        wanted: what the user wants beside the relevance of the inputs.
+        leaves: the tensors among the arguments, and the classes to explain.
+        key: equal for what one graph can compute.
+        refused: why no graph can compute it, or "".
+    """
+
+    inputs: tuple[Any, ...]
+    arguments: dict[str, Any]
+    goals: Sequence[Target]
+    wanted: Wanted
+    leaves: tuple[Tensor, ...]
+    key: Hashable
+    refused: str = ""
+
+    @classmethod
+    def of(
+        cls, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
+    ) -> "Given":
+        """Return arguments as tensors and a key."""
+        leaves = list(tensors_in((list(inputs), arguments)))
+        parts: list[Hashable] = []
+        refused = ""
+
+        def note(value: Any) -> Any:
+            nonlocal refused
+            if isinstance(value, Tensor):
+                if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
+                    refused = f"an argument is a {_kind(value)}"
+                parts.append((value.shape, value.stride(), value.dtype, value.device))
+            elif isinstance(value, _PLAIN):
+                parts.append((type(value), str(value) if isinstance(value, slice) else value))
+            else:
+                refused = f"an argument is a {type(value).__name__}, and what it holds is not followed"
+            return value
+
+        map_leaves(note, list(inputs))
+        for name, value in sorted(arguments.items()):
+            parts.append(name)
+            parts.append(_structure(value))
+            map_leaves(note, value)
+        parts.append(_structure(list(inputs)))
+        for goal in goals:
+            classes = _classes_of(goal)
+            leaves += [] if classes is None else [classes]
+            parts.append(cast("Hashable", goal) if classes is None else (type(goal), classes.shape))
+        parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
+        if wanted.start is not None or wanted.conditions:
+            refused = "start= and conditions= are not part of a graph"
+        parts.append(_surroundings())
+        try:
+            hash(tuple(parts))
+        except TypeError as error:
+            refused = refused or f"a target or an argument cannot be compared with others: {error}"
+        return cls(inputs, arguments, goals, wanted, tuple(leaves), tuple(parts), refused)
+
+    def put(self, leaves: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any], list[Target]]:
+        """Return arguments and targets with other tensors."""
+        following = iter(leaves)
+
+        def replaced(value: Any) -> Any:
+            return next(following) if isinstance(value, Tensor) else value
+
+        inputs = tuple(map_leaves(replaced, list(self.inputs)))
+        arguments = {name: map_leaves(replaced, value) for name, value in self.arguments.items()}
+        goals = [
+            goal.with_classes(next(following)) if _classes_of(goal) is not None else goal  # type: ignore[attr-defined]
+            for goal in self.goals
+        ]
+        return inputs, arguments, goals
+
+    def others(self) -> list[Tensor]:
+        """Return tensors with other values: floating-point values change places or, without any, integers."""
+        count = sum(1 for _ in tensors_in((list(self.inputs), self.arguments)))
+        of_inputs, classes = self.leaves[:count], self.leaves[count:]
+        floats = any([t.is_floating_point() for t in of_inputs])
+        return [
+            t.detach().flatten().roll(1).view(t.shape) if t.is_floating_point() or not floats else t
+            for t in of_inputs
+        ] + list(classes)
+
+    def require_classes(self, results: Sequence[Explained]) -> None:
+        """Check that classes are in range, which a graph does not.
+
+        Raises:
+            InputError: a class is out of range, or there is not one for each sample.
+        """
+        for goal, each in zip(self.goals, results, strict=True):
+            if isinstance(goal, OfClass) and goal.index is not None and each.logits is not None:
+                output = torch.empty(each.logits, device="meta")
+                goal.classes(logits_of(of_classes(output, len(each.explanation))))
+
+
+def _classes_of(goal: Target) -> Tensor | None:
+    """Return the classes of a target, if they may be an input of a graph."""
+    if not isinstance(goal, OfClass) or type(goal).told is not OfClass.told or goal.index is None:
+        return None
+    return torch.tensor(goal.index)
+
+
+def _structure(value: Any) -> Hashable:
+    """Return how tensors and other leaves are nested."""
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple([_structure(v) for v in value])
+    if isinstance(value, dict):
+        return dict, tuple([(k, _structure(v)) for k, v in value.items()])
+    return cast("Hashable", type(value))
+
+
+def _hashable(value: Any) -> Hashable:
+    return tuple(value) if isinstance(value, (list, set, tuple)) else value
+
+
+def _kind(value: Tensor) -> str:
+    return type(value).__name__ if value.layout is torch.strided else f"tensor of layout {value.layout}"
+
+
+def _surroundings() -> Hashable:
+    """What else the operations depend on: autocast."""
+    of_devices: list[Callable[[str], Any]] = [torch.is_autocast_enabled, torch.get_autocast_dtype]
+    return tuple([function(device) for device in ("cpu", "cuda") for function in of_devices])

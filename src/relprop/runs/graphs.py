@@ -1,0 +1,103 @@
+"""Graphs of torch's operations with fewer nodes that give the same results.
+
+A trace of an explanation has many operations that change nothing without autograd, and the same operations
+several times. Operations that overwrite a tensor stay as they are, and so does what shares memory with it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_arg
+
+aten = torch.ops.aten
+
+_SAME = frozenset({aten.detach.default, aten.alias.default, aten.lift_fresh.default})
+"""Operations that return their operand, as far as a graph without autograd is concerned."""
+
+
+def simplified(module: fx.GraphModule) -> fx.GraphModule:
+    """Simplify a graph in place, and return it."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target in _SAME:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    _join_equal(graph)
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+    return module
+
+
+def _join_equal(graph: fx.Graph) -> None:
+    """Let each operation on the same operands be computed once."""
+    written = _written_to(graph)
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node in written or not _is_repeatable(node):
+            continue
+        key = (node.target, _hashable(node.args), _hashable(node.kwargs))
+        try:
+            first = known.setdefault(key, node)
+        except TypeError:  # an argument without a hash
+            continue
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+
+
+def _is_repeatable(node: fx.Node) -> bool:
+    """Whether an operation gives the same result each time, and a result of its own."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+        return False
+    return torch.Tag.nondeterministic_seeded not in target.tags
+
+
+def _written_to(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that share memory with a tensor that is overwritten."""
+    overwritten = [arg for node in graph.nodes for arg in _overwritten_by(node)]
+    found: set[fx.Node] = set()
+    while overwritten:
+        node = overwritten.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if node.op == "call_function":  # what it may be a view of
+            overwritten += node.all_input_nodes if _may_alias(node) else []
+        overwritten += [user for user in node.users if _may_alias(user)]
+    return found
+
+
+def _overwritten_by(node: fx.Node) -> Iterator[fx.Node]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return
+    for i, argument in enumerate(node.target._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        given = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+        nodes: list[fx.Node] = []
+        map_arg(given, nodes.append)
+        yield from nodes
+        yield node
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Whether a node's result may share memory with an operand."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return True  # such as a part of several results
+    returns = target._schema.returns
+    return any([returned.alias_info is not None for returned in returns]) or "view" in str(target)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple([_hashable(v) for v in value])
+    if isinstance(value, dict):
+        return tuple([(k, _hashable(v)) for k, v in value.items()])
+    # 1, 1.0 and True are equal, and other arguments.
+    return (type(value), value) if isinstance(value, (bool, int, float)) else value
