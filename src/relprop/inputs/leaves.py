@@ -58,7 +58,8 @@ class Leaf:
         rows = R.flatten(self.positions.dim()).sum(-1)
         counts = self.positions >= 0
         total = max(each.first + _size(each) for each in self.inputs)
-        summed = rows.new_zeros(total).index_add(0, self.positions[counts], rows[counts])
+        counted = rows.masked_fill(~counts, 0).flatten()
+        summed = rows.new_zeros(total).index_add(0, self.positions.clamp(min=0).flatten(), counted)
         of_inputs = {
             each.name: summed[each.first : each.first + _size(each)].reshape(each.shape)
             for each in self.looked_up()

@@ -67,6 +67,8 @@ class _Kind:
 
     def replay(self, given: Given) -> list[Explained] | None:
         """Return the explanations, or None if none of the graphs is for these values."""
+        if self.graphs:
+            given.require_classes(self.graphs[0].template)
         for graph in list(self.graphs):
             if not (graph.unchanged() and graph.traced.unchanged()):
                 self.graphs.remove(graph)
@@ -119,12 +121,13 @@ class Graphs:
             kind = self._kind_of(given.key)
             results = kind.replay(given)
             if results is None and not kind.refused:
-                with self._lock:
-                    results = self._trace(given, kind)
+                with self._lock:  # another thread may have traced meanwhile
+                    results = kind.replay(given) if kind.graphs else None
+                    results = self._trace(given, kind) if results is None else results
             reason = kind.refused
         if results is not None:
             given.require_classes(results)
-        elif reason and reason not in self._told:
+        if reason and reason not in self._told:
             self._told.add(reason)
             warn(f"the explanation is computed without a graph: {reason}. The result is the same.")
         return results
@@ -140,9 +143,7 @@ class Graphs:
     def _trace(self, given: Given, kind: _Kind) -> list[Explained] | None:
         """Trace an explanation of these inputs, and return it; None if it cannot be traced."""
         if len(kind.graphs) >= _VARIANTS:
-            kind.refused = (
-                f"what the model does depends on values, and was another thing for {_VARIANTS} batches"
-            )
+            kind.refused = "what the model does depends on values, and differs from batch to batch"
             return None
         results: list[Explained] = []
 
@@ -154,8 +155,9 @@ class Graphs:
         try:
             traced, tensors = trace(compute, given.leaves)
         except TraceError as error:
+            results[:] = self._computed(given, given.leaves)  # or the user's error
             kind.refused = str(error)
-            return None
+            return results
         except Exception:  # it is the user's, who gets it again without a graph, with what caused it
             return None
         if not unchanged():

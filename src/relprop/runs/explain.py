@@ -314,7 +314,8 @@ class Explainer:
             arguments: the model's other arguments by name.
 
         Raises:
-            InputError: no example is given, there is no such mode, or as for a call.
+            InputError: no example is given, there is no such mode, the explainer has `checkpoint`, or as for
+                a call.
             ModelError: as for a call.
             RuleError: as for a call.
             CoverageError: as for a call.
@@ -323,6 +324,11 @@ class Explainer:
 
         if not (example or kwargs or arguments):
             raise InputError("explainer.compile(): give an example of the model's arguments.")
+        if self._blocks:
+            raise InputError(
+                "explainer.compile(): this explainer has checkpoint=, which saves memory by computing again, "
+                "and a graph computes once. Leave checkpoint out."
+            )
         compiled = copy(self)
         compiled._graphs = Graphs(self.model, self._results, mode)
         compiled(*example, target=target, kwargs=kwargs, **arguments)
@@ -369,7 +375,7 @@ class Explainer:
     ) -> list[Explanation]:
         """One forward, and a backward for each target."""
         require_evaluation_mode(self.model)
-        if self._graphs is not None and not self._blocks:
+        if self._graphs is not None:
             results = self._graphs(inputs, arguments, goals, wanted)
             if results is not None:
                 for number in range(len(goals) if progress is not None else 0):

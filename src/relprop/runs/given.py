@@ -95,14 +95,11 @@ class Given:
         return inputs, arguments, goals
 
     def others(self) -> list[Tensor]:
-        """Return tensors with other values: floating-point values change places or, without any, integers."""
+        """Return tensors with other values: of floating-point numbers or, without any, of integers."""
         count = sum(1 for _ in tensors_in((list(self.inputs), self.arguments)))
         of_inputs, classes = self.leaves[:count], self.leaves[count:]
         floats = any([t.is_floating_point() for t in of_inputs])
-        return [
-            t.detach().flatten().roll(1).view(t.shape) if t.is_floating_point() or not floats else t
-            for t in of_inputs
-        ] + list(classes)
+        return [_other(t) if t.is_floating_point() or not floats else t for t in of_inputs] + list(classes)
 
     def require_classes(self, results: Sequence[Explained]) -> None:
         """Check that classes are in range, which a graph does not.
@@ -114,6 +111,12 @@ class Given:
             if isinstance(goal, OfClass) and goal.index is not None and each.logits is not None:
                 output = torch.empty(each.logits, device="meta")
                 goal.classes(logits_of(of_classes(output, len(each.explanation))))
+
+
+def _other(values: Tensor) -> Tensor:
+    """Return values that change places and, if they are floating-point numbers, are smaller."""
+    moved = values.detach().flatten().roll(1).view(values.shape)
+    return moved * 0.75 if moved.is_floating_point() else moved
 
 
 def _classes_of(goal: Target) -> Tensor | None:

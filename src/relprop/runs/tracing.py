@@ -1,22 +1,26 @@
 """One computation as a graph of torch's operations, which gives the same results for other values.
 
-`trace` runs a function once, on real values, and records its operations by `make_fx`. A look at a value that
-depends on the inputs, such as a branch of the model, becomes a *guard*: the graph computes the value as well,
-and its results hold only for inputs for which it is the same. What a graph cannot say is a `TraceError`.
+`trace` runs a function once, on real values, and records each operation on values that depend on the inputs.
+All other operations are computed once, and their results are constants of the graph. What depends on the
+inputs is known by storage, so that views, aliases and writes through any of them are followed.
+
+A look at a value that depends on the inputs, such as a branch of the model, becomes a *guard*: the graph
+computes the value as well, and its results hold only for inputs for which it is the same. What a graph cannot
+say is a `TraceError`.
 """
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch import Tensor, UntypedStorage, fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from relprop.calls.nested import tensors_in
+from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
 from relprop.errors import RelpropError
 from relprop.runs.graphs import simplified
@@ -33,7 +37,8 @@ class Traced:
     """A computation as a graph.
 
     Attributes:
-        graph: from the inputs to the results and a truth value: whether the guards hold.
+        graph: from the inputs to the results and a truth value: whether the guards hold. The truth value is
+            None if there are no guards.
         guards: the number of guards.
         constants: the tensors that the graph refers to, with their versions.
     """
@@ -53,31 +58,18 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
     Raises:
         TraceError: it cannot be traced.
     """
-    results: list[Tensor] = []
-
-    def guarded(*values: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        looking = _Looking(values)
-        with tracing(), looking, _LeavingTorch(looking):
-            computed = list(function(*values))
-        if looking.refused:  # and the model has caught the error
-            raise TraceError(looking.refused)
-        results.extend(t.detach() for t in computed)
-        holds = torch.stack(looking.guards).all() if looking.guards else None
-        guarded.count = len(looking.guards)  # type: ignore[attr-defined]
-        return computed, holds
-
-    graph = make_fx(guarded)(*inputs)
-    simplified(graph)
-    found = {id(t): t for t in _constants(graph)}
-    constants = tuple((t, version_of(t)) for t in found.values())
-    return Traced(graph, guarded.count, constants), results  # type: ignore[attr-defined]
-
-
-def _constants(graph: fx.GraphModule) -> list[Tensor]:
-    targets = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    return [
-        value for value in (getattr(graph, target) for target in sorted(targets)) if isinstance(value, Tensor)
-    ]
+    tape = _Tape(inputs)
+    with tracing(), tape, _LeavingTorch(tape):
+        results = list(function(*tape.inputs))
+    if tape.refused:  # and the model has caught the error
+        raise TraceError(tape.refused)
+    with torch.no_grad(), tape:
+        holds = torch.stack([guard.reshape(()) for guard in tape.guards]).all() if tape.guards else None
+        results = [tape.of_its_own(t.detach()) for t in results]
+    graph = simplified(tape.finished(results, holds))
+    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    constants = tuple((t, version_of(t)) for name, t in tape.constants.items() if name in used)
+    return Traced(graph, len(tape.guards), constants), results
 
 
 def version_of(tensor: Tensor) -> int:
@@ -85,13 +77,25 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+_OF_SHAPE = frozenset(
+    getattr(aten, name)
+    for name in (
+        *("zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty", "new_empty_strided"),
+        *("sym_size", "sym_numel", "sym_stride"),
+    )
+)
+"""Operations whose results depend on the shape of a tensor alone."""
+
 _LOOKS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 
 
-class _Looking(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows which tensors depend on the inputs, and turns looks at their values into guards.
+class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records operations on what depends on the inputs.
 
     Attributes:
+        inputs: the inputs, as tensors of their own.
+        constants: tensors that do not depend on the inputs, and that recorded operations have as operands, by
+            name.
         guards: truth values, each of one element.
         refused: why the computation cannot be traced, or "".
     """
@@ -100,15 +104,24 @@ class _Looking(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.inputs = [t.detach().clone() for t in inputs]
+        self.constants: dict[str, Tensor] = {}
         self.guards: list[Tensor] = []
         self.refused = ""
-        self._dependent: Any = WeakIdKeyDictionary()
-        for tensor in inputs:
-            self._dependent[tensor] = True
+        self._graph = fx.Graph()
+        # By tensor, and by storage: a node with a tensor of that storage, and its dtype.
+        self._nodes: Any = WeakIdKeyDictionary()
+        self._storages: dict[int, tuple[fx.Node, torch.dtype]] = {}
+        self._names: dict[Any, str] = {}  # of constants, by where they lie
+        self._held: list[UntypedStorage | Tensor] = []  # so that no number stands for another storage
+        for i, tensor in enumerate(self.inputs):
+            self._note(tensor, self._graph.placeholder(f"input_{i}"))
+
+    # ---- what depends on the inputs ----
 
     def depends(self, value: Any) -> bool:
         """Whether a tensor, or one of several, depends on the inputs."""
-        return any([t in self._dependent for t in tensors_in(value)])
+        return any([_place(t) in self._storages for t in tensors_in(value)])
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise that the computation cannot be traced.
@@ -123,43 +136,137 @@ class _Looking(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.refuse(f"{func._schema.name} draws random numbers")
-        if not self.depends((args, kwargs)):
-            with disable_proxy_modes_tracing():  # a constant of the graph
-                return func(*args, **kwargs)
+        written = list(_written(func, args, kwargs)) if func._schema.is_mutable else []
+        if func.overloadpacket in _OF_SHAPE or not self.depends((args, kwargs)):
+            for tensor in written:
+                self._preserve(tensor)
+            return func(*args, **kwargs)
         if func in _LOOKS:
-            return self._look(func, args, kwargs)
-        if torch.Tag.dynamic_output_shape in func.tags and _has_dynamic_shape(func, args, kwargs):
+            return self._look(func, args)
+        if torch.Tag.dynamic_output_shape in func.tags and self.depends(_deciding_shape(func, args, kwargs)):
             self.refuse(f"the shape of what {func._schema.name} returns depends on values")
+        for tensor in written:
+            self._take_over(tensor)
+        node = self._graph.call_function(
+            func, map_leaves(self._operand, tuple(args)), map_leaves(self._operand, dict(kwargs))
+        )
         result = func(*args, **kwargs)
-        for tensor in tensors_in(result):
-            self._dependent[tensor] = True
-        if func._schema.is_mutable:
-            for argument, value in zip(func._schema.arguments, args, strict=False):
-                if argument.alias_info is not None and argument.alias_info.is_write:
-                    for tensor in tensors_in(value):
-                        self._dependent[tensor] = True
+        self._note(result, node)
         return result
 
-    def _look(self, func: Any, args: Any, kwargs: Any) -> Any:
-        with disable_proxy_modes_tracing():
-            found = func(*args, **kwargs)
-        if func is aten.equal.default:
-            one, other = args
-            if one.shape == other.shape:
-                same = (one == other).all()
-                self.guards.append(same if found else ~same)
-            return found
-        value = args[0]
-        if func is aten.is_nonzero.default:
-            value = value != 0
-        self.guards.append((value == found).all() if found == found else value.isnan().all())
+    def _look(self, func: Any, args: Any) -> Any:
+        """Return what a look at values finds, and record that it has to be found again."""
+        found = func(*args)
+        with self:
+            if func is aten.equal.default:
+                if args[0].shape == args[1].shape:
+                    same = (args[0] == args[1]).all()
+                    self.guards.append(same if found else ~same)
+                return found
+            value = args[0] != 0 if func is aten.is_nonzero.default else args[0]
+            self.guards.append(value == found if found == found else value.isnan())
         return found
 
+    # ---- nodes ----
 
-def _has_dynamic_shape(func: Any, args: Any, kwargs: Any) -> bool:
+    def _note(self, value: Any, node: fx.Node) -> None:
+        """Record the node of a tensor, or of several."""
+        if isinstance(value, Tensor):
+            if value not in self._nodes:
+                self._nodes[value] = node
+            self._storages.setdefault(self._hold(value), (node, value.dtype))
+        elif isinstance(value, (list, tuple)):
+            for i, part in enumerate(value):
+                if isinstance(part, (Tensor, list, tuple)):
+                    self._note(part, self._graph.call_function(operator.getitem, (node, i)))
+
+    def _operand(self, value: Any) -> Any:
+        """Return what stands in the graph for an operand."""
+        if not isinstance(value, Tensor):
+            return value
+        node = self._nodes.get(value)
+        if node is not None:
+            return node
+        if _place(value) not in self._storages:
+            return self._graph.get_attr(self._constant(value))
+        # Another tensor of the same storage, which torch made without an operation, as for autograd.
+        first, dtype = self._storages[_place(value)]
+        if value.dtype != dtype or value.is_conj() or value.is_neg():
+            self.refuse(f"a {value.dtype} tensor shares memory with another one, and no operation tells how")
+        where = (list(value.shape), list(value.stride()), value.storage_offset())
+        self._nodes[value] = node = self._graph.call_function(aten.as_strided.default, (first, *where))
+        return node
+
+    def _constant(self, value: Tensor) -> str:
+        """Return the name of a constant."""
+        self._hold(value)
+        key = (_place(value), value.dtype, value.is_conj(), value.is_neg())
+        if value.layout is torch.strided:
+            key += (value.shape, value.stride(), value.storage_offset())  # type: ignore[assignment]
+        name = self._names.setdefault(key, f"constant_{len(self.constants)}")
+        self.constants.setdefault(name, value.detach())
+        return name
+
+    def _preserve(self, tensor: Tensor) -> None:
+        """Keep what constants are before they are overwritten by another constant."""
+        place = _place(tensor)
+        for key, name in list(self._names.items()):
+            if key[0] == place:
+                self.constants[name] = self.constants[name].clone()
+                del self._names[key]
+
+    def _take_over(self, tensor: Tensor) -> None:
+        """Let the graph copy a constant before values that depend on the inputs are written to it."""
+        if _place(tensor) in self._storages:
+            return
+        self._preserve(tensor)
+        whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        whole = whole.set_(tensor.untyped_storage()).clone()
+        node = self._graph.call_function(aten.clone.default, (self._graph.get_attr(self._constant(whole)),))
+        self._storages[self._hold(tensor)] = node, tensor.dtype
+
+    def _hold(self, tensor: Tensor) -> int:
+        self._held.append(tensor.untyped_storage() if tensor.layout is torch.strided else tensor)
+        return _place(tensor)
+
+    # ---- the graph ----
+
+    def of_its_own(self, tensor: Tensor) -> Tensor:
+        """Return a result as a tensor that shares no memory with inputs and constants of the graph."""
+        shared = [*self.inputs, *self.constants.values()]
+        if self.depends(tensor) and _place(tensor) not in map(_place, shared):
+            return tensor
+        return tensor.clone()
+
+    def finished(self, results: Sequence[Tensor], holds: Tensor | None) -> fx.GraphModule:
+        """Return the graph of results."""
+        nodes = [self._operand(t) for t in results]
+        self._graph.output((nodes, None if holds is None else self._operand(holds)))
+        return fx.GraphModule(self.constants, self._graph)
+
+
+def _place(tensor: Tensor) -> int:
+    """Return a number that identifies the storage of a tensor."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """Yield the tensors that a call overwrites."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from tensors_in(args[i] if i < len(args) else kwargs.get(argument.name))
+
+
+def _deciding_shape(func: Any, args: Any, kwargs: Any) -> Any:
+    """Return the operands whose values decide about the shape of a result."""
     if func is aten.index.Tensor:
-        return any([t.dtype in (torch.bool, torch.uint8) for t in tensors_in(args[1])])
-    return kwargs.get("output_size") is None  # repeat_interleave, which may be told
+        return [t for t in tensors_in(args[1]) if t.dtype in (torch.bool, torch.uint8)]
+    if func is aten.masked_select.default:
+        return args[1]
+    return args if kwargs.get("output_size") is None else ()  # which repeat_interleave may be told
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
@@ -176,12 +283,12 @@ _LEAVES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})
 class _LeavingTorch(TorchFunctionMode):
     """Refuses to take values that depend on the inputs out of torch, where a graph cannot follow them."""
 
-    def __init__(self, looking: _Looking) -> None:
+    def __init__(self, tape: _Tape) -> None:
         super().__init__()
-        self._looking = looking
+        self._tape = tape
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _LEAVES and self._looking.depends(args[:1]):
-            self._looking.refuse(f"values that depend on the inputs leave torch by {name}()")
+        if name in _LEAVES and self._tape.depends(args[:1]):
+            self._tape.refuse(f"values that depend on the inputs leave torch by {name}()")
         return func(*args, **(kwargs or {}))

@@ -92,7 +92,7 @@ class OfClass(OfSamples):
     def __call__(self, output: Any) -> Tensor:
         output = logits_of(output)
         scores = _scores(output)  # what is chosen is no part of what is propagated
-        chosen = torch.nn.functional.one_hot(self.classes(scores), scores.shape[1]).to(scores)
+        chosen = _one_hot(self.classes(scores), scores)
         weighted, constant = _weighted(output, self.weights(scores, chosen)), self.constant(scores, chosen)
         return weighted if constant is None else weighted + constant
 
@@ -163,7 +163,7 @@ class Difference(OfClass):
         if self.against is None:
             raise InputError(f"target {self}: give the other class, or take RunnerUp for the best other one.")
         other = _classes(self.against, scores)
-        return chosen - torch.nn.functional.one_hot(other, scores.shape[1]).to(scores)
+        return chosen - _one_hot(other, scores)
 
 
 @dataclass(frozen=True)
@@ -382,6 +382,11 @@ def _classes(index: int | tuple[int, ...] | Tensor | None, output: Tensor) -> Te
     if isinstance(index, int):
         return torch.full((samples,), index, device=output.device)
     return torch.tensor(each, device=output.device)
+
+
+def _one_hot(classes: Tensor, scores: Tensor) -> Tensor:
+    """Return 1 at the class of each sample and 0 elsewhere, like the scores. F.one_hot looks at values."""
+    return torch.zeros_like(scores).scatter(1, classes.unsqueeze(1), 1)
 
 
 def _written(number: int) -> str:
