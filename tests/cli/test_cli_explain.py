@@ -257,3 +257,19 @@ def test_a_second_run_on_everything_leaves_the_first_ones_heatmaps_out(picture, 
     assert second.output == first.output
     assert heatmap.read_bytes() == content
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore:the explained score is negative:relprop.errors.ScoreWarning")
+def test_by_a_graph_it_says_and_draws_the_same(tmp_path):
+    pictures = [draw(tmp_path / f"{index}.png", index) for index in DIGITS]
+    once, again = (
+        run("mnist-cnn", *pictures, "--out", tmp_path / name, *options)
+        for name, options in (("eager", ()), ("compiled", ("--compile",)))
+    )
+    assert (once.exit_code, again.exit_code) == (0, 0), again.output
+    assert once.stdout.replace("eager", "compiled") == again.stdout
+    for index in DIGITS:
+        one, other = (
+            np.asarray(Image.open(tmp_path / n / f"{index}-heatmap.png")) for n in ("eager", "compiled")
+        )
+        np.testing.assert_array_equal(one, other)

@@ -27,6 +27,11 @@ def tracing() -> Iterator[None]:
         _here.traces -= 1
 
 
+def listed(tensor: Tensor) -> list[int]:
+    """Return the elements of a vector of integers. A trace sees a look at each."""
+    return [int(element) for element in tensor] if _here.traces else tensor.tolist()
+
+
 def found(condition: Tensor, *, if_traced: bool) -> bool:
     """Whether a condition holds anywhere.
 

@@ -36,6 +36,10 @@ def explain(
             metavar="VIEW",
         ),
     ] = VIEWS[0],
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="For many pictures: trace the first one, and compute by its graph."),
+    ] = False,
     weights: Weights = None,
     classes: Classes = None,
     size: Size = None,
@@ -63,4 +67,4 @@ def explain(
     from relprop.cli.work.one_picture import Wishes
 
     options = ModelOptions(model, weights, classes, size, mean, std)
-    explain_pictures(options, files, out, Wishes(target, top, rules, view))
+    explain_pictures(options, files, out, Wishes(target, top, rules, view, compile))

@@ -211,8 +211,10 @@ class TokenIds:
         They are -1 for elements whose values are not those of the ids any more.
         """
         values = torch.cat([values.to(index) for values in self._values])
-        same = values[positions.clamp(min=0)] == index
-        return torch.where(same, self._origins_of(positions), -1)
+        same = (values[positions.clamp(min=0)] == index) | (positions < 0)
+        origins = self._origins_of(positions)
+        # As a rule all are the same, and then the positions depend on no values.
+        return origins if bool(same.all()) else torch.where(same, origins, -1)
 
     def put_in_bags(self, call: Call) -> int | None:
         """Record the bags of an input of one dimension from the call that is to look them up.

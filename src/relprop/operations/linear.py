@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
+from relprop.calls.traced import listed
 from relprop.crossing.padding import with_padding
 from relprop.crossing.parts import plus, with_own_value
 from relprop.crossing.ruled import plain, start
@@ -56,7 +57,7 @@ def grouped_mm(run: Run, call: Call, x: Any, weight: Any, ends: Any, bias: Any, 
     if x.dim() != 2 or weight.dim() != 3 or ends is None or bias is not None:
         run.gap(call.name, "only rows (rows, in) times weights (groups, in, out) without bias are covered")
         return plain(run, call)
-    return start(run, call, Kind.DENSE, x, weight, None, Grouped(tuple(ends.tolist())))
+    return start(run, call, Kind.DENSE, x, weight, None, Grouped(tuple(listed(ends))))
 
 
 def convolution(

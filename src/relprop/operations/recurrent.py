@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
+from relprop.calls.traced import listed
 from relprop.crossing.parts import of_value
 from relprop.crossing.recurrent import CELLS, Cell, scan, states_of
 from relprop.engine.interception import Entry
@@ -38,7 +39,7 @@ class Layer:
         sizes = None
         if "batch_sizes" in given:  # rows of sequences of several lengths, time first
             given["batch_sizes"] = value_of(given["batch_sizes"])
-            sizes = given["batch_sizes"].tolist()
+            sizes = listed(given["batch_sizes"])
         call = Call(call.signature, list(given.values()))
         if given["train"] and given["dropout"] > 0 and given["num_layers"] > 1:
             return NotImplemented  # its dropout is a gap

@@ -270,11 +270,13 @@ def _deciding_shape(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a call of an operation that may draw random numbers does so: dropout of 0 does not."""
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.name == "dropout_p":
-            return bool(args[i] if i < len(args) else kwargs.get("dropout_p", argument.default_value))
-    return True
+    """Whether a call of an operation that may draw random numbers does so: dropout in evaluation does not."""
+    given = {
+        argument.name: args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
+        for i, argument in enumerate(func._schema.arguments)
+    }
+    probability = given.get("dropout_p", given.get("p"))
+    return probability != 0 and given.get("train", given.get("training")) is not False
 
 
 _LEAVES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})

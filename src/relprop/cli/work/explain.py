@@ -11,7 +11,7 @@ import typer
 from relprop.cli.model_options import ModelOptions
 from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.named_model import named_model
-from relprop.cli.work.one_picture import Wishes, explain_picture
+from relprop.cli.work.one_picture import Explaining, Wishes, explain_picture
 from relprop.cli.work.terminal import console, progress_bar, tell
 from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
@@ -35,6 +35,7 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
     destinations = plan(pictures, out)
     found = named_model(options)
     wishes.check(found)
+    explaining = Explaining(found, wishes)
     terminal = console()
     errors: list[str] = []
     warnings: list[str] = []
@@ -48,7 +49,7 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
                 bar.start()
             bar.update(task, description=visible(picture.name))
             try:
-                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings))
+                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings, explaining))
             except (FileError, InputError) as error:
                 errors.append(f"error: {error}")
             done += 1

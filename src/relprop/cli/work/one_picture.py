@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Wishes:
     top: int = 1
     rules: str | None = None
     view: str = VIEWS[0]
+    compile: bool = False
 
     def check(self, model: Model) -> None:
         """Find out before any picture is read whether the options have a meaning.
@@ -56,7 +58,32 @@ class Wishes:
             class_named(self.target, model)
 
 
-def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, notes: list[str]) -> str:
+class Explaining:
+    """Explains one picture after the other, by graphs if that is wished.
+
+    Args:
+        model: which model.
+        wishes: what to explain and how.
+    """
+
+    def __init__(self, model: Model, wishes: Wishes) -> None:
+        self._model = model
+        self._wishes = wishes
+        self._explainer: relprop.Explainer | None = None
+
+    def __call__(self, x: torch.Tensor, target: Any) -> Explanation:
+        """Explain a picture as the model takes it."""
+        if self._explainer is None:
+            model, wishes = self._model, self._wishes
+            self._explainer = relprop.Explainer(model.module, rules=wishes.rules, bounds=model.bounds)
+            if wishes.compile:
+                self._explainer = self._explainer.compile(x, target=target)
+        return self._explainer(x, target=target)
+
+
+def explain_picture(
+    model: Model, picture: Path, heatmap: Path, wishes: Wishes, notes: list[str], explaining: Explaining
+) -> str:
     """Write the heatmap of one picture and say in a line, or one for each class, what was found.
 
     Args:
@@ -65,6 +92,7 @@ def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, 
         heatmap: the file to write.
         wishes: what to explain, and how to show it.
         notes: warnings are added to it.
+        explaining: computes explanations.
 
     Raises:
         InputError: the picture, or what the model says of it, cannot be explained.
@@ -83,9 +111,7 @@ def explain_picture(model: Model, picture: Path, heatmap: Path, wishes: Wishes, 
     for answer in chosen:
         with warnings.catch_warnings(record=True) as caught, errors_of(model, prepared.x, noted=True):
             warnings.simplefilter("always")
-            explained[answer] = relprop.explain(
-                model.module, prepared.x, target=answer.target, rules=wishes.rules, bounds=model.bounds
-            )
+            explained[answer] = explaining(prepared.x, answer.target)
         for warning in caught:
             said.setdefault(at_the_shell(warning.message), []).append(answer.title)
     for message, titles in said.items():

@@ -1,0 +1,90 @@
+"""Compiled explainers give what explainers give: on networks of pictures and families of transformers.
+
+`make zoo` runs these, in double precision and on other values than the example's.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from families_compared import assert_same
+from relprop import PRESETS, Explainer
+from transformer_families import FAMILIES
+from unusual_families import FAMILIES as UNUSUAL
+from zoo_networks import BOUNDS, NETWORKS
+
+pytestmark = [
+    pytest.mark.zoo,
+    pytest.mark.filterwarnings("ignore:Model config"),
+]
+
+VISION = (
+    *("resnet18", "densenet121", "googlenet", "squeezenet1_1", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("mixer_s32_224", "ghostnet_100", "convnextv2_atto", "lcnet_035", "nf_regnet_b0", "inception_next_atto"),
+)
+"""Twelve networks of pictures."""
+
+ALIKE = 1e-10
+"""By how much relevance may differ, relative to the largest."""
+
+
+TRANSFORMERS = {
+    name: family
+    for name, family in {**FAMILIES, **UNUSUAL}.items()
+    if torch.float64 in family.dtypes and family.experts in (None, "batched_mm")
+}
+"""Others look for the tokens of each expert, of which there is another number in each batch."""
+
+
+def other(name: str, value: Any) -> Any:
+    """Return another value of an argument: other numbers, or the ids of other samples."""
+    if not isinstance(value, Tensor) or "mask" in name:
+        return value
+    if value.is_floating_point():
+        return value * 0.9
+    return value.roll(1, 0) if "ids" in name and "position" not in name else value
+
+
+def compare(
+    explainer: Explainer,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    others: tuple[tuple[Any, ...], dict[str, Any]],
+    target: Any,
+) -> None:
+    """Check that an explainer gives the same compiled, by graphs."""
+    compiled = explainer.compile(*example[0], **example[1], target=target)
+    found, expected = (e(*others[0], **others[1], target=target) for e in (compiled, explainer))
+    assert compiled._graphs is not None
+    (kind,) = compiled._graphs._kinds.values()
+    assert (kind.refused, bool(kind.graphs)) == ("", True)
+    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", VISION)
+def test_a_network_of_pictures(name: str, preset: str) -> None:
+    model, x, target = NETWORKS[name].make(torch.float64)
+    bounds = BOUNDS if PRESETS[preset].needs_bounds else None
+    compare(Explainer(model, rules=preset, bounds=bounds), ((x,), {}), ((x.roll(1, -1),), {}), target)
+
+
+@pytest.mark.parametrize("preset", ["attnlrp", "cp-lrp", "epsilon"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_family_of_transformers(name: str, preset: str) -> None:
+    model, arguments, target = TRANSFORMERS[name].make(torch.float64)
+    others = {name: other(name, value) for name, value in arguments.items()}
+    compare(Explainer(model, rules=preset), ((), arguments), ((), others), target)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.endswith("eager-eager")])
+def test_experts_that_look_for_their_tokens_are_explained_without_a_graph(name: str) -> None:
+    model, arguments, target = FAMILIES[name].make(torch.float64)
+    explainer = Explainer(model, rules="cp-lrp")
+    with pytest.warns(UserWarning, match="without a graph: the shape of what aten::nonzero returns dep"):
+        compiled = explainer.compile(**arguments, target=target)
+    found, expected = (e(**arguments, target=target) for e in (compiled, explainer))
+    assert torch.equal(found.relevance, expected.relevance)
