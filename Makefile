@@ -107,6 +107,7 @@ benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
 	$(BIN)/python benchmarks/mnist.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/decoders.py
+	$(BIN)/python benchmarks/graphs.py
 	$(BIN)/python benchmarks/recurrent.py
 	$(BIN)/python benchmarks/text_faithfulness.py
 

@@ -79,6 +79,17 @@ def test_every_preset(name: str, preset: str) -> None:
     assert_by_graph(explainer, compiled, more, target=3, graphs=2)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_few_values_are_looked_at(preset: str) -> None:
+    """Whether inputs are finite, non-negative, within the bounds; whether a ReLU stops all relevance."""
+    model, x = relprop.load("mnist-cnn").eval(), torch.rand(2, 1, 32, 32)
+    explainer = Explainer(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
+    compiled = explainer.compile(x, target=1)
+    assert compiled._graphs is not None
+    (kind,) = compiled._graphs._kinds.values()
+    assert kind.graphs[0].traced.guards <= 6
+
+
 # ---- what is explained ----
 
 
@@ -230,17 +241,29 @@ def load(model: Small) -> None:
     model.load_state_dict({name: t * 1.5 for name, t in model.state_dict().items()})
 
 
+class Holding:
+    """An object that is called, and holds a module."""
+
+    def __init__(self, models: list[Small]) -> None:
+        self.models = models
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.models[0](x)
+
+
 CHANGES = [change_in_place, change_by_data, change_a_buffer, replace_a_parameter, replace_a_module, load]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("held", ["module", "closure", "partial"])
+@pytest.mark.parametrize("held", ["module", "closure", "partial", "method", "object"])
 def test_a_changed_model_is_noticed(change: Callable[[Small], None], held: str) -> None:
     model = Small()
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "module": model,
         "closure": lambda x: model(x),
         "partial": partial(lambda x, net: net(x), net=model),
+        "method": model.forward,
+        "object": Holding([model]),
     }
     explainer = Explainer(functions[held], rules="epsilon-gamma-flat")
     compiled = explainer.compile(pictures(), target=0)

@@ -1,6 +1,9 @@
 """Whether a model is still what it was: its modules, parameters and buffers, and what these hold."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -45,22 +48,29 @@ class Unchanged:
         return [(id(tensor), version) for tensor, version in self._tensors()]
 
 
-def _modules_of(model: Any, depth: int = 3) -> list[nn.Module]:
-    """The modules that a model consists of, as far as they are found."""
-    if isinstance(model, nn.Module):
-        return [model]
-    if depth == 0:
-        return []
-    held = [getattr(model, name, None) for name in ("__self__", "func", "__wrapped__")]
-    held += [*getattr(model, "args", ()), *(getattr(model, "keywords", None) or {}).values()]
-    for cell in getattr(model, "__closure__", None) or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            continue
-    code, names = getattr(model, "__code__", None), getattr(model, "__globals__", {})
-    held += [names[name] for name in (code.co_names if code is not None else ()) if name in names]
-    return [module for each in held if each is not None for module in _modules_of(each, depth - 1)]
+def _modules_of(held: Any, depth: int = 4) -> list[nn.Module]:
+    """The modules that a model holds, as far as they are found."""
+    if isinstance(held, nn.Module):
+        return [held]
+    within: list[Any] = []
+    if isinstance(held, MethodType):
+        within = [held.__self__, held.__func__]
+    elif isinstance(held, partial):
+        within = [held.func, *held.args, *held.keywords.values()]
+    elif isinstance(held, FunctionType):
+        variables = inspect.getclosurevars(held)
+        within = [
+            *variables.nonlocals.values(),
+            *variables.globals.values(),
+            getattr(held, "__wrapped__", None),
+        ]
+    elif isinstance(held, (list, tuple)):
+        within = list(held)
+    elif isinstance(held, dict):
+        within = list(held.values())
+    elif callable(held) and hasattr(held, "__dict__") and not isinstance(held, (type, ModuleType)):
+        within = list(vars(held).values())
+    return [module for each in within if depth > 0 for module in _modules_of(each, depth - 1)]
 
 
 def _has_values(tensor: Tensor) -> bool:
