@@ -21,6 +21,7 @@ from relprop.crossing.exact import relevant_in
 from relprop.crossing.samples import step_of_rows
 from relprop.engine.keep import Kept, KeptConstant
 from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
+from relprop.engine.plain_weights import is_foreign
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -140,7 +141,15 @@ def start(
         root: the origin to attach to instead of x, such as the operand of a padding.
     """
     problem, acceptable, rule, site = "", True, None, None
-    if not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
+    weight, bias = _as_plain(run, call, weight), _as_plain(run, call, bias)
+    if is_foreign(weight) or is_foreign(bias):
+        kind_of = type(weight if is_foreign(weight) else bias).__name__
+        problem = (
+            f"a weight is a {kind_of}, a class of tensors without dequantize() and full_tensor(), so its "
+            f"values are not known; give the class a method dequantize() that returns a plain tensor, or "
+            "explain a copy of the model with plain weights"
+        )
+    elif not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
         problem = (
             "the weight depends on the input, or stands first; only input times constant weight is covered"
         )
@@ -185,6 +194,17 @@ def start(
         input_watches=input_watches,
     )
     return attach_rule(run, origin, value)
+
+
+def _as_plain(run: Run, call: Call, constant: Any) -> Any:
+    """Return a weight of another class as a plain tensor, which the call gets too."""
+    if not is_foreign(constant):
+        return constant
+    plain = run.weights.of(constant)
+    if plain is None:
+        return constant
+    call.args[:] = [plain if a is constant else a for a in call.args]
+    return plain
 
 
 def value_or_own(run: Run, constant: Any) -> Any:

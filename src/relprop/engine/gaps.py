@@ -142,8 +142,13 @@ def gradients_off() -> str:
     return f"runs under torch.{'inference_mode' if torch.is_inference_mode_enabled() else 'no_grad'}()"
 
 
-def disconnected_message(cuts: Sequence[Gap]) -> str:
-    """Return the error message about a score that does not depend on the inputs, with the cuts."""
+def disconnected_message(cuts: Sequence[Gap], remedy: str = "") -> str:
+    """Return the error message about a score that does not depend on the inputs.
+
+    Args:
+        cuts: where the model makes constants.
+        remedy: what helps, where it is not to leave out what makes constants.
+    """
     message = "the explained score does not depend on the input through recorded operations."
     if not cuts:
         return (
@@ -152,7 +157,7 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
         )
     places = "".join(f"\n  - {cut}" for cut in cuts)
     remedies = dict.fromkeys(_without(cut) for cut in cuts)
-    return f"{message} The model makes constants here:{places}\n{' '.join(remedies)}"
+    return f"{message} The model makes constants here:{places}\n{remedy or ' '.join(remedies)}"
 
 
 def _without(cut: Gap) -> str:

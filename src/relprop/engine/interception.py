@@ -272,6 +272,20 @@ class Interception:
 
     # ---- modules ----
 
+    def before_model(self, module: nn.Module) -> None:
+        """Give functions plain weights while a module runs that has weights of other classes."""
+        if self.run.weights.look_at(module):
+            self._push_plain_weights()
+
+    def after_model(self) -> None:
+        """Leave functions as they were before the module."""
+        count = torch._C._len_torch_function_stack()
+        if count and torch._C._get_function_stack_at(count - 1) is self.run.weights:
+            torch._C._pop_torch_function_stack()
+
+    def _push_plain_weights(self) -> None:
+        torch._C._push_on_torch_function_stack(self.run.weights)
+
     def after_module(self, module: nn.Module, output: Any) -> Any:
         """Pass a module's output to the observers, and return the value that replaces it."""
         for observer in self._at_modules:
@@ -294,6 +308,8 @@ class Interception:
             here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
             around.hold(seeing())
             torch._C._push_on_torch_dispatch_stack(self.mode)
+            if self.run.modules.frames and len(self.run.weights):  # a module that runs again
+                self._push_plain_weights()
             yield
 
     @contextmanager
@@ -367,7 +383,13 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
     run = interception.run
     with (
         leaving_no_trace(),
-        follow_modules(run.modules, interception.is_active, interception.after_module),
+        follow_modules(
+            run.modules,
+            interception.is_active,
+            interception.before_model,
+            interception.after_module,
+            interception.after_model,
+        ),
         uncompiled(),
     ):
         with leaving_no_trace() as around:
@@ -381,7 +403,7 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
                 with interception.entered():
                     yield interception
             finally:
-                run.is_over = True
+                run.is_over = run.weights.is_over = True
         interception.writing.write_back()
 
 

@@ -105,8 +105,14 @@ class Forward:
                 yield self
         except Exception as error:
             if given is not None and error is failure:
-                explained, differing = self.inputs.any(), self.inputs.differing
-                explain_failure(error, model, given, explained=explained, differing=differing)
+                explain_failure(
+                    error,
+                    model,
+                    given,
+                    explained=self.inputs.any(),
+                    differing=self.inputs.differing,
+                    remedy=self.run.weights.remedy,
+                )
             raise
         finally:
             failure = given = None  # the error holds this frame
@@ -184,7 +190,9 @@ class Forward:
         self.run.gaps.require_none()
         inner = scores.recorded if type(scores) is Seen else scores
         if not inner.requires_grad:
-            raise ModelError(disconnected_message(self.run.gaps.cuts))
+            weights = self.run.weights
+            remedy = weights.remedy if weights.among_activations else ""
+            raise ModelError(disconnected_message(self.run.gaps.cuts, remedy))
         variables = self.inputs.variables()
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
