@@ -12,7 +12,7 @@ from torch import Tensor
 import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear
-from relprop.errors import CoverageError, InputError
+from relprop.errors import CoverageError, InputError, ModelError
 from relprop.operations import WORDS, Gate
 from relprop.rules import Epsilon, Flat, Gamma, ZPlus
 from relprop.testing import check_operation
@@ -164,6 +164,83 @@ def test_a_custom_operation_of_python() -> None:
 
     relprop.register(named_by_the_error(soft_clip), "pointwise")
     compared(soft_clip, F.softsign)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Any]:
+    """Operations of Python without a gradient, as `custom_op` makes them."""
+
+    @torch.library.custom_op("bare::gated", mutates_args=())
+    def gated(x: Tensor, gate: Tensor, by: float) -> Tensor:
+        return by * x * gate
+
+    @torch.library.custom_op("bare::moved", mutates_args=())
+    def moved(x: Tensor, gate: Tensor) -> Tensor:
+        return x.roll(1, -1) * gate
+
+    @torch.library.custom_op("bare::scaled", mutates_args=())
+    def scaled(x: Tensor) -> Tensor:
+        return 3 * x
+
+    del gated, moved, scaled  # torch.ops has them
+    return torch.ops.bare
+
+
+def test_a_product_of_elements_needs_no_gradient(bare: Any) -> None:
+    """Its slope is its value for ones."""
+    with pytest.raises(CoverageError, match=r"bare::gated in module"):
+        relprop.explain(lambda x: bare.gated(x, x.flip(1), 2.0), X, target=1)
+    relprop.register("bare::gated", Gate("gate"))
+    compared(lambda x: bare.gated(x, x.flip(1), 2.0), lambda x: 2 * x * x.flip(1).detach())
+    compared(lambda x: bare.gated(x, X, 2.0), lambda x: 2 * x * X.detach())
+    relprop.register("bare::gated", "product")
+    compared(lambda x: bare.gated(x, x.flip(1).sigmoid(), 2.0), lambda x: 2 * x * x.flip(1).sigmoid())
+    compared(lambda x: bare.gated(x, x.flip(1), 2.0), lambda x: 2 * x * x.flip(1))
+    relprop.register("bare::scaled", "linear")
+    compared(bare.scaled, lambda x: 3 * x)
+    check_operation(bare.scaled, X)
+
+
+ADVICE = (
+    "torch has no gradient of it; give it one by torch.library.register_autograd('bare::moved', backward), "
+    "where backward(ctx, grad) returns the gradient of each argument (docs/own-rules.md)"
+)
+
+
+@pytest.mark.parametrize("entry", [Gate("gate"), "product", "linear"])
+def test_what_moves_elements_needs_a_gradient(bare: Any, entry: Any) -> None:
+    relprop.register("bare::moved", entry)
+    with pytest.raises(
+        CoverageError, match=re.escape(f"bare::moved in module '(root)' at {__file__}")
+    ) as error:
+        relprop.explain(lambda x: bare.moved(x, x.flip(1)), X, target=1)
+    assert ADVICE in str(error.value)
+
+
+def test_an_accepted_gradient_that_is_missing(bare: Any) -> None:
+    with pytest.raises(
+        ModelError, match=r"^accept='bare::moved': the plain gradient .* was accepted, but "
+    ) as e:
+        relprop.explain(lambda x: bare.moved(x, X), X, target=1, accept="bare::moved")
+    assert str(e.value).endswith(f"but {ADVICE}.")
+
+
+def test_the_gradient_that_the_error_asks_for() -> None:
+    """It is found though the operation ran without one before."""
+
+    @torch.library.custom_op("bare::rolled", mutates_args=())
+    def rolled(x: Tensor, gate: Tensor) -> Tensor:
+        return x.roll(1, -1) * gate
+
+    relprop.register("bare::rolled", Gate("gate"))
+    with pytest.raises(CoverageError, match="torch has no gradient of it"):
+        relprop.explain(lambda x: rolled(x, x.sigmoid()), X, target=1)
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (grad * ctx.inputs[1]).roll(-1, -1), None
+
+    torch.library.register_autograd("bare::rolled", backward, setup_context=keep_inputs)
+    compared(lambda x: rolled(x, x.sigmoid()), lambda x: x.roll(1, -1) * x.sigmoid().detach())
 
 
 ERRORS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -117,6 +117,15 @@ def reason_of(operation: str) -> str:
 _ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
+def without_gradient(operation: str) -> str:
+    """Return the reason why a linear operation of another library is not covered, and what helps."""
+    return (
+        "torch has no gradient of it; give it one by torch.library.register_autograd("
+        f"{operation!r}, backward), where backward(ctx, grad) returns the gradient of each argument "
+        "(docs/own-rules.md)"
+    )
+
+
 def coverage_message(gaps: Sequence[Gap]) -> str:
     """Return the error message about gaps: all of them, their places, and the remedy."""
     count = "1 operation" if len(gaps) == 1 else f"{len(gaps)} operations"

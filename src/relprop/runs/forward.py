@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from relprop.calls.call import lacks_gradient
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.calls.user_line import line_of
-from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of
+from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of, without_gradient
 from relprop.engine.interception import Entry, Interception, intercepting
 from relprop.engine.known import Tag
 from relprop.engine.levels import aside, seeing
@@ -204,6 +205,11 @@ class Forward:
                 )
             except Exception:
                 self.run.gaps.require_none()  # the error may be a consequence of a gap
+                for name in filter(lacks_gradient, self.run.gaps.accepted):
+                    raise ModelError(
+                        f"accept={name!r}: the plain gradient of {name} was accepted, but "
+                        f"{without_gradient(name)}."
+                    ) from None
                 raise
         return dict(zip(variables, found, strict=True))
 
