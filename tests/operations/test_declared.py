@@ -278,6 +278,21 @@ def test_what_is_no_name_or_no_word_is_told(name: str, entry: str, message: str)
         relprop.register(name, entry)
 
 
+def test_a_name_that_a_loaded_library_does_not_have(ops: Any) -> None:
+    with pytest.raises(InputError) as error:
+        relprop.register("declared::soft_clipp", "pointwise")
+    assert str(error.value) == (
+        "register('declared::soft_clipp', ...): the library 'declared' has no operation of this name, only "
+        "mean_of, mixed, shifted_log, smoothed, .... If the operation is loaded later, register it then. Did "
+        "you mean 'soft_clip'?"
+    )
+    relprop.register("loaded_later::soft_clip", "pointwise")
+    with torch.library._scoped_library("loaded_later", "DEF") as library:
+        library.define("soft_clip(Tensor x) -> Tensor")
+        library.impl("soft_clip", lambda x: x / (1 + x.abs()), "CompositeExplicitAutograd")
+        compared(torch.ops.loaded_later.soft_clip, F.softsign)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
