@@ -1,5 +1,6 @@
 """Warnings about results that are doubtful."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -262,12 +263,13 @@ def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
         explained: names of the inputs that have relevance.
     """
     for name, place in lost.items():
+        argument = re.split(r"[.\[]", name)[0]
         how = "only in part explained" if name in explained else "not explained"
         warn(
             f"the score depends on input {name!r}, which is {how}. What it contributes is in the ledger "
             "under 'parameters' or 'constant', or counts as that of other inputs. It was not followed to an "
             f"embedding: {place}. If it shall not be explained, bind it in a function: "
-            f"explain(lambda x: model(x, {name}={name}), x)."
+            f"explain(lambda x: model(x, {argument}={argument}), x)."
         )
 
 
