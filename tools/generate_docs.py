@@ -228,7 +228,8 @@ TREATMENTS = {
         "By its Taylor expansion of first order, R_i = x_i (R_i - s_i Σ R_j), Achtibat et al. 2024, "
         'prop. 3.1. Relevance that it does not conserve is in the ledger under "softmax". A softmax that is '
         "a factor of a product is a gate and gets nothing (see products). The terms of `logsumexp` get "
-        "R_i = x_i s_i · R/z, and the entropy of s is in the ledger likewise."
+        "R_i = x_i s_i · R/z, and the entropy of s is in the ledger likewise. In a target, `cross_entropy` "
+        "and `nll_loss` are sums of log-probabilities, and `ctc_loss` is the `logsumexp` of its paths."
     ),
     "pooling": (
         "Sums and averages share in proportion to contributions. In a maximum the largest value gets all. "

@@ -62,6 +62,7 @@ ELSEWHERE = {
         (f"quantize_per_{kind}" for kind in ("tensor", "tensor_dynamic", "channel")),
         "refused: test_written_out.py",
     ),
+    **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward", "_ctc_loss"), "test_losses.py"),
     "_embedding_bag_forward_only": "test_embedding_bags.py, because autograd refuses it",
 }
 """Entries of which there is no case here."""

@@ -100,7 +100,10 @@ def reason_of(operation: str) -> str:
     """Return the reason why an operation without an entry is not covered."""
     reason = _REASONS.get(operation, Gap.reason)
     if "_loss" in operation or "_cross_entropy" in operation or operation == "kl_div":
-        reason = "a loss is no score to explain: call the model without labels"
+        reason = (
+            "a loss is no score to explain: call the model without labels, and let the target take a number "
+            "of its output, such as target=lambda output: output[:, 0]"
+        )
     if operation.startswith("quantize"):
         reason = (
             "quantised tensors have no gradient; explain the model before convert(), with its fake "

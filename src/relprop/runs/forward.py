@@ -146,6 +146,7 @@ class Forward:
                     f"classes or samples.{advice} If it has one number for each sample, give "
                     "target=lambda output: output."
                 )
+        self.run.scores = True
         try:
             scores = scores_of(goal, output, samples, differing=self.inputs.differing)
         except Exception as error:
@@ -160,6 +161,8 @@ class Forward:
             if advice:
                 error.add_note(advice.strip())
             raise
+        finally:
+            self.run.scores = False
         self.run.ledger.samples = len(scores)
         return scores
 
