@@ -103,9 +103,9 @@ def test_a_softmax_at_the_end_is_warned_of_with_advice(last: nn.Module) -> None:
 def test_a_model_in_training_mode_is_refused(x: Tensor) -> None:
     model = modules()
     model[7].train()
-    with pytest.raises(ModelError, match=r"training mode \(7\), where dropout.*call model.eval\(\)"):
+    with pytest.raises(ModelError, match=r"training mode \('7'\), where dropout.*call model.eval\(\)"):
         relprop.explain(model, x)
-    with pytest.raises(ModelError, match=r"training mode \(7\)"):
+    with pytest.raises(ModelError, match=r"training mode \('7'\)"):
         relprop.explain(model.train(), x)
 
 

@@ -43,7 +43,7 @@ def explained_targets(
         plain = forward.values((values, scores))
         with forward.interception.unseen():
             require_finite(forward.model, plain[1])
-            warn_of_scores(goal, scores, plain[0])
+            warn_of_scores(goal, scores, values, plain[0])
         seed = torch.ones_like(plain[1]) if composite.start == "one" else None
         with retaining(not last):
             relevance = forward.propagate(scores, seed, retain=not last)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.calls.nested import tensors_in, values_of
+from relprop.calls.nested import map_tensors, tensors_in, values_of
 from relprop.calls.user_line import warn
 from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
@@ -21,7 +21,7 @@ from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit
-from relprop.targets.scores import logits_of, measure_of
+from relprop.targets.scores import OfSamples, logits_of, measure_of
 from relprop.targets.structured import At
 
 _BOUNDED = {
@@ -41,17 +41,17 @@ _DIFFERENCES = ("score difference", "log-odds")
 """Names of scores that stay the same if all outputs of a sample change by one number."""
 
 
-def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
+def warn_of_scores(goal: Any, scores: Tensor, output: Any, values: Any) -> None:
     """Warn if explained scores come from a softmax or a sigmoid, or are negative.
 
     Args:
         goal: the target.
         scores: what it made of the output, as the run has it.
-        output: the model's output, as plain tensors.
+        output: the model's output, as the run has it.
+        values: the same, as plain tensors.
     """
     role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
-    # What a log_softmax subtracts from all classes cancels in a difference.
-    if role in _BOUNDED and not (role is Role.LOG_SOFTMAX and measure_of(goal) in _DIFFERENCES):
+    if role in _BOUNDED and not (role is Role.LOG_SOFTMAX and _is_difference(goal, scores, output)):
         difference = ", or a difference: target=relprop.targets.RunnerUp(...)"
         warn(
             ScoreWarning(
@@ -66,9 +66,9 @@ def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
         return
     # Without numbers, so that a loop over batches says it once.
     which = "the explained score is negative" + ("." if bool(negative.all()) else " for some samples.")
-    output = logits_of(output)
-    if isinstance(output, Tensor) and (output.shape[-1:] in ((), (1,)) or output.shape == scores.shape):
-        y = "y[:, 0]" if output.dim() > 1 else "y"
+    logits = logits_of(values)
+    if isinstance(logits, Tensor) and (logits.shape[-1:] in ((), (1,)) or logits.shape == scores.shape):
+        y = "y[:, 0]" if logits.dim() > 1 else "y"
         warn(
             ScoreWarning(
                 f"{which} Relevance then explains why the output is low, and rules such as z+ explain "
@@ -88,6 +88,41 @@ def warn_of_scores(goal: Any, scores: Tensor, output: Any) -> None:
             "Explain a class with a positive score, by --target.",
         )
     )
+
+
+def _is_difference(goal: Any, scores: Tensor, output: Any) -> bool:
+    """Whether what a log_softmax of the model subtracts from all classes cancels in a target.
+
+    A function is tried: it is applied to the output with other numbers subtracted.
+    """
+    if isinstance(goal, OfSamples):
+        return measure_of(goal) in _DIFFERENCES
+
+    found = []
+
+    def shifted(t: Tensor) -> Tensor:
+        plain = values_of(t)
+        if type(t) is not Seen or role_of(t.tag) is not Role.LOG_SOFTMAX:
+            return plain
+        sums = {dim: plain.double().exp().sum(dim) for dim in range(plain.dim())}
+        dim = next((d for d, sum_ in sums.items() if bool(((sum_ - 1).abs() < 0.01).all())), None)
+        if dim is None:
+            return plain
+        shape = [1 if i == dim else n for i, n in enumerate(plain.shape)]
+        found.append(dim)
+        numbers = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return plain - 1 - numbers.to(plain)
+
+    try:
+        with torch.no_grad():
+            given = map_tensors(shifted, output)
+            if not found:  # the target itself has the log_softmax
+                return False
+            moved = goal(given)
+            before = values_of(scores).double()
+            return torch.allclose(moved.double().reshape(before.shape), before, rtol=1e-4, atol=1e-2)
+    except Exception:  # it is the user's function, which did not expect to be called again
+        return False
 
 
 def warn_of_padding(goal: Any, arguments: Mapping[str, Any]) -> None:
