@@ -211,8 +211,9 @@ TREATMENTS = {
     ),
     "products of activations, by a rule of their own": (
         "Factors share by their roles. A weight is a bounded function that is not 0 at 0, such as a sigmoid, "
-        "or a softmax; a statistic is for instance 1/√variance. Both get nothing beside a signal, which gets "
-        "all relevance, as in squeeze-and-excitation and attention. Two signals, or two weights, get half "
+        "or a softmax; a statistic is for instance 1/√variance, or an inverse matrix. Both get nothing "
+        "beside a signal, which gets all relevance, as in squeeze-and-excitation and attention. Two signals, "
+        "or two weights, get half "
         "each, also where one of them is broadcast. In `cp-lrp`, what an activation function such as SiLU "
         "made is a gate, too. A composite may have another rule, but statistics always count as constants. "
         "Relevance crosses products of two matrices of activations, and `mul` and `div` of two activations, "

@@ -331,7 +331,10 @@ def warn_of_nothing(name: str, run: Run, *, is_sure: bool) -> None:
             "products, ('*', relprop.rules.Uniform()) before others, gives gates and attention weights half."
         )
     elif "statistic" in run.ledger.absorbed:
-        why = "Relevance ends at a reciprocal such as 1/x. The ledger has it under 'statistic'."
+        why = (
+            "Relevance ends at a reciprocal such as 1/x, or at an inverse. The ledger has it under "
+            "'statistic'."
+        )
     else:
         why = "The rules pass nothing on to it. Compare with other rules."
     warn(f"input {name!r} gets no relevance at all{depends}. {why}")
