@@ -194,7 +194,8 @@ TREATMENTS = {
         "its input, are part of it. A sparse matrix that is a constant, or an argument of the model, is a "
         "weight whose stored elements are the connections. `bilinear` is such an operation on all products "
         "of two inputs, and `torchvision::deform_conv2d` one on samples of the image, whose positions get "
-        "nothing. A weight that depends on the input makes it a product of activations."
+        "nothing. A complex weight a + ib is the real weight [[a, -b], [b, a]] of real and imaginary parts. "
+        "A weight that depends on the input makes it a product of activations."
     ),
     "pointwise": (
         "If f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain gradient. "

@@ -28,6 +28,7 @@ from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap, SameValues
 from relprop.linear.operation import Incoming, LinearOperation
+from relprop.linear.products import OfComplex, blocks_of
 from relprop.rules.own import applied
 from relprop.rules.rule import Rule
 
@@ -153,10 +154,6 @@ def start(
         problem = (
             "the weight depends on the input, or stands first; only input times constant weight is covered"
         )
-    elif x.is_complex() or weight.is_complex():
-        problem = (
-            "complex numbers get no rule; accept the plain gradient, which is LRP-0 where there is no bias"
-        )
     elif kind == Kind.DENSE and not map_.fits(weight):
         problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
     elif x.dim() < 2 or (kind == Kind.CONVOLUTION and x.dim() != weight.dim()):
@@ -169,9 +166,16 @@ def start(
         return plain(run, call)
     run.apply(call, rule)
     weight, bias = value_or_own(run, weight), value_or_own(run, bias)
-    if run.parameters is not None:
+    if run.parameters is not None and not weight.is_complex():
         run.parameters.meet(weight)
     value: Tensor = run.value(call)
+    if weight.is_complex():
+        x, root = run.perform(torch.view_as_real, x), None
+        weight = weights.modified(weight, "blocks", blocks_of)
+        value = torch.view_as_real(value)
+        if bias is not None:
+            bias = torch.view_as_real(map_.align_bias(bias.detach()).resolve_conj()).expand(value.shape)
+        map_ = OfComplex(map_)
     operand, own_weight, input_watches = root or x, weight, () if root is None else root.watches
     before = operand.tag.origin
     if isinstance(before, Affine) and map_.channels(weight, operand.recorded.shape) == before.channels:
@@ -193,7 +197,8 @@ def start(
         behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
     )
-    return attach_rule(run, origin, value)
+    result = attach_rule(run, origin, value)
+    return run.perform(torch.view_as_complex, result) if isinstance(map_, OfComplex) else result
 
 
 def _as_plain(run: Run, call: Call, constant: Any) -> Any:
