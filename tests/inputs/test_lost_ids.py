@@ -76,17 +76,8 @@ def as_a_time(model: Both, x: Tensor, i: Tensor) -> Tensor:
     return model.of(x, x * torch.sin(i.to(x.dtype))[:, None])
 
 
-def scattered(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    rows = x.new_zeros(N, CATEGORIES).scatter(1, i[:, None], 1)
-    return model.of(x, rows @ model.words.weight)
-
-
-def of_counts(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    return model.of(x, x * F.one_hot(i, CATEGORIES).cumsum(1)[:, :SIZE])
-
-
-def of_columns(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    return model.of(x, x * F.one_hot(i, CATEGORIES)[:, :SIZE])
+def one_hot(model: Both, x: Tensor, i: Tensor) -> Tensor:
+    return model.of(x, F.one_hot(i, CATEGORIES).to(x.dtype) @ model.words.weight)
 
 
 def written_into_a_part(model: Both, x: Tensor, i: Tensor) -> Tensor:
@@ -102,9 +93,7 @@ LOST: dict[Callable[..., Any], tuple[str, str]] = {
     in_a_bag_without_gradient: ("embedding_bag", "runs under torch.no_grad()"),
     as_numbers: ("mul", "computes with the integers"),
     as_a_time: ("to", "computes with the integers"),
-    scattered: ("scatter", "computes with the integers"),
-    of_counts: ("cumsum", "computes with the integers"),
-    of_columns: ("getitem", "computes with the integers"),
+    one_hot: ("one_hot", "computes with the integers"),
     written_into_a_part: ("mul", "computes with the integers"),
 }
 

@@ -125,11 +125,6 @@ class Interception:
         else:
             entry = self.table.get(s.name)
             result = NotImplemented
-            if s.name in _PRODUCTS:
-                with aside():
-                    begun = self.beginnings.product_with_table(call)
-                if begun is not None:
-                    return begun
             if entry is not None or not s.composite:
                 with aside():
                     if torch.is_grad_enabled():
@@ -424,9 +419,6 @@ _ASKING_FOR_SHAPES = frozenset(
 
 _LOOKING_UP = frozenset(("embedding", "embedding_bag", "_embedding_bag", "index", "index_select"))
 """Operations that may look up ids in a table."""
-
-_PRODUCTS = frozenset(("mm", "matmul"))
-"""Products in which one-hot rows of ids may pick rows of a table."""
 
 _CASTING = ("_to_copy", "to")
 """Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""

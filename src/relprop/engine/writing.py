@@ -39,9 +39,6 @@ class Beginnings(Protocol):
     def looked_up(self, call: Call, value: Any, off: str) -> Seen | None:
         """Return the wrapper tensor that replaces a call's value if relevance begins there, or None."""
 
-    def product_with_table(self, call: Call) -> Seen | None:
-        """Return the wrapper tensor that replaces a product's value if relevance begins there, or None."""
-
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor."""
 

@@ -16,7 +16,7 @@ from relprop.engine.gaps import Gap
 from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen, inner_of, is_relevant
+from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.arguments import KEEP_OUT, TOGETHER
 from relprop.inputs.leaves import Leaf, Leaves
 from relprop.inputs.tokens import LOOKING_UP, Lost, TokenIds, index_of, may_be_ids, only_looks, valued
@@ -203,21 +203,6 @@ class ExplainedInputs:
         if off:
             self._lose(call, value, self.ids.names_in(call.args), off)
             return None
-        return self._begin(value, ids)
-
-    def product_with_table(self, call: Call) -> Seen | None:
-        """Return the result of a matrix product in which one-hot rows of ids pick rows of a table.
-
-        It is that of looking up the ids. None for any other product.
-        """
-        x, table = call.args[:2]
-        if not is_relevant(x) or is_relevant(table) or table.dim() != 2:
-            return None
-        positions = self.leaves.one_hot(x.recorded)
-        return None if positions is None else self._begin(self._run.value(call), positions)
-
-    def _begin(self, value: Tensor, ids: Tensor) -> Seen:
-        """Return the wrapper tensor for rows that ids have looked up, of these positions."""
         tag = Tag(Behind(plain=False), all_nonnegative(value))
         with torch.enable_grad():
             root = value.detach().requires_grad_()

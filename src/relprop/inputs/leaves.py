@@ -105,21 +105,6 @@ class Leaves:
         """The tensors whose gradients autograd computes: roots and slots."""
         return tuple(t for leaf in self._leaves for t in (leaf.root, leaf.slot) if t is not None)
 
-    def one_hot(self, tensor: Tensor) -> Tensor | None:
-        """Return the positions of the ids of one-hot rows, if a tensor is such an input; otherwise None.
-
-        Args:
-            tensor: the tensor as autograd recorded it.
-        """
-        leaf = next((leaf for leaf in self._leaves if leaf.root is tensor), None)
-        if leaf is None or leaf.positions is None or not tensor.numel():
-            return None
-        rows = tensor.detach().flatten(0, -2)
-        for some in (rows[:1], rows):  # nearly always the first one tells that they are others
-            if not bool(((some != 0).sum(1) == 1).all() and (some.sum(1) == 1).all()):
-                return None
-        return leaf.positions
-
     def elements_of(self, tensor: Tensor) -> tuple[Leaf, Tensor] | None:
         """Return the floating-point input that a tensor consists of, and the number of each element in it.
 

@@ -59,9 +59,6 @@ _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 """Operations that leave every element at its place."""
 
-_CASTING = frozenset(("to", "_to_copy"))
-"""Operations that make floating-point numbers of integers."""
-
 _OFFSETTING = frozenset(("add", "sub"))
 """Operations that add a constant to ids."""
 
@@ -145,9 +142,8 @@ def index_of(call: Call) -> Any:
 class TokenIds:
     """The integer inputs of a run, and the positions of the ids in each tensor that consists of ids.
 
-    A tensor's positions are int64, of the tensor's shape. Those of one-hot rows lack the last dimension. A
-    position is the number of an element, counted through all inputs. It is -1 for an integer that is not from
-    an input, such as a decoder's first token.
+    A tensor's positions are int64, of the tensor's shape. A position is the number of an element, counted
+    through all inputs. It is -1 for an integer that is not from an input, such as a decoder's first token.
     Ids with an offset have numbers of their own behind those of the inputs, because their values are others.
 
     Attributes:
@@ -157,7 +153,6 @@ class TokenIds:
     def __init__(self) -> None:
         self._positions: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._one_hot: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._values: list[Tensor] = []
         self._origins: list[Tensor] = []
         self._count = 0
@@ -206,12 +201,7 @@ class TokenIds:
         return positions
 
     def looked_up(self, call: Call) -> Tensor | None:
-        """Return the positions of the ids that a call looks up as rows of a table; None for other calls.
-
-        One-hot rows of ids are looked up where they become floating-point numbers.
-        """
-        if call.operation in _CASTING and len(self._one_hot):
-            return self._rows_of(call.args[0])
+        """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
         index = index_of(call) if self.inputs else None
         positions = self.find(index)
         return None if positions is None else self._checked(inner_of(index), positions)
@@ -252,11 +242,6 @@ class TokenIds:
         if not self.inputs or call.operation in _LOOKING or self.find(index_of(call)) is not None:
             return []
         args = call.args
-        if len(self._one_hot):
-            if call.operation in _CASTING or any([t in self._one_hot for t in tensors_in(result)]):
-                return []
-            if lost := [t for t in tensors_in(args) if self._rows_of(t) is not None]:
-                return self.names_in(lost)
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
             # Others take only the shape or the type of an argument that is not moved.
             if call.operation not in _INDEXING or self.find(args[0]) is not None:
@@ -266,33 +251,6 @@ class TokenIds:
             return []
         return self.names_in(args)
 
-    def _rows_of(self, tensor: Any) -> Tensor | None:
-        """Return the positions of the ids of one-hot rows, without the last dimension; None for others."""
-        positions: Tensor | None = None
-        if type(tensor) is Seen:
-            positions = self._one_hot.get(tensor.recorded)  # type: ignore[no-untyped-call]
-        return positions
-
-    def _follow_one_hot(self, call: Call, result: Any) -> None:
-        """Record the positions of one-hot rows that a call makes of ids, or moves as they are."""
-        x = call.args[0]
-        if call.operation == "one_hot":
-            positions = self.find(x)
-            if positions is not None:
-                self._one_hot[result] = self._checked(inner_of(x), positions)
-            return
-        rows = self._rows_of(x)
-        if rows is None or call.operation not in _FOLLOWED or not isinstance(result, Tensor):
-            return
-        everywhere = rows.unsqueeze(-1).expand(x.shape)
-        try:
-            moved = call.on([everywhere, *map(inner_of, call.args[1:])])
-        except (RuntimeError, TypeError, IndexError):
-            return
-        same = moved.shape == result.shape and moved.dim() and moved.shape[-1] == x.shape[-1]
-        if same and bool((moved == moved[..., :1]).all()):
-            self._one_hot[result] = moved[..., 0].to(torch.int64)
-
     def taken_as_numbers(self, call: Call) -> list[str]:
         """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
         return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
@@ -300,8 +258,6 @@ class TokenIds:
     def names_in(self, args: Any) -> list[str]:
         """Return the names of the inputs whose ids are among arguments."""
         found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
-        if len(self._one_hot):
-            found += [rows for t in tensors_in(args) if (rows := self._rows_of(t)) is not None]
         if not found:
             return []
         of_inputs = torch.cat([self._origins_of(p.to(found[0])).flatten() for p in found])
@@ -311,8 +267,6 @@ class TokenIds:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
-        if self.inputs and (call.operation == "one_hot" or len(self._one_hot)):
-            self._follow_one_hot(call, result)
         if self.inputs and call.operation in _OFFSETTING:
             self._offset(call, result)
         if not self.inputs or call.operation not in _FOLLOWED:
