@@ -194,7 +194,8 @@ TREATMENTS = {
         "its input, are part of it. A sparse matrix that is a constant, or an argument of the model, is a "
         "weight whose stored elements are the connections. `bilinear` is such an operation on all products "
         "of two inputs, and `torchvision::deform_conv2d` one on samples of the image, whose positions get "
-        "nothing. A weight that depends on the input makes it a product of activations."
+        "nothing. A complex weight a + ib is the real weight [[a, -b], [b, a]] of real and imaginary parts. "
+        "A weight that depends on the input makes it a product of activations."
     ),
     "pointwise": (
         "If f(ax) = a·f(x) for positive a, as for ReLU, relevance passes unchanged, by the plain gradient. "
@@ -211,8 +212,9 @@ TREATMENTS = {
     ),
     "products of activations, by a rule of their own": (
         "Factors share by their roles. A weight is a bounded function that is not 0 at 0, such as a sigmoid, "
-        "or a softmax; a statistic is for instance 1/√variance. Both get nothing beside a signal, which gets "
-        "all relevance, as in squeeze-and-excitation and attention. Two signals, or two weights, get half "
+        "or a softmax; a statistic is for instance 1/√variance, or an inverse matrix. Both get nothing "
+        "beside a signal, which gets all relevance, as in squeeze-and-excitation and attention. Two signals, "
+        "or two weights, get half "
         "each, also where one of them is broadcast. In `cp-lrp`, what an activation function such as SiLU "
         "made is a gate, too. A composite may have another rule, but statistics always count as constants. "
         "Relevance crosses products of two matrices of activations, and `mul` and `div` of two activations, "
@@ -228,7 +230,8 @@ TREATMENTS = {
         "By its Taylor expansion of first order, R_i = x_i (R_i - s_i Σ R_j), Achtibat et al. 2024, "
         'prop. 3.1. Relevance that it does not conserve is in the ledger under "softmax". A softmax that is '
         "a factor of a product is a gate and gets nothing (see products). The terms of `logsumexp` get "
-        "R_i = x_i s_i · R/z, and the entropy of s is in the ledger likewise."
+        "R_i = x_i s_i · R/z, and the entropy of s is in the ledger likewise. In a target, `cross_entropy` "
+        "and `nll_loss` are sums of log-probabilities, and `ctc_loss` is the `logsumexp` of its paths."
     ),
     "pooling": (
         "Sums and averages share in proportion to contributions. In a maximum the largest value gets all. "

@@ -371,7 +371,7 @@ def test_statistics_of_the_batch_are_a_gap(make: Any) -> None:
 def test_a_batch_norm_in_training_mode_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Flatten()).eval()
     model[1].train()
-    with pytest.raises(relprop.errors.ModelError, match=r"training mode \(1\).*call model.eval\(\)"):
+    with pytest.raises(relprop.errors.ModelError, match=r"training mode \('1'\).*call model.eval\(\)"):
         relprop.explain(model, torch.randn(2, 3, 4, 4))
 
 

@@ -332,6 +332,7 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "erf": torch.erf,
     "erfc": torch.erfc,
     "pow": lambda x: x**3,
+    "pow of a constant": lambda x: 2**x,
     "square": torch.square,
     "sqrt": torch.sqrt,
 }
@@ -344,8 +345,25 @@ INFINITE_SLOPE = {"sqrt", "entr"}
 """At zero."""
 
 
+def covariances(x: Tensor) -> Tensor:
+    """A matrix of each sample that has an inverse."""
+    return x @ x.mT + torch.eye(C, dtype=x.dtype)
+
+
 # Functions of a tensor (N, C, 6), and the same with a second operand for what counts as a constant.
 STATISTIC: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "inv": (
+        lambda x: torch.linalg.inv(covariances(x)) @ x,
+        lambda x, s: torch.linalg.solve(covariances(s), x),
+    ),
+    "pinv": (
+        lambda x: torch.linalg.pinv(covariances(x)) @ x,
+        lambda x, s: torch.linalg.solve(covariances(s), x),
+    ),
+    "solve": (
+        lambda x: torch.linalg.solve(covariances(x), x),
+        lambda x, s: torch.linalg.solve(covariances(s), x),
+    ),
     "batch_norm": (
         lambda x: F.batch_norm(x, CONSTANT[:, 0], CONSTANT[:, 1].abs(), CONSTANT[:, 2], CONSTANT[:, 3]),
         lambda x, _: F.batch_norm(x, CONSTANT[:, 0], CONSTANT[:, 1].abs(), CONSTANT[:, 2], CONSTANT[:, 3]),

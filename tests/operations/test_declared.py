@@ -12,7 +12,7 @@ from torch import Tensor
 import relprop
 from alike import same_relevance
 from networks import DOUBLE, linear
-from relprop.errors import CoverageError, InputError
+from relprop.errors import CoverageError, InputError, ModelError
 from relprop.operations import WORDS, Gate
 from relprop.rules import Epsilon, Flat, Gamma, ZPlus
 from relprop.testing import check_operation
@@ -166,15 +166,91 @@ def test_a_custom_operation_of_python() -> None:
     compared(soft_clip, F.softsign)
 
 
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Any]:
+    """Operations of Python without a gradient, as `custom_op` makes them."""
+
+    @torch.library.custom_op("bare::gated", mutates_args=())
+    def gated(x: Tensor, gate: Tensor, by: float) -> Tensor:
+        return by * x * gate
+
+    @torch.library.custom_op("bare::moved", mutates_args=())
+    def moved(x: Tensor, gate: Tensor) -> Tensor:
+        return x.roll(1, -1) * gate
+
+    @torch.library.custom_op("bare::scaled", mutates_args=())
+    def scaled(x: Tensor) -> Tensor:
+        return 3 * x
+
+    del gated, moved, scaled  # torch.ops has them
+    return torch.ops.bare
+
+
+def test_a_product_of_elements_needs_no_gradient(bare: Any) -> None:
+    """Its slope is its value for ones."""
+    with pytest.raises(CoverageError, match=r"bare::gated in module"):
+        relprop.explain(lambda x: bare.gated(x, x.flip(1), 2.0), X, target=1)
+    relprop.register("bare::gated", Gate("gate"))
+    compared(lambda x: bare.gated(x, x.flip(1), 2.0), lambda x: 2 * x * x.flip(1).detach())
+    compared(lambda x: bare.gated(x, X, 2.0), lambda x: 2 * x * X.detach())
+    relprop.register("bare::gated", "product")
+    compared(lambda x: bare.gated(x, x.flip(1).sigmoid(), 2.0), lambda x: 2 * x * x.flip(1).sigmoid())
+    compared(lambda x: bare.gated(x, x.flip(1), 2.0), lambda x: 2 * x * x.flip(1))
+    relprop.register("bare::scaled", "linear")
+    compared(bare.scaled, lambda x: 3 * x)
+    check_operation(bare.scaled, X)
+
+
+ADVICE = (
+    "torch has no gradient of it; give it one by torch.library.register_autograd('bare::moved', backward), "
+    "where backward(ctx, grad) returns the gradient of each argument (docs/own-rules.md)"
+)
+
+
+@pytest.mark.parametrize("entry", [Gate("gate"), "product", "linear"])
+def test_what_moves_elements_needs_a_gradient(bare: Any, entry: Any) -> None:
+    relprop.register("bare::moved", entry)
+    with pytest.raises(
+        CoverageError, match=re.escape(f"bare::moved in module '(root)' at {__file__}")
+    ) as error:
+        relprop.explain(lambda x: bare.moved(x, x.flip(1)), X, target=1)
+    assert ADVICE in str(error.value)
+
+
+def test_an_accepted_gradient_that_is_missing(bare: Any) -> None:
+    with pytest.raises(
+        ModelError, match=r"^accept='bare::moved': the plain gradient .* was accepted, but "
+    ) as e:
+        relprop.explain(lambda x: bare.moved(x, X), X, target=1, accept="bare::moved")
+    assert str(e.value).endswith(f"but {ADVICE}.")
+
+
+def test_the_gradient_that_the_error_asks_for() -> None:
+    """It is found though the operation ran without one before."""
+
+    @torch.library.custom_op("bare::rolled", mutates_args=())
+    def rolled(x: Tensor, gate: Tensor) -> Tensor:
+        return x.roll(1, -1) * gate
+
+    relprop.register("bare::rolled", Gate("gate"))
+    with pytest.raises(CoverageError, match="torch has no gradient of it"):
+        relprop.explain(lambda x: rolled(x, x.sigmoid()), X, target=1)
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (grad * ctx.inputs[1]).roll(-1, -1), None
+
+    torch.library.register_autograd("bare::rolled", backward, setup_context=keep_inputs)
+    compared(lambda x: rolled(x, x.sigmoid()), lambda x: x.roll(1, -1) * x.sigmoid().detach())
+
+
 ERRORS: dict[str, Callable[[Tensor], Tensor]] = {
     "atan2": lambda x: x.atan2(torch.ones((), **DOUBLE)),
     "nextafter": lambda x: x.nextafter(torch.ones((), **DOUBLE)),
     "linalg_matrix_exp": lambda x: torch.linalg.matrix_exp(x[:, :3, None] * x[:, None, :3]).flatten(1),
     "_linalg_det": lambda x: torch.linalg.det(x[:, :3, None] + x[:, None, :3]).unsqueeze(1).expand(3, 2),
     "nll_loss": lambda x: F.nll_loss(x, torch.tensor([1, 0, 2]), reduction="none")[:, None].expand(3, 2),
-    "pow": lambda x: x.abs() ** torch.arange(6),
+    "pow": lambda x: x.abs() ** x.flip(1),
     "log": lambda x: x.abs().log(),
-    "scatter_reduce": lambda x: x.scatter_reduce(1, torch.zeros(3, 6).long(), x, "prod"),
 }
 """Functions with an operation that is not covered, by the name that the error prints or by a part of it."""
 
@@ -199,6 +275,21 @@ def test_the_name_that_an_error_prints_is_the_one_to_register(name: str) -> None
 def test_what_is_no_name_or_no_word_is_told(name: str, entry: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         relprop.register(name, entry)
+
+
+def test_a_name_that_a_loaded_library_does_not_have(ops: Any) -> None:
+    with pytest.raises(InputError) as error:
+        relprop.register("declared::soft_clipp", "pointwise")
+    assert str(error.value) == (
+        "register('declared::soft_clipp', ...): the library 'declared' has no operation of this name, only "
+        "mean_of, mixed, shifted_log, smoothed, .... If the operation is loaded later, register it then. Did "
+        "you mean 'soft_clip'?"
+    )
+    relprop.register("loaded_later::soft_clip", "pointwise")
+    with torch.library._scoped_library("loaded_later", "DEF") as library:
+        library.define("soft_clip(Tensor x) -> Tensor")
+        library.impl("soft_clip", lambda x: x / (1 + x.abs()), "CompositeExplicitAutograd")
+        compared(torch.ops.loaded_later.soft_clip, F.softsign)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ REFUSED = {
     **dict.fromkeys(
         (
             *("cholesky", "cholesky_inverse", "linalg_cholesky", "linalg_cholesky_ex", "matrix_exp"),
-            *("lu", "lu_unpack", "linalg_lu", "linalg_lu_factor", "linalg_lu_factor_ex", "linalg_lu_solve"),
+            *("lu", "lu_unpack", "linalg_lu", "linalg_lu_factor", "linalg_lu_factor_ex"),
             *("qr", "linalg_qr", "geqrf", "ormqr", "linalg_householder_product"),
             *("svd", "linalg_svd", "linalg_svdvals", "svd_lowrank", "pca_lowrank", "norm_nuc", "linalg_cond"),
             *("linalg_eig", "linalg_eigvals", "linalg_eigh", "linalg_eigvalsh"),
@@ -37,13 +37,8 @@ REFUSED = {
         "a decomposition or a determinant of a matrix is no sum of its elements' parts",
     ),
     **dict.fromkeys(
-        (
-            *("linalg_inv", "linalg_inv_ex", "linalg_tensorinv", "pinverse", "triangular_solve"),
-            *("linalg_pinv", "linalg_pinv_singular", "linalg_pinv_hermitian"),
-            *("linalg_lstsq", "linalg_lstsq_grad_oriented"),
-            *("linalg_solve", "linalg_solve_ex", "linalg_solve_triangular", "linalg_tensorsolve"),
-        ),
-        "a matrix that is inverted is a divisor, and torch's samples have nothing else that gets relevance",
+        (*("triangular_solve", "linalg_lstsq", "linalg_lstsq_grad_oriented"),),
+        "torch has better functions for it",
     ),
     **dict.fromkeys(
         (
@@ -59,8 +54,8 @@ REFUSED = {
         "a gradient that the model computes would be a coefficient here",
     ),
     **dict.fromkeys(
-        ("index_reduce_prod", "scatter_reduce_prod", "_segment_reduce_lengths", "_segment_reduce_offsets"),
-        "products of parts of a tensor, and initial values of segments, are not covered",
+        ("_segment_reduce_lengths", "_segment_reduce_offsets"),
+        "products of segments, and their initial values, are not covered",
     ),
     **dict.fromkeys(
         ("histogram", "histogramdd", "linspace_tensor_overload", "logspace_tensor_overload"),
@@ -97,9 +92,7 @@ PARTLY = {
         ("native_batch_norm", "_native_batch_norm_legit", "nn_functional_batch_norm"),
         "refused: statistics of a batch, as in training",
     ),
-    **dict.fromkeys(("pow", "float_power"), "refused: an exponent of several numbers"),
     "linalg_matrix_norm": "refused: norms of singular values",
-    "linalg_matrix_power": "refused: negative powers, which are inverses",
     "logit": "refused: without a floor, since it is not finite at 0",
     "nn_functional_cross_entropy": "refused: by classes; by probabilities it is a sum of log_softmax",
     "nn_functional_embedding": "refused: with max_norm, by which the model overwrites its rows",

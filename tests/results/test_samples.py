@@ -1,6 +1,7 @@
 """A result behaves like the batch that it explains: samples taken out of it, and batches joined."""
 
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,34 @@ def test_an_array_of_numpy() -> None:
     assert half.numpy().dtype == np.float32
     with pytest.raises(InputError, match="2 inputs were explained"):
         explained(*batch(1, 2)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("foo", "('foo'): it is no device. Give one such as 'cpu' or 'cuda:0'."),
+        (None, "(None): it is no device. Give one such as 'cpu' or 'cuda:0'."),
+        (
+            torch.float16,
+            "(torch.float16): it is a type; tensors have types of their own, as in "
+            "explanation.relevance.to(torch.float16). Give one such as 'cpu' or 'cuda:0'.",
+        ),
+    ],
+)
+def test_what_is_no_device(device: Any, message: str) -> None:
+    e = explained(*batch(0, 2))
+    with pytest.raises(InputError, match=re.escape(f"explanation.to{message}")):
+        e.to(device)
+    with pytest.raises(InputError, match=re.escape(f"ledger.to{message}")):
+        e.ledger.to(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(
+        InputError, match=r"explanation\.to\('cuda'\): there is no such device here \(.+\)\. Give"
+    ):
+        explained(*batch(0, 2)).to("cuda")
 
 
 def test_all_tensors_go_to_a_device() -> None:
@@ -385,5 +414,3 @@ def test_numpy_and_plots_take_a_single_input() -> None:
     e = relprop.explain(nn.Linear(4, 3).eval(), torch.rand(2, 4), rules=Epsilon())
     assert np.array_equal(np.asarray(e), e.numpy())
     assert np.asarray(e, dtype=np.float64).dtype == np.float64
-    with pytest.raises(TypeError):
-        e.to(torch.float16)  # type: ignore[arg-type]

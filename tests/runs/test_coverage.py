@@ -19,7 +19,7 @@ class Angles(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for _ in range(3):
             x = x.atan2(torch.ones((), **DOUBLE))
-        return x ** torch.ones(x.shape[1], **DOUBLE)
+        return x ** -torch.ones(x.shape[1], **DOUBLE)
 
 
 class Doubled(torch.autograd.Function):
@@ -81,7 +81,12 @@ def test_gaps_are_no_error_and_come_first() -> None:
     gaps = [(c.path, c.operation, c.how) for c in found.gaps]
     assert gaps == [
         *[("1", "atan2", "NOT COVERED: no entry in the operation table")] * 3,
-        ("1", "pow", "NOT COVERED: only an exponent that is one constant number is covered"),
+        (
+            "1",
+            "pow",
+            "NOT COVERED: it is not finite at 0; covered are a constant base, and constant exponents that "
+            "are not negative",
+        ),
     ]
     assert [(c.path, c.how) for c in found.crossings if c.covered] == [
         ("0", "Epsilon(epsilon=1e-06)"),

@@ -141,6 +141,58 @@ def test_a_difference_of_log_probabilities_is_one_of_scores(x: Tensor, target: A
     torch.testing.assert_close(at.relevance, expected.relevance)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda y: y[:, 0] - y[:, 1],
+        lambda y: y[:, 0] - y[:, 1:].mean(1),
+        lambda y: 2 * y[:, 0] - y[:, 1:].sum(1),
+        lambda y: y[:, 0] - y[:, 1:].amax(1),
+        lambda y: (y[:, 0] - y[:, 1]).sum(),
+    ],
+)
+def test_a_function_in_which_the_normaliser_cancels(x: Tensor, target: Any) -> None:
+    layer = linear(4, 3)
+    with nothing_said():
+        e = relprop.explain(lambda x: layer(x).log_softmax(1), x, target=target, rules=Epsilon())
+        named = relprop.explain(
+            lambda x: {"scores": layer(x).log_softmax(1)}, x, target=lambda d: target(d["scores"])
+        )
+        expected = relprop.explain(layer, x, target=target, rules=Epsilon())
+    torch.testing.assert_close(e.relevance, expected.relevance)
+    torch.testing.assert_close(named.score, expected.score)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda y: y[:, 0] - 0.5 * y[:, 1],
+        lambda y: y[:, 0] * y[:, 1],
+        lambda y: y[:, 0] - y[:, 1].detach().flip(0),
+        lambda y: (y[:1, 0] - y[1:2, 1]).sum(),
+    ],
+)
+def test_a_function_in_which_the_normaliser_stays(x: Tensor, target: Any) -> None:
+    layer = linear(4, 3)
+    with pytest.warns(ScoreWarning, match="comes from a log_softmax"):
+        relprop.explain(lambda x: layer(x).log_softmax(1), x, target=target, rules=Epsilon())
+
+
+def test_a_function_that_is_not_to_be_called_again(x: Tensor) -> None:
+    """It is called a second time only to try it, and an error then is no error."""
+    layer, calls = linear(4, 3), []
+
+    def target(y: Tensor) -> Tensor:
+        calls.append(type(y) is Tensor)
+        if len(calls) > 1:
+            raise ValueError("once")
+        return y[:, 0] - y[:, 1]
+
+    with pytest.warns(ScoreWarning, match="comes from a log_softmax"):
+        relprop.explain(lambda x: layer(x).log_softmax(1), x, target=target, rules=Epsilon())
+    assert calls == [False, True]
+
+
 def test_a_log_probability_is_told_to_be_a_difference(x: Tensor) -> None:
     with pytest.warns(ScoreWarning, match=r"or of the target, or a difference: target=relprop\.targets\.Run"):
         relprop.explain(Ending(nn.LogSoftmax(1)).eval(), x, target=lambda y: y[:, 1], rules=Epsilon())

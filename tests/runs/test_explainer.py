@@ -1,6 +1,7 @@
 """`Explainer`, `explain_each`, arguments of the model by `kwargs`, and modules in the place of paths."""
 
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -83,6 +84,24 @@ def test_what_is_wrong_is_said_when_an_explainer_is_made() -> None:
     model.train()
     with pytest.raises(ModelError, match="the model is in training mode"):
         explainer(torch.rand(2, 2, 6, 6, **DOUBLE))
+
+
+@pytest.mark.parametrize(
+    ("model", "which"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.BatchNorm1d(3)), "'1' and 1 more"),
+        (nn.Sequential(OrderedDict({"block 1": nn.Dropout()})), "'block 1'"),
+        (nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.Dropout())), "'0.1'"),
+        (nn.Dropout(), "the model itself"),
+    ],
+)
+def test_the_modules_in_training_mode_are_named(model: nn.Module, which: str) -> None:
+    with pytest.raises(ModelError) as error:
+        relprop.Explainer(model)
+    assert str(error.value) == (
+        f"the model is in training mode ({which}), where dropout and batch statistics change its output: "
+        "call model.eval() before explaining."
+    )
 
 
 def test_threads_may_share_an_explainer(x: Tensor) -> None:

@@ -90,7 +90,7 @@ def test_a_reciprocal_is_named(x: Tensor) -> None:
     (text,), _ = said_of(lambda x: 1 / x, x)
     assert text == (
         "input 'inputs0' gets no relevance at all, though the score depends on it. Relevance ends at a "
-        "reciprocal such as 1/x. The ledger has it under 'statistic'."
+        "reciprocal such as 1/x, or at an inverse. The ledger has it under 'statistic'."
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._library import custom_ops
 from torch._ops import HigherOrderOperator, OpOverload
 
 from relprop.calls.names import CONVOLUTIONS, documented_name
@@ -121,6 +122,18 @@ def _has_gradient(name: str, overload: str) -> bool:
     full = f"{name}.{overload}" if overload else name
     keys = ("Autograd", "AutogradCPU", "AutogradCUDA", "CompositeImplicitAutograd")
     return any([torch._C._dispatch_has_kernel_for_dispatch_key(full, key) for key in keys])
+
+
+def lacks_gradient(name: str) -> bool:
+    """Whether an operation of another library has no gradient, by its full name.
+
+    An operation made by `torch.library.custom_op` has a kernel for autograd in any case. Without
+    `register_autograd` the kernel only raises an error, in the backward.
+    """
+    operation = custom_ops.OPDEFS.get(name)
+    if operation is not None:
+        return operation._backward_fn is None
+    return "::" in name and not _has_gradient(name, "")
 
 
 def _out_of_place(packet: Any, operation: OpOverload) -> Any:

@@ -37,6 +37,8 @@ _DOCUMENTED = MappingProxyType(
         "_grouped_mm": "grouped_mm",
         **dict.fromkeys(("_softmax", "_safe_softmax"), "softmax"),
         "_log_softmax": "log_softmax",
+        **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward"), "nll_loss"),
+        "_ctc_loss": "ctc_loss",
         "log_sigmoid_forward": "logsigmoid",
         "log_sigmoid": "logsigmoid",
         "_prelu_kernel": "prelu",

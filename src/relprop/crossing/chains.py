@@ -62,7 +62,7 @@ def _composed(
         has_shape = has_shape or any([constant.dim() > 0 for constant in constants])
         single = single and not constants
     if single:
-        key = (call.operation, *[a for a in call.args if not isinstance(a, Tensor)])
+        key = (call.operation, *["operand" if isinstance(a, Tensor) else a for a in call.args])
     derived = call.signature.derived
     return Composed(as_function(run, call), tuple(functions), has_shape, derived=derived, key=key)
 

@@ -21,12 +21,14 @@ from relprop.crossing.exact import relevant_in
 from relprop.crossing.samples import step_of_rows
 from relprop.engine.keep import Kept, KeptConstant
 from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
+from relprop.engine.plain_weights import is_foreign
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap, SameValues
 from relprop.linear.operation import Incoming, LinearOperation
+from relprop.linear.products import OfComplex, blocks_of
 from relprop.rules.own import applied
 from relprop.rules.rule import Rule
 
@@ -140,13 +142,17 @@ def start(
         root: the origin to attach to instead of x, such as the operand of a padding.
     """
     problem, acceptable, rule, site = "", True, None, None
-    if not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
+    weight, bias = _as_plain(run, call, weight), _as_plain(run, call, bias)
+    if is_foreign(weight) or is_foreign(bias):
+        kind_of = type(weight if is_foreign(weight) else bias).__name__
+        problem = (
+            f"a weight is a {kind_of}, a class of tensors without dequantize() and full_tensor(), so its "
+            f"values are not known; give the class a method dequantize() that returns a plain tensor, or "
+            "explain a copy of the model with plain weights"
+        )
+    elif not is_relevant(x) or is_relevant(weight) or is_relevant(bias):
         problem = (
             "the weight depends on the input, or stands first; only input times constant weight is covered"
-        )
-    elif x.is_complex() or weight.is_complex():
-        problem = (
-            "complex numbers get no rule; accept the plain gradient, which is LRP-0 where there is no bias"
         )
     elif kind == Kind.DENSE and not map_.fits(weight):
         problem = f"a weight of shape {tuple(weight.shape)} is not covered, only a matrix"
@@ -160,9 +166,16 @@ def start(
         return plain(run, call)
     run.apply(call, rule)
     weight, bias = value_or_own(run, weight), value_or_own(run, bias)
-    if run.parameters is not None:
+    if run.parameters is not None and not weight.is_complex():
         run.parameters.meet(weight)
     value: Tensor = run.value(call)
+    if weight.is_complex():
+        x, root = run.perform(torch.view_as_real, x), None
+        weight = weights.modified(weight, "blocks", blocks_of)
+        value = torch.view_as_real(value)
+        if bias is not None:
+            bias = torch.view_as_real(map_.align_bias(bias.detach()).resolve_conj()).expand(value.shape)
+        map_ = OfComplex(map_)
     operand, own_weight, input_watches = root or x, weight, () if root is None else root.watches
     before = operand.tag.origin
     if isinstance(before, Affine) and map_.channels(weight, operand.recorded.shape) == before.channels:
@@ -184,7 +197,19 @@ def start(
         behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
     )
-    return attach_rule(run, origin, value)
+    result = attach_rule(run, origin, value)
+    return run.perform(torch.view_as_complex, result) if isinstance(map_, OfComplex) else result
+
+
+def _as_plain(run: Run, call: Call, constant: Any) -> Any:
+    """Return a weight of another class as a plain tensor, which the call gets too."""
+    if not is_foreign(constant):
+        return constant
+    plain = run.weights.of(constant)
+    if plain is None:
+        return constant
+    call.args[:] = [plain if a is constant else a for a in call.args]
+    return plain
 
 
 def value_or_own(run: Run, constant: Any) -> Any:

@@ -100,7 +100,10 @@ def reason_of(operation: str) -> str:
     """Return the reason why an operation without an entry is not covered."""
     reason = _REASONS.get(operation, Gap.reason)
     if "_loss" in operation or "_cross_entropy" in operation or operation == "kl_div":
-        reason = "a loss is no score to explain: call the model without labels"
+        reason = (
+            "a loss is no score to explain: call the model without labels, and let the target take a number "
+            "of its output, such as target=lambda output: output[:, 0]"
+        )
     if operation.startswith("quantize"):
         reason = (
             "quantised tensors have no gradient; explain the model before convert(), with its fake "
@@ -115,6 +118,15 @@ def reason_of(operation: str) -> str:
 
 
 _ATTENTION = ("attn", "attention", "flash", "xformers")
+
+
+def without_gradient(operation: str) -> str:
+    """Return the reason why a linear operation of another library is not covered, and what helps."""
+    return (
+        "torch has no gradient of it; give it one by torch.library.register_autograd("
+        f"{operation!r}, backward), where backward(ctx, grad) returns the gradient of each argument "
+        "(docs/own-rules.md)"
+    )
 
 
 def coverage_message(gaps: Sequence[Gap]) -> str:
@@ -142,8 +154,13 @@ def gradients_off() -> str:
     return f"runs under torch.{'inference_mode' if torch.is_inference_mode_enabled() else 'no_grad'}()"
 
 
-def disconnected_message(cuts: Sequence[Gap]) -> str:
-    """Return the error message about a score that does not depend on the inputs, with the cuts."""
+def disconnected_message(cuts: Sequence[Gap], remedy: str = "") -> str:
+    """Return the error message about a score that does not depend on the inputs.
+
+    Args:
+        cuts: where the model makes constants.
+        remedy: what helps, where it is not to leave out what makes constants.
+    """
     message = "the explained score does not depend on the input through recorded operations."
     if not cuts:
         return (
@@ -152,7 +169,7 @@ def disconnected_message(cuts: Sequence[Gap]) -> str:
         )
     places = "".join(f"\n  - {cut}" for cut in cuts)
     remedies = dict.fromkeys(_without(cut) for cut in cuts)
-    return f"{message} The model makes constants here:{places}\n{' '.join(remedies)}"
+    return f"{message} The model makes constants here:{places}\n{remedy or ' '.join(remedies)}"
 
 
 def _without(cut: Gap) -> str:

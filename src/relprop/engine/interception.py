@@ -95,6 +95,8 @@ class Interception:
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
             known.note_output(s.name, args, result)
+        if s.name in _LOOKING_UP:
+            return self.beginnings.in_plain(Call(s, s.bind(args, kwargs)), result)
         return result
 
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -272,6 +274,20 @@ class Interception:
 
     # ---- modules ----
 
+    def before_model(self, module: nn.Module) -> None:
+        """Give functions plain weights while a module runs that has weights of other classes."""
+        if self.run.weights.look_at(module):
+            self._push_plain_weights()
+
+    def after_model(self) -> None:
+        """Leave functions as they were before the module."""
+        count = torch._C._len_torch_function_stack()
+        if count and torch._C._get_function_stack_at(count - 1) is self.run.weights:
+            torch._C._pop_torch_function_stack()
+
+    def _push_plain_weights(self) -> None:
+        torch._C._push_on_torch_function_stack(self.run.weights)
+
     def after_module(self, module: nn.Module, output: Any) -> Any:
         """Pass a module's output to the observers, and return the value that replaces it."""
         for observer in self._at_modules:
@@ -294,6 +310,8 @@ class Interception:
             here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
             around.hold(seeing())
             torch._C._push_on_torch_dispatch_stack(self.mode)
+            if self.run.modules.frames and len(self.run.weights):  # a module that runs again
+                self._push_plain_weights()
             yield
 
     @contextmanager
@@ -367,7 +385,13 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
     run = interception.run
     with (
         leaving_no_trace(),
-        follow_modules(run.modules, interception.is_active, interception.after_module),
+        follow_modules(
+            run.modules,
+            interception.is_active,
+            interception.before_model,
+            interception.after_module,
+            interception.after_model,
+        ),
         uncompiled(),
     ):
         with leaving_no_trace() as around:
@@ -381,7 +405,7 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
                 with interception.entered():
                     yield interception
             finally:
-                run.is_over = True
+                run.is_over = run.weights.is_over = True
         interception.writing.write_back()
 
 
@@ -392,6 +416,9 @@ _ASKING_FOR_SHAPES = frozenset(
     )
 )
 """Operations that use the shape and type of a tensor, but not its values."""
+
+_LOOKING_UP = frozenset(("embedding", "embedding_bag", "_embedding_bag", "index", "index_select"))
+"""Operations that may look up ids in a table."""
 
 _CASTING = ("_to_copy", "to")
 """Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""

@@ -101,20 +101,28 @@ def _named_children(parent: nn.Module) -> dict[nn.Module, str]:
 
 @contextmanager
 def follow_modules(
-    paths: ModulePaths, active: Callable[[], bool], after: Callable[[nn.Module, Any], Any]
+    paths: ModulePaths,
+    active: Callable[[], bool],
+    before: Callable[[nn.Module], None],
+    after: Callable[[nn.Module, Any], Any],
+    end: Callable[[], None],
 ) -> Iterator[None]:
     """Keep `paths` up to date while the context is open.
 
     Args:
         paths: the stack to keep.
         active: whether the module that runs now, in this thread, belongs to this context.
+        before: called with each module that is called by no other one.
         after: called with each module of the context and its output; returns the value that replaces the
             output.
+        end: called when a module that is called by no other one has ended, however it ended.
     """
 
     def enter(module: nn.Module, _arguments: Any) -> None:
         if active():
             paths.enter(module)
+            if len(paths.frames) == 1:
+                before(module)
 
     def leave(module: nn.Module, _arguments: Any, output: Any) -> Any:
         if not active() or not paths.runs(module):
@@ -124,6 +132,8 @@ def follow_modules(
             return None if output is None else after(module, output)
         finally:
             paths.leave(module)
+            if not paths.frames:
+                end()
 
     def remove() -> None:
         remove_hooks((enter, leave), hooks_of_all_modules())

@@ -108,6 +108,11 @@ class ParameterRelevance(Observer):
         if weight in self._names:
             self._met[self._names[weight]] = weight
 
+    def note_plain(self, parameter: Tensor, plain: Tensor) -> None:
+        """Record the plain values of a parameter, which take its place."""
+        if parameter in self._names:
+            self._names[plain] = self._names[parameter]
+
     def end_forward(self) -> None:
         for glob, names in self._matching.items():
             if not any(name in self._met for name in names):

@@ -18,6 +18,7 @@ from relprop.engine.levels import seeing, tracking
 from relprop.engine.memory import copy_of
 from relprop.engine.modules import ModulePaths
 from relprop.engine.parameters import ParameterRelevance
+from relprop.engine.plain_weights import PlainWeights
 from relprop.engine.roles import Role
 from relprop.engine.seen import Seen, inner_of, value_of, within
 from relprop.linear.numerics import divide, times
@@ -45,8 +46,10 @@ class Run:
         gaps: operations that are not covered.
         of_parameters: constants that were made of parameters.
         parameters: collects the relevance of parameters; None if it was not asked for.
+        weights: plain values of parameters of other classes of tensors.
         block: the checkpointed module call that is running, which drops kept values; None outside of one.
         interception: handles the calls on this run's wrapper tensors.
+        scores: whether the target computes scores of the model's output now.
         is_over: whether the run's context was left. Calls on its wrapper tensors are plain calls afterwards.
     """
 
@@ -70,12 +73,14 @@ class Run:
         self.gaps = Gaps(accept)
         self.of_parameters = OfParameters()
         self.parameters = parameters
+        self.weights = PlainWeights(self.of_parameters, parameters)
         self.block: Keeper | None = None
         self.constants = Constants()
         # A constant that absorbs relevance is attached to this leaf, because autograd only runs a backward
         # that leads to a leaf.
         self.anchor = torch.zeros(0, requires_grad=True)
         self.interception: Any = None
+        self.scores = False
         self.is_over = False
 
     def begin(self) -> None:

@@ -27,6 +27,9 @@ class Beginnings(Protocol):
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""
 
+    def in_plain(self, call: Call, result: Any) -> Any:
+        """Return what replaces the result of a call without wrapper tensors."""
+
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
 

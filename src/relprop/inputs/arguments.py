@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.engine.seen import Seen
 from relprop.errors import InputError
-from relprop.inputs.containers import Named, rebuilt, tensors_by_name
+from relprop.inputs.containers import Named, integers_beside, rebuilt, tensors_by_name
 from relprop.inputs.signature import named
 from relprop.inputs.tokens import are_pixels, may_be_ids
 
@@ -39,6 +39,9 @@ class StandIns(Protocol):
 
     def stand_in_for_lost(self, name: str, tensor: Tensor, reason: str) -> Tensor:
         """Return the stand-in for an integer input that cannot be explained, for this reason."""
+
+    def note_passed_on(self, name: str, integers: Tensor, reason: str) -> None:
+        """Record integers that are passed on as they are, for this reason."""
 
     def other(self, value: Any) -> Any:
         """Return the stand-in for an argument that is not explained."""
@@ -90,6 +93,9 @@ def put_stand_ins(
     for name, value in tensors:
         if are_pixels(name, value):
             standing[name] = stand_ins.stand_in_for_lost(name, value, "pixels are explained as x.float()")
+    for name, value, reason in integers_beside(plain, found):
+        if may_be_ids(name, value):
+            stand_ins.note_passed_on(name, value, reason)
     _require_fitting_masks(dict(given))
     replaced = []
     for (_, value), within in zip(plain, found, strict=True):

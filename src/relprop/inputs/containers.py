@@ -48,6 +48,31 @@ def tensors_by_name(
     return given, [_found(*each, _by_anything) for each in given]
 
 
+def integers_beside(given: Named, found: Sequence[Named]) -> list[tuple[str, Tensor, str]]:
+    """Return the integers that are passed on as they are: arrays, and tensors in what is not opened.
+
+    Args:
+        given: the arguments.
+        found: the tensors that were found in each of them.
+
+    Returns:
+        For each its name, its values, and why it is passed on.
+    """
+    beside = []
+    for (argument, value), tensors in zip(given, found, strict=True):
+        known = {id(tensor) for _, tensor in tensors}
+        for name, leaf in _leaves(argument, value, _is_integers, {}):
+            if isinstance(leaf, Tensor):
+                if id(leaf) not in known:
+                    beside.append(
+                        (name, leaf, "it is in a list or an object beside other inputs; give it by itself")
+                    )
+            else:
+                values = torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy())
+                beside.append((name, values, f"it is a NumPy array; give a tensor: torch.as_tensor({name})"))
+    return beside
+
+
 def rebuilt(value: Any, put: Iterator[Any]) -> Any:
     """Return an argument with other values for its tensors. A container is copied, and never changed.
 
@@ -74,6 +99,15 @@ def _is_array(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.name in _KNOWN
 
 
+def _is_integers(value: Any) -> bool:
+    """Whether a value is a tensor, or a NumPy array, of integers that may be ids."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return value.dtype.name in _INTEGERS and value.dtype.isnative and min((1, *value.strides)) >= 0
+    return isinstance(value, Tensor)
+
+
+_INTEGERS = ("int16", "int32", "int64")
 _KNOWN = ("float16", "float32", "float64")
 
 

@@ -53,6 +53,7 @@ def explain_failure(
     *,
     explained: bool,
     differing: str,
+    remedy: str = "",
 ) -> None:
     """Say why the model failed while relprop ran it. Its own error gets a note.
 
@@ -65,6 +66,7 @@ def explain_failure(
         explained: whether an input was explained when the model failed. If not, the error is about integer
             inputs, which perhaps should be floating point.
         differing: the error about different numbers of samples, or "".
+        remedy: what helps if the model does not take tensors of relprop's own class, where that is known.
 
     Raises:
         InputError: the model failed on integers that it does not look up, on a text that is too long, or on
@@ -79,7 +81,7 @@ def explain_failure(
         ) from error
     if _runs_alone(model, given):
         said = str(error).splitlines()[0] if str(error) else ""
-        remedy = (
+        remedy = remedy or (
             "torch.as_tensor(x) takes both, where torch.from_numpy(x) takes arrays alone."
             if given.arrays
             else "Explain the part of the model that computes with tensors of torch alone: "

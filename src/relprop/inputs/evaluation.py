@@ -37,7 +37,7 @@ def require_evaluation_mode(model: Any) -> None:
     within = {m for each in exported for m in each.modules()}
     graph = isinstance(model, fx.GraphModule)
     training = [
-        path or "the model itself"
+        repr(path) if path else "the model itself"
         for path, m in model.named_modules()
         if m not in within and _trains(m) and _depends_on_mode(m, in_graph=graph)
     ]

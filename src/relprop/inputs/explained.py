@@ -16,10 +16,10 @@ from relprop.engine.gaps import Gap
 from relprop.engine.known import Behind, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen
+from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.arguments import KEEP_OUT, TOGETHER
 from relprop.inputs.leaves import Leaf, Leaves
-from relprop.inputs.tokens import Lost, TokenIds, may_be_ids, only_looks, valued
+from relprop.inputs.tokens import LOOKING_UP, Lost, TokenIds, index_of, may_be_ids, only_looks, valued
 from relprop.operations import bags
 
 
@@ -47,6 +47,7 @@ class ExplainedInputs:
         self.differing = ""
         self._is_over = False
         self._any_lost = False
+        self._passed_on: list[tuple[str, Tensor, str]] = []
 
     # ---- what the model gets ----
 
@@ -65,6 +66,10 @@ class ExplainedInputs:
         seen = self._run.seen(values_of(tensor), None)
         seen.lost, self._any_lost = {name: reason}, True
         return seen
+
+    def note_passed_on(self, name: str, integers: Tensor, reason: str) -> None:
+        """Record integers that are passed on as they are, for this reason."""
+        self._passed_on.append((name, integers, reason))
 
     def other(self, value: Any) -> Any:
         """Return an argument that is not explained, with constants of the samples for its tensors."""
@@ -94,6 +99,30 @@ class ExplainedInputs:
         self._run.gaps.cut(place)
         self.ids.lose(result, dict.fromkeys(names, str(place)))
         self._any_lost = True
+
+    def in_plain(self, call: Call, result: Any) -> Any:
+        """Return what replaces the result of a call without wrapper tensors.
+
+        If it looks up integers that are passed on as they are, this is a wrapper tensor that knows of them.
+        """
+        if not self._passed_on or call.operation not in LOOKING_UP or not self._lose_passed_on(call, result):
+            return result
+
+        def stand_in(tensor: Tensor) -> Seen:
+            seen = self._run.seen(tensor, None)
+            seen.of_parameters, seen.lost = self._run.of_parameters.has(tensor), self.ids.lost(seen)
+            return seen
+
+        return map_tensors(stand_in, result)
+
+    def _lose_passed_on(self, call: Call, result: Any) -> bool:
+        """Record that a call looks up integers that are passed on as they are, if it does."""
+        index = inner_of(index_of(call))
+        for name, integers, reason in self._passed_on if isinstance(index, Tensor) else ():
+            if _same_integers(index, integers):
+                self._lose(call, result, [name], reason)
+                return True
+        return False
 
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
@@ -167,6 +196,8 @@ class ExplainedInputs:
                 relevance does not begin here, and the error about missing inputs says why.
         """
         ids = self.ids.looked_up(call)
+        if ids is None and call.operation in LOOKING_UP:
+            self._lose_passed_on(call, value)
         if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
         if off:
@@ -251,6 +282,16 @@ class ExplainedInputs:
 
 
 _COMPUTING = "computes with the integers, which are followed where they are moved or get an offset"
+
+
+def _same_integers(index: Tensor, given: Tensor) -> bool:
+    """Whether integers that are looked up are given ones, or a part of them."""
+    try:
+        if index.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+            return True
+        return index.shape == given.shape and torch.equal(index, given.to(index))
+    except RuntimeError:  # one of them has no values, as under torch.vmap
+        return False
 
 
 def _unattached(root: Tensor) -> Tensor:

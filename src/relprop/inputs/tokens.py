@@ -74,10 +74,13 @@ _LOOKING = frozenset(
 _INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
 """Operations that pick elements of their first argument by integers."""
 
+LOOKING_UP = frozenset(("embedding", "index", "index_select", *bags.TABLE))
+"""Operations that may look up integers in a table, see `index_of`."""
+
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 """Operations that take integers as numbers beside floating-point numbers."""
 
-_INTEGERS = (torch.int64, torch.int32)
+_INTEGERS = (torch.int64, torch.int32, torch.int16)
 
 
 Lost = Mapping[str, str]
@@ -99,7 +102,7 @@ class IdInput:
 
 
 def may_be_ids(name: str, value: Any) -> bool:
-    """Whether an argument is an integer tensor (int64 or int32) that may be explained, by its name."""
+    """Whether an argument is an integer tensor of 16 to 64 bits that may be explained, by its name."""
     return (
         isinstance(value, Tensor)
         and value.dtype in _INTEGERS
@@ -123,6 +126,17 @@ def valued(call: Call) -> list[Any]:
 def only_looks(call: Call, result: Any) -> bool:
     """Whether a call reads integers for other purposes than to compute with their values."""
     return call.operation in _LOOKING and not any(t.is_floating_point() for t in tensors_in(result))
+
+
+def index_of(call: Call) -> Any:
+    """Return the integers by which a call picks rows of a table; None for other calls."""
+    if call.operation == "embedding" or call.operation in bags.TABLE:
+        return call.args[1]
+    if call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
+        return call.args[1][0]
+    if call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
+        return call.args[2]
+    return None
 
 
 class TokenIds:
@@ -188,22 +202,9 @@ class TokenIds:
 
     def looked_up(self, call: Call) -> Tensor | None:
         """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
-        index = self._looked_up_by(call)
+        index = index_of(call) if self.inputs else None
         positions = self.find(index)
         return None if positions is None else self._checked(inner_of(index), positions)
-
-    def _looked_up_by(self, call: Call) -> Any:
-        """Return the integers by which a call picks rows of a table; None for other calls."""
-        index: Any = None
-        if not self.inputs:
-            return None
-        if call.operation == "embedding" or call.operation in bags.TABLE:
-            index = call.args[1]
-        elif call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
-            index = call.args[1][0]
-        elif call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
-            index = call.args[2]
-        return index
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
         """Return the positions in the inputs.
@@ -240,7 +241,7 @@ class TokenIds:
 
     def end_in(self, call: Call, result: Any) -> list[str]:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
-        if not self.inputs or call.operation in _LOOKING or self.find(self._looked_up_by(call)) is not None:
+        if not self.inputs or call.operation in _LOOKING or self.find(index_of(call)) is not None:
             return []
         args = call.args
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):

@@ -1,5 +1,6 @@
-"""Linear maps that are other products: einsum, experts, layers on products, sparse matrices."""
+"""Linear maps that are other products: einsum, experts, layers on products, sparse and complex matrices."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -140,3 +141,47 @@ class Sparse(LinearMap):
     def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
         indices = torch.stack([rows, columns])
         return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+
+
+@dataclass(frozen=True)
+class OfComplex(LinearMap):
+    """A linear map of complex numbers, as a real one of their real and imaginary parts.
+
+    The parts are the last dimension of input and output. The weight a + ib is [[a, -b], [b, a]]: blocks of a
+    matrix from the parts of the input to those of the output, (2, 2, *shape).
+
+    Attributes:
+        inner: how one block is applied to one part.
+    """
+
+    exact_zeros: ClassVar[bool] = True
+
+    inner: LinearMap
+
+    def fits(self, weight: Tensor) -> bool:
+        return self.inner.fits(weight[0, 0])
+
+    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        parts = x.unbind(-1)
+        return torch.stack([self._sum(self.inner.apply, parts, blocks) for blocks in weight.unbind()], -1)
+
+    def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
+        def back(part: Tensor, block: Tensor) -> Tensor:
+            return self.inner.transpose(part, block, shape[:-1])
+
+        parts = s.unbind(-1)
+        return torch.stack([self._sum(back, parts, blocks) for blocks in weight.unbind(1)], -1)
+
+    def contributions(self, weight: Tensor) -> int:
+        return 2 * self.inner.contributions(weight[0, 0])
+
+    @staticmethod
+    def _sum(function: Callable[[Tensor, Tensor], Tensor], parts: Sequence[Tensor], blocks: Tensor) -> Tensor:
+        one, other = (function(part, block) for part, block in zip(parts, blocks.unbind(), strict=True))
+        return one + other
+
+
+def blocks_of(weight: Tensor) -> Tensor:
+    """Return a complex weight as the blocks of a real one, for `OfComplex`."""
+    a, b = weight.real, weight.imag
+    return torch.stack([torch.stack([a, -b]), torch.stack([b, a])])

@@ -75,13 +75,14 @@ def register(name: str, entry: Entry | str) -> None:
 
     Args:
         name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_, or
-            "mylib::op" for an operation of another library.
+            "mylib::op" for an operation of another library. If no operation of the library is loaded, the
+            name is taken as it is, because the library may be loaded later.
         entry: "pointwise", "linear", "identity", "product", "constant", or an entry such as `Gate("mask")`
             or `Exact()`: see docs/own-rules.md.
 
     Raises:
-        InputError: the name is empty, has an overload, or is that of no operation; the word is unknown, or
-            the entry cannot be called.
+        InputError: the name is empty, has an overload, or is that of no operation, of torch or of a library
+            that is loaded; the word is unknown, or the entry cannot be called.
     """
     if not isinstance(name, str) or not name or "." in name:
         raise InputError(
@@ -93,6 +94,14 @@ def register(name: str, entry: Entry | str) -> None:
         raise InputError(
             f"register({name!r}, ...): torch has no operation of this name; give it as errors print it."
             f"{did_you_mean(name, TABLE)}"
+        )
+    library, _, operation = name.rpartition("::")
+    loaded = _operations_of(library) if library else []
+    if loaded and operation not in loaded:
+        raise InputError(
+            f"register({name!r}, ...): the library {library!r} has no operation of this name, only "
+            f"{', '.join(loaded[:4])}{', ...' if len(loaded) > 4 else ''}. If the operation is loaded later, "
+            f"register it then.{did_you_mean(operation, loaded)}"
         )
     if isinstance(entry, str):
         if entry not in WORDS:
@@ -108,3 +117,9 @@ def register(name: str, entry: Entry | str) -> None:
         )
     for each in names:
         TABLE[each] = entry
+
+
+def _operations_of(library: str) -> list[str]:
+    """The names of a library's operations that are loaded, without library and overload."""
+    full = [name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()]
+    return sorted({name.removeprefix(f"{library}::") for name in full if name.startswith(f"{library}::")})

@@ -1,20 +1,21 @@
 """Entries that are declared by one word: what an operation is, for operations that relprop does not know.
 
-An operation gets its gradient from torch (`torch.library.register_autograd`), except for pointwise functions,
-which need none.
+An operation gets its gradient from torch (`torch.library.register_autograd`). Pointwise functions need none,
+and neither does an operation that computes each element of its own.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.calls.call import Call
+from relprop.calls.call import Call, lacks_gradient
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
 from relprop.crossing.exact import Exact, as_function, relevant_in
+from relprop.engine.gaps import without_gradient
 from relprop.engine.interception import Entry
 from relprop.engine.known import merge_tags
 from relprop.engine.run import Outgoing, Run
@@ -46,9 +47,10 @@ def pointwise(run: Run, call: Call, *_args: Any) -> Any:
 
 def linear(run: Run, call: Call, *_args: Any) -> Any:
     """A linear or homogeneous function: the plain gradient. What it has at zero is absorbed as a constant."""
-    if not call.signature.derived:
-        run.refuse(call.name, "torch has no gradient of it; give it one by torch.library.register_autograd")
+    given = _with_gradient(run, call, relevant_in(call.args))
+    if given is None:
         return step(run, call)
+    call = given
     relevant, function = relevant_in(call.args), as_function(run, call)
     with torch.no_grad():
         at_zero = function([torch.zeros_like(t.recorded) for t in relevant])
@@ -95,7 +97,10 @@ def product(run: Run, call: Call, *args: Any) -> Any:
     """A product of its tensors, summed over or not: they share by their roles, or by the composite's rule."""
     if len(relevant_in(args)) == 1:
         return linear(run, call)
-    return contracted(run, call, [t for t in tensors_in(args) if t.is_floating_point()])
+    given = _with_gradient(run, call, relevant_in(args))
+    if given is None:
+        return step(run, call)
+    return contracted(run, given, [t for t in tensors_in(args) if t.is_floating_point()])
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,80 @@ class Gate:
         if len(relevant_in(args)) > len(relevant_in(others)):
             run.apply(call, SignalTakesAll())
         return product(run, Call(call.signature, others), *others)
+
+
+def _with_gradient(run: Run, call: Call, factors: Sequence[Tensor]) -> Call | None:
+    """Return the call with an operation that has a gradient, or None after an error was recorded.
+
+    What is linear in each of these operands, and computes each element of its own, needs none of torch: its
+    gradient is its value with ones in the place of the operand.
+    """
+    if not lacks_gradient(call.operation):
+        return call
+    places = [i for i, a in enumerate(call.args) if any(a is t for t in factors)]
+    function = _ByElement(call.signature.operation, tuple(places))
+    if len(places) == len(factors) and function.holds_for([value_of(a) for a in call.args]):
+        return Call(replace(call.signature, operation=function, positional=len(call.args)), call.args)
+    run.refuse(call.name, without_gradient(call.name))
+    return None
+
+
+@dataclass(frozen=True)
+class _ByElement:
+    """An operation that is linear in each of some operands, and elementwise, with a gradient.
+
+    Attributes:
+        operation: the operation, called with all arguments by position.
+        places: positions of the operands.
+    """
+
+    operation: Callable[..., Any]
+    places: tuple[int, ...]
+
+    def __call__(self, *args: Any) -> Any:
+        return _Elementwise.apply(self, *args)  # type: ignore[no-untyped-call]
+
+    def slope(self, args: Sequence[Any], place: int) -> Tensor:
+        """The derivative by one operand, of the operand's shape or of the result's."""
+        slope: Tensor = self.operation(*[torch.ones_like(a) if i == place else a for i, a in enumerate(args)])
+        return slope
+
+    def holds_for(self, args: Sequence[Any]) -> bool:
+        """Whether the result is slope times operand for each operand, with its own values and random ones."""
+        with torch.no_grad():
+            for place in self.places:
+                x = args[place]
+                generator = torch.Generator().manual_seed(0)
+                drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+                for values in (x, drawn):
+                    value = self.operation(*[values if i == place else a for i, a in enumerate(args)])
+                    if not isinstance(value, Tensor) or value.shape != x.shape:
+                        return False
+                    expected, digits = self.slope(args, place) * values, torch.finfo(x.dtype).eps ** 0.5
+                    if not torch.allclose(value, expected, rtol=digits, atol=digits):
+                        return False
+        return True
+
+
+class _Elementwise(torch.autograd.Function):
+    """The autograd function of `_ByElement`."""
+
+    @staticmethod
+    def forward(ctx: Any, function: _ByElement, *args: Any) -> Any:
+        ctx.function = function
+        ctx.tensors = [isinstance(a, Tensor) for a in args]
+        ctx.others = [None if isinstance(a, Tensor) else a for a in args]
+        ctx.save_for_backward(*[a for a in args if isinstance(a, Tensor)])
+        return function.operation(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        tensors, function = iter(ctx.saved_tensors), ctx.function
+        args = [next(tensors) if tensor else a for a, tensor in zip(ctx.others, ctx.tensors, strict=True)]
+        slopes = [
+            function.slope(args, i) * grads[0] if i in function.places else None for i in range(len(args))
+        ]
+        return None, *slopes
 
 
 WORDS: Mapping[str, Entry] = {

@@ -88,7 +88,7 @@ def convolution(
         kernel=tuple(weight.shape[2:]),
     )
     root = None
-    if is_relevant(x) and not transposed:
+    if is_relevant(x) and not transposed and not x.is_complex():
         root, map_ = with_padding(run, x.tag.origin, map_)
     return start(run, call, Kind.CONVOLUTION, x, weight, bias, map_, root=root)
 

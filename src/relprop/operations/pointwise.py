@@ -203,17 +203,37 @@ def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, r
 
 
 def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
-    """x to a constant power; a negative power is a `reciprocal`."""
+    """A power with a constant exponent, or of a constant; a negative number as exponent is a `reciprocal`."""
     several = isinstance(exponent, Tensor) and exponent.numel() > 1
-    if not is_relevant(x) or several or is_relevant(exponent):
-        run.gap("pow", "only an exponent that is one constant number is covered")
-        return Exact(slot="pass")(run, call)
+    if several or not is_relevant(x) or is_relevant(exponent):
+        return _of_constants(run, call, x, exponent)
     exponent = float(value_of(exponent))
     if exponent < 0:
         return reciprocal(run, call, x)
     # Between 0 and 1 the slope at zero is infinite, but the relevance of x = 0 is 0 whatever the slope.
     slope = 1.0 if exponent == 1 else 0.0
     return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
+
+
+def _of_constants(run: Run, call: Call, x: Any, exponent: Any) -> Any:
+    """A power of a constant, or with several constant exponents: a function of each element."""
+    relevant = [t for t in (x, exponent) if is_relevant(t)]
+    value = run.value(call)
+    if len(relevant) == 1 and relevant[0].shape != value.shape:
+        both = [
+            run.perform(torch.broadcast_to, t, value.shape) if t is relevant[0] else t for t in (x, exponent)
+        ]
+        return with_own_value(run, call, run.perform(torch.pow, *both))
+    alike = all([t.shape == value.shape for t in relevant])
+    chain = chained(run, call, relevant) if alike else None
+    if chain is not None and is_finite_at_zero(chain, look=True):
+        nonnegative = not is_relevant(x) and all_nonnegative(torch.as_tensor(value_of(x)))
+        if relevant[0] is exponent:  # which is an exponential, under whatever name
+            chain.names |= {"exp"}
+        return attach_to_root(run, call, chain, nonnegative=nonnegative)
+    why = "base and exponent both depend on the input" if chain is None else "it is not finite at 0"
+    run.gap("pow", f"{why}; covered are a constant base, and constant exponents that are not negative")
+    return Exact(slot="pass")(run, call)
 
 
 def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
-from relprop.crossing.exact import Exact
+from relprop.crossing.exact import Exact, relevant_in
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
 from relprop.engine.known import Normalised, Tag, all_nonnegative, as_exponential, behind_all, role_of
@@ -149,9 +149,23 @@ def _is_sum(a: Seen, total: Seen, dim: int) -> bool:
     return total.shape == (*a.shape[:dim], 1, *a.shape[dim + 1 :])
 
 
+def inverse(run: Run, call: Call, matrix: Seen, *_options: Any) -> Any:
+    """The inverse of a matrix: a statistic, as 1/x is. It absorbs its relevance."""
+    return _absorbing(run, call, matrix)
+
+
+def _absorbing(run: Run, call: Call, matrix: Seen) -> Any:
+    """Return the results of a call of which the first is a statistic."""
+    value = run.value(call)
+    first, *others = value if isinstance(value, tuple) else (value,)
+    tag = Tag(matrix.tag.behind.after(plain=False), role=Role.STATISTIC)
+    made = run.sink("statistic", first, call.name, tag)
+    return (made, *(run.seen(t, None) for t in others)) if isinstance(value, tuple) else made
+
+
 @dataclass(frozen=True)
 class Solved:
-    """The solution of A X = B: linear in B, which takes all. A is a constant, as denominators are.
+    """The solution of A X = B: linear in B, which takes all. A is a statistic, as denominators are.
 
     Attributes:
         right: position of B. The other tensors are A, or make A up.
@@ -161,12 +175,15 @@ class Solved:
 
     def __call__(self, run: Run, call: Call, *args: Any) -> Any:
         if not is_relevant(args[self.right]):
-            run.gap(call.name, "only the matrix depends on the input, and it gets no relevance")
-            return Exact(slot="none")(run, call)
+            return _absorbing(run, call, relevant_in(args)[0])
         others = [value_of(a) if i != self.right else a for i, a in enumerate(args)]
-        if any(map(is_relevant, args[: self.right] + args[self.right + 1 :])):
+        result = Exact(slot="none")(run, Call(call.signature, others))
+        relevant = relevant_in(args)
+        if len(relevant) > 1:
             run.apply(call, SignalTakesAll())
-        return Exact(slot="none")(run, Call(call.signature, others))
+            first = result[0] if isinstance(result, tuple) else result
+            first.tag.behind = behind_all([t.tag for t in relevant], plain=False)
+        return result
 
 
 def polar(run: Run, call: Call, size: Any, angle: Any) -> Any:
@@ -256,6 +273,7 @@ TABLE: Mapping[str, Entry] = {
     **dict.fromkeys(("linalg_solve_triangular", "_linalg_solve_ex"), Solved(1)),
     "cholesky_solve": Solved(0),
     "linalg_lu_solve": Solved(2),
+    **dict.fromkeys(("linalg_inv_ex", "linalg_pinv"), inverse),
     "polar": polar,
     "renorm": renorm,
     "lerp": lerp,

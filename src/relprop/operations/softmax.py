@@ -13,14 +13,16 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.names import aten_names
 from relprop.crossing.chains import attach_to_root, chained
-from relprop.crossing.exact import as_function
+from relprop.crossing.exact import Exact, as_function
 from relprop.crossing.parts import of_value
+from relprop.crossing.ruled import plain
 from relprop.crossing.samples import step_after
+from relprop.engine.gaps import reason_of
 from relprop.engine.interception import Entry
 from relprop.engine.known import Softmaxed, Tag, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
-from relprop.engine.seen import Seen, is_relevant
+from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
 
@@ -106,8 +108,58 @@ def log_add_exp(run: Run, call: Call, a: Any, b: Any) -> Any:
     return of_value(run, value, result if base == 1 else run.perform(torch.div, result, base))
 
 
+def negative_log_likelihood(run: Run, call: Call, *_args: Any) -> Any:
+    """F.nll_loss, also of F.cross_entropy, in a target: a sum of log-probabilities, which is linear."""
+    return _exact(run, call) if run.scores else _loss(run, call)
+
+
+def connectionist(run: Run, call: Call, x: Seen, _targets: Any, lengths: Any, *_options: Any) -> Any:
+    """F.ctc_loss in a target: -log Σ exp(log-probability of a path), as a log_sum_exp over paths.
+
+    The log-probabilities x are (steps, samples, classes). The entropy of the paths is in the ledger under
+    "softmax".
+    """
+    if not run.scores:
+        return _loss(run, call)
+    name, path, function = call.name, run.modules.path, as_function(run, call)
+    loss, *beside = run.value(call)
+    kept_x, kept_loss = run.keep(x.recorded), run.keep(loss)
+    steps = torch.arange(len(x.recorded), device=x.device)
+    within = (steps[:, None] < torch.as_tensor(value_of(lengths), device=x.device)).unsqueeze(2)
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, x = incoming.c, kept_x.value
+        if c is None:
+            return [(None, None)]
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            output = function([leaf])[0]
+        (gradient,) = torch.autograd.grad(output, leaf, c)
+        # Torch adds exp(x), as is right only if a log_softmax follows in the backward.
+        possible = within & kept_loss.value.isfinite()[:, None]
+        c_in = torch.where(possible, gradient - x.exp() * c[:, None], 0)
+        left = times(c, kept_loss.value).nan_to_num(0, 0, 0) - times(c_in, x).sum((0, 2))
+        run.ledger.add("softmax", left, path, name)
+        return [(c_in, None)]
+
+    known = merge_tags([x.tag])
+    known.behind = known.behind.after(plain=False)
+    result = run.cross(loss, [x], back, known, slot=False)
+    return (result, *(run.seen(t, None) for t in beside))
+
+
+def _loss(run: Run, call: Call) -> Any:
+    """A loss that the model itself computes."""
+    run.gap(call.name, reason_of(call.name))
+    return plain(run, call)
+
+
+_exact = Exact(slot="none")
+
 TABLE: Mapping[str, Entry] = {
     **dict.fromkeys((*aten_names("softmax"), *aten_names("log_softmax")), softmax),
     **dict.fromkeys(("logsumexp", "logcumsumexp"), log_sum_exp),
     **dict.fromkeys(("logaddexp", "logaddexp2"), log_add_exp),
+    **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward"), negative_log_likelihood),
+    "_ctc_loss": connectionist,
 }

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.nested import tensors_in
-from relprop.crossing.exact import Exact
+from relprop.crossing.exact import Exact, relevant_in
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import all_nonnegative
-from relprop.engine.run import Run
+from relprop.engine.known import Tag, all_nonnegative, merge_tags
+from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import is_relevant, value_of
+from relprop.linear.numerics import times
+from relprop.linear.operation import Incoming
 from relprop.operations.reshaping import absorbing
 
 _shared = Exact()
@@ -106,17 +108,49 @@ def scatter(run: Run, call: Call, *args: Any) -> Any:
 
 def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
     """index_add, scatter_add and scatter_reduce. Constants among the terms absorb their part."""
-    if call.argument("reduce") == "prod":
-        run.gap(call.name, "reduce='prod' is not covered")
     args: list[Any] = [target, *rest]
     index, source = (call.argument(name) for name in ("index", "src"))
     if source is not None and source.shape != index.shape:  # elements beyond the index are not used
         args[3] = run.perform(torch.Tensor.__getitem__, source, tuple(slice(n) for n in index.shape))
+    if call.argument("reduce") == "prod":
+        return _multiplied(run, Call(call.signature, args), target)
     floats = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.is_floating_point()]
     terms = [
         run.source(a, call.name) if i in floats and not is_relevant(a) else a for i, a in enumerate(args)
     ]
     return _shared(run, Call(call.signature, terms))
+
+
+def _multiplied(run: Run, call: Call, target: Any) -> Any:
+    """scatter_reduce and index_reduce of products: each of n factors that depend on the input gets 1/n."""
+    dim, index = call.argument("dim"), value_of(call.argument("index"))
+    source = call.argument("src", call.argument("source"))
+    counts = torch.zeros(target.shape, dtype=target.dtype, device=target.device)
+    if call.operation == "scatter_reduce":
+        factors = counts.scatter_add(dim, index, counts.new_ones(index.shape))
+    else:
+        factors = counts.index_add(dim, index, counts.new_ones(source.shape))
+    if is_relevant(source):
+        counts = counts + factors
+    if is_relevant(target):
+        counts = counts + (torch.ones_like(factors) if call.argument("include_self") else factors == 0)
+    value = run.native(call)
+    product, path, name = run.seen(value, Tag()), run.modules.path, call.name
+    constant = run.keep((value * (counts == 0)).detach())
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        if c is not None:
+            run.ledger.add("constant", times(c, constant.value), path, name)
+        if direct is not None:
+            run.ledger.add("constant", direct * (counts == 0), path, name)
+        n = counts.clamp(min=1)
+        return [(None if c is None else c / n, None if direct is None else direct / n)]
+
+    relevant = relevant_in([target, source])
+    known = merge_tags([t.tag for t in relevant])
+    known.behind = known.behind.after(plain=False)
+    return run.cross(value.detach(), [product], back, known)
 
 
 TABLE: Mapping[str, Entry] = {

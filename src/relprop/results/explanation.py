@@ -15,7 +15,7 @@ from relprop.errors import InputError
 from relprop.files import VERSION, path_of
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
-from relprop.results.named import ByName
+from relprop.results.named import ByName, device_named
 from relprop.results.samples import Index, chosen, joined, joined_targets, of_target, same, taken
 from relprop.results.store import load_record, save_record, text_of
 from relprop.rules.book import cited
@@ -174,9 +174,9 @@ class Explanation:
         """Return the explanation with its tensors on a device; those within a target stay where they are.
 
         Raises:
-            RuntimeError: there is no such device.
+            InputError: there is no such device.
         """
-        device = torch.device(device)
+        device = device_named(device, "explanation.to")
         return self.mapped(lambda t: t.to(device))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Explanation":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.nested import map_tensors
+from relprop.results.named import device_named
 from relprop.results.samples import taken
 from relprop.results.table import ROUNDING, as_table, way
 
@@ -128,7 +129,12 @@ class Ledger:
         return result
 
     def to(self, device: torch.device | str) -> "Ledger":
-        """Return the ledger with its tensors on a device."""
+        """Return the ledger with its tensors on a device.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        device = device_named(device, "ledger.to")
         return self.mapped(lambda t: t.to(device))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Ledger":

@@ -1,7 +1,9 @@
-"""Relevance by name: of inputs and of parameters."""
+"""Relevance by name, of inputs and of parameters; devices by name."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.errors import InputError, did_you_mean
@@ -28,3 +30,29 @@ class ByName(dict[str, Tensor]):
 
     def __reduce__(self) -> tuple[type["ByName"], tuple[str, dict[str, Tensor]]]:
         return ByName, (self._attribute, dict(self))
+
+
+def device_named(given: Any, call: str) -> torch.device:
+    """Return the device that a user gives.
+
+    Args:
+        given: the device, or its name.
+        call: the method that it is given to, for errors.
+
+    Raises:
+        InputError: it is no device, or there is none here.
+    """
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = "it is no device"
+        if isinstance(given, torch.dtype):
+            why = f"it is a type; tensors have types of their own, as in explanation.relevance.to({given})"
+        elif not isinstance(error, TypeError) and str(given).partition(":")[0] in ("cuda", "mps", "xpu"):
+            why = f"there is no such device here ({str(error).splitlines()[0].rstrip('.')})"
+        raise InputError(
+            f"{call}({given if isinstance(given, torch.dtype) else repr(given)}): {why}. Give one such as "
+            "'cpu' or 'cuda:0'."
+        ) from None
+    return device

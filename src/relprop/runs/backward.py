@@ -8,13 +8,12 @@ from torch import Size, Tensor
 
 from relprop.engine.attach import retaining
 from relprop.engine.inner_values import InnerValues, outputs_of
-from relprop.engine.known import role_of
 from relprop.engine.roles import Role
-from relprop.engine.seen import Seen
 from relprop.results.explanation import Explanation
 from relprop.results.inner import InnerRelevance
 from relprop.rules.composite import Composite
 from relprop.runs.forward import Forward
+from relprop.runs.warnings import role_of_score
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, as_told, logits_of, measure_of
 
@@ -76,7 +75,8 @@ def explained_targets(
             parameters={} if run.parameters is None else run.parameters.relevance,
             measure=measure_of(goal),
         )
-        role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
+        with forward.interception.unseen():
+            role = role_of_score(goal, scores, values)
         logits = logits_of(plain[0])
         results.append(
             Explained(explanation, goal, role, logits.shape if isinstance(logits, Tensor) else None)

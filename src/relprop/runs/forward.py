@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from relprop.calls.call import lacks_gradient
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.calls.user_line import line_of
-from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of
+from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of, without_gradient
 from relprop.engine.interception import Entry, Interception, intercepting
 from relprop.engine.known import Tag
 from relprop.engine.levels import aside, seeing
@@ -105,8 +106,14 @@ class Forward:
                 yield self
         except Exception as error:
             if given is not None and error is failure:
-                explained, differing = self.inputs.any(), self.inputs.differing
-                explain_failure(error, model, given, explained=explained, differing=differing)
+                explain_failure(
+                    error,
+                    model,
+                    given,
+                    explained=self.inputs.any(),
+                    differing=self.inputs.differing,
+                    remedy=self.run.weights.remedy,
+                )
             raise
         finally:
             failure = given = None  # the error holds this frame
@@ -139,6 +146,7 @@ class Forward:
                     f"classes or samples.{advice} If it has one number for each sample, give "
                     "target=lambda output: output."
                 )
+        self.run.scores = True
         try:
             scores = scores_of(goal, output, samples, differing=self.inputs.differing)
         except Exception as error:
@@ -153,6 +161,8 @@ class Forward:
             if advice:
                 error.add_note(advice.strip())
             raise
+        finally:
+            self.run.scores = False
         self.run.ledger.samples = len(scores)
         return scores
 
@@ -184,7 +194,9 @@ class Forward:
         self.run.gaps.require_none()
         inner = scores.recorded if type(scores) is Seen else scores
         if not inner.requires_grad:
-            raise ModelError(disconnected_message(self.run.gaps.cuts))
+            weights = self.run.weights
+            remedy = weights.remedy if weights.among_activations else ""
+            raise ModelError(disconnected_message(self.run.gaps.cuts, remedy))
         variables = self.inputs.variables()
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
@@ -196,6 +208,11 @@ class Forward:
                 )
             except Exception:
                 self.run.gaps.require_none()  # the error may be a consequence of a gap
+                for name in filter(lacks_gradient, self.run.gaps.accepted):
+                    raise ModelError(
+                        f"accept={name!r}: the plain gradient of {name} was accepted, but "
+                        f"{without_gradient(name)}."
+                    ) from None
                 raise
         return dict(zip(variables, found, strict=True))
 

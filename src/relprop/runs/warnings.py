@@ -1,16 +1,20 @@
 """Warnings about results that are doubtful."""
 
+import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
 
-from relprop.calls.nested import tensors_in
+from relprop.calls.nested import map_tensors, tensors_in, values_of
 from relprop.calls.user_line import warn
+from relprop.engine.known import role_of
 from relprop.engine.parameters import ParameterRelevance
 from relprop.engine.roles import Role
 from relprop.engine.run import Run
+from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
@@ -18,7 +22,7 @@ from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
 from relprop.targets.classes import Logit
-from relprop.targets.scores import measure_of
+from relprop.targets.scores import OfSamples, measure_of
 from relprop.targets.structured import At
 
 _BOUNDED = {
@@ -44,11 +48,10 @@ def warn_of_scores(goal: Any, scores: Tensor, role: Role, logits: Size | None) -
     Args:
         goal: the target.
         scores: what it made of the output, (samples,).
-        role: their role as factors.
+        role: their role as factors, or that of a signal if nothing is doubtful about it (`role_of_score`).
         logits: the shape of the output that the target took, or None if that is no tensor.
     """
-    # What a log_softmax subtracts from all classes cancels in a difference.
-    if role in _BOUNDED and not (role is Role.LOG_SOFTMAX and measure_of(goal) in _DIFFERENCES):
+    if role in _BOUNDED:
         difference = ", or a difference: target=relprop.targets.RunnerUp(...)"
         warn(
             ScoreWarning(
@@ -84,6 +87,54 @@ def warn_of_scores(goal: Any, scores: Tensor, role: Role, logits: Size | None) -
             "Explain a class with a positive score, by --target.",
         )
     )
+
+
+def role_of_score(goal: Any, scores: Tensor, output: Any) -> Role:
+    """Return the role of scores as factors; of a log_softmax that cancels in a difference, that of a signal.
+
+    Args:
+        goal: the target.
+        scores: what it made of the output, as the run has it.
+        output: the model's output, as the run has it.
+    """
+    role = role_of(scores.tag) if type(scores) is Seen else Role.SIGNAL
+    return Role.SIGNAL if role is Role.LOG_SOFTMAX and _is_difference(goal, scores, output) else role
+
+
+def _is_difference(goal: Any, scores: Tensor, output: Any) -> bool:
+    """Whether what a log_softmax of the model subtracts from all classes cancels in a target.
+
+    A function is tried: it is applied to the output with other numbers subtracted.
+    """
+    if isinstance(goal, OfSamples):
+        return measure_of(goal) in _DIFFERENCES
+
+    found = []
+
+    def shifted(t: Tensor) -> Tensor:
+        plain = values_of(t)
+        if type(t) is not Seen or role_of(t.tag) is not Role.LOG_SOFTMAX:
+            return plain
+        sums = {dim: plain.double().exp().sum(dim) for dim in range(plain.dim())}
+        dim = next((d for d, sum_ in sums.items() if bool(((sum_ - 1).abs() < 0.01).all())), None)
+        if dim is None:
+            return plain
+        shape = [1 if i == dim else n for i, n in enumerate(plain.shape)]
+        found.append(dim)
+        numbers = torch.arange(math.prod(shape)).reshape(shape).to(plain).sin()
+        return plain - 2 - numbers
+
+    try:
+        with torch.no_grad():
+            given = map_tensors(shifted, output)
+            if not found:  # the target itself has the log_softmax
+                return False
+            moved = goal(given)
+            before = values_of(scores).double()
+            near = torch.isclose(moved.double().reshape(before.shape), before, rtol=1e-4, atol=1e-2)
+            return bool(near.all())
+    except Exception:  # it is the user's function, which did not expect to be called again
+        return False
 
 
 def warn_of_padding(goal: Any, arguments: Mapping[str, Any]) -> None:
@@ -259,12 +310,13 @@ def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
         explained: names of the inputs that have relevance.
     """
     for name, place in lost.items():
+        argument = re.split(r"[.\[]", name)[0]
         how = "only in part explained" if name in explained else "not explained"
         warn(
             f"the score depends on input {name!r}, which is {how}. What it contributes is in the ledger "
             "under 'parameters' or 'constant', or counts as that of other inputs. It was not followed to an "
             f"embedding: {place}. If it shall not be explained, bind it in a function: "
-            f"explain(lambda x: model(x, {name}={name}), x)."
+            f"explain(lambda x: model(x, {argument}={argument}), x)."
         )
 
 
@@ -291,7 +343,10 @@ def warn_of_nothing(name: str, explanation: Explanation, *, is_sure: bool) -> No
             "products, ('*', relprop.rules.Uniform()) before others, gives gates and attention weights half."
         )
     elif "statistic" in explanation.ledger.absorbed:
-        why = "Relevance ends at a reciprocal such as 1/x. The ledger has it under 'statistic'."
+        why = (
+            "Relevance ends at a reciprocal such as 1/x, or at an inverse. The ledger has it under "
+            "'statistic'."
+        )
     else:
         why = "The rules pass nothing on to it. Compare with other rules."
     warn(f"input {name!r} gets no relevance at all{depends}. {why}")

@@ -14,6 +14,7 @@ from relprop.files import path_of
 from relprop.inputs.arguments import require_fitting_mask
 from relprop.inputs.signature import require_known
 from relprop.results.explanation import Explanation, as_numpy, require_fields
+from relprop.results.named import device_named
 from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
 from relprop.runs.backward import Progress
@@ -71,7 +72,12 @@ class Generation:
         return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "Generation":
-        """The generation with all of its tensors on a device."""
+        """The generation with all of its tensors on a device.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        device = device_named(device, "generation.to")
         return replace(
             self,
             relevance=self.relevance.to(device),

@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.errors import InputError
 from relprop.files import path_of, write_whole
 from relprop.results.explanation import Explanation, as_numpy, require_fields
+from relprop.results.named import device_named
 from relprop.results.store import load_record, save_record
 from relprop.rules.book import cited
 from relprop.text.answers import Answer, TokenRelevance
@@ -42,7 +43,12 @@ class TextExplanation(TokenRelevance):
         return as_numpy(self.relevance)
 
     def to(self, device: torch.device | str) -> "TextExplanation":
-        """The explanation with all of its tensors on a device."""
+        """The explanation with all of its tensors on a device.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        device = device_named(device, "explanation.to")
         explanations = tuple(explanation.to(device) for explanation in self.explanations)
         return replace(self, relevance=self.relevance.to(device), explanations=explanations)
 
