@@ -143,6 +143,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if func in _LOOKS:
             return self._look(func, args)
+        if torch.Tag.data_dependent_output in func.tags:
+            self.refuse(f"{func._schema.name} looks at values")
         if torch.Tag.dynamic_output_shape in func.tags and self.depends(_deciding_shape(func, args, kwargs)):
             self.refuse(f"the shape of what {func._schema.name} returns depends on values")
         for tensor in written:
