@@ -49,13 +49,12 @@ CONSTANT = {
 """What has a result without relevance: an operation, or one overload of it."""
 
 _OWN_GRADIENT = "a model that computes a gradient of its own would compute relevance coefficients here"
-_EXPONENT = "the exponent is several numbers, or depends on the input"
+_EXPONENT = "the exponent depends on the input"
 
 REFUSED = {
     **{name: _OWN_GRADIENT for name in CORE if name.endswith("_backward")},
     "atan2": "an angle is no sum of parts that are due to its two sides",
     "pow.Scalar": _EXPONENT,
-    "pow.Tensor_Tensor": _EXPONENT,
     "resize": "where it is larger than before, it has no values",
 }
 """What is a gap, and why: an operation, or one overload of it."""

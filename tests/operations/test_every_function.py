@@ -97,7 +97,6 @@ PARTLY = {
         ("native_batch_norm", "_native_batch_norm_legit", "nn_functional_batch_norm"),
         "refused: statistics of a batch, as in training",
     ),
-    **dict.fromkeys(("pow", "float_power"), "refused: an exponent of several numbers"),
     "linalg_matrix_norm": "refused: norms of singular values",
     "linalg_matrix_power": "refused: negative powers, which are inverses",
     "logit": "refused: without a floor, since it is not finite at 0",

@@ -154,7 +154,7 @@ def _number(bound: Any) -> Any:
     """Return a bound that is one constant number everywhere as a number."""
     if not isinstance(bound, Tensor) or is_relevant(bound) or not bound.numel():
         return bound
-    value = value_of(bound)
+    value = value_of(bound).detach()
     if value.numel() > 1 and type(bound) is Seen:  # by chance, for one sample
         return bound
     first = value.flatten()[0]
@@ -203,14 +203,22 @@ def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, r
 
 
 def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
-    """x to a constant power; a negative power is a `reciprocal`."""
-    several = isinstance(exponent, Tensor) and exponent.numel() > 1
-    if not is_relevant(x) or several or is_relevant(exponent):
-        run.gap("pow", "only an exponent that is one constant number is covered")
+    """x to a constant power; a negative power is a `reciprocal`. Exponents may differ between elements."""
+    exponents = torch.as_tensor(value_of(exponent)).detach()
+    negative = exponents < 0
+    if not is_relevant(x) or is_relevant(exponent) or bool(negative.any() != negative.all()):
+        run.gap("pow", "only exponents that are constants, all negative or none, are covered")
         return Exact(slot="pass")(run, call)
-    exponent = float(value_of(exponent))
-    if exponent < 0:
+    if bool(negative.any()):
         return reciprocal(run, call, x)
+    if exponents.numel() > 1:
+        shape = run.value(call).shape
+        if shape != x.shape:
+            return run.perform(torch.pow, run.perform(torch.Tensor.expand, x, shape), exponent)
+        chain = chained(run, call, [x])
+        assert chain is not None, "it has one operand, and so one root"
+        return attach_to_root(run, call, chain, nonnegative=x.tag.nonnegative)
+    exponent = float(exponents)
     # Between 0 and 1 the slope at zero is infinite, but the relevance of x = 0 is 0 whatever the slope.
     slope = 1.0 if exponent == 1 else 0.0
     return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
