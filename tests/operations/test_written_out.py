@@ -36,7 +36,66 @@ def softplus_of_a_ratio(h: Tensor) -> Tensor:
     return torch.logaddexp2(h / two, torch.zeros(C, **DOUBLE)) * two
 
 
+GROUP = torch.tensor([0, 0, 1, 1, 1, 1])
+WRITTEN = torch.tensor([0, 2, 1, 0, 2, 1])
+
+
+def softmax_by(total: Callable[[Tensor], Tensor], shift: bool = False) -> Callable[[Tensor], Tensor]:
+    """The softmax of each group of columns, given how exponentials are added, and spread to the columns."""
+
+    def softmax(h: Tensor) -> Tensor:
+        scores = h
+        if shift:
+            largest = h.new_full((N, 2), -torch.inf).index_reduce(1, GROUP, h, "amax")
+            scores = h - largest[:, GROUP]
+        raised = torch.exp(scores)
+        return raised / total(raised)
+
+    return softmax
+
+
 PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "softmax of groups": (
+        lambda h: torch.cat([h[:, :2].softmax(1), h[:, 2:].softmax(1)], 1),
+        softmax_by(lambda e: e.new_zeros(N, 2).index_add(1, GROUP, e)[:, GROUP]),
+        softmax_by(lambda e: (e.new_zeros(N, 2).index_add(1, GROUP, e) + 1e-16)[:, GROUP], shift=True),
+        softmax_by(
+            lambda e: e.new_zeros(N, 2).scatter_add_(1, GROUP.expand(N, C), e).gather(1, GROUP.expand(N, C))
+        ),
+        softmax_by(
+            lambda e: (
+                e.new_zeros(N, 2)
+                .scatter_reduce(1, GROUP.expand(N, C), e, "sum")
+                .index_select(1, GROUP)
+                .clamp(min=1e-9)
+            )
+        ),
+        softmax_by(
+            lambda e: torch.segment_reduce(e, "sum", lengths=torch.tensor([[2, 4]] * N), axis=1)[:, GROUP]
+        ),
+        softmax_by(
+            lambda e: e.new_zeros(N, 2).index_put((torch.arange(N)[:, None], GROUP), e, accumulate=True)[
+                :, GROUP
+            ]
+        ),
+    ),
+    "a power for each element": (
+        lambda h: h.relu() ** (BOUND.abs() + 0.5),
+        lambda h: torch.stack([h[:, i].relu() ** (float(BOUND[i].abs()) + 0.5) for i in range(C)], 1),
+        lambda h: h.relu().pow(nn.Parameter(BOUND.abs() + 0.5)),
+    ),
+    "a power for each row of one column": (
+        lambda h: h[:, :1].abs() ** (BOUND.abs() + 0.5),
+        lambda h: torch.stack([h[:, 0].abs() ** (float(b.abs()) + 0.5) for b in BOUND], 1),
+    ),
+    "columns that are written twice": (
+        lambda h: torch.stack([h[:, 3], h[:, 5], h[:, 4], OTHER[:, 3]], 1),
+        lambda h: OTHER[:, :4].index_copy(1, WRITTEN, h),
+        lambda h: OTHER[:, :4].scatter(1, WRITTEN.expand(N, C), h),
+        lambda h: torch.index_put(OTHER[:, :4].T, (WRITTEN,), h.T).T,
+        lambda h: torch.index_put(OTHER[:, :4], (torch.arange(N)[:, None], WRITTEN), h),
+        lambda h: OTHER[:, :4].put(torch.arange(N)[:, None] * 4 + WRITTEN, h),
+    ),
     "log_softmax": (
         lambda h: h.log_softmax(-1),
         lambda h: h - h.logsumexp(-1, keepdim=True),
