@@ -148,6 +148,10 @@ class ExplainedInputs:
                 leaf, positions = found
                 self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
 
+    def become_numbers(self, call: Call) -> list[Seen]:
+        """Return the one-hot vectors of ids that become numbers beside other operands of a call."""
+        return self.ids.become_numbers(call) if self.ids.any_hot else []
+
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
         if call.operation not in bags.TABLE or self.ids.find(call.args[1]) is None:
@@ -251,7 +255,10 @@ class ExplainedInputs:
         return relevance
 
 
-_COMPUTING = "computes with the integers, which are followed where they are moved or get an offset"
+_COMPUTING = (
+    "computes with the integers, which are followed where they are moved, where each is replaced by another "
+    "integer, and to F.one_hot"
+)
 
 
 def _unattached(root: Tensor) -> Tensor:
