@@ -85,6 +85,19 @@ _LOOKING = frozenset(
 _INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
 """Operations that pick elements of their first argument by integers."""
 
+_PLACING = frozenset(
+    (
+        *_INDEXING,
+        "index_add",
+        "scatter_add",
+        "scatter_reduce",
+        "index_reduce",
+        "index_put",
+        "_index_put_impl_",
+    )
+)
+"""Operations that read or add elements of other tensors where integers say."""
+
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 """Operations that take integers as numbers beside floating-point numbers."""
 
@@ -146,6 +159,7 @@ class TokenIds:
     Attributes:
         inputs: the integer inputs, in order.
         any_hot: whether one-hot vectors were made of ids.
+        placing: names of the inputs that say where relevant elements are, as the edges of a graph.
     """
 
     def __init__(self) -> None:
@@ -156,6 +170,7 @@ class TokenIds:
         self._hot: list[Tensor] = []
         self._count = 0
         self.any_hot = False
+        self.placing: set[str] = set()
         self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
@@ -292,6 +307,11 @@ class TokenIds:
         """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
         return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
 
+    def note_placing(self, call: Call) -> None:
+        """Record the inputs by which a call reads relevant elements, or adds them to others."""
+        if self.inputs and call.operation in _PLACING:
+            self.placing.update(self.names_in([t for t in tensors_in(call.args) if t.dtype in _INTEGERS]))
+
     def names_in(self, args: Any) -> list[str]:
         """Return the names of the inputs whose ids are among arguments."""
         found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
@@ -393,4 +413,8 @@ class TokenIds:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    """Whether a tensor may be an embedding: numbers of the model's own, and none made of the samples.
+
+    Others are read where integers say, as the degrees of a graph's nodes are by its edges.
+    """
+    return isinstance(value, Tensor) and value.is_floating_point() and getattr(value, "picked", True)
