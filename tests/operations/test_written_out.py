@@ -319,25 +319,28 @@ def test_a_sparse_matrix_is_a_dense_one(product: str, layout: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 @pytest.mark.parametrize("layout", SPARSE)
-@pytest.mark.parametrize("rules", [Epsilon(0.1), ZPlus(), Flat(), "attnlrp"])
-def test_a_sparse_matrix_of_edges_that_the_model_gets_is_a_sum_of_messages(layout: str, rules: Any) -> None:
+@pytest.mark.parametrize("product", [torch.sparse.mm, torch.matmul])
+@pytest.mark.parametrize("rules", [Epsilon(0.1), ZPlus(), Flat(), "attnlrp", "gradient-times-input"])
+def test_a_sparse_matrix_of_edges_that_the_model_gets_is_a_sum_of_messages(
+    layout: str, rules: Any, product: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     """Without a warning of the edges, which are no ids."""
     layer, x, edges = linear(5, C), torch.randn(N, 5, **DOUBLE), torch.randint(N, (2, 9))
     weights = torch.randn(9, **DOUBLE)
 
     def messages(x: Tensor, edges: Tensor) -> Tensor:
         sent = weights[:, None] * layer(x)[edges[1]]
-        return torch.zeros(N, C, **DOUBLE).index_add(0, edges[0], sent)
+        return torch.ones(N, C, **DOUBLE).index_add(0, edges[0], sent)
 
-    def product(x: Tensor, edges: Tensor) -> Tensor:
+    def by_matrix(x: Tensor, edges: Tensor) -> Tensor:
         matrix = torch.sparse_coo_tensor(edges, weights, (N, N), check_invariants=False).coalesce()
-        return {"coo": matrix.clone, "csr": matrix.to_sparse_csr, "csc": matrix.to_sparse_csc}[layout]() @ (
-            layer(x)
-        )
+        made = {"coo": matrix.clone, "csr": matrix.to_sparse_csr, "csc": matrix.to_sparse_csc}[layout]()
+        h = product(made, layer(x))
+        return h + h.new_zeros(N, C).fill_(1.0)  # which is written while the matrix is kept
 
     found, expected = (
         relprop.explain(model, x, edges, target=lambda y: y[:, 1].sum(), rules=rules)
-        for model in (product, messages)
+        for model in (by_matrix, messages)
     )
     torch.testing.assert_close(found.relevance, expected.relevance)
     assert found.ledger.gap.max() < 1e-12

@@ -102,6 +102,13 @@ def _written_once(run: Run, call: Call, value: Seen, places: Tensor) -> Any:
     return with_own_value(run, call, run.perform(torch.reshape, flat, target.shape))
 
 
+def _gathered(run: Run, call: Call) -> Seen:
+    """Elements that are added where an index says, as by a matrix: no multilayer perceptron does this."""
+    result: Seen = _shared(run, call)
+    result.tag.behind = result.tag.behind.after(plain=False)
+    return result
+
+
 def index_put(
     run: Run, call: Call, target: Any, indices: Any, values: Any, accumulate: bool, *rest: Any
 ) -> Any:
@@ -109,7 +116,7 @@ def index_put(
     if not accumulate:
         return Written(2)(run, call, target, indices, values, accumulate, *rest)
     terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
-    result = _shared(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
+    result = _gathered(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
     if not is_relevant(target):
         result.tag.total = total_of(run, call, values, result.recorded)
     return result
@@ -163,9 +170,10 @@ def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
     terms = [
         run.source(a, call.name) if i in floats and not is_relevant(a) else a for i, a in enumerate(args)
     ]
-    result = _shared(run, Call(call.signature, terms))
+    extreme = call.argument("reduce") in ("amax", "amin")
+    result = (_shared if extreme else _gathered)(run, Call(call.signature, terms))
     added = args[floats[-1]]
-    if not is_relevant(target) and call.argument("reduce") not in ("amax", "amin"):
+    if not is_relevant(target) and not extreme:
         result.tag.total = total_of(run, Call(call.signature, args), added, result.recorded)
     return result
 
