@@ -34,10 +34,11 @@ tutorial: .venv/core  ## the 2017 tutorial on real MNIST, into out/tutorial/
 test: .venv/test  ## every test, on all cores
 	$(BIN)/pytest --numprocesses auto
 
-zoo: .venv/test  ## every preset on fifty networks of images, and on every family of transformers
+zoo: .venv/test  ## every preset on fifty networks of images, every family of transformers, and 33 networks of other kinds
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/zoo/test_zoo_networks.py \
 	  tests/zoo/test_transformer_families.py tests/zoo/test_unusual_families.py tests/zoo/test_batches.py \
-	  tests/zoo/test_exported.py tests/zoo/test_coverage_agrees.py tests/zoo/test_recurrent_networks.py
+	  tests/zoo/test_exported.py tests/zoo/test_coverage_agrees.py tests/zoo/test_recurrent_networks.py \
+	  tests/zoo/test_other_kinds.py
 
 # zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
 .venv/parity: .venv/test

@@ -39,6 +39,37 @@ def test_books_are_each_samples_wherever_the_model_has_the_samples(order: tuple[
             torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
 
 
+MASK = torch.tensor([[True, False, False, True]])
+
+WRITTEN: dict[str, Any] = {
+    "masked_fill": lambda t: t.masked_fill(MASK[0][:, None, None], -torch.inf).softmax(0),
+    "masked_fill of more": lambda t: t[None].masked_fill(MASK.T[:, None, None], -torch.inf).softmax(1)[1],
+    "index_put": lambda t: t.index_put((torch.tensor([0, 3]),), torch.tensor(0.5, **DOUBLE)),
+    "index_fill": lambda t: t.index_fill(0, torch.tensor([0, 3]), 0.5),
+    "scatter": lambda t: t.scatter(0, torch.tensor([[[1]]]).expand(1, *t.shape[1:]), 0.5),
+    "select_scatter": lambda t: t.select_scatter(torch.ones_like(t[0]), 0, 2),
+}
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "attnlrp", "Flat()"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_books_are_each_samples_where_constants_are_written_and_others_come_first(
+    name: str, rules: str
+) -> None:
+    layer, x = linear(4, 4), torch.randn(2, 4, 4, **DOUBLE)
+
+    def model(x: Tensor) -> Tensor:
+        turned = layer(x).transpose(0, 1)
+        return (WRITTEN[name](turned) * turned).sum(0)
+
+    e = relprop.explain(model, x, target=1, rules=rules)
+    assert not e.ledger.mixed
+    for i in range(2):
+        alone = relprop.explain(model, x[i : i + 1], target=1, rules=rules).ledger
+        for sink, amount in alone.absorbed.items():
+            torch.testing.assert_close(e.ledger.absorbed[sink][i : i + 1], amount)
+
+
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), Flat()], ids=str)
 def test_books_of_recurrent_modules_are_each_samples(kind: Any, rule: Any) -> None:

@@ -32,7 +32,7 @@ class Gaps(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Sequential(nn.Linear(4, 4), Angle())
-        self.exponents = -torch.arange(1.0, 5.0)
+        self.exponents = torch.arange(-1.0, 3.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x) ** self.exponents

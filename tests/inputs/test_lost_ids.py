@@ -24,7 +24,6 @@ class Both(nn.Module):
         super().__init__()
         self.way = way
         self.words, self.bag = nn.Embedding(CATEGORIES, SIZE), nn.EmbeddingBag(CATEGORIES, SIZE)
-        self.order = nn.Buffer(torch.arange(CATEGORIES).flip(0))
         self.layer, self.head = nn.Linear(2 * SIZE, 6), nn.Linear(6, 3)
 
     def of(self, x: Tensor, h: Tensor) -> Tensor:
@@ -48,12 +47,8 @@ def explained(way: Callable[..., Any], **options: Any) -> tuple[relprop.Explanat
     return e, [str(w.message) for w in said if "input" in str(w.message)]
 
 
-def hashed(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    return model.of(x, model.words(i * 3 % CATEGORIES))
-
-
-def by_a_table_of_integers(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    return model.of(x, model.words(model.order[i]))
+def counted(model: Both, x: Tensor, i: Tensor) -> Tensor:
+    return model.of(x, model.words(i.cumsum(0) % CATEGORIES))
 
 
 def without_gradient(model: Both, x: Tensor, i: Tensor) -> Tensor:
@@ -76,8 +71,8 @@ def as_a_time(model: Both, x: Tensor, i: Tensor) -> Tensor:
     return model.of(x, x * torch.sin(i.to(x.dtype))[:, None])
 
 
-def one_hot(model: Both, x: Tensor, i: Tensor) -> Tensor:
-    return model.of(x, F.one_hot(i, CATEGORIES).to(x.dtype) @ model.words.weight)
+def added_as_integers(model: Both, x: Tensor, i: Tensor) -> Tensor:
+    return model.of(x, F.one_hot(i[:, None], CATEGORIES).sum(1).to(x.dtype) @ model.words.weight)
 
 
 def written_into_a_part(model: Both, x: Tensor, i: Tensor) -> Tensor:
@@ -87,13 +82,12 @@ def written_into_a_part(model: Both, x: Tensor, i: Tensor) -> Tensor:
 
 
 LOST: dict[Callable[..., Any], tuple[str, str]] = {
-    hashed: ("mul", "computes with the integers"),
-    by_a_table_of_integers: ("getitem", "computes with the integers"),
+    counted: ("cumsum", "computes with the integers"),
     without_gradient: ("embedding", "runs under torch.no_grad()"),
     in_a_bag_without_gradient: ("embedding_bag", "runs under torch.no_grad()"),
     as_numbers: ("mul", "computes with the integers"),
     as_a_time: ("to", "computes with the integers"),
-    one_hot: ("one_hot", "computes with the integers"),
+    added_as_integers: ("sum", "computes with the integers"),
     written_into_a_part: ("mul", "computes with the integers"),
 }
 
@@ -116,13 +110,13 @@ def test_an_input_that_is_lost_is_named_with_the_place(way: Callable[..., Any], 
 
 
 def test_what_is_said_to_be_typed_says_nothing_more() -> None:
-    model, category = both(hashed), torch.tensor([1, 2, 4])
+    model, category = both(counted), torch.tensor([1, 2, 4])
     relprop.explain(lambda x: model(x, category=category), torch.randn(N, SIZE, **DOUBLE), target=1)
 
 
 def test_an_input_that_is_explained_in_part() -> None:
     def twice(model: Both, x: Tensor, i: Tensor) -> Tensor:
-        return model.of(x, model.words(i) + model.words(i * 3 % CATEGORIES))
+        return model.of(x, model.words(i) + model.words(i.cumsum(0) % CATEGORIES))
 
     e, said = explained(twice)
     assert list(e.inputs) == ["x", "category"]
@@ -161,13 +155,13 @@ def test_an_input_that_the_score_does_not_depend_on_needs_no_word(way: Callable[
 def test_it_is_said_once_for_all_targets() -> None:
     x, category = torch.randn(N, SIZE, **DOUBLE), torch.tensor([1, 2, 4])
     with pytest.warns(UserWarning, match="which is not explained") as said:
-        relprop.explain_each(both(hashed), x, category, targets=[relprop.targets.RunnerUp(0), 1, 2])
+        relprop.explain_each(both(counted), x, category, targets=[relprop.targets.RunnerUp(0), 1, 2])
     assert sum("not explained" in str(w.message) for w in said) == 1
 
 
 def test_only_a_target_that_depends_on_it() -> None:
     def one_score(model: Both, x: Tensor, i: Tensor) -> Any:
-        return {"with": hashed(model, x, i), "without": model.of(x, x)}
+        return {"with": counted(model, x, i), "without": model.of(x, x)}
 
     assert len(explained(one_score, target=relprop.targets.Part("with", 1))[1]) == 1
     assert explained(one_score, target=relprop.targets.Part("without", 1))[1] == []

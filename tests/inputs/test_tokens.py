@@ -468,7 +468,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[Tensor], str]] = {
         lambda: lambda x: x.float().sum((1, 2))[:, None],
         [torch.zeros(2, 3, 4, dtype=torch.int64)],
         NEVER + r"x of shape \(2, 3, 4\)\. Convert pixels by x\.float\(\)\.\n  - to in module "
-        ".*: computes with the integers, which are followed where they are moved or get an offset$",
+        ".*: computes with the integers, which are followed where they are moved, where each is "
+        r"replaced by another integer, and to F\.one_hot$",
     ),
     "no numbers": (
         lambda: nn.Linear(3, 2),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
@@ -103,14 +104,6 @@ def test_positions_of_the_ids_shape_are_no_ids(way: str) -> None:
     assert (e.ledger.absorbed["parameters"] != 0).all()
 
 
-def test_ids_in_a_table_of_integers_are_refused() -> None:
-    message = (
-        r"looks up in an embedding\. It got integers that the model does not look up: ids of shape \(2, 5\)"
-    )
-    with pytest.raises(InputError, match=message):
-        relprop.explain(reader(lambda model, i: model.words(model.table[i])), ids(), target=1)
-
-
 def test_an_index_made_of_ids_says_where_and_not_what() -> None:
     def marked(model: Reader, i: Tensor) -> Tensor:
         seen = torch.zeros(T, dtype=torch.int64)
@@ -199,16 +192,6 @@ def test_a_view_that_was_made_before_is_of_what_is_written_later() -> None:
     close(e.relevance[:, 1:], expected[:, 1:])
 
 
-def turned_round(model: Reader, i: Tensor) -> Tensor:
-    return model.words((i + 1) % WORDS)
-
-
-def counted_up_in_place(model: Reader, i: Tensor) -> Tensor:
-    i = i.clone()
-    i[:, 0].add_(1).remainder_(WORDS)
-    return model.words(i)
-
-
 def masked(model: Reader, i: Tensor, mask: Tensor) -> Tensor:
     return model.words(i * mask)
 
@@ -224,7 +207,6 @@ def in_a_bag(model: Reader, i: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[..., Tensor], str, str]] = {
-    "a remainder": (turned_round, "remainder", "computes with the integers"),
     "a mask": (masked, "mul", "computes with the integers"),
     "no gradient": (without_gradient, "embedding", r"runs under torch\.no_grad\(\)"),
     "bag": (in_a_bag, "embedding_bag", r"runs under torch\.no_grad\(\)"),
@@ -240,6 +222,73 @@ def test_what_is_not_followed_is_refused_by_name_and_place(case: str) -> None:
         relprop.explain(reader(lookup), ids(), *others, target=1)
 
 
-def test_a_view_that_is_counted_up_is_refused() -> None:
-    with pytest.raises(InputError, match="nothing to explain"):
-        relprop.explain(reader(counted_up_in_place), ids(), target=1)
+# ---- ids that are replaced, each by itself ----
+
+
+def counted_up_in_place(model: Reader, i: Tensor) -> Tensor:
+    i = i.clone()
+    i[:, 0].add_(1).remainder_(WORDS)
+    return i
+
+
+REPLACED: dict[str, Callable[[Reader, Tensor], Tensor]] = {
+    "a table of integers": lambda model, i: model.table[i],
+    "a table of integers and an offset": lambda model, i: model.table[i // 2 + 1],
+    "a hash": lambda model, i: (i * 7 + 3) % WORDS,
+    "a quotient": lambda model, i: torch.div(i, 2, rounding_mode="floor"),
+    "a mask of itself": lambda model, i: i * (i != 3),
+    "bits": lambda model, i: (i ^ 5) & 7,
+    "in place, in a view": counted_up_in_place,
+    "from behind": lambda model, i: WORDS - 1 - i,
+}
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "epsilon-plus-flat", "gradient-times-input"])
+@pytest.mark.parametrize("how", REPLACED)
+def test_an_id_that_is_replaced_gets_what_is_looked_up_in_its_place(how: str, rules: str) -> None:
+    found = explained(lambda model, i: model.words(REPLACED[how](model, i)), ids(), rules=rules)
+    expected = explained(plainly, REPLACED[how](reader(plainly), ids()), rules=rules)
+    close(found.relevance, expected.relevance)
+    assert found.relevance.any()
+
+
+HOT: dict[str, Callable[[Tensor], Tensor]] = {
+    "to": lambda i: F.one_hot(i, WORDS).to(torch.float64),
+    "double": lambda i: F.one_hot(i, WORDS).double(),
+    "type_as": lambda i: F.one_hot(i, WORDS).type_as(torch.ones((), dtype=torch.float64)),
+    "moved": lambda i: F.one_hot(i.T, WORDS).transpose(0, 1).contiguous().double(),
+    "joined": lambda i: torch.cat([F.one_hot(t, WORDS) for t in i.split(1, 1)], 1).double(),
+    "in a product": lambda i: F.one_hot(i, WORDS) * torch.ones((), dtype=torch.float64),
+    "among numbers": lambda i: torch.cat(
+        [torch.zeros(*i.shape, 2, dtype=torch.float64), F.one_hot(i, WORDS)], -1
+    )[..., 2:],
+}
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "epsilon-plus-flat", "gradient-times-input"])
+@pytest.mark.parametrize("way", HOT)
+def test_one_hot_vectors_give_the_ids_what_a_table_gives(way: str, rules: str) -> None:
+    found = explained(lambda model, i: HOT[way](i) @ model.words.weight, ids(), rules=rules)
+    expected = explained(plainly, ids(), rules=rules)
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-5, atol=1e-5)
+    assert len(found.ledger.seed) == N
+
+
+def test_flat_puts_relevance_on_zeros_of_one_hot_vectors_which_is_that_of_the_id() -> None:
+    layer, i = drawn(nn.Linear(WORDS, 3, bias=False)), torch.tensor([[4], [0]])
+
+    def model(ids: Tensor) -> Tensor:
+        return layer(F.one_hot(ids[:, 0], WORDS).double())
+
+    e = relprop.explain(model, i, target=1, rules="Flat()")
+    torch.testing.assert_close(e.relevance, model(i)[:, 1:2])
+
+
+def test_one_hot_vectors_that_are_added_as_integers_are_named() -> None:
+    def bag(model: Reader, i: Tensor) -> Tensor:
+        return (F.one_hot(i, WORDS).sum(1).double() @ model.words.weight)[:, None]
+
+    with pytest.raises(
+        InputError, match=r"nothing to explain(.|\n)*\n  - sum in (.|\n)*: computes with the int"
+    ):
+        relprop.explain(reader(bag), ids(), target=1)

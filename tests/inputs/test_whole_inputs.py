@@ -119,6 +119,41 @@ def test_several_scores_of_a_whole_are_to_be_summed(target: Any) -> None:
         assert len(relprop.explain(graphs, x, target=lambda output: output[:, 0].sum())) == 1
 
 
+def by_degrees(h: Tensor, edges: Tensor) -> Tensor:
+    source, target = edges
+    degree = torch.ones(NODES, **DOUBLE).index_add(0, target, torch.ones(EDGES, **DOUBLE))
+    norm = degree[source].rsqrt() * degree[target].rsqrt()
+    return torch.zeros_like(h).index_add(0, target, norm[:, None] * h[source])
+
+
+def by_attention(h: Tensor, edges: Tensor) -> Tensor:
+    source, target = edges
+    scores = (h[source] * h[target]).sum(1)
+    largest = torch.full((NODES,), -torch.inf, **DOUBLE).scatter_reduce(0, target, scores.detach(), "amax")
+    raised = (scores - largest[target]).exp()
+    total = torch.zeros(NODES, **DOUBLE).index_add(0, target, raised)
+    return torch.zeros_like(h).index_add(0, target, (raised / total[target])[:, None] * h[source])
+
+
+@pytest.mark.parametrize("rules", [*RULES, "attnlrp"])
+@pytest.mark.parametrize("messages", [by_degrees, by_attention])
+def test_edges_are_no_ids_whatever_their_name(messages: Any, rules: str) -> None:
+    """Warnings are errors here: nothing is said of edges either."""
+    layer, x, edges = (
+        drawn(nn.Linear(4, 3)),
+        torch.randn(NODES, 4, **DOUBLE),
+        torch.randint(NODES, (2, EDGES)),
+    )
+
+    def network(x: Tensor, e: Tensor) -> Tensor:
+        return messages(layer(x), e)
+
+    given = relprop.explain(network, x, edges, target=lambda y: y[:, 1].sum(), rules=rules)
+    bound = relprop.explain(lambda x: network(x, edges), x, target=lambda y: y[:, 1].sum(), rules=rules)
+    assert list(given.inputs) == ["x"]
+    assert torch.equal(given.relevance, bound.relevance)
+
+
 class Bag(nn.Module):
     """Attention over a bag of instances (instances, features), by Ilse et al. 2018."""
 

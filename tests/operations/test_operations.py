@@ -243,7 +243,7 @@ def test_a_border_that_is_not_zero_absorbs_its_part(rule: Any) -> None:
     ("function", "message"),
     [
         (
-            lambda x: x ** -torch.arange(5),
+            lambda x: x ** torch.arange(-2, 3),
             "pow in module .*: it is not finite at 0; covered are a constant base",
         ),
         (

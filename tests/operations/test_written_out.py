@@ -36,7 +36,66 @@ def softplus_of_a_ratio(h: Tensor) -> Tensor:
     return torch.logaddexp2(h / two, torch.zeros(C, **DOUBLE)) * two
 
 
+GROUP = torch.tensor([0, 0, 1, 1, 1, 1])
+WRITTEN = torch.tensor([0, 2, 1, 0, 2, 1])
+
+
+def softmax_by(total: Callable[[Tensor], Tensor], shift: bool = False) -> Callable[[Tensor], Tensor]:
+    """The softmax of each group of columns, given how exponentials are added, and spread to the columns."""
+
+    def softmax(h: Tensor) -> Tensor:
+        scores = h
+        if shift:
+            largest = h.new_full((N, 2), -torch.inf).index_reduce(1, GROUP, h, "amax")
+            scores = h - largest[:, GROUP]
+        raised = torch.exp(scores)
+        return raised / total(raised)
+
+    return softmax
+
+
 PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "softmax of groups": (
+        lambda h: torch.cat([h[:, :2].softmax(1), h[:, 2:].softmax(1)], 1),
+        softmax_by(lambda e: e.new_zeros(N, 2).index_add(1, GROUP, e)[:, GROUP]),
+        softmax_by(lambda e: (e.new_zeros(N, 2).index_add(1, GROUP, e) + 1e-16)[:, GROUP], shift=True),
+        softmax_by(
+            lambda e: e.new_zeros(N, 2).scatter_add_(1, GROUP.expand(N, C), e).gather(1, GROUP.expand(N, C))
+        ),
+        softmax_by(
+            lambda e: (
+                e.new_zeros(N, 2)
+                .scatter_reduce(1, GROUP.expand(N, C), e, "sum")
+                .index_select(1, GROUP)
+                .clamp(min=1e-9)
+            )
+        ),
+        softmax_by(
+            lambda e: torch.segment_reduce(e, "sum", lengths=torch.tensor([[2, 4]] * N), axis=1)[:, GROUP]
+        ),
+        softmax_by(
+            lambda e: e.new_zeros(N, 2).index_put((torch.arange(N)[:, None], GROUP), e, accumulate=True)[
+                :, GROUP
+            ]
+        ),
+    ),
+    "a power for each element": (
+        lambda h: h.relu() ** (BOUND.abs() + 0.5),
+        lambda h: torch.stack([h[:, i].relu() ** (float(BOUND[i].abs()) + 0.5) for i in range(C)], 1),
+        lambda h: h.relu().pow(nn.Parameter(BOUND.abs() + 0.5)),
+    ),
+    "a power for each row of one column": (
+        lambda h: h[:, :1].abs() ** (BOUND.abs() + 0.5),
+        lambda h: torch.stack([h[:, 0].abs() ** (float(b.abs()) + 0.5) for b in BOUND], 1),
+    ),
+    "columns that are written twice": (
+        lambda h: torch.stack([h[:, 3], h[:, 5], h[:, 4], OTHER[:, 3]], 1),
+        lambda h: OTHER[:, :4].index_copy(1, WRITTEN, h),
+        lambda h: OTHER[:, :4].scatter(1, WRITTEN.expand(N, C), h),
+        lambda h: torch.index_put(OTHER[:, :4].T, (WRITTEN,), h.T).T,
+        lambda h: torch.index_put(OTHER[:, :4], (torch.arange(N)[:, None], WRITTEN), h),
+        lambda h: OTHER[:, :4].put(torch.arange(N)[:, None] * 4 + WRITTEN, h),
+    ),
     "log_softmax": (
         lambda h: h.log_softmax(-1),
         lambda h: h - h.logsumexp(-1, keepdim=True),
@@ -260,25 +319,28 @@ def test_a_sparse_matrix_is_a_dense_one(product: str, layout: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 @pytest.mark.parametrize("layout", SPARSE)
-@pytest.mark.parametrize("rules", [Epsilon(0.1), ZPlus(), Flat(), "attnlrp"])
-def test_a_sparse_matrix_of_edges_that_the_model_gets_is_a_sum_of_messages(layout: str, rules: Any) -> None:
+@pytest.mark.parametrize("product", [torch.sparse.mm, torch.matmul])
+@pytest.mark.parametrize("rules", [Epsilon(0.1), ZPlus(), Flat(), "attnlrp", "gradient-times-input"])
+def test_a_sparse_matrix_of_edges_that_the_model_gets_is_a_sum_of_messages(
+    layout: str, rules: Any, product: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     """Without a warning of the edges, which are no ids."""
     layer, x, edges = linear(5, C), torch.randn(N, 5, **DOUBLE), torch.randint(N, (2, 9))
     weights = torch.randn(9, **DOUBLE)
 
     def messages(x: Tensor, edges: Tensor) -> Tensor:
         sent = weights[:, None] * layer(x)[edges[1]]
-        return torch.zeros(N, C, **DOUBLE).index_add(0, edges[0], sent)
+        return torch.ones(N, C, **DOUBLE).index_add(0, edges[0], sent)
 
-    def product(x: Tensor, edges: Tensor) -> Tensor:
+    def by_matrix(x: Tensor, edges: Tensor) -> Tensor:
         matrix = torch.sparse_coo_tensor(edges, weights, (N, N), check_invariants=False).coalesce()
-        return {"coo": matrix.clone, "csr": matrix.to_sparse_csr, "csc": matrix.to_sparse_csc}[layout]() @ (
-            layer(x)
-        )
+        made = {"coo": matrix.clone, "csr": matrix.to_sparse_csr, "csc": matrix.to_sparse_csc}[layout]()
+        h = product(made, layer(x))
+        return h + h.new_zeros(N, C).fill_(1.0)  # which is written while the matrix is kept
 
     found, expected = (
         relprop.explain(model, x, edges, target=lambda y: y[:, 1].sum(), rules=rules)
-        for model in (product, messages)
+        for model in (by_matrix, messages)
     )
     torch.testing.assert_close(found.relevance, expected.relevance)
     assert found.ledger.gap.max() < 1e-12

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -71,8 +71,10 @@ class Exact:
         tags = [t.tag for t in operands]
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
-        if call.operation in ("sum", "mean"):
-            tag.total = _total(call, operands[0], output)
+        if call.operation in _ADDING or (call.operation == "segment_reduce" and call.args[1] in _ADDING):
+            tag.total = total_of(run, call, operands[0], output)
+        elif tag.total is not None:
+            tag.total = spread(run, call, tag.total)
         if run.ledger.samples > 1:
             tag.step = step_after(run, call, operands, output, self.slot)
         return tag
@@ -109,8 +111,12 @@ class Exact:
         return [next(made) if t.requires_grad else None for t in outputs]
 
 
-def _total(call: Call, x: Seen, output: Tensor) -> Total:
-    """What the sum or the mean of a tensor says of it."""
+_ADDING = ("sum", "mean")
+"""Operations that add elements, and kinds of `segment_reduce` that do."""
+
+
+def total_of(run: Run, call: Call, x: Seen, output: Tensor) -> Total:
+    """What the sum or the mean of a tensor, of all elements or of each group, says of it."""
     exponential, dim = as_exponential(x.tag), call.argument("dim")
     single = call.operation == "sum" and isinstance(dim, (list, tuple)) and len(dim) == 1
     return Total(
@@ -119,7 +125,14 @@ def _total(call: Call, x: Seen, output: Tensor) -> Total:
         dim[0] % x.dim() if single and x.dim() else None,
         scores=exponential if single else None,
         own=weakref.ref(output),
+        grouped=call.operation not in _ADDING,
+        steps=() if exponential is None else (as_function(run, call),),
     )
+
+
+def spread(run: Run, call: Call, total: Total) -> Total:
+    """What is known of a total that a call moves, gathers, or changes by a constant."""
+    return replace(total, steps=(*total.steps, as_function(run, call))) if total.steps else total
 
 
 def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
@@ -182,7 +195,8 @@ def share(
             R = relevance[i]
             return None if R is None else divide(R, y)
 
-        return [x * c for x, c in zip(at, gradients(at, weigh), strict=True)]
+        # A maximum may begin with -∞, which contributes nothing.
+        return [torch.where(c == 0, 0, x * c) for x, c in zip(at, gradients(at, weigh), strict=True)]
 
     def without_share(at: list[Tensor], relevance: Sequence[Tensor | None]) -> list[Tensor | None]:
         values = [t for t in tensors_in(function([x.clone() for x in at])) if t.is_floating_point()]

@@ -24,6 +24,15 @@ _BROADCASTING = frozenset(("add", "sub", "rsub", "mul", "div", "where", "expand"
 """Operations that may put new dimensions first, if another operand has more dimensions."""
 
 
+_STAYING = frozenset(
+    (
+        *("masked_fill", "masked_scatter", "index_put", "_unsafe_index_put", "index_copy", "index_fill"),
+        *("scatter", "slice_scatter", "select_scatter", "diagonal_scatter"),
+    )
+)
+"""Operations that write constants to a part of a tensor. All other elements stay where they are."""
+
+
 def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, slot: str) -> int | None:
     """Return the step between samples in a result (see `Tag.step`); None if they are first, or unknown."""
     if run.ledger.samples == 1:
@@ -37,6 +46,8 @@ def step_after(run: Run, call: Call, operands: Sequence[Seen], output: Tensor, s
             return step_beside(run, widest, output) if output.dim() > widest.dim() else None
         if call.operation not in _REORDERING or _keeps_first(call, x):
             return None
+    elif call.operation in _STAYING and len(operands) == 1:
+        return x.tag.step if x.shape == output.shape else step_beside(run, x, output)
     elif slot != "same":
         same = [t for t in operands if t.tag.step is not None and t.shape == output.shape]
         return same[0].tag.step if same else None

@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -117,6 +118,9 @@ class Interception:
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
             self.writing.open_target(call)
+        integers = self.beginnings.become_numbers(call)
+        if integers:
+            return self._with_numbers(operation, args, kwargs, call, integers)
         begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
         if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
@@ -146,6 +150,24 @@ class Interception:
             if t.memory is not None:
                 t.memory.is_read = True
         return result
+
+    def _with_numbers(
+        self,
+        operation: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        call: Call,
+        integers: Sequence[Seen],
+    ) -> Any:
+        """Run a call with floating-point numbers instead of integers, as torch does within it."""
+        dtypes = [t.dtype for t in tensors_in(call.args) if t.is_floating_point()]
+        dtype = reduce(torch.promote_types, dtypes)
+
+        def cast(t: Tensor) -> Tensor:
+            return t.to(dtype) if any([t is each for each in integers]) else t
+
+        with self.mode:
+            return operation(*map_tensors(cast, list(args)), **map_tensors(cast, kwargs))
 
     def _envelopes(self, args: list[Any]) -> list[Seen]:
         """Return the wrapper tensors among arguments, and put stand-ins for plain tensors into `args`."""

@@ -115,7 +115,7 @@ class KeptConstant(Kept):
 
     def shares_memory(self, tensor: Tensor) -> bool:
         """Whether the constant shares its storage with a tensor."""
-        return memory_of(self._original) == memory_of(tensor)
+        return _has_memory(self._original) and memory_of(self._original) == memory_of(tensor)
 
     def copy(self) -> None:
         """Copy the value, because its storage is about to be overwritten."""

@@ -183,6 +183,8 @@ class Total:
         dim: the dimension of a sum, without constants, over one dimension; otherwise None.
         scores: what the model called `exp` on before such a sum, whose logarithm is logsumexp of the scores.
         own: the sum itself, as autograd sees it.
+        grouped: whether elements of one group are summed, as by `scatter_add`.
+        steps: of exponentials, the calls from them to this tensor: the sum, and those that spread it.
     """
 
     of: ReferenceType[Tensor]
@@ -190,6 +192,8 @@ class Total:
     dim: int | None = None
     scores: Origin | None = None
     own: ReferenceType[Tensor] | None = None
+    grouped: bool = False
+    steps: tuple[Callable[[Sequence[Tensor]], Tensor], ...] = ()
 
 
 @dataclass(eq=False, slots=True)

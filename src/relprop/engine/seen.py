@@ -353,6 +353,12 @@ def value_of(value: Any) -> Any:
     return value.values_alone() if type(value) is Seen else value
 
 
+def number_of(value: Any) -> float:
+    """Return a number, or a constant tensor of one number such as a parameter, as a Python number."""
+    value = value_of(value)
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
 def within(value: Any) -> Any:
     """Return the inner tensors of wrapper tensors, also in lists, and anything else unchanged."""
     kind = type(value)

@@ -33,6 +33,9 @@ class Beginnings(Protocol):
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
 
+    def become_numbers(self, call: Call) -> list[Seen]:
+        """Return the integers at which relevance begins, because a call makes numbers of them."""
+
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call on constants has an entry in whose parts relevance may begin."""
 

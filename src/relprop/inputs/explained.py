@@ -126,6 +126,8 @@ class ExplainedInputs:
 
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
+        if any([t.relevant for t in seen]):
+            self.ids.note_placing(call)
         numbers = self.ids.taken_as_numbers(call)
         if not self._any_lost and not numbers:
             return
@@ -150,12 +152,15 @@ class ExplainedInputs:
                     t.memory.lost = {**t.memory.lost, **lost}
 
     def lost_on_the_way_to(self, value: Any) -> Lost:
-        """Return where integer inputs were lost that a value was computed from, by name."""
+        """Return where integer inputs were lost that a value was computed from, by name.
+
+        Edges of a graph and other places are none, though norms may have been computed from them.
+        """
         lost: dict[str, str] = {}
         for t in tensors_in(value):
             if type(t) is Seen:
                 lost |= self.ids.lost(t)
-        return lost
+        return {name: place for name, place in lost.items() if name not in self.ids.placing}
 
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""
@@ -176,6 +181,10 @@ class ExplainedInputs:
             if found is not None:
                 leaf, positions = found
                 self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
+
+    def become_numbers(self, call: Call) -> list[Seen]:
+        """Return the one-hot vectors of ids that become numbers beside other operands of a call."""
+        return self.ids.become_numbers(call) if self.ids.any_hot else []
 
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
@@ -281,7 +290,10 @@ class ExplainedInputs:
         return relevance
 
 
-_COMPUTING = "computes with the integers, which are followed where they are moved or get an offset"
+_COMPUTING = (
+    "computes with the integers, which are followed where they are moved, where each is replaced by another "
+    "integer, and to F.one_hot"
+)
 
 
 def _same_integers(index: Tensor, given: Tensor) -> bool:

@@ -18,7 +18,8 @@ class Leaf:
     """An explained floating-point input, or the result of an embedding that looks up integer inputs.
 
     Attributes:
-        root: the tensor whose coefficient autograd computes. For an embedding (*index, dimensions).
+        root: the tensor whose coefficient autograd computes. For an embedding (*index, dimensions), for
+            one-hot vectors (*index).
         slot: the tensor whose gradient is the direct relevance, or None.
         name: name of the argument, for a floating-point input.
         positions: for an embedding the position of each row's id, (*index) int64, or -1 if the row is not
@@ -55,7 +56,7 @@ class Leaf:
         """
         if self.positions is None:
             return {self.name: R}, None
-        rows = R.flatten(self.positions.dim()).sum(-1)
+        rows = R.flatten(self.positions.dim()).sum(-1) if R.dim() > self.positions.dim() else R
         counts = self.positions >= 0
         total = max(each.first + _size(each) for each in self.inputs)
         counted = rows.masked_fill(~counts, 0).flatten()
@@ -75,7 +76,7 @@ class Leaf:
         if each.bags is not None:
             return None
         step = step_of((positions - each.first) // (_size(each) // samples), samples)
-        return None if step is None else step * self.root.shape[-1]
+        return None if step is None else step * self.root.shape[positions.dim() :].numel()
 
     def looked_up(self) -> list[IdInput]:
         """Return the integer inputs of which at least one element was looked up here."""

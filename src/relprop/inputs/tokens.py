@@ -3,8 +3,10 @@
 An integer, or id, looks up a row in an embedding. Its relevance is the sum over this row. To find the id of a
 row, relprop follows the ids through operations that only rearrange them, such as views, slices and a shift to
 the right. The same operations are applied to the positions of the ids. A position is the number of an element
-in the inputs. An offset, as of several fields that share one table, changes the value of an id, and leaves it
-the id that it is. Positions of tokens, types of tokens and masks are not explained.
+in the inputs. A function of each id alone changes its value, and leaves it the id that it is: an offset, as
+of several fields that share one table, a hash such as `ids % 1000`, a table of integers. A one-hot vector is
+made of one id, and is explained where it becomes numbers. Positions of tokens, types of tokens and masks are
+not explained.
 """
 
 import re
@@ -59,8 +61,17 @@ _VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 _CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
 """Operations that leave every element at its place."""
 
-_OFFSETTING = frozenset(("add", "sub"))
-"""Operations that add a constant to ids."""
+_REPLACING = frozenset(
+    (
+        *("add", "sub", "rsub", "mul", "div", "floor_divide", "remainder", "fmod", "neg", "abs"),
+        *("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"),
+        *("__lshift__", "__rshift__", "__and__", "__or__", "__xor__"),
+    )
+)
+"""Operations of ids and constants that replace each id by another integer."""
+
+_PROMOTING = frozenset(("cat", "concat", "hstack", "stack", "mul", "add", "sub", "div", "where"))
+"""Operations in which integers become numbers beside floating-point numbers."""
 
 _LOOKING = frozenset(
     (
@@ -76,6 +87,18 @@ _INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take
 
 LOOKING_UP = frozenset(("embedding", "index", "index_select", *bags.TABLE))
 """Operations that may look up integers in a table, see `index_of`."""
+_PLACING = frozenset(
+    (
+        *_INDEXING,
+        "index_add",
+        "scatter_add",
+        "scatter_reduce",
+        "index_reduce",
+        "index_put",
+        "_index_put_impl_",
+    )
+)
+"""Operations that read or add elements of other tensors where integers say."""
 
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 """Operations that take integers as numbers beside floating-point numbers."""
@@ -148,6 +171,8 @@ class TokenIds:
 
     Attributes:
         inputs: the integer inputs, in order.
+        any_hot: whether one-hot vectors were made of ids.
+        placing: names of the inputs that say where relevant elements are, as the edges of a graph.
     """
 
     def __init__(self) -> None:
@@ -155,7 +180,10 @@ class TokenIds:
         self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._values: list[Tensor] = []
         self._origins: list[Tensor] = []
+        self._hot: list[Tensor] = []
         self._count = 0
+        self.any_hot = False
+        self.placing: set[str] = set()
         self.inputs: list[IdInput] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
@@ -177,16 +205,19 @@ class TokenIds:
         first = next(each.first for each in self.inputs if each.name == name)
         self._positions[integers] = positions + first
 
-    def _numbered(self, tensor: Tensor, origins: Tensor | None) -> Tensor:
+    def _numbered(self, tensor: Tensor, origins: Tensor | None, *, hot: bool = False) -> Tensor:
         """Return new numbers for the elements of a tensor.
 
         Args:
             tensor: the tensor.
             origins: the position that each element has in the inputs; None for an input itself.
+            hot: whether they are elements of one-hot vectors.
         """
         numbers = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
         self._origins.append(numbers if origins is None else origins.flatten())
         self._values.append(tensor.flatten().clone())
+        self._hot.append(torch.full_like(numbers, hot, dtype=torch.bool))
+        self.any_hot = self.any_hot or hot
         self._count += tensor.numel()
         return numbers.reshape(tensor.shape)
 
@@ -202,9 +233,36 @@ class TokenIds:
 
     def looked_up(self, call: Call) -> Tensor | None:
         """Return the positions of the ids that a call looks up as rows of a table; None for other calls."""
-        index = index_of(call) if self.inputs else None
+        index = self._looked_up_by(call)
         positions = self.find(index)
         return None if positions is None else self._checked(inner_of(index), positions)
+
+    def _looked_up_by(self, call: Call) -> Any:
+        """Return the integers by which a call picks rows of a table; None for other calls.
+
+        One-hot vectors are looked up where they become numbers.
+        """
+        if not self.inputs:
+            return None
+        if call.operation in ("to", "_to_copy", "type_as") and self.are_hot(call.args[0]):
+            return call.args[0]
+        return index_of(call)
+
+    def are_hot(self, tensor: Any) -> bool:
+        """Whether a tensor of integers consists of one-hot vectors of ids."""
+        positions = self.find(tensor)
+        if positions is None or not positions.numel() or bool((positions < 0).any()):
+            return False
+        return bool(torch.cat([hot.to(positions.device) for hot in self._hot])[positions].all())
+
+    def become_numbers(self, call: Call) -> list[Seen]:
+        """Return the one-hot vectors that become numbers in a call, as it has floating-point operands."""
+        if call.operation not in _PROMOTING:
+            return []
+        tensors = list(tensors_in(call.args))
+        if not any([t.is_floating_point() for t in tensors]):
+            return []
+        return [t for t in tensors if type(t) is Seen and self.are_hot(t)]
 
     def _checked(self, index: Tensor, positions: Tensor) -> Tensor:
         """Return the positions in the inputs.
@@ -241,21 +299,29 @@ class TokenIds:
 
     def end_in(self, call: Call, result: Any) -> list[str]:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
-        if not self.inputs or call.operation in _LOOKING or self.find(index_of(call)) is not None:
+        if not self.inputs or self.find(self._looked_up_by(call)) is not None:
+            return []
+        hot = self.any_hot and any([self.are_hot(t) for t in tensors_in(call.args)])
+        if call.operation in _LOOKING and not (hot and call.operation == "sum"):
             return []
         args = call.args
+        if isinstance(result, Tensor) and result in self._positions and self._is_by_itself(call):
+            return []
         if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
             # Others take only the shape or the type of an argument that is not moved.
             if call.operation not in _INDEXING or self.find(args[0]) is not None:
                 return []
             args = args[1:]
-        if call.operation in _OFFSETTING and result in self._positions:
-            return []
         return self.names_in(args)
 
     def taken_as_numbers(self, call: Call) -> list[str]:
         """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
         return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
+
+    def note_placing(self, call: Call) -> None:
+        """Record the inputs by which a call reads relevant elements, or adds them to others."""
+        if self.inputs and call.operation in _PLACING:
+            self.placing.update(self.names_in([t for t in tensors_in(call.args) if t.dtype in _INTEGERS]))
 
     def names_in(self, args: Any) -> list[str]:
         """Return the names of the inputs whose ids are among arguments."""
@@ -269,8 +335,8 @@ class TokenIds:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
-        if self.inputs and call.operation in _OFFSETTING:
-            self._offset(call, result)
+        if self.inputs and self._is_by_itself(call):
+            self._replace(call, result)
         if not self.inputs or call.operation not in _FOLLOWED:
             return result
         values = _VALUES.get(call.operation, (0,))
@@ -284,18 +350,24 @@ class TokenIds:
                 self._positions[tensor] = of_tensor
         return result
 
-    def _offset(self, call: Call, result: Tensor) -> None:
-        """Number the ids in the sum of ids and a constant, or in their difference."""
-        ids, constant = call.args[:2]
-        if call.operation == "add" and self.find(ids) is None:
-            ids, constant = constant, ids
+    def _is_by_itself(self, call: Call) -> bool:
+        """Whether a call may compute a function of each id alone, of ids and constants."""
+        if call.operation in ("index", "take"):  # of a table of integers
+            table = call.args[0]
+            return table.dim() == 1 and not table.is_floating_point() and self.find(table) is None
+        return call.operation in _REPLACING or call.operation == "one_hot"
+
+    def _replace(self, call: Call, result: Tensor) -> None:
+        """Number the ids anew in a result that has a function of each of them alone."""
+        ids, *others = sorted(tensors_in(call.args), key=lambda t: self.find(t) is None)
         positions = self.find(ids)
         if positions is None or result.dtype not in _INTEGERS:
             return
-        if any(self.find(t) is not None or inner_of(t) in self._lost for t in tensors_in(constant)):
+        if any(self.find(t) is not None or inner_of(t) in self._lost for t in others):
             return
-        known = positions.expand(result.shape)
-        numbers = self._numbered(result, self._origins_of(known))
+        hot = call.operation == "one_hot"
+        known = (positions.unsqueeze(-1) if hot else positions).expand(result.shape)
+        numbers = self._numbered(result, self._origins_of(known), hot=hot)
         self._positions[result] = torch.where(known >= 0, numbers, -1)
 
     def lose(self, result: Any, places: Lost) -> None:
@@ -352,4 +424,8 @@ class TokenIds:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    """Whether a tensor may be an embedding: numbers of the model's own, and none made of the samples.
+
+    Others are read where integers say, as the degrees of a graph's nodes are by its edges.
+    """
+    return isinstance(value, Tensor) and value.is_floating_point() and getattr(value, "picked", True)

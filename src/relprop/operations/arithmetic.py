@@ -13,7 +13,7 @@ from relprop.calls.call import Call
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.chains import attach_to_root, chained
-from relprop.crossing.exact import Exact
+from relprop.crossing.exact import Exact, spread
 from relprop.crossing.folding import affine, fold
 from relprop.crossing.parts import of_value, with_own_value
 from relprop.crossing.ruled import linear_origin
@@ -125,7 +125,8 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
         rule = run.choose(run.site(call, Kind.SUM, behind_all([a.tag, b.tag])))
         if rule is not None:
             return _shared_sum(run, call, rule, (a, b), factors)
-    centred = factors == (1, -1) and b.tag.total is not None and b.tag.total.of() is a.recorded
+    total = b.tag.total
+    centred = factors == (1, -1) and total is not None and not total.grouped and total.of() is a.recorded
     # Relevance that is put on an element stays there, also where the mean of all is subtracted.
     result: Seen = Exact(keeps_sign=min(factors) >= 0, slot="pass" if centred else "share")(run, call)
     result.tag.pointwise = chain
@@ -317,7 +318,7 @@ def _shifted(run: Run, call: Call, x: Seen, factor: float, constant: Any, sink: 
     above = constant >= 0 if number else all_nonnegative(constant)
     nonnegative = tag.nonnegative and factor >= 0 and above
     role = tag.role if known.get("pointwise") is not None else role_of(tag)
-    total = None if tag.total is None else replace(tag.total, dim=None)
+    total = None if tag.total is None else spread(run, call, replace(tag.total, dim=None))
     return run.cross(
         value, [x], back, Tag(tag.behind, nonnegative, role=role, step=step, total=total, **known)
     )

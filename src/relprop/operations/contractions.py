@@ -81,6 +81,8 @@ def sparse_product(run: Run, call: Call, a: Any, b: Any, reduce: str = "sum") ->
     if is_relevant(a) or a.dim() != 2 or b.dim() not in (1, 2) or reduce != "sum":
         run.gap(call.name, "only the sum over a sparse matrix that is a constant is covered")
         return plain(run, call)
+    if _both(a, b):
+        return contracted(run, call, [a, b])
     if b.dim() == 1:
         return run.perform(
             torch.squeeze, run.perform(torch.sparse.mm, a, run.perform(torch.unsqueeze, b, 1)), 1

@@ -154,7 +154,7 @@ def _number(bound: Any) -> Any:
     """Return a bound that is one constant number everywhere as a number."""
     if not isinstance(bound, Tensor) or is_relevant(bound) or not bound.numel():
         return bound
-    value = value_of(bound)
+    value = value_of(bound).detach()
     if value.numel() > 1 and type(bound) is Seen:  # by chance, for one sample
         return bound
     first = value.flatten()[0]
@@ -203,13 +203,15 @@ def elu(run: Run, call: Call, x: Seen, alpha: float = 1.0, scale: float = 1.0, r
 
 
 def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
-    """A power with a constant exponent, or of a constant; a negative number as exponent is a `reciprocal`."""
-    several = isinstance(exponent, Tensor) and exponent.numel() > 1
-    if several or not is_relevant(x) or is_relevant(exponent):
+    """A power with constant exponents, or of a constant. Negative exponents make a `reciprocal`."""
+    if not is_relevant(x) or is_relevant(exponent):
         return _of_constants(run, call, x, exponent)
-    exponent = float(value_of(exponent))
-    if exponent < 0:
+    exponents = torch.as_tensor(value_of(exponent)).detach()
+    if bool((exponents < 0).all()):
         return reciprocal(run, call, x)
+    if exponents.numel() > 1:
+        return _of_constants(run, call, x, exponent)
+    exponent = float(exponents)
     # Between 0 and 1 the slope at zero is infinite, but the relevance of x = 0 is 0 whatever the slope.
     slope = 1.0 if exponent == 1 else 0.0
     return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
@@ -227,7 +229,8 @@ def _of_constants(run: Run, call: Call, x: Any, exponent: Any) -> Any:
     alike = all([t.shape == value.shape for t in relevant])
     chain = chained(run, call, relevant) if alike else None
     if chain is not None and is_finite_at_zero(chain, look=True):
-        nonnegative = not is_relevant(x) and all_nonnegative(torch.as_tensor(value_of(x)))
+        known = is_relevant(x)
+        nonnegative = x.tag.nonnegative if known else all_nonnegative(torch.as_tensor(value_of(x)))
         if relevant[0] is exponent:  # which is an exponential, under whatever name
             chain.names |= {"exp"}
         return attach_to_root(run, call, chain, nonnegative=nonnegative)

@@ -23,6 +23,7 @@ from relprop.engine.roles import Role, of_product, weighed_by
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
+from relprop.operations.softmax import softmax_of_groups
 from relprop.rules.other import SignalTakesAll, Uniform
 
 _shared = Exact(slot="share")
@@ -135,6 +136,9 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
         if own and b.tag.pointwise is None and total.dim is not None and _is_sum(a, b, total.dim):
             scores = run.seen(exponential.recorded, exponential.tag)
             return with_own_value(run, call, run.perform(torch.softmax, scores, total.dim))
+        if own and (b.tag.pointwise is None or not b.tag.pointwise.watches):
+            last = () if b.tag.pointwise is None else (b.tag.pointwise.function,)
+            return softmax_of_groups(run, call, exponential, total.steps, last)
     run.apply(call, SignalTakesAll())
     result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
     result.tag.behind = behind_all([a.tag, b.tag], plain=False)

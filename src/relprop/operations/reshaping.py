@@ -22,7 +22,7 @@ from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, ZeroPadding, all_nonnegative, empty_slot, gates_of
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
-from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.engine.seen import Seen, is_relevant, number_of, value_of
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
 
@@ -164,7 +164,7 @@ def masked_fill(run: Run, call: Call, x: Any, mask: Tensor, value: Any) -> Any:
     if is_relevant(value):
         run.gap("masked_fill", "the value depends on the input")
         return Exact(slot="share")(run, call)
-    number = float(value_of(value))
+    number = number_of(value)
     if number == 0 and leaves_positive(mask, x, inverted=True):
         return with_own_value(run, call, run.perform(torch.relu, x))
     result = Exact(keeps_sign=number >= 0, slot="same")(run, call)

@@ -3,7 +3,7 @@
 R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance. The difference is in the ledger under "softmax".
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from typing import Any
 
@@ -19,7 +19,7 @@ from relprop.crossing.ruled import plain
 from relprop.crossing.samples import step_after
 from relprop.engine.gaps import reason_of
 from relprop.engine.interception import Entry
-from relprop.engine.known import Softmaxed, Tag, merge_tags
+from relprop.engine.known import Origin, Softmaxed, Tag, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -58,6 +58,49 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         origin = Softmaxed(recorded=x.recorded, tag=x.tag, dim=dim)
         known = Tag(behind, nonnegative=True, origin=origin, role=Role.SOFTMAX, step=step)
     return run.cross(value, [x], back, known)
+
+
+def softmax_of_groups(
+    run: Run,
+    call: Call,
+    scores: Origin,
+    steps: Sequence[Callable[[Sequence[Tensor]], Tensor]],
+    last: Sequence[Callable[[Tensor], Tensor]] = (),
+) -> Seen:
+    """exp(x) over sums of exp(x), as of the edges that end in each node of a graph: crossed as softmax.
+
+    Args:
+        run: the run.
+        call: the quotient.
+        scores: x.
+        steps: the calls that give the denominator from exp(x), one after the other.
+        last: pointwise functions after them.
+    """
+    path, step, kept_x = run.modules.path, scores.tag.step, run.keep(scores.recorded)
+    value = run.value(call)
+    kept_y = run.keep(value)
+
+    def weights(x: Tensor) -> Tensor:
+        raised = total = x.exp()
+        for each in steps:
+            total = each([total])
+        for function in last:
+            total = function(total)
+        return raised / total
+
+    def back(incoming: Incoming) -> list[Outgoing]:
+        c, direct = incoming.c, incoming.direct
+        if c is None:
+            return [(None, direct)]
+        with torch.enable_grad():
+            leaf = kept_x.value.clone().requires_grad_()
+            output = weights(leaf)
+        (c_in,) = torch.autograd.grad(output, leaf, c)
+        run.ledger.add("softmax", times(c, kept_y.value) - times(c_in, kept_x.value), path, "softmax", step)
+        return [(c_in, direct)]
+
+    known = Tag(scores.tag.behind.after(plain=False), nonnegative=True, role=Role.SOFTMAX, step=step)
+    return run.cross(value, [scores], back, known)
 
 
 def log_sum_exp(run: Run, call: Call, x: Seen, *_options: Any) -> Any:

@@ -4,7 +4,7 @@ A constant that was written absorbs the relevance that arrives at it. So does th
 that was written to. An in-place write arrives as the operation that returns the whole tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from relprop.calls.call import Call
-from relprop.calls.nested import tensors_in
-from relprop.crossing.exact import Exact, relevant_in
+from relprop.calls.nested import map_tensors, tensors_in
+from relprop.crossing.exact import Exact, relevant_in, total_of
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, all_nonnegative, merge_tags
 from relprop.engine.run import Outgoing, Run
-from relprop.engine.seen import is_relevant, value_of
+from relprop.engine.seen import Seen, is_relevant, number_of, value_of
 from relprop.linear.numerics import times
 from relprop.linear.operation import Incoming
 from relprop.operations.reshaping import absorbing
@@ -39,6 +39,9 @@ class Written:
     def __call__(self, run: Run, call: Call, target: Any, *rest: Any) -> Any:
         value = call.args[self.value]
         constant = not is_relevant(value)
+        places = None if constant else _places_written_twice(call)
+        if places is not None:
+            return _written_once(run, call, value, places)
         if any(is_relevant(t) for t in tensors_in(rest) if t is not value):
             run.gap(call.name, "an index that depends on the input is not covered")
         base = target if is_relevant(target) else run.source(target, call.name)
@@ -60,6 +63,54 @@ class Written:
         return filled(1.0) != filled(0.0)
 
 
+_READING: Mapping[str, Callable[..., Tensor]] = {
+    **dict.fromkeys(("index_put", "_unsafe_index_put"), torch.ops.aten.index.Tensor),
+    "index_copy": torch.index_select,
+    "scatter": torch.gather,
+}
+"""Operations that may write to one place several times, and what reads the same places in the same order."""
+
+
+def _places_written_twice(call: Call) -> Tensor | None:
+    """Return where the call writes, as positions in the flattened target; None if no place comes twice."""
+    if call.operation not in _READING:
+        return None
+    target, where = value_of(call.args[0]), [map_tensors(value_of, a) for a in call.args[1:3]]
+    if call.operation not in ("index_copy", "scatter"):
+        where = where[:1]
+        if all([index is None or index.dtype == torch.bool for index in where[0]]):
+            return None
+    places = torch.arange(target.numel(), device=target.device).view(target.shape)
+    written = _READING[call.operation](places, *where)
+    return written if len(torch.unique(written)) < written.numel() else None
+
+
+def _written_once(run: Run, call: Call, value: Seen, places: Tensor) -> Any:
+    """Write to each place what is written there last.
+
+    For what is overwritten torch has the gradient of the last one, too: it would be counted several times.
+    """
+    target = call.args[0]
+    numbers = torch.arange(places.numel(), device=places.device).view(places.shape)
+    last = torch.zeros(target.numel(), dtype=torch.int64, device=places.device)
+    last = last.scatter_reduce(0, places.reshape(-1), numbers.view(-1), "amax")
+    stays = last[places] == numbers
+    if call.operation == "scatter":  # values beyond the index are not used
+        value = run.perform(torch.Tensor.__getitem__, value, tuple(slice(n) for n in places.shape))
+    values = run.perform(
+        torch.Tensor.__getitem__, run.perform(torch.Tensor.expand, value, places.shape), stays
+    )
+    flat = run.perform(torch.index_put, run.perform(torch.reshape, target, (-1,)), (places[stays],), values)
+    return with_own_value(run, call, run.perform(torch.reshape, flat, target.shape))
+
+
+def _gathered(run: Run, call: Call) -> Seen:
+    """Elements that are added where an index says, as by a matrix: no multilayer perceptron does this."""
+    result: Seen = _shared(run, call)
+    result.tag.behind = result.tag.behind.after(plain=False)
+    return result
+
+
 def index_put(
     run: Run, call: Call, target: Any, indices: Any, values: Any, accumulate: bool, *rest: Any
 ) -> Any:
@@ -67,7 +118,10 @@ def index_put(
     if not accumulate:
         return Written(2)(run, call, target, indices, values, accumulate, *rest)
     terms = [t if is_relevant(t) else run.source(t, call.name) for t in (target, values)]
-    return _shared(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
+    result = _gathered(run, Call(call.signature, [terms[0], indices, terms[1], accumulate, *rest]))
+    if not is_relevant(target):
+        result.tag.total = total_of(run, call, values, result.recorded)
+    return result
 
 
 def put(run: Run, call: Call, target: Any, index: Any, source: Any, accumulate: bool) -> Any:
@@ -95,7 +149,7 @@ def fill(run: Run, call: Call, target: Tensor, value: Any = 0) -> Any:
     """A tensor of the target's shape with one number everywhere."""
     if is_relevant(value):
         return run.perform(torch.Tensor.expand, value, target.shape)
-    return run.source(torch.full_like(value_of(target), float(value_of(value))), call.name)
+    return run.source(torch.full_like(value_of(target), number_of(value)), call.name)
 
 
 def scatter(run: Run, call: Call, *args: Any) -> Any:
@@ -118,7 +172,12 @@ def added(run: Run, call: Call, target: Any, *rest: Any) -> Any:
     terms = [
         run.source(a, call.name) if i in floats and not is_relevant(a) else a for i, a in enumerate(args)
     ]
-    return _shared(run, Call(call.signature, terms))
+    extreme = call.argument("reduce") in ("amax", "amin")
+    result = (_shared if extreme else _gathered)(run, Call(call.signature, terms))
+    added = args[floats[-1]]
+    if not is_relevant(target) and not extreme:
+        result.tag.total = total_of(run, Call(call.signature, args), added, result.recorded)
+    return result
 
 
 def _multiplied(run: Run, call: Call, target: Any) -> Any:
