@@ -38,7 +38,7 @@ zoo: .venv/test  ## every preset on fifty networks of images, every family of tr
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m '' tests/zoo/test_zoo_networks.py \
 	  tests/zoo/test_transformer_families.py tests/zoo/test_unusual_families.py tests/zoo/test_batches.py \
 	  tests/zoo/test_exported.py tests/zoo/test_coverage_agrees.py tests/zoo/test_recurrent_networks.py \
-	  tests/zoo/test_other_kinds.py
+	  tests/zoo/test_other_kinds.py tests/zoo/test_compiled_networks.py tests/operations/test_every_function.py
 
 # zennit asks for Python 3.11.11 and for a torchvision that pulls in CUDA; it needs neither.
 .venv/parity: .venv/test

@@ -147,7 +147,7 @@ def test_an_error_of_relprop_itself_is_not_called_the_models(own, cat, monkeypat
     def broken(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(relprop, "explain", broken)
+    monkeypatch.setattr(relprop.Explainer, "__call__", broken)
     assert isinstance(run(f"{own}:plain", cat).exception, ZeroDivisionError)
 
 

@@ -337,8 +337,8 @@ def test_warnings_come_at_the_end_with_the_name_of_the_picture(cat, monkeypatch)
         warnings.warn("the books do not close", stacklevel=1)
         return honest(*arguments, **options)
 
-    honest = relprop.explain
-    monkeypatch.setattr(relprop, "explain", warning)
+    honest = relprop.Explainer.__call__
+    monkeypatch.setattr(relprop.Explainer, "__call__", warning)
     result = run(NET, cat)
     assert result.exit_code == 0
     assert result.stderr == f"warning: {cat}: the books do not close\n"
