@@ -88,3 +88,11 @@ def test_dropout_of_nothing_does_no_harm() -> None:
     model = Net(nn.Dropout(0.0))
     expected = relprop.explain(model.eval(), X, target=0).relevance
     torch.testing.assert_close(relprop.explain(exported(model.train()), X, target=0).relevance, expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:copyreg")  # of torch's own decompositions
+def test_a_program_that_the_model_decomposes_when_it_is_called() -> None:
+    model = Net(nn.BatchNorm1d(8)).eval()
+    program = torch.export.export(model, (X,))
+    found = relprop.explain(lambda x: program.run_decompositions().module()(x), X, target=0)
+    torch.testing.assert_close(found.relevance, relprop.explain(model, X, target=0).relevance)

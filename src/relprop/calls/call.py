@@ -112,7 +112,7 @@ def _signature(operation: Any) -> Signature:
         views=views,
         composite=space != "prim" and operation._can_decompose(),
         tracked=views or any(written),
-        derived=space == "aten" or _has_gradient(str(schema.name), str(schema.overload_name)),
+        derived=space in ("aten", "prim") or _has_gradient(str(schema.name), str(schema.overload_name)),
         documented="" if name in CONVOLUTIONS else documented_name(name),
     )
 
