@@ -361,7 +361,7 @@ def test_a_model_that_writes_to_its_buffers() -> None:
             return self.layer(x)
 
     model = Counting().eval()
-    with pytest.warns(UserWarning, match="without a graph: the model writes to its own parameters or buf"):
+    with pytest.warns(UserWarning, match="the model writes to a tensor that it keeps, such as a buffer"):
         compiled = Explainer(model, rules=Epsilon(1e-3)).compile(torch.rand(2, 3, **DOUBLE), target=0)
     before = float(model.calls)
     compiled(torch.rand(2, 3, **DOUBLE), target=0)

@@ -2,8 +2,10 @@
 
 import contextlib
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -36,8 +38,33 @@ def line_of(error: BaseException) -> str:
     return f"{places[-1].f_code.co_filename}:{places[-1].f_lineno}" if places else "an unknown place"
 
 
+class _Here(threading.local):
+    """Where the warnings of a thread are collected, the innermost last."""
+
+    def __init__(self) -> None:
+        self.collected: list[list[str | Warning]] = []
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def warnings_held_back() -> Iterator[list[str | Warning]]:
+    """Collect the warnings of relprop while the context is open, instead of issuing them."""
+    held: list[str | Warning] = []
+    before = list(_here.collected)
+    _here.collected = [*before, held]
+    try:
+        yield held
+    finally:
+        _here.collected = before
+
+
 def warn(message: str | Warning) -> None:
     """Issue a warning at the line of the innermost caller outside torch and relprop."""
+    if _here.collected:
+        _here.collected[-1].append(message)
+        return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back

@@ -3,15 +3,16 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from relprop.calls.user_line import warn
+from relprop.calls.user_line import warn, warnings_held_back
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
+from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
 from relprop.runs.given import Given
 from relprop.runs.tracing import Traced, TraceError, trace
@@ -24,8 +25,19 @@ Mode = Literal["replay", "inductor"]
 _KINDS = 32
 """For how many kinds of inputs an explainer keeps its graphs."""
 
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""By how much, relative to the largest value, an explanation with other values may differ from its graph."""
+
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Explanations, and the warnings about how they were computed."""
+
+    results: list[Explained]
+    said: Sequence[str | Warning]
 
 
 @dataclass(frozen=True)
@@ -35,22 +47,26 @@ class _Graph:
     Attributes:
         traced: the graph.
         run: the graph, as it is called.
-        template: explanations with empty tensors.
+        template: explanations with empty tensors, and the warnings.
         unchanged: knows whether the model is as it was.
     """
 
     traced: Traced
     run: Callable[..., Any]
-    template: Sequence[Explained]
+    template: _Found
     unchanged: Unchanged
 
-    def __call__(self, leaves: Sequence[Tensor]) -> list[Explained] | None:
+    def __call__(self, leaves: Sequence[Tensor]) -> _Found | None:
         """Return the explanations of other values; None if a guard fails."""
         with torch.no_grad():
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):
             return None
         return _filled(self.template, iter(tensors))
+
+    def holds(self) -> bool:
+        """Whether model and constants are as they were."""
+        return self.unchanged() and self.traced.unchanged()
 
 
 @dataclass
@@ -65,19 +81,22 @@ class _Kind:
     graphs: list[_Graph] = field(default_factory=list)
     refused: str = ""
 
-    def replay(self, given: Given) -> list[Explained] | None:
+    def replay(self, given: Given) -> _Found | None:
         """Return the explanations, or None if none of the graphs is for these values."""
-        if self.graphs:
-            given.require_classes(self.graphs[0].template)
-        for graph in list(self.graphs):
-            if not (graph.unchanged() and graph.traced.unchanged()):
-                self.graphs.remove(graph)
+        graphs = list(self.graphs)  # other threads change it
+        if graphs:
+            given.require_classes(graphs[0].template.results)
+        for graph in graphs:
+            if not graph.holds():
+                self.graphs = [other for other in self.graphs if other is not graph]
                 continue
-            results = graph(given.leaves)
-            if results is not None:
-                if graph is not self.graphs[0]:
-                    self.graphs.sort(key=lambda other: other is not graph)
-                return results
+            try:
+                found = graph(given.leaves)
+            except RuntimeError:  # of operations that values do not suit, where the model would have branched
+                continue
+            if found is not None:
+                self.graphs = sorted(self.graphs, key=lambda other: other is not graph)
+                return found
         return None
 
 
@@ -116,21 +135,23 @@ class Graphs:
             InputError: a class is out of range.
         """
         given = Given.of(inputs, arguments, goals, wanted)
-        reason, results = given.refused, None
+        reason, found = given.refused, None
         if not reason:
             kind = self._kind_of(given.key)
-            results = kind.replay(given)
-            if results is None and not kind.refused:
+            found = kind.replay(given)
+            if found is None and not kind.refused:
                 with self._lock:  # another thread may have traced meanwhile
-                    results = kind.replay(given) if kind.graphs else None
-                    results = self._trace(given, kind) if results is None else results
+                    found = kind.replay(given) if kind.graphs else None
+                    found = self._trace(given, kind) if found is None else found
             reason = kind.refused
-        if results is not None:
-            given.require_classes(results)
+        if found is not None:
+            given.require_classes(found.results)
+            for message in found.said:
+                warn(message)
         if reason and reason not in self._told:
             self._told.add(reason)
             warn(f"the explanation is computed without a graph: {reason}. The result is the same.")
-        return results
+        return None if found is None else found.results
 
     def _kind_of(self, key: Any) -> _Kind:
         with self._lock:
@@ -140,44 +161,62 @@ class Graphs:
                 self._kinds.popitem(last=False)
         return kind
 
-    def _trace(self, given: Given, kind: _Kind) -> list[Explained] | None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graphs, (self._model, self._compute, self.mode)  # graphs are traced again
+
+    def _trace(self, given: Given, kind: _Kind) -> _Found | None:
         """Trace an explanation of these inputs, and return it; None if it cannot be traced."""
         if len(kind.graphs) >= _VARIANTS:
             kind.refused = "what the model does depends on values, and differs from batch to batch"
             return None
-        results: list[Explained] = []
+        found = _Found([], ())
 
         def compute(*leaves: Tensor) -> list[Tensor]:
-            results[:] = self._computed(given, leaves)
-            return _tensors_of(results)
+            nonlocal found
+            found = self._computed(given, leaves)
+            return _tensors_of(found.results)
 
-        unchanged = Unchanged(self._model)
-        try:
-            traced, tensors = trace(compute, given.leaves)
-        except TraceError as error:
-            results[:] = self._computed(given, given.leaves)  # or the user's error
-            kind.refused = str(error)
-            return results
-        except Exception:  # it is the user's, who gets it again without a graph, with what caused it
-            return None
-        if not unchanged():
-            kind.refused = "the model writes to its own parameters or buffers"
+        for _ in range(2):  # after the first a model may have made what it keeps
+            unchanged = Unchanged(self._model)
+            reason = ""
+            try:
+                traced, tensors = trace(compute, given.leaves)
+            except TraceError as error:
+                reason = str(error)
+            except Exception as error:
+                reason = f"tracing it fails with {type(error).__name__}: {error}"
+            if reason:
+                found = self._plain(given)  # or the user's error, without that of the trace
+                kind.refused = reason
+                return found
+            if unchanged.limited_to(traced.read)() and traced.unchanged():
+                break
+        else:
+            kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
         run: Callable[..., Any] = traced.graph
         if self.mode == "inductor":
             run = torch.compile(traced.graph, fullgraph=True, dynamic=False)
         empty = [t.new_empty(0) for t in tensors]
-        graph = _Graph(traced, run, _filled(results, iter(empty)), Unchanged(self._model))
+        graph = _Graph(traced, run, _filled(found, iter(empty)), unchanged)
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
         kind.graphs.insert(0, graph)
-        return graph(given.leaves) if self.mode == "inductor" else _filled(results, iter(tensors))
+        return graph(given.leaves) if self.mode == "inductor" else _filled(found, iter(tensors))
 
-    def _computed(self, given: Given, leaves: Sequence[Tensor]) -> list[Explained]:
-        with leaving_no_trace():
-            results = self._compute(*given.put(leaves), given.wanted)
-        return [each._replace(goal=goal) for each, goal in zip(results, given.goals, strict=True)]
+    def _computed(self, given: Given, leaves: Sequence[Tensor]) -> _Found:
+        """Compute with other tensors."""
+        inputs, arguments, goals = given.put(leaves)
+        found = self._plain(replace(given, inputs=inputs, arguments=arguments, goals=goals))
+        results = [each._replace(goal=goal) for each, goal in zip(found.results, given.goals, strict=True)]
+        return replace(found, results=results)
+
+    def _plain(self, given: Given) -> _Found:
+        """Compute without a graph."""
+        with leaving_no_trace(), warnings_held_back() as said:
+            results = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
+        return _Found(list(results), tuple(said))
 
     def _differs(self, graph: _Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
@@ -189,16 +228,25 @@ class Graphs:
             expected = self._computed(given, others)
         except Exception as error:
             return f"with other values it fails: {error}" if self.mode == "inductor" else ""
-        for one, other in zip(replayed, expected, strict=True):
-            for name, R in other.explanation.inputs.items():
-                largest = float(R.abs().max())
-                off = float((one.explanation.inputs[name] - R).abs().max())
-                if not off <= 1e-3 * largest and largest > 0:
-                    return (
-                        f"for other values the graph gives another relevance of input {name!r}. The model "
-                        "uses values that a graph cannot follow"
-                    )
+        for one, other in zip(replayed.results, expected.results, strict=True):
+            off = _farthest(one.explanation, other.explanation)
+            if off:
+                return (
+                    f"for other values the graph gives another {off}. The model uses values that a graph "
+                    "cannot follow"
+                )
         return ""
+
+
+def _farthest(one: Explanation, other: Explanation) -> str:
+    """Name what differs between two explanations by more than rounding; "" if nothing does."""
+    dtype = max([t.dtype for t in (other.score, *other.inputs.values())], key=lambda d: torch.finfo(d).eps)
+    pairs = {f"relevance of input {name!r}": (one.inputs[name], R) for name, R in other.inputs.items()}
+    for name, (found, expected) in {**pairs, "score": (one.score, other.score)}.items():
+        largest, off = float(expected.abs().max()), float((found - expected).abs().max())
+        if not off <= _ROUNDING.get(dtype, 0.1) * largest and largest > 0:
+            return name
+    return ""
 
 
 def _tensors_of(results: Sequence[Explained]) -> list[Tensor]:
@@ -213,6 +261,10 @@ def _tensors_of(results: Sequence[Explained]) -> list[Tensor]:
     return tensors
 
 
-def _filled(template: Sequence[Explained], tensors: Iterator[Tensor]) -> list[Explained]:
+def _filled(template: _Found, tensors: Iterator[Tensor]) -> _Found:
     """Return explanations with these tensors."""
-    return [each._replace(explanation=each.explanation.mapped(lambda _: next(tensors))) for each in template]
+    filled = [
+        each._replace(explanation=each.explanation.mapped(lambda _: next(tensors)))
+        for each in template.results
+    ]
+    return _Found(filled, template.said)

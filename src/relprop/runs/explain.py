@@ -397,8 +397,10 @@ class Explainer:
     def _results(
         self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
     ) -> Sequence[Explained]:
-        """Compute the explanations, which are not checked yet."""
-        return self._compute(inputs, arguments, goals, wanted, None).results
+        """Compute the explanations, whose values are not checked yet."""
+        computed = self._compute(inputs, arguments, goals, wanted, None)
+        self._check_options(computed)
+        return computed.results
 
     def _compute(
         self,

@@ -1,7 +1,9 @@
 """The arguments of an explanation as a list of tensors, and a key for all else that a graph depends on."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getclosurevars
+from types import FunctionType
 from typing import Any, cast
 
 import torch
@@ -60,19 +62,18 @@ class Given:
             return value
 
         map_leaves(note, list(inputs))
-        for name, value in sorted(arguments.items()):
-            parts.append(name)
-            parts.append(_structure(value))
-            map_leaves(note, value)
-        parts.append(_structure(list(inputs)))
+        map_leaves(note, arguments)
+        parts.append(_structure([list(inputs), arguments]))
         for goal in goals:
             classes = _classes_of(goal)
             leaves += [] if classes is None else [classes]
-            parts.append(cast("Hashable", goal) if classes is None else (type(goal), classes.shape))
+            parts.append(_of_target(goal) if classes is None else (type(goal), classes.shape))
         parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
         if wanted.start is not None or wanted.conditions:
             refused = "start= and conditions= are not part of a graph"
-        parts.append(_surroundings())
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            refused = "autocast is on, which a graph does not follow"
+        parts.append((torch.get_default_dtype(), torch.get_default_device()))  # of new tensors
         try:
             hash(tuple(parts))
         except TypeError as error:
@@ -127,12 +128,24 @@ def _classes_of(goal: Target) -> Tensor | None:
 
 
 def _structure(value: Any) -> Hashable:
-    """Return how tensors and other leaves are nested."""
+    """Return how tensors and other leaves are nested, in the order in which they are given."""
     if isinstance(value, (list, tuple)):
         return type(value), tuple([_structure(v) for v in value])
-    if isinstance(value, dict):
-        return dict, tuple([(k, _structure(v)) for k, v in value.items()])
+    if isinstance(value, Mapping):
+        return type(value), tuple([(k, _structure(v)) for k, v in value.items()])
     return cast("Hashable", type(value))
+
+
+def _of_target(value: Any, depth: int = 3) -> Hashable:
+    """Return what is equal for equal targets. Functions are known by their code and what it refers to."""
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple([_of_target(v, depth) for v in value])
+    if not isinstance(value, FunctionType) or depth == 0:
+        return type(value), cast("Hashable", value)
+    variables = getclosurevars(value)
+    named = {**variables.globals, **variables.nonlocals, **(value.__kwdefaults__ or {})}
+    parts = [(name, _of_target(v, depth - 1)) for name, v in sorted(named.items())]
+    return value.__code__, _of_target(value.__defaults__ or (), depth - 1), tuple(parts)
 
 
 def _hashable(value: Any) -> Hashable:
@@ -141,9 +154,3 @@ def _hashable(value: Any) -> Hashable:
 
 def _kind(value: Tensor) -> str:
     return type(value).__name__ if value.layout is torch.strided else f"tensor of layout {value.layout}"
-
-
-def _surroundings() -> Hashable:
-    """What else the operations depend on: autocast."""
-    of_devices: list[Callable[[str], Any]] = [torch.is_autocast_enabled, torch.get_autocast_dtype]
-    return tuple([function(device) for device in ("cpu", "cuda") for function in of_devices])

@@ -37,7 +37,9 @@ def _join_equal(graph: fx.Graph) -> None:
     written = _written_to(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or node in written or not _is_repeatable(node):
+        if node.op != "call_function" or not _is_repeatable(node):
+            continue
+        if node in written or not written.isdisjoint(node.all_input_nodes):  # before and after they differ
             continue
         key = (node.target, _hashable(node.args), _hashable(node.kwargs))
         try:

@@ -41,11 +41,13 @@ class Traced:
             None if there are no guards.
         guards: the number of guards.
         constants: the tensors that the graph refers to, with their versions.
+        read: where tensors lie that were there before, and that the computation looked at.
     """
 
     graph: fx.GraphModule
     guards: int
     constants: tuple[tuple[Tensor, int], ...]
+    read: frozenset[int]
 
     def unchanged(self) -> bool:
         """Whether the tensors that the graph refers to have not been written to since."""
@@ -69,7 +71,7 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
     graph = simplified(tape.finished(results, holds))
     used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     constants = tuple((t, version_of(t)) for name, t in tape.constants.items() if name in used)
-    return Traced(graph, len(tape.guards), constants), results
+    return Traced(graph, len(tape.guards), constants, frozenset(tape.read)), results
 
 
 def version_of(tensor: Tensor) -> int:
@@ -98,6 +100,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name.
         guards: truth values, each of one element.
         refused: why the computation cannot be traced, or "".
+        read: where tensors lie that were there before, and that are operands.
     """
 
     supports_higher_order_operators = True
@@ -108,6 +111,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: dict[str, Tensor] = {}
         self.guards: list[Tensor] = []
         self.refused = ""
+        self.read: set[int] = set()
+        self._made: set[int] = set()
         self._graph = fx.Graph()
         # By tensor, and by storage: a node with a tensor of that storage, and its dtype.
         self._nodes: Any = WeakIdKeyDictionary()
@@ -121,7 +126,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def depends(self, value: Any) -> bool:
         """Whether a tensor, or one of several, depends on the inputs."""
-        return any([_place(t) in self._storages for t in tensors_in(value)])
+        return any([place_of(t) in self._storages for t in tensors_in(value)])
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise that the computation cannot be traced.
@@ -139,8 +144,9 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = list(_written(func, args, kwargs)) if func._schema.is_mutable else []
         if func.overloadpacket in _OF_SHAPE or not self.depends((args, kwargs)):
             for tensor in written:
+                self._require_own(tensor)
                 self._preserve(tensor)
-            return func(*args, **kwargs)
+            return self._made_by(func, args, kwargs)
         if func in _LOOKS:
             return self._look(func, args)
         if torch.Tag.data_dependent_output in func.tags:
@@ -148,13 +154,33 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.dynamic_output_shape in func.tags and self.depends(_deciding_shape(func, args, kwargs)):
             self.refuse(f"the shape of what {func._schema.name} returns depends on values")
         for tensor in written:
+            self._require_own(tensor)
             self._take_over(tensor)
         node = self._graph.call_function(
             func, map_leaves(self._operand, tuple(args)), map_leaves(self._operand, dict(kwargs))
         )
-        result = func(*args, **kwargs)
+        result = self._made_by(func, args, kwargs)
         self._note(result, node)
         return result
+
+    def _made_by(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Return what a call gives, and note which memory was there before and which it made."""
+        result = func(*args, **kwargs)
+        operands = (
+            set() if func is aten.lift_fresh.default else {place_of(t) for t in tensors_in((args, kwargs))}
+        )
+        self.read |= operands - self._made
+        self._made |= {place_of(t) for t in tensors_in(result)} - operands
+        return result
+
+    def _require_own(self, tensor: Tensor) -> None:
+        """Refuse a write to memory that was there before, where the next call would find it.
+
+        Raises:
+            TraceError: it was.
+        """
+        if place_of(tensor) not in self._made and place_of(tensor) not in self._storages:
+            self.refuse("the model writes to a tensor that it keeps, such as a buffer")
 
     def _look(self, func: Any, args: Any) -> Any:
         """Return what a look at values finds, and record that it has to be found again."""
@@ -189,10 +215,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._nodes.get(value)
         if node is not None:
             return node
-        if _place(value) not in self._storages:
+        if place_of(value) not in self._storages:
             return self._graph.get_attr(self._constant(value))
         # Another tensor of the same storage, which torch made without an operation, as for autograd.
-        first, dtype = self._storages[_place(value)]
+        first, dtype = self._storages[place_of(value)]
         if value.dtype != dtype or value.is_conj() or value.is_neg():
             self.refuse(f"a {value.dtype} tensor shares memory with another one, and no operation tells how")
         where = (list(value.shape), list(value.stride()), value.storage_offset())
@@ -202,7 +228,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _constant(self, value: Tensor) -> str:
         """Return the name of a constant."""
         self._hold(value)
-        key = (_place(value), value.dtype, value.is_conj(), value.is_neg())
+        key = (place_of(value), value.dtype, value.is_conj(), value.is_neg())
         if value.layout is torch.strided:
             key += (value.shape, value.stride(), value.storage_offset())  # type: ignore[assignment]
         name = self._names.setdefault(key, f"constant_{len(self.constants)}")
@@ -211,7 +237,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _preserve(self, tensor: Tensor) -> None:
         """Keep what constants are before they are overwritten by another constant."""
-        place = _place(tensor)
+        place = place_of(tensor)
         for key, name in list(self._names.items()):
             if key[0] == place:
                 self.constants[name] = self.constants[name].clone()
@@ -219,7 +245,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _take_over(self, tensor: Tensor) -> None:
         """Let the graph copy a constant before values that depend on the inputs are written to it."""
-        if _place(tensor) in self._storages:
+        if place_of(tensor) in self._storages:
             return
         self._preserve(tensor)
         whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
@@ -229,14 +255,14 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _hold(self, tensor: Tensor) -> int:
         self._held.append(tensor.untyped_storage() if tensor.layout is torch.strided else tensor)
-        return _place(tensor)
+        return place_of(tensor)
 
     # ---- the graph ----
 
     def of_its_own(self, tensor: Tensor) -> Tensor:
         """Return a result as a tensor that shares no memory with inputs and constants of the graph."""
         shared = [*self.inputs, *self.constants.values()]
-        if self.depends(tensor) and _place(tensor) not in map(_place, shared):
+        if self.depends(tensor) and place_of(tensor) not in map(place_of, shared):
             return tensor
         return tensor.clone()
 
@@ -247,7 +273,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return fx.GraphModule(self.constants, self._graph)
 
 
-def _place(tensor: Tensor) -> int:
+def place_of(tensor: Tensor) -> int:
     """Return a number that identifies the storage of a tensor."""
     if tensor.layout is not torch.strided:
         return id(tensor)

@@ -1,8 +1,8 @@
 """Whether a model is still what it was: its modules, parameters and buffers, and what these hold."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from inspect import getclosurevars
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -10,58 +10,85 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.site import every_module
-from relprop.runs.tracing import version_of
+from relprop.runs.tracing import place_of, version_of
 
 _SAMPLED = 64
 """How many values of each tensor are looked at. Writing to `weight.data` does not raise its version."""
+
+_PLAIN = (type(None), bool, int, float, complex, str, torch.dtype)
 
 
 class Unchanged:
     """Knows whether a model has changed since this was made. Calling it says so.
 
-    A module has its tensors replaced, or written to. Writes through `.data` are found by a sample of values.
-    Of a function, the modules that it holds are looked at: in its closure, its arguments bound by `partial`,
-    and the object that a method belongs to.
+    Modules are replaced, get hooks, or have numbers, texts and functions among their attributes replaced.
+    Tensors are replaced, written to, or get other memory. Writes through `.data` are found by a sample of
+    values. Of a function, the modules and tensors that it holds are looked at: in its closure, among its
+    globals, in its arguments bound by `partial`, and in the object that a method belongs to.
+
+    Other tensors among the attributes of modules are looked at if they are known to matter: `limited_to`.
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        self._modules = list(_modules_of(model))
-        self._held = self._state()
-        self._samples = [_sample(t) for t, _ in self._tensors() if t.numel() and _has_values(t)]
+        self._model = model
+        modules, tensors = self._parts()
+        self._held = [*modules, *tensors]  # so that no number stands for another object
+        self._state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
+        self._samples = [_sample(t) for t in tensors if t.numel() and _has_values(t)]
         self._values = _values(self._samples)
+        self._attributes = [
+            (module, name, value)
+            for module in modules
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor)
+        ]
+
+    def limited_to(self, places: Collection[int]) -> "Unchanged":
+        """Look only at those tensors among the attributes of modules that lie at these places."""
+        self._attributes = [each for each in self._attributes if place_of(each[2]) in places]
+        return self
 
     def __call__(self) -> bool:
         """Whether nothing has changed."""
-        return self._state() == self._held and _same(_values(self._samples), self._values)
+        modules, tensors = self._parts()
+        state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
+        if any([vars(module).get(name) is not value for module, name, value in self._attributes]):
+            return False
+        return state == self._state and _same(_values(self._samples), self._values)
 
-    def _tensors(self) -> list[tuple[Tensor, int]]:
-        return [
-            (tensor, version_of(tensor))
-            for root in self._modules
-            for module in every_module(root)
-            for held in (module._parameters, module._buffers)
-            for tensor in held.values()
-            if tensor is not None
-        ]
+    def _parts(self) -> tuple[list[nn.Module], list[Tensor]]:
+        """Return the modules and the tensors of the model."""
+        found = list(_held_by(self._model))
+        roots = [each for each in found if isinstance(each, nn.Module)]
+        modules = [module for root in roots for module in every_module(root)]
+        for module in modules:  # which grows by those that a module hides from torch in a list
+            lists = [each for each in vars(module).values() if type(each) in (list, tuple)]
+            hidden = [m for each in lists for m in _held_by(each, 2) if isinstance(m, nn.Module)]
+            modules += [m for each in hidden if each not in modules for m in every_module(each)]
+        tensors = [each for each in found if isinstance(each, Tensor)]
+        for module in modules:
+            tensors += [t for t in module._parameters.values() if t is not None]
+            tensors += [t for t in module._buffers.values() if t is not None]
+        return modules, tensors
 
-    def _state(self) -> list[tuple[int, int]]:
-        return [(id(tensor), version) for tensor, version in self._tensors()]
 
-
-def _modules_of(held: Any, depth: int = 4) -> list[nn.Module]:
-    """The modules that a model holds, as far as they are found."""
-    if isinstance(held, nn.Module):
-        return [held]
+def _held_by(held: Any, depth: int = 4) -> Iterator[nn.Module | Tensor]:
+    """Yield the modules and tensors that a model holds, as far as they are found."""
+    if isinstance(held, (nn.Module, Tensor)):
+        yield held
+        return
     within: list[Any] = []
     if isinstance(held, MethodType):
         within = [held.__self__, held.__func__]
     elif isinstance(held, partial):
         within = [held.func, *held.args, *held.keywords.values()]
     elif isinstance(held, FunctionType):
-        variables = inspect.getclosurevars(held)
+        variables = getclosurevars(held)
         within = [
             *variables.nonlocals.values(),
             *variables.globals.values(),
+            *(held.__defaults__ or ()),
+            *(held.__kwdefaults__ or {}).values(),
             getattr(held, "__wrapped__", None),
         ]
     elif isinstance(held, (list, tuple)):
@@ -70,7 +97,23 @@ def _modules_of(held: Any, depth: int = 4) -> list[nn.Module]:
         within = list(held.values())
     elif callable(held) and hasattr(held, "__dict__") and not isinstance(held, (type, ModuleType)):
         within = list(vars(held).values())
-    return [module for each in within if depth > 0 for module in _modules_of(each, depth - 1)]
+    for each in within if depth > 0 else ():
+        yield from _held_by(each, depth - 1)
+
+
+def _of_module(module: nn.Module) -> tuple[Any, ...]:
+    """Return what differs if a module was replaced, or gives something else."""
+    attributes = [
+        (name, id(value) if isinstance(value, (FunctionType, MethodType)) else value)
+        for name, value in vars(module).items()
+        if type(value) in _PLAIN or isinstance(value, (FunctionType, MethodType))
+    ]
+    return id(module), attributes, list(module._forward_hooks), list(module._forward_pre_hooks)
+
+
+def _of_tensor(tensor: Tensor) -> tuple[int, int, int]:
+    """Return what differs if a tensor was replaced or written to, or has other memory."""
+    return id(tensor), version_of(tensor), tensor.data_ptr() if _has_values(tensor) else 0
 
 
 def _has_values(tensor: Tensor) -> bool:
