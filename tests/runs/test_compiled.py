@@ -3,7 +3,6 @@
 import threading
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from by_graph import assert_by_graph, assert_same, graphs_of
 from networks import DOUBLE
 from relprop import PRESETS, Explainer
 from relprop.errors import InputError, ModelError
@@ -39,31 +39,6 @@ class Small(nn.Module):
 
 def pictures(samples: int = 2, seed: int = 0) -> Tensor:
     return torch.rand(samples, 1, 6, 6, generator=torch.Generator().manual_seed(seed), **DOUBLE)
-
-
-def graphs_of(compiled: Explainer) -> int:
-    """Return how many graphs a compiled explainer has."""
-    assert compiled._graphs is not None
-    return sum(len(kind.graphs) for kind in compiled._graphs._kinds.values())
-
-
-def assert_same(found: relprop.Explanation, expected: relprop.Explanation) -> None:
-    torch.testing.assert_close(dict(found.inputs), dict(expected.inputs), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.score, expected.score)
-    torch.testing.assert_close(found.ledger.absorbed, expected.ledger.absorbed, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.output, expected.output)
-    assert list(map(str, found.rules)) == list(map(str, expected.rules))
-    assert (found.preset, found.measure) == (expected.preset, expected.measure)
-    assert torch.equal(torch.as_tensor(found.target), torch.as_tensor(expected.target))
-
-
-def assert_by_graph(
-    explainer: Explainer, compiled: Explainer, *inputs: Any, graphs: int | None = None, **options: Any
-) -> None:
-    """Check that a compiled explainer gives the same, by the graphs that it has."""
-    before = graphs_of(compiled)
-    assert_same(compiled(*inputs, **options), explainer(*inputs, **options))
-    assert graphs_of(compiled) == (before if graphs is None else graphs)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -107,7 +82,8 @@ def test_targets(explainer: Explainer) -> None:
     assert_by_graph(explainer, compiled, pictures(), target=[0, 0])
     assert_by_graph(explainer, compiled, pictures(), graphs=3)  # the best class of each
     assert_by_graph(explainer, compiled, pictures(seed=5))
-    for count, target in enumerate((targets.Contrastive(2), targets.RunnerUp(2), targets.LogOdds(2)), 4):
+    several = (targets.Contrastive(2), targets.RunnerUp(2), targets.LogOdds(2))
+    for count, target in enumerate(several, 4):
         assert_by_graph(explainer, compiled, pictures(), target=target, graphs=count)
         assert_by_graph(explainer, compiled, pictures(), target=type(target)(3))
 
@@ -213,64 +189,7 @@ def test_results_are_the_callers(explainer: Explainer) -> None:
             tensor.fill_(7)
 
 
-# ---- what changes ----
-
-
-def change_in_place(model: Small) -> None:
-    with torch.no_grad():
-        model.second.weight.mul_(2)
-
-
-def change_by_data(model: Small) -> None:
-    model.second.weight.data[0] += 1
-
-
-def change_a_buffer(model: Small) -> None:
-    model.first[1].running_mean.add_(1)
-
-
-def replace_a_parameter(model: Small) -> None:
-    model.second.weight = nn.Parameter(model.second.weight.detach() + 1)
-
-
-def replace_a_module(model: Small) -> None:
-    model.second = nn.Conv2d(4, 4, 3, padding=1).double()
-
-
-def load(model: Small) -> None:
-    model.load_state_dict({name: t * 1.5 for name, t in model.state_dict().items()})
-
-
-class Holding:
-    """An object that is called, and holds a module."""
-
-    def __init__(self, models: list[Small]) -> None:
-        self.models = models
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.models[0](x)
-
-
-CHANGES = [change_in_place, change_by_data, change_a_buffer, replace_a_parameter, replace_a_module, load]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("held", ["module", "closure", "partial", "method", "object"])
-def test_a_changed_model_is_noticed(change: Callable[[Small], None], held: str) -> None:
-    model = Small()
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "module": model,
-        "closure": lambda x: model(x),
-        "partial": partial(lambda x, net: net(x), net=model),
-        "method": model.forward,
-        "object": Holding([model]),
-    }
-    explainer = Explainer(functions[held], rules="epsilon-gamma-flat")
-    compiled = explainer.compile(pictures(), target=0)
-    before = compiled(pictures(), target=0)
-    change(model)
-    assert_by_graph(explainer, compiled, pictures(), target=0)
-    assert not torch.equal(before.relevance, compiled(pictures(), target=0).relevance)
+# ---- what depends on values ----
 
 
 def test_a_model_that_branches_on_values() -> None:

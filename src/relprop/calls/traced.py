@@ -27,6 +27,11 @@ def tracing() -> Iterator[None]:
         _here.traces -= 1
 
 
+def is_traced() -> bool:
+    """Whether calls of this thread are traced."""
+    return _here.traces > 0
+
+
 def listed(tensor: Tensor) -> list[int]:
     """Return the elements of a vector of integers. A trace sees a look at each."""
     return [int(element) for element in tensor] if _here.traces else tensor.tolist()

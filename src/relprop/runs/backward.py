@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Size, Tensor
 
+from relprop.calls.traced import is_traced
 from relprop.engine.attach import retaining
 from relprop.engine.inner_values import InnerValues, outputs_of
 from relprop.engine.roles import Role
@@ -29,12 +30,14 @@ class Explained(NamedTuple):
         goal: the target.
         role: the role of the score as a factor, such as that of a softmax.
         logits: the shape of the output that the target takes, or None if that is no tensor.
+        samples: the number of samples that the target takes.
     """
 
     explanation: Explanation
     goal: Target
     role: Role
     logits: Size | None
+    samples: int
 
 
 def explained_targets(
@@ -66,7 +69,8 @@ def explained_targets(
         explanation = Explanation(
             inputs={name: relevance[name] for name in forward.shapes if name in relevance},
             output=output,
-            target=as_told(goal, plain[0], forward.samples),
+            # A graph has no target of its own.
+            target=goal if is_traced() else as_told(goal, plain[0], forward.samples),
             score=plain[1],
             preset=preset,
             rules=applied,
@@ -78,9 +82,8 @@ def explained_targets(
         with forward.interception.unseen():
             role = role_of_score(goal, scores, values)
         logits = logits_of(plain[0])
-        results.append(
-            Explained(explanation, goal, role, logits.shape if isinstance(logits, Tensor) else None)
-        )
+        shape = logits.shape if isinstance(logits, Tensor) else None
+        results.append(Explained(explanation, goal, role, shape, forward.samples))
         if progress is not None:
             progress(number, len(goals))
     return results, lost

@@ -65,7 +65,7 @@ def check_values(
         ModelError: a score is NaN or infinite, or relevance is because a parameter is.
     """
     explanations = [each.explanation for each in results]
-    for explanation, goal, role, logits in results if by_rules else ():
+    for explanation, goal, role, logits, _ in results if by_rules else ():
         require_finite(model, explanation.score)
         warn_of_scores(goal, explanation.score, role, logits)
         explanation.ledger.find_mixture(torch.finfo(explanation.score.dtype).eps ** 0.5)

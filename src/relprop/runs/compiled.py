@@ -18,7 +18,7 @@ from relprop.runs.given import Given
 from relprop.runs.tracing import Traced, TraceError, trace
 from relprop.runs.unchanged import Unchanged
 from relprop.runs.wanted import Wanted
-from relprop.targets.scores import Target
+from relprop.targets.scores import Target, as_told
 
 Mode = Literal["replay", "inductor"]
 
@@ -57,7 +57,7 @@ class _Graph:
     unchanged: Unchanged
 
     def __call__(self, leaves: Sequence[Tensor]) -> _Found | None:
-        """Return the explanations of other values; None if a guard fails."""
+        """Return the explanations of other values, which have no target yet; None if a guard fails."""
         with torch.no_grad():
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):
@@ -146,6 +146,7 @@ class Graphs:
             reason = kind.refused
         if found is not None:
             given.require_classes(found.results)
+            found = _told(found, given.goals)
             for message in found.said:
                 warn(message)
         if reason and reason not in self._told:
@@ -189,7 +190,7 @@ class Graphs:
                 found = self._plain(given)  # or the user's error, without that of the trace
                 kind.refused = reason
                 return found
-            if unchanged.limited_to(traced.read)() and traced.unchanged():
+            if unchanged.looking_at(traced.read)() and traced.unchanged():
                 break
         else:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
@@ -208,15 +209,13 @@ class Graphs:
     def _computed(self, given: Given, leaves: Sequence[Tensor]) -> _Found:
         """Compute with other tensors."""
         inputs, arguments, goals = given.put(leaves)
-        found = self._plain(replace(given, inputs=inputs, arguments=arguments, goals=goals))
-        results = [each._replace(goal=goal) for each, goal in zip(found.results, given.goals, strict=True)]
-        return replace(found, results=results)
+        return self._plain(replace(given, inputs=inputs, arguments=arguments, goals=goals))
 
     def _plain(self, given: Given) -> _Found:
         """Compute without a graph."""
         with leaving_no_trace(), warnings_held_back() as said:
             results = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
-        return _Found(list(results), tuple(said))
+        return _Found(list(results), tuple(dict.fromkeys(said)))
 
     def _differs(self, graph: _Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
@@ -259,6 +258,15 @@ def _tensors_of(results: Sequence[Explained]) -> list[Tensor]:
     for each in results:
         each.explanation.mapped(note)
     return tensors
+
+
+def _told(found: _Found, goals: Sequence[Target]) -> _Found:
+    """Return explanations of these targets, as they are stored. What a trace saw of a target is a tensor."""
+    results = []
+    for each, goal in zip(found.results, goals, strict=True):
+        target = as_told(goal, each.explanation.output, each.samples)
+        results.append(each._replace(goal=goal, explanation=replace(each.explanation, target=target)))
+    return replace(found, results=results)
 
 
 def _filled(template: _Found, tensors: Iterator[Tensor]) -> _Found:

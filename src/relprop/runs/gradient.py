@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from relprop.calls.traced import is_traced
 from relprop.engine.checkpoints import Checkpoints
 from relprop.engine.gaps import disconnected_message
 from relprop.engine.roles import Role
@@ -101,14 +102,14 @@ def explained_by_gradient(
             explanation = Explanation(
                 inputs=relevance,
                 output=output,
-                target=as_told(goal, output, forward.samples),
+                target=goal if is_traced() else as_told(goal, output, forward.samples),
                 score=plain,
                 preset=name,
                 rules=(),
                 ledger=ledger,
                 measure=measure_of(goal),
             )
-            results.append(Explained(explanation, goal, Role.SIGNAL, None))
+            results.append(Explained(explanation, goal, Role.SIGNAL, None, forward.samples))
             if progress is not None:
                 progress(number, len(goals))
     return results, lost

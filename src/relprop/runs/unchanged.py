@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from inspect import getclosurevars
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from relprop.runs.tracing import place_of, version_of
 _SAMPLED = 64
 """How many values of each tensor are looked at. Writing to `weight.data` does not raise its version."""
 
-_PLAIN = (type(None), bool, int, float, complex, str, torch.dtype)
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
+_LOOKED_AT = (type(None), bool, int, float, complex, str, torch.dtype, *_FUNCTIONS)
+"""Which attributes of modules are looked at."""
 
 
 class Unchanged:
@@ -26,7 +28,7 @@ class Unchanged:
     values. Of a function, the modules and tensors that it holds are looked at: in its closure, among its
     globals, in its arguments bound by `partial`, and in the object that a method belongs to.
 
-    Other tensors among the attributes of modules are looked at if they are known to matter: `limited_to`.
+    Other tensors among the attributes of modules are looked at if they are known to matter: `looking_at`.
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
@@ -36,24 +38,31 @@ class Unchanged:
         self._state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
         self._samples = [_sample(t) for t in tensors if t.numel() and _has_values(t)]
         self._values = _values(self._samples)
-        self._attributes = [
-            (module, name, value)
+        self._attributes: list[tuple[nn.Module, str, Tensor]] = []
+        self._possible = [
+            (module, name, value, _of_tensor(value))
             for module in modules
             for name, value in vars(module).items()
             if isinstance(value, Tensor)
         ]
 
-    def limited_to(self, places: Collection[int]) -> "Unchanged":
-        """Look only at those tensors among the attributes of modules that lie at these places."""
-        self._attributes = [each for each in self._attributes if place_of(each[2]) in places]
+    def looking_at(self, places: Collection[int]) -> "Unchanged":
+        """Also look at those tensors among the attributes of modules that lie at these places."""
+        read = [each for each in self._possible if place_of(each[2]) in places]
+        self._attributes = [(module, name, value) for module, name, value, _ in read]
+        self._samples += [_sample(t) for _, _, t in self._attributes if t.numel() and _has_values(t)]
+        self._values = _values(self._samples)
+        self._possible = []
+        self._state += [state for _, _, _, state in read]
         return self
 
     def __call__(self) -> bool:
         """Whether nothing has changed."""
         modules, tensors = self._parts()
-        state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
-        if any([vars(module).get(name) is not value for module, name, value in self._attributes]):
+        found = [vars(module).get(name) for module, name, _ in self._attributes]
+        if not all([isinstance(t, Tensor) for t in found]):
             return False
+        state = [*map(_of_module, modules), *map(_of_tensor, [*tensors, *found])]
         return state == self._state and _same(_values(self._samples), self._values)
 
     def _parts(self) -> tuple[list[nn.Module], list[Tensor]]:
@@ -103,11 +112,7 @@ def _held_by(held: Any, depth: int = 4) -> Iterator[nn.Module | Tensor]:
 
 def _of_module(module: nn.Module) -> tuple[Any, ...]:
     """Return what differs if a module was replaced, or gives something else."""
-    attributes = [
-        (name, id(value) if isinstance(value, (FunctionType, MethodType)) else value)
-        for name, value in vars(module).items()
-        if type(value) in _PLAIN or isinstance(value, (FunctionType, MethodType))
-    ]
+    attributes = [(name, value) for name, value in vars(module).items() if isinstance(value, _LOOKED_AT)]
     return id(module), attributes, list(module._forward_hooks), list(module._forward_pre_hooks)
 
 
