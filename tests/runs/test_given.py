@@ -56,6 +56,27 @@ def test_inputs_that_are_views() -> None:
     assert torch.equal(whole, before)  # in spite of the write
 
 
+def test_a_model_that_looks_at_strides() -> None:
+    explainer = Explainer(lambda x: layer(x * x.stride(0)), rules=Epsilon(1e-3))
+    whole = values(8, 4)
+    compiled = explainer.compile(whole[:2], target=0)
+    for x in (whole[::4], values(4, 2).t(), values(2, 8)[:, 4:], whole[3:5]):
+        assert_same(compiled(x, target=0), explainer(x, target=0))
+    assert graphs_of(compiled) == 4
+
+
+def test_masks_stay_as_they_are() -> None:
+    def model(x: Tensor, mask: Tensor) -> Tensor:
+        mask[:, 0] = 0
+        return layer(x * mask)
+
+    explainer = Explainer(model, rules=Epsilon(1e-3))
+    compiled = explainer.compile(values(2, 4), torch.ones(2, 4, dtype=torch.int8), target=0)
+    mask = torch.ones(2, 4, dtype=torch.int8)
+    assert_by_graph(explainer, compiled, values(2, 4, seed=1), mask, target=0)
+    assert bool(mask.all())
+
+
 def test_the_type_of_new_tensors() -> None:
     explainer = Explainer(lambda x: layer(x * (torch.ones(4) / 3).double()), rules=Epsilon(1e-3))
     compiled = explainer.compile(values(2, 4), target=0)

@@ -90,6 +90,10 @@ def replace_a_forward(model: Net) -> None:
     model.second.forward = torch.exp  # type: ignore[assignment]
 
 
+def replace_a_class(model: Net) -> None:
+    model.second.__class__ = type("Doubled", (nn.Conv2d,), {"forward": lambda conv, x: 2 * x})  # type: ignore[assignment]
+
+
 def change_a_number(model: Net) -> None:
     model.scale = 2.0
 
@@ -125,6 +129,7 @@ CHANGES = [
     *(give_other_memory, replace_often, replace_an_activation, hook, hook_before, replace_a_forward),
     *(change_a_number, replace_a_tensor, write_to_a_tensor, write_to_a_tensor_by_data),
     replace_what_a_list_holds,
+    replace_a_class,
 ]
 
 

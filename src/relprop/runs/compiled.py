@@ -15,7 +15,7 @@ from relprop.errors import InputError
 from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
 from relprop.runs.given import Given
-from relprop.runs.tracing import Traced, TraceError, trace
+from relprop.runs.tracing import Traced, TraceError, copied, trace
 from relprop.runs.unchanged import Unchanged
 from relprop.runs.wanted import Wanted
 from relprop.targets.scores import Target, as_told
@@ -58,6 +58,8 @@ class _Graph:
 
     def __call__(self, leaves: Sequence[Tensor]) -> _Found | None:
         """Return the explanations of other values, which have no target yet; None if a guard fails."""
+        # The model of the trace saw memory that begins with the input.
+        leaves = [copied(t) if t.storage_offset() else t for t in leaves]
         with torch.no_grad():
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):

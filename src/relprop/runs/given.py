@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.runs.backward import Explained
+from relprop.runs.tracing import copied
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, logits_of, of_classes
@@ -117,7 +118,9 @@ class Given:
 def _other(values: Tensor) -> Tensor:
     """Return values that change places and, if they are floating-point numbers, are smaller."""
     moved = values.detach().flatten().roll(1).view(values.shape)
-    return moved * 0.75 if moved.is_floating_point() else moved
+    if 0 in values.stride():
+        return values.detach()  # one value for several elements stays so
+    return copied(values).copy_(moved * 0.75 if moved.is_floating_point() else moved)
 
 
 def _classes_of(goal: Target) -> Tensor | None:

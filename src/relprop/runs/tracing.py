@@ -74,6 +74,14 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
     return Traced(graph, len(tape.guards), constants, frozenset(tape.read)), results
 
 
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy that lies in memory in the same way, and begins where its memory begins."""
+    with torch.no_grad():
+        one = tensor[tuple([slice(0, 1 if stride == 0 else None) for stride in tensor.stride()])]  # expanded
+        copy = torch.empty_strided(one.shape, one.stride(), dtype=tensor.dtype, device=tensor.device)
+        return copy.copy_(one).as_strided(tensor.shape, tensor.stride())
+
+
 def version_of(tensor: Tensor) -> int:
     """Return how often a tensor was written to. A tensor of inference mode does not know."""
     return 0 if tensor.is_inference() else tensor._version
@@ -107,7 +115,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.inputs = [t.detach().clone() for t in inputs]
+        self.inputs = [copied(t) for t in inputs]
         self.constants: dict[str, Tensor] = {}
         self.guards: list[Tensor] = []
         self.refused = ""

@@ -60,9 +60,10 @@ class Unchanged:
         """Whether nothing has changed."""
         modules, tensors = self._parts()
         found = [vars(module).get(name) for module, name, _ in self._attributes]
-        if not all([isinstance(t, Tensor) for t in found]):
+        if not all([isinstance(each, Tensor) for each in found]):
             return False
-        state = [*map(_of_module, modules), *map(_of_tensor, [*tensors, *found])]
+        tensors += found  # type: ignore[arg-type]
+        state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
         return state == self._state and _same(_values(self._samples), self._values)
 
     def _parts(self) -> tuple[list[nn.Module], list[Tensor]]:
@@ -113,7 +114,14 @@ def _held_by(held: Any, depth: int = 4) -> Iterator[nn.Module | Tensor]:
 def _of_module(module: nn.Module) -> tuple[Any, ...]:
     """Return what differs if a module was replaced, or gives something else."""
     attributes = [(name, value) for name, value in vars(module).items() if isinstance(value, _LOOKED_AT)]
-    return id(module), attributes, list(module._forward_hooks), list(module._forward_pre_hooks)
+    return (
+        id(module),
+        type(module),
+        type(module).forward,
+        attributes,
+        list(module._forward_hooks),
+        list(module._forward_pre_hooks),
+    )
 
 
 def _of_tensor(tensor: Tensor) -> tuple[int, int, int]:
