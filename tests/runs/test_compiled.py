@@ -203,6 +203,24 @@ def test_a_model_that_branches_on_values() -> None:
     assert_by_graph(explainer, compiled, x * 3, target=0)
 
 
+def test_values_that_operations_of_a_graph_refuse() -> None:
+    """The graph takes the element at a place that another batch does not have."""
+    head = nn.Linear(3, 2).double()
+
+    def model(x: Tensor, lengths: Tensor) -> Tensor:
+        counts = torch.bincount(lengths, minlength=1)[: int(lengths.max()) + 1]
+        return head(x * float(counts[-1])) if len(counts) > 2 else head(x)
+
+    explainer = Explainer(model, rules=Epsilon(1e-3))
+    x = torch.rand(2, 3, **DOUBLE)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*without a graph")
+        compiled = explainer.compile(x, torch.tensor([3, 3]), target=0)
+        for lengths in ([1, 1], [3, 3], [0, 0]):
+            given = x, torch.tensor(lengths)
+            assert_same(compiled(*given, target=0), explainer(*given, target=0))
+
+
 def test_numbers_of_values() -> None:
     """Each batch has others: after a few graphs there are no more."""
     model = nn.Linear(3, 2).double()

@@ -19,6 +19,7 @@ from relprop.runs.tracing import trace
 
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
 
+torch.manual_seed(0)
 layer = nn.Linear(4, 3).double()
 
 
@@ -151,6 +152,13 @@ def test_functions_are_known_by_what_they_compute() -> None:
         number = each
         found, expected = (e(values(2, 4), target=chosen) for e in (compiled, explainer))
         torch.testing.assert_close(found.score, expected.score)
+
+
+def test_a_variable_without_a_value() -> None:
+    explainer = Explainer(layer, rules=Epsilon(1e-3))
+    compiled = explainer.compile(values(2, 4), target=lambda y: y[:, 0] if len(y) == 2 else y[:, later])
+    later = 1
+    assert graphs_of(compiled) == later
 
 
 # ---- warnings ----

@@ -171,6 +171,18 @@ def test_what_a_function_holds_is_replaced() -> None:
         before = after
 
 
+made_later = Net()
+
+
+def test_globals_of_functions_within() -> None:
+    global made_later
+    explainer = Explainer(lambda x: (lambda: made_later(x))(), rules=Epsilon(1e-3))
+    compiled = explainer.compile(pictures(), target=0)
+    made_later = Net()
+    change_in_place(made_later)
+    assert_by_graph(explainer, compiled, pictures(), target=0)
+
+
 class Table(nn.Module):
     """Makes a table when it first meets a longer input, as for positions."""
 

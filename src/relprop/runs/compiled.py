@@ -94,7 +94,10 @@ class _Kind:
                 continue
             try:
                 found = graph(given.leaves)
-            except RuntimeError:  # of operations that values do not suit, where the model would have branched
+            except (
+                RuntimeError,
+                IndexError,
+            ):  # of operations that values do not suit, where the model would have branched
                 continue
             if found is not None:
                 self.graphs = sorted(self.graphs, key=lambda other: other is not graph)

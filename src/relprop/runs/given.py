@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import getclosurevars
 from types import FunctionType
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.runs.backward import Explained
 from relprop.runs.tracing import copied
+from relprop.runs.unchanged import referred_to
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, logits_of, of_classes
@@ -145,9 +145,7 @@ def _of_target(value: Any, depth: int = 3) -> Hashable:
         return type(value), tuple([_of_target(v, depth) for v in value])
     if not isinstance(value, FunctionType) or depth == 0:
         return type(value), cast("Hashable", value)
-    variables = getclosurevars(value)
-    named = {**variables.globals, **variables.nonlocals, **(value.__kwdefaults__ or {})}
-    parts = [(name, _of_target(v, depth - 1)) for name, v in sorted(named.items())]
+    parts = [(name, _of_target(v, depth - 1)) for name, v in sorted(referred_to(value).items())]
     return value.__code__, _of_target(value.__defaults__ or (), depth - 1), tuple(parts)
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from inspect import getclosurevars
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -93,14 +92,7 @@ def _held_by(held: Any, depth: int = 4) -> Iterator[nn.Module | Tensor]:
     elif isinstance(held, partial):
         within = [held.func, *held.args, *held.keywords.values()]
     elif isinstance(held, FunctionType):
-        variables = getclosurevars(held)
-        within = [
-            *variables.nonlocals.values(),
-            *variables.globals.values(),
-            *(held.__defaults__ or ()),
-            *(held.__kwdefaults__ or {}).values(),
-            getattr(held, "__wrapped__", None),
-        ]
+        within = [*referred_to(held).values(), *(held.__defaults__ or ()), getattr(held, "__wrapped__", None)]
     elif isinstance(held, (list, tuple)):
         within = list(held)
     elif isinstance(held, dict):
@@ -109,6 +101,25 @@ def _held_by(held: Any, depth: int = 4) -> Iterator[nn.Module | Tensor]:
         within = list(vars(held).values())
     for each in within if depth > 0 else ():
         yield from _held_by(each, depth - 1)
+
+
+def referred_to(function: FunctionType) -> dict[str, Any]:
+    """Return what a function refers to by name: globals, variables around it, and keyword defaults."""
+    codes = [function.__code__]
+    for code in codes:  # which grows by the functions within
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+    found = {
+        name: function.__globals__[name]
+        for code in codes
+        for name in code.co_names
+        if name in function.__globals__
+    }
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # it has no value yet
+            continue
+    return found | (function.__kwdefaults__ or {})
 
 
 def _of_module(module: nn.Module) -> tuple[Any, ...]:
