@@ -204,21 +204,17 @@ def test_a_model_that_branches_on_values() -> None:
 
 
 def test_values_that_operations_of_a_graph_refuse() -> None:
-    """The graph takes the element at a place that another batch does not have."""
-    head = nn.Linear(3, 2).double()
+    """The graph looks up rows that the part of the table does not have which the example needed."""
+    table, head = nn.Embedding(9, 4).double(), nn.Linear(4, 3).double()
 
-    def model(x: Tensor, lengths: Tensor) -> Tensor:
-        counts = torch.bincount(lengths, minlength=1)[: int(lengths.max()) + 1]
-        return head(x * float(counts[-1])) if len(counts) > 2 else head(x)
+    def model(ids: Tensor) -> Tensor:
+        return head(nn.functional.embedding(ids, table.weight[: int(ids.max()) + 1]).tanh().mean(1))
 
-    explainer = Explainer(model, rules=Epsilon(1e-3))
-    x = torch.rand(2, 3, **DOUBLE)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*without a graph")
-        compiled = explainer.compile(x, torch.tensor([3, 3]), target=0)
-        for lengths in ([1, 1], [3, 3], [0, 0]):
-            given = x, torch.tensor(lengths)
-            assert_same(compiled(*given, target=0), explainer(*given, target=0))
+    explainer = Explainer(model, rules="cp-lrp")
+    compiled = explainer.compile(torch.tensor([[1, 0, 1]]), target=1)
+    assert_by_graph(explainer, compiled, torch.tensor([[0, 1, 1]]), target=1)
+    assert_by_graph(explainer, compiled, torch.tensor([[5, 7, 0]]), target=1, graphs=2)
+    assert_by_graph(explainer, compiled, torch.tensor([[7, 2, 0]]), target=1)
 
 
 def test_numbers_of_values() -> None:
