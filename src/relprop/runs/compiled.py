@@ -12,8 +12,8 @@ from torch import Tensor
 from relprop.calls.user_line import warn, warnings_held_back
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
-from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
+from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
 from relprop.runs.tracing import Traced, TraceError, copied, trace
 from relprop.runs.unchanged import Unchanged
@@ -24,9 +24,6 @@ Mode = Literal["replay", "inductor"]
 
 _KINDS = 32
 """For how many kinds of inputs an explainer keeps its graphs."""
-
-_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""By how much, relative to the largest value, an explanation with other values may differ from its graph."""
 
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
@@ -233,24 +230,13 @@ class Graphs:
         except Exception as error:
             return f"with other values it fails: {error}" if self.mode == "inductor" else ""
         for one, other in zip(replayed.results, expected.results, strict=True):
-            off = _farthest(one.explanation, other.explanation)
+            off = what_differs(one.explanation, other.explanation)
             if off:
                 return (
                     f"for other values the graph gives another {off}. The model uses values that a graph "
                     "cannot follow"
                 )
         return ""
-
-
-def _farthest(one: Explanation, other: Explanation) -> str:
-    """Name what differs between two explanations by more than rounding; "" if nothing does."""
-    dtype = max([t.dtype for t in (other.score, *other.inputs.values())], key=lambda d: torch.finfo(d).eps)
-    pairs = {f"relevance of input {name!r}": (one.inputs[name], R) for name, R in other.inputs.items()}
-    for name, (found, expected) in {**pairs, "score": (one.score, other.score)}.items():
-        largest, off = float(expected.abs().max()), float((found - expected).abs().max())
-        if not off <= _ROUNDING.get(dtype, 0.1) * largest and largest > 0:
-            return name
-    return ""
 
 
 def _tensors_of(results: Sequence[Explained]) -> list[Tensor]:
