@@ -241,3 +241,13 @@ def test_a_model_that_remembers_has_no_graph(how: str) -> None:
     with pytest.warns(UserWarning, match="without a graph: " + REMEMBERED[how]):
         compiled = explainer.compile(torch.rand(2, 3, **DOUBLE), target=0)
     assert graphs_of(compiled) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_model() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double().eval())
+    explainer = Explainer(model, rules=Epsilon(1e-3))
+    compiled = explainer.compile(torch.rand(2, 3, **DOUBLE), target=0)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert_by_graph(explainer, compiled, torch.rand(2, 3, **DOUBLE), target=0)

@@ -128,7 +128,7 @@ def _of_module(module: nn.Module) -> tuple[Any, ...]:
     return (
         id(module),
         type(module),
-        type(module).forward,
+        getattr(type(module), "forward", None),
         attributes,
         list(module._forward_hooks),
         list(module._forward_pre_hooks),
