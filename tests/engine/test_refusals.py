@@ -20,9 +20,9 @@ def test_the_engine_without_explain_knows_no_silent_gradient_either() -> None:
 
     def run() -> None:
         with relprop.propagating(Epsilon(0)):
-            torch.autograd.grad(leaf.atan2(torch.ones(())).nextafter(torch.ones(())).sum(), leaf)
+            torch.autograd.grad(leaf.atan2(torch.ones(())).lgamma().sum(), leaf)
 
-    with pytest.raises(CoverageError, match=r"(?s)atan2 in module.*nextafter in module"):
+    with pytest.raises(CoverageError, match=r"(?s)atan2 in module.*lgamma in module"):
         run()
 
 

@@ -85,6 +85,7 @@ def quantised(kind: type[Codes] = Quantised) -> tuple[nn.Sequential, nn.Sequenti
     return model, plain
 
 
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
 PICTURES = torch.randn(2, 3, 6, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
 
 
@@ -192,6 +193,7 @@ def distribute(model: nn.Module, mesh: Any) -> nn.Module:
     return model
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not")  # of torch 2.6
 def test_distributed_weights(mesh: Any) -> None:
     """A model that torch does not run on a plain tensor: relprop gives it the whole weights."""
     model = distribute(network().eval(), mesh)
@@ -205,6 +207,7 @@ def test_distributed_weights(mesh: Any) -> None:
     )
 
 
+@pytest.mark.skipif(OLD, reason="before version 2.7 torch has no fully sharded modules on the CPU")
 def test_fully_sharded(mesh: Any) -> None:
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     model = network().eval()
@@ -213,6 +216,7 @@ def test_fully_sharded(mesh: Any) -> None:
     assert found.equal(relprop.explain(network().eval(), PICTURES, target=2).relevance)
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not")  # of torch 2.6
 def test_distributed_activations_are_refused_with_a_remedy_that_works(mesh: Any) -> None:
     parallel = pytest.importorskip("torch.distributed.tensor.parallel")
 

@@ -96,7 +96,8 @@ def by_mamba2(x: Tensor, mixer: Any) -> Tensor:
         state = torch.exp(A * delta[:, t]) * state + written
         outputs.append((state * C[:, t, :, None]).sum(-1))
     y = (torch.stack(outputs, 1) + u * mixer.D[:, None]).flatten(2)
-    product = half_each(y, silu(gate)).unflatten(-1, (2, 16))  # normalised in groups
+    group = getattr(mixer.norm, "group_size", 32)  # earlier versions normalise all together
+    product = half_each(y, silu(gate)).unflatten(-1, (-1, group))
     by = (product.square().mean(-1, keepdim=True) + mixer.norm.variance_epsilon).rsqrt().detach()
     return mixer.norm.weight * (product * by).flatten(-2) @ mixer.out_proj.weight.T
 

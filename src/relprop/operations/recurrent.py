@@ -53,6 +53,11 @@ class Layer:
         results = self._scanned(run, call, x, states, given, sizes)
         if results is None:
             results = run.perform(call.signature.operation.decompose, *given.values())
+            # Before version 2.7 torch's parts give states with a dimension more.
+            results = [
+                t if t.shape == value.shape else run.perform(torch.reshape, t, value.shape)
+                for value, t in zip(values, results, strict=True)
+            ]
         return tuple(of_value(run, value, t) for value, t in zip(values, results, strict=True))
 
     def _scanned(

@@ -36,7 +36,8 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     """
     result = _rearranged(run, call)
     if type(result) is not Seen and (gates := gates_of(x.tag)):
-        for i, part in enumerate(result):
+        # Some settings of a model leave parts empty, which do not count.
+        for i, part in enumerate([each for each in result if each.numel()]):
             role = Role.GATE if i in gates else part.tag.role
             part._tag = replace(part.tag, role=role, gates=())
     all_of_x = type(result) is Seen and result.relevant and result.numel() == x.numel()

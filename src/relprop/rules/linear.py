@@ -126,7 +126,8 @@ class Epsilon(_SharingRule):
         of: the unit of ε: "one", or "rms", the root mean square of each sample's z (Montavon et al. 2019).
         gates: whether the outputs, and what is computed from them alone, are gates, which get nothing beside
             a signal: as the step sizes, inputs and outputs of a selective state space (Jafari et al. 2024).
-            Numbers, such as (1, 2), say which of the parts into which the model splits the outputs.
+            Numbers, such as (1, 2), say which of the parts into which the model splits the outputs. Parts
+            without elements do not count.
 
     Raises:
         RuleError: ε is negative or not finite, `bias` or `of` is unknown, or `gates` is neither true, false,

@@ -96,7 +96,12 @@ _OF_SHAPE = frozenset(
 )
 """Operations whose results depend on the shape of a tensor alone."""
 
-_LOOKS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
+_LOOKS = (
+    aten._local_scalar_dense.default,
+    aten.item.default,
+    aten.is_nonzero.default,
+    aten.equal.default,
+)
 
 
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
