@@ -96,7 +96,7 @@ class Interception:
         if not s.views or (isinstance(result, Tensor) and result._base is None and result is not args[0]):
             known.note_made(args, result)
             known.note_output(s.name, args, result)
-        if s.name in _LOOKING_UP:
+        if self.beginnings.any_passed_on:
             return self.beginnings.in_plain(Call(s, s.bind(args, kwargs)), result)
         return result
 
@@ -438,9 +438,6 @@ _ASKING_FOR_SHAPES = frozenset(
     )
 )
 """Operations that use the shape and type of a tensor, but not its values."""
-
-_LOOKING_UP = frozenset(("embedding", "embedding_bag", "_embedding_bag", "index", "index_select"))
-"""Operations that may look up ids in a table."""
 
 _CASTING = ("_to_copy", "to")
 """Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""

@@ -23,6 +23,8 @@ class Beginnings(Protocol):
 
     any_leaf: bool
     """Whether relevance begins at every leaf that requires a gradient and is no parameter."""
+    any_passed_on: bool
+    """Whether the model gets integers as they are, of which a call without wrapper tensors may tell."""
 
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record for its results what is known about its operands."""

@@ -34,6 +34,7 @@ class ExplainedInputs:
         leaves: the explained inputs as autograd sees them.
         ids: the integer inputs, followed to an embedding.
         any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
+        any_passed_on: whether the model gets integers as they are, which may be looked up.
         differing: the error if the inputs have different numbers of samples, otherwise "". Such inputs are
             one sample, and the score must be one number.
     """
@@ -47,6 +48,7 @@ class ExplainedInputs:
         self.differing = ""
         self._is_over = False
         self._any_lost = False
+        self.any_passed_on = False
         self._passed_on: list[tuple[str, Tensor, str]] = []
 
     # ---- what the model gets ----
@@ -70,6 +72,7 @@ class ExplainedInputs:
     def note_passed_on(self, name: str, integers: Tensor, reason: str) -> None:
         """Record integers that are passed on as they are, for this reason."""
         self._passed_on.append((name, integers, reason))
+        self.any_passed_on = True
 
     def other(self, value: Any) -> Any:
         """Return an argument that is not explained, with constants of the samples for its tensors."""
@@ -105,7 +108,7 @@ class ExplainedInputs:
 
         If it looks up integers that are passed on as they are, this is a wrapper tensor that knows of them.
         """
-        if not self._passed_on or call.operation not in LOOKING_UP or not self._lose_passed_on(call, result):
+        if call.operation not in LOOKING_UP or not self._lose_passed_on(call, result):
             return result
 
         def stand_in(tensor: Tensor) -> Seen:

@@ -37,10 +37,7 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         c, direct = incoming.c, incoming.direct
         if c is None:
             return [(None, direct)]
-        with torch.enable_grad():
-            leaf = kept_x.value.clone().requires_grad_()
-            output = function([leaf])
-        c_in = torch.autograd.grad(output, leaf, c)[0]
+        c_in = _gradient(lambda x: function([x]), kept_x.value, c)
         # The coefficients sum to zero, so x may be shifted. Masked scores carry nothing, whatever their size.
         largest = kept_x.value.amax(dim, keepdim=True)
         # If a large number masks a whole row, rounding has erased its scores: the weights are constants.
@@ -58,6 +55,14 @@ def softmax(run: Run, call: Call, x: Seen, dim: int, *_options: Any) -> Any:
         origin = Softmaxed(recorded=x.recorded, tag=x.tag, dim=dim)
         known = Tag(behind, nonnegative=True, origin=origin, role=Role.SOFTMAX, step=step)
     return run.cross(value, [x], back, known)
+
+
+def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, c: Tensor) -> Tensor:
+    """Return the plain gradient of Σ function(x)·c with respect to x."""
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        output = function(leaf)
+    return torch.autograd.grad(output, leaf, c)[0]
 
 
 def softmax_of_groups(
@@ -92,10 +97,7 @@ def softmax_of_groups(
         c, direct = incoming.c, incoming.direct
         if c is None:
             return [(None, direct)]
-        with torch.enable_grad():
-            leaf = kept_x.value.clone().requires_grad_()
-            output = weights(leaf)
-        (c_in,) = torch.autograd.grad(output, leaf, c)
+        c_in = _gradient(weights, kept_x.value, c)
         run.ledger.add("softmax", times(c, kept_y.value) - times(c_in, kept_x.value), path, "softmax", step)
         return [(c_in, direct)]
 

@@ -91,10 +91,7 @@ class _Kind:
                 continue
             try:
                 found = graph(given.leaves)
-            except (
-                RuntimeError,
-                IndexError,
-            ):  # of operations that values do not suit, where the model would have branched
+            except (RuntimeError, IndexError):  # values do not suit an operation: the model would branch
                 continue
             if found is not None:
                 self.graphs = sorted(self.graphs, key=lambda other: other is not graph)
@@ -144,10 +141,10 @@ class Graphs:
             if found is None and not kind.refused:
                 with self._lock:  # another thread may have traced meanwhile
                     found = kind.replay(given) if kind.graphs else None
-                    found = self._trace(given, kind) if found is None else found
+                    if found is None and (found := self._trace(given, kind)) is not None:
+                        given.require_classes(found.results)  # a replay has checked them before
             reason = kind.refused
         if found is not None:
-            given.require_classes(found.results)
             found = _told(found, given.goals)
             for message in found.said:
                 warn(message)
