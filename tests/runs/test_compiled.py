@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from by_graph import assert_by_graph, assert_same, graphs_of
+from by_graph import Small, assert_by_graph, assert_same, graphs_of, pictures
 from networks import DOUBLE
 from relprop import PRESETS, Explainer
 from relprop.errors import InputError, ModelError
@@ -19,26 +19,6 @@ from relprop.rules import Epsilon, Gamma
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
 
 BOUNDS = (0.0, 1.0)
-
-
-class Small(nn.Module):
-    """A convolutional network with a batch norm, a pooling and a residual."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
-        self.second = nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5))
-        self.double().eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
-        return self.head(h + self.second(h).relu())
-
-
-def pictures(samples: int = 2, seed: int = 0) -> Tensor:
-    return torch.rand(samples, 1, 6, 6, generator=torch.Generator().manual_seed(seed), **DOUBLE)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

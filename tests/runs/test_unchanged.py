@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from by_graph import assert_by_graph, graphs_of
+from by_graph import Small, assert_by_graph, graphs_of, pictures
 from networks import DOUBLE
 from relprop import Explainer
 from relprop.rules import Epsilon
@@ -15,27 +15,17 @@ from relprop.rules import Epsilon
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
 
 
-class Net(nn.Module):
-    """A network with a batch norm, numbers and a tensor among its attributes, and a module in a list."""
+class Net(Small):
+    """A network with numbers and a tensor among its attributes, and a module in a list."""
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
-        self.second = nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5))
         self.scale = 1.0
         self.mask = torch.ones(5, **DOUBLE)
         self.hidden = [nn.Linear(5, 5).double()]
-        self.double().eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
-        return self.hidden[0](self.head(h + self.second(h).relu()) * (self.mask * 2)) * self.scale
-
-
-def pictures(seed: int = 0) -> Tensor:
-    return torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+        return self.hidden[0](super().forward(x) * (self.mask * 2)) * self.scale
 
 
 def change_in_place(model: Net) -> None:
