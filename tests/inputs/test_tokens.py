@@ -469,7 +469,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[Tensor], str]] = {
         [torch.zeros(2, 3, 4, dtype=torch.int64)],
         NEVER + r"x of shape \(2, 3, 4\)\. Convert pixels by x\.float\(\)\.\n  - to in module "
         ".*: computes with the integers, which are followed where they are moved, where each is "
-        r"replaced by another integer, and to F\.one_hot$",
+        r"replaced by another integer, and to one-hot vectors$",
     ),
     "no numbers": (
         lambda: nn.Linear(3, 2),

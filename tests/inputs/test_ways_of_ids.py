@@ -1,5 +1,6 @@
 """Tokens on their way to the embedding: joined, used as a shape, an index or a mask, and written to."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import close
-from relprop.errors import InputError
+from relprop.errors import InputError, ScoreWarning
 from small_transformers import drawn
 
 N, T, D, WORDS = 2, 5, 6, 11
@@ -262,6 +263,16 @@ HOT: dict[str, Callable[[Tensor], Tensor]] = {
     "among numbers": lambda i: torch.cat(
         [torch.zeros(*i.shape, 2, dtype=torch.float64), F.one_hot(i, WORDS)], -1
     )[..., 2:],
+    "by comparison": lambda i: (i[..., None] == torch.arange(WORDS)).double(),
+    "by comparison, as integers first": lambda i: (torch.arange(WORDS) == i.unsqueeze(-1)).long().double(),
+    "by comparison, expanded": lambda i: i[..., None].expand(-1, -1, WORDS).eq(torch.arange(WORDS)).double(),
+    "by comparison, in a product": lambda i: (
+        (i[..., None] == torch.arange(WORDS)) * torch.ones((), dtype=torch.float64)
+    ),
+    "by comparison, masked": lambda i: (
+        (i[..., None] == torch.arange(WORDS)) & (torch.arange(WORDS) < WORDS)
+    ).double(),
+    "by comparison, moved": lambda i: (i == torch.arange(WORDS)[:, None, None]).permute(1, 2, 0).double(),
 }
 
 
@@ -284,11 +295,39 @@ def test_flat_puts_relevance_on_zeros_of_one_hot_vectors_which_is_that_of_the_id
     torch.testing.assert_close(e.relevance, model(i)[:, 1:2])
 
 
-def test_one_hot_vectors_that_are_added_as_integers_are_named() -> None:
-    def bag(model: Reader, i: Tensor) -> Tensor:
-        return (F.one_hot(i, WORDS).sum(1).double() @ model.words.weight)[:, None]
+def by_comparison(i: Tensor) -> Tensor:
+    return i[..., None] == torch.arange(WORDS)
+
+
+LOST_HOT: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "added as integers": ("sum", lambda i: F.one_hot(i, WORDS).sum(1, keepdim=True)),
+    "added as truth values": ("sum", lambda i: by_comparison(i).sum(1, keepdim=True)),
+    "by where, numbers": ("where", lambda i: torch.where(by_comparison(i), 1.0, 0.0)),
+    "by where, integers": ("where", lambda i: torch.where(by_comparison(i), 1, 0)),
+    "by masked_fill": ("masked_fill", lambda i: torch.zeros(N, 5, WORDS).masked_fill(by_comparison(i), 1.0)),
+    "its opposite": ("__invert__|bitwise_not", lambda i: ~by_comparison(i)),
+}
+
+
+@pytest.mark.parametrize("how", LOST_HOT)
+def test_one_hot_vectors_that_are_lost_are_named(how: str) -> None:
+    name, function = LOST_HOT[how]
+
+    def lossy(model: Reader, i: Tensor) -> Tensor:
+        return function(i).double() @ model.words.weight
 
     with pytest.raises(
-        InputError, match=r"nothing to explain(.|\n)*\n  - sum in (.|\n)*: computes with the int"
+        InputError, match=rf"nothing to explain(.|\n)*\n  - ({name}) in (.|\n)*: computes with the int"
     ):
-        relprop.explain(reader(bag), ids(), target=1)
+        relprop.explain(reader(lossy), ids(), target=1)
+
+
+def test_ids_that_are_only_compared_are_not_lost() -> None:
+    def looking(model: Reader, i: Tensor) -> Tensor:
+        special = (i[..., None] == torch.tensor([2, 5])).any(-1)
+        return model.words(i) * ~special[..., None] * (i == i[:, :1])[..., None] * (i != 3)[..., None]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ScoreWarning)
+        assert explained(looking, ids()).relevance.any()

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from relprop.engine.seen import Seen
 from relprop.errors import InputError
 from relprop.inputs.containers import Named, integers_beside, rebuilt, tensors_by_name
+from relprop.inputs.id_calls import are_pixels, may_be_ids
 from relprop.inputs.signature import named
-from relprop.inputs.tokens import are_pixels, may_be_ids
 
 KEEP_OUT = (
     "To leave one out, bind it in a function: explain(lambda x: model(x, other=y), x). The function can also "

@@ -18,8 +18,9 @@ from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.arguments import KEEP_OUT, TOGETHER
+from relprop.inputs.id_calls import LOOKING_UP, index_of, may_be_ids, only_looks, valued
 from relprop.inputs.leaves import Leaf, Leaves
-from relprop.inputs.tokens import LOOKING_UP, Lost, TokenIds, index_of, may_be_ids, only_looks, valued
+from relprop.inputs.tokens import Lost, TokenIds
 from relprop.operations import bags
 
 
@@ -295,7 +296,7 @@ class ExplainedInputs:
 
 _COMPUTING = (
     "computes with the integers, which are followed where they are moved, where each is replaced by another "
-    "integer, and to F.one_hot"
+    "integer, and to one-hot vectors"
 )
 
 

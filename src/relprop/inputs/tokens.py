@@ -5,14 +5,12 @@ row, relprop follows the ids through operations that only rearrange them, such a
 the right. The same operations are applied to the positions of the ids. A position is the number of an element
 in the inputs. A function of each id alone changes its value, and leaves it the id that it is: an offset, as
 of several fields that share one table, a hash such as `ids % 1000`, a table of integers. A one-hot vector is
-made of one id, and is explained where it becomes numbers. Positions of tokens, types of tokens and masks are
-not explained.
+made of one id, by `one_hot` or by comparison with each of several constants, and is explained where it
+becomes numbers. Positions of tokens, types of tokens and masks are not explained.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,91 +18,25 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.call import Call
-from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
+from relprop.inputs.id_calls import (
+    ARITHMETIC,
+    CONVERTING,
+    FOLLOWED,
+    FOLLOWED_TYPES,
+    INDEXING,
+    INTEGERS,
+    LOOKING,
+    PLACING,
+    PROMOTING,
+    REPLACING,
+    VALUES,
+    index_of,
+    valued,
+)
 from relprop.operations import bags
-
-_NO_IDS = re.compile(
-    r"position|token_type|type_id|segment|mask|label|length|index|indices|offset"
-    r"|(^|[_.])(lens?|batch|ptr)$",
-    re.IGNORECASE,
-)
-"""Names of integer arguments that are not ids: positions, types, masks, labels, lengths, indices, offsets,
-and the graph of each node."""
-
-_FOLLOWED = frozenset(
-    (
-        *(*MOVING, *COPYING, *WRITTEN_OUT),
-        *("cat", "stack", "pad", "constant_pad_nd", "clamp", "clamp_min", "clamp_max", "masked_fill"),
-        *("where", "copy", "fill", "zero", "index_put", "slice_scatter", "select_scatter"),
-    )
-)
-"""Operations through which ids are followed."""
-
-_VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "where": (1, 2),
-        "masked_fill": (0, 2),
-        "constant_pad_nd": (0, 2),
-        "pad": (0, 3),
-        "copy": (0, 1),
-        "fill": (0, 1),
-        "index_put": (0, 2),
-        "slice_scatter": (0, 1),
-        "select_scatter": (0, 1),
-    }
-)
-"""Numbers of the arguments that have values, if it is not only the first one. Others select elements."""
-
-_CONVERTING = frozenset(("to", "_to_copy", "clamp", "clamp_min", "clamp_max"))
-"""Operations that leave every element at its place."""
-
-_REPLACING = frozenset(
-    (
-        *("add", "sub", "rsub", "mul", "div", "floor_divide", "remainder", "fmod", "neg", "abs"),
-        *("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"),
-        *("__lshift__", "__rshift__", "__and__", "__or__", "__xor__"),
-    )
-)
-"""Operations of ids and constants that replace each id by another integer."""
-
-_PROMOTING = frozenset(("cat", "concat", "hstack", "stack", "mul", "add", "sub", "div", "where"))
-"""Operations in which integers become numbers beside floating-point numbers."""
-
-_LOOKING = frozenset(
-    (
-        *("eq", "ne", "lt", "gt", "le", "ge", "equal", "any", "all", "max", "min", "amax", "amin", "isin"),
-        *("_unique2", "unique_dim", "embedding", "item", "_local_scalar_dense", "sum", "argmax"),
-        *("is_nonzero", "nonzero", "sym_size", "is_same_size", "sparse_coo_tensor"),
-    )
-)
-"""Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
-
-_INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
-"""Operations that pick elements of their first argument by integers."""
-
-LOOKING_UP = frozenset(("embedding", "index", "index_select", *bags.TABLE))
-"""Operations that may look up integers in a table, see `index_of`."""
-_PLACING = frozenset(
-    (
-        *_INDEXING,
-        "index_add",
-        "scatter_add",
-        "scatter_reduce",
-        "index_reduce",
-        "index_put",
-        "_index_put_impl_",
-    )
-)
-"""Operations that read or add elements of other tensors where integers say."""
-
-_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
-"""Operations that take integers as numbers beside floating-point numbers."""
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16)
-
 
 Lost = Mapping[str, str]
 """Where and why ids were lost on their way to an embedding, by the name of their input."""
@@ -122,44 +54,6 @@ class IdInput:
     shape: tuple[int, ...]
     first: int
     bags: Tensor | None = None
-
-
-def may_be_ids(name: str, value: Any) -> bool:
-    """Whether an argument is an integer tensor of 16 to 64 bits that may be explained, by its name."""
-    return (
-        isinstance(value, Tensor)
-        and value.dtype in _INTEGERS
-        and value.dim() > 0
-        and not _NO_IDS.search(name)
-    )
-
-
-def are_pixels(name: str, value: Tensor) -> bool:
-    """Whether an argument may be a picture of whole numbers, by its name."""
-    return value.dtype == torch.uint8 and value.dim() > 2 and not _NO_IDS.search(name)
-
-
-def valued(call: Call) -> list[Any]:
-    """Return the arguments of a call whose values go into its result. Others only select elements."""
-    if call.operation not in _FOLLOWED:
-        return call.args
-    return [call.args[i] for i in _VALUES.get(call.operation, (0,)) if i < len(call.args)]
-
-
-def only_looks(call: Call, result: Any) -> bool:
-    """Whether a call reads integers for other purposes than to compute with their values."""
-    return call.operation in _LOOKING and not any(t.is_floating_point() for t in tensors_in(result))
-
-
-def index_of(call: Call) -> Any:
-    """Return the integers by which a call picks rows of a table; None for other calls."""
-    if call.operation == "embedding" or call.operation in bags.TABLE:
-        return call.args[1]
-    if call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
-        return call.args[1][0]
-    if call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
-        return call.args[2]
-    return None
 
 
 class TokenIds:
@@ -257,7 +151,7 @@ class TokenIds:
 
     def become_numbers(self, call: Call) -> list[Seen]:
         """Return the one-hot vectors that become numbers in a call, as it has floating-point operands."""
-        if call.operation not in _PROMOTING:
+        if call.operation not in PROMOTING:
             return []
         tensors = list(tensors_in(call.args))
         if not any([t.is_floating_point() for t in tensors]):
@@ -301,27 +195,30 @@ class TokenIds:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
         if not self.inputs or self.find(self._looked_up_by(call)) is not None:
             return []
-        hot = self.any_hot and any([self.are_hot(t) for t in tensors_in(call.args)])
-        if call.operation in _LOOKING and not (hot and call.operation == "sum"):
+        hot = [t for t in tensors_in(call.args) if self.are_hot(t)] if self.any_hot else []
+        if call.operation in LOOKING and not (hot and call.operation == "sum"):
             return []
         args = call.args
-        if isinstance(result, Tensor) and result in self._positions and self._is_by_itself(call):
+        if isinstance(result, Tensor) and result in self._positions and self._is_by_itself(call, result):
             return []
-        if call.operation in _FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
+        if call.operation in FOLLOWED and not any(t.is_floating_point() for t in tensors_in(result)):
             # Others take only the shape or the type of an argument that is not moved.
-            if call.operation not in _INDEXING or self.find(args[0]) is not None:
+            if call.operation in ("where", "masked_fill"):
+                moved = list(tensors_in(valued(call)))
+                return self.names_in([t for t in hot if not any(t is m for m in moved)])
+            if call.operation not in INDEXING or self.find(args[0]) is not None:
                 return []
             args = args[1:]
         return self.names_in(args)
 
     def taken_as_numbers(self, call: Call) -> list[str]:
         """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
-        return self.names_in(call.args) if self.inputs and call.operation in _ARITHMETIC else []
+        return self.names_in(call.args) if self.inputs and call.operation in ARITHMETIC else []
 
     def note_placing(self, call: Call) -> None:
         """Record the inputs by which a call reads relevant elements, or adds them to others."""
-        if self.inputs and call.operation in _PLACING:
-            self.placing.update(self.names_in([t for t in tensors_in(call.args) if t.dtype in _INTEGERS]))
+        if self.inputs and call.operation in PLACING:
+            self.placing.update(self.names_in([t for t in tensors_in(call.args) if t.dtype in INTEGERS]))
 
     def names_in(self, args: Any) -> list[str]:
         """Return the names of the inputs whose ids are among arguments."""
@@ -335,38 +232,56 @@ class TokenIds:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
-        if self.inputs and self._is_by_itself(call):
+        if self.inputs and self._is_by_itself(call, result):
             self._replace(call, result)
-        if not self.inputs or call.operation not in _FOLLOWED:
+        if not self.inputs or call.operation not in FOLLOWED:
             return result
-        values = _VALUES.get(call.operation, (0,))
+        values = VALUES.get(call.operation, (0,))
         given = [call.args[i] for i in values if i < len(call.args)]
         known = [p for t in tensors_in(given) if (p := self.find(t)) is not None]
         if not known:
             return result
-        positions = known[0] if call.operation in _CONVERTING else self._moved(call, values)
+        positions = known[0] if call.operation in CONVERTING else self._moved(call, values)
         for tensor, of_tensor in zip(tensors_in(result), tensors_in(positions), strict=False):
-            if tensor.dtype in _INTEGERS and tensor.shape == of_tensor.shape:
+            if tensor.dtype in FOLLOWED_TYPES and tensor.shape == of_tensor.shape:
                 self._positions[tensor] = of_tensor
         return result
 
-    def _is_by_itself(self, call: Call) -> bool:
+    def _is_by_itself(self, call: Call, result: Any) -> bool:
         """Whether a call may compute a function of each id alone, of ids and constants."""
         if call.operation in ("index", "take"):  # of a table of integers
             table = call.args[0]
             return table.dim() == 1 and not table.is_floating_point() and self.find(table) is None
-        return call.operation in _REPLACING or call.operation == "one_hot"
+        return (
+            call.operation in REPLACING
+            or call.operation == "one_hot"
+            or self._compares_with_each(call, result)
+        )
+
+    def _compares_with_each(self, call: Call, result: Any) -> bool:
+        """Whether a call compares each id with several constants, as `ids[..., None] == arange(n)` does."""
+        if call.operation != "eq" or not all(isinstance(a, Tensor) for a in call.args[:2]):
+            return False
+        found = [self.find(t) for t in call.args[:2]]
+        if found.count(None) != 1:
+            return False
+        positions, constants = (
+            (inner_of(t) if p is None else p).expand(result.shape).stride()
+            for p, t in zip(found, call.args, strict=False)
+        )
+        steps = zip(positions, constants, result.shape, strict=True)
+        return any(size > 1 and step == 0 and other != 0 for step, other, size in steps)
 
     def _replace(self, call: Call, result: Tensor) -> None:
         """Number the ids anew in a result that has a function of each of them alone."""
         ids, *others = sorted(tensors_in(call.args), key=lambda t: self.find(t) is None)
         positions = self.find(ids)
-        if positions is None or result.dtype not in _INTEGERS:
+        if positions is None or result.dtype not in FOLLOWED_TYPES:
             return
         if any(self.find(t) is not None or inner_of(t) in self._lost for t in others):
             return
-        hot = call.operation == "one_hot"
-        known = (positions.unsqueeze(-1) if hot else positions).expand(result.shape)
+        hot = call.operation in ("one_hot", "eq") or self.are_hot(ids)
+        known = (positions.unsqueeze(-1) if call.operation == "one_hot" else positions).expand(result.shape)
         numbers = self._numbered(result, self._origins_of(known), hot=hot)
         self._positions[result] = torch.where(known >= 0, numbers, -1)
 
@@ -383,7 +298,7 @@ class TokenIds:
 
     def note_written(self, target: Any, value: Any) -> None:
         """Record the positions of a value that is about to be written to a part of an integer tensor."""
-        if not self.inputs or target.dtype not in _INTEGERS:
+        if not self.inputs or target.dtype not in INTEGERS:
             return
         memory, written = target.memory, self.find(value)
         if memory is None:
@@ -421,11 +336,3 @@ class TokenIds:
                 return value
             return torch.full_like(value, -1, dtype=torch.int64) if positions is None else positions
         return value if value is None else -1
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a tensor may be an embedding: numbers of the model's own, and none made of the samples.
-
-    Others are read where integers say, as the degrees of a graph's nodes are by its edges.
-    """
-    return isinstance(value, Tensor) and value.is_floating_point() and getattr(value, "picked", True)
