@@ -239,10 +239,11 @@ TREATMENTS = {
         "pooling."
     ),
     "recurrent layers and cells, step by step": (
-        "Gates get nothing, and signals all, as in Arras et al. 2017; `Uniform` gives the gates half. The "
-        "linear operations on inputs and states have their rules. Relevance goes back through the steps of "
-        "the one call, and is that of cells and of a network that is written out. First states are inputs, "
-        'or absorb their part, under "constant" or "parameters". Packed sequences are rows of all steps.'
+        "Gates get nothing, and signals all, as in Arras et al. 2017; `Uniform` gives the gates half, and "
+        "`Proportional` a share by value. The linear operations on inputs and states have their rules. "
+        "Relevance goes back through the steps of the one call, and is that of cells and of a network that "
+        'is written out. First states are inputs, or absorb their part, under "constant" or "parameters". '
+        "Packed sequences are rows of all steps."
     ),
     "embedding bags, as the lookup and the pooling in them": (
         "Written out as a lookup and a sum, a mean or a maximum of the rows of each bag. Integers that are "

@@ -85,8 +85,7 @@ def written_out(kind: type[nn.RNNBase], whole: Any, x: Tensor, *, at_once: bool)
         elif kind is nn.GRU:
             x_r, x_z, x_n, h_r, h_z, h_n = *of_x.chunk(3, 1), *of_h.chunk(3, 1)
             r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
-            n = (x_n + r * h_n).tanh()
-            h = (h - n) * z + n
+            h = z * h + (1 - z) * (x_n + r * h_n).tanh()
         else:
             h = (of_x + of_h).tanh()
     return head(WIDTH)(h)
@@ -146,11 +145,11 @@ def states_for(whole: Any) -> tuple[Tensor, ...]:
 def test_steps_are_crossed_as_their_parts_are(
     kind: Any, name: str, given: bool, rules: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torch decomposes a layer into operations that have entries of their own: another way to the same."""
+    """A layer is decomposed into operations that have entries of their own: another way to the same."""
     whole = layer(kind, **SETTINGS[name])
     inputs = (X, *states_for(whole)) if given else (X,)
     e = relprop.explain(partial(with_states, whole), *inputs, target=[0, 1], rules=rules)
-    monkeypatch.setattr(recurrent.Layer, "_scanned", lambda *_: None)
+    monkeypatch.setattr(recurrent, "_by_default", lambda *_: False)
     parts = relprop.explain(partial(with_states, whole), *inputs, target=[0, 1], rules=rules)
     for of_input, R in e.inputs.items():
         expected = parts.inputs[of_input]
@@ -340,15 +339,20 @@ def test_relevance_of_weights_and_of_their_parts_agree() -> None:
     assert all(bool(e.parameters[f"layer.{name}"].any()) for name in names)
 
 
+SHARES = [relprop.rules.Uniform(), relprop.rules.Proportional(), relprop.rules.Proportional(absolute=True)]
+
+
 @each_kind
-def test_half_for_the_gates_is_an_option(kind: Any) -> None:
+@pytest.mark.parametrize("rule", SHARES, ids=str)
+def test_shares_of_gates_are_options(rule: Any, kind: Any) -> None:
     whole = layer(kind)
-    alike(
-        lambda x: head(WIDTH)(whole(x)[0][:, -1]),
-        partial(of_cells, kind, whole),
-        X,
-        rules=[("*", relprop.rules.Uniform()), ("*", Epsilon(1e-3))],
-    )
+    for other in (partial(of_cells, kind, whole), partial(written_out, kind, whole, at_once=False)):
+        alike(
+            lambda x: head(WIDTH)(whole(x)[0][:, -1]),
+            other,
+            X,
+            rules=[("*", rule), ("*", Epsilon(1e-3))],
+        )
 
 
 def test_several_targets_share_one_run() -> None:

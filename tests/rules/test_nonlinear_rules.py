@@ -20,6 +20,7 @@ from relprop.rules import (
     EqualShares,
     Flat,
     Gamma,
+    Proportional,
     SignalTakesAll,
     Uniform,
     ZBox,
@@ -357,6 +358,72 @@ def test_factors_of_which_neither_is_a_gate_get_half_whatever_is_said() -> None:
             close(R, a * b * c / 2)
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_factors_share_in_proportion(absolute: bool) -> None:
+    a, b, c = (torch.randn(2, 3, 4, **DOUBLE) for _ in range(3))
+    b = b[:, :1]
+    rules = [("*", Proportional(absolute)), ("*", Epsilon())]
+    e = explain(lambda a, b: a * b, a, b, rules=rules, c=c)
+    assert [x.rule for x in e.rules] == [Proportional(absolute)]
+    of_a, of_b = (a.abs(), b.abs()) if absolute else (a, b)
+    R = a * b * c
+    close(e.inputs["inputs0"], R * of_a / (of_a + of_b))
+    close(e.inputs["inputs1"], (R * of_b / (of_a + of_b)).sum(1, keepdim=True))
+    for function in (lambda a, b: b * a, lambda a, b: a.mul_(b), lambda a, b: a.mul(b.expand_as(a))):
+        other = explain(function, a.clone(), b.clone(), rules=rules, c=c)
+        for name, R in e.inputs.items():
+            close(other.inputs[name], R)
+
+
+def test_in_proportion_a_gate_gets_its_share_and_a_statistic_nothing() -> None:
+    x, c = torch.randn(2, 4, **DOUBLE), torch.rand(2, 4, **DOUBLE)
+    rules = [("*", Proportional()), ("*", Epsilon())]
+    z, g = x[:, :2] * 2, x[:, 2:].sigmoid()
+    e = explain(lambda x: (x[:, :2] * 2) * x[:, 2:].sigmoid(), x, rules=rules, c=c[:, :2])
+    R = z * g * c[:, :2]
+    close(e.relevance[:, :2], R * z / (z + g))
+    close(e.relevance[:, 2:], R * g / (z + g) * (g - 0.5) / g)  # what sigmoid(0) has is absorbed
+    e = explain(lambda x: x * x.var(1, keepdim=True).rsqrt(), x, rules=rules, c=c)
+    close(e.relevance, x * x.var(1, keepdim=True).rsqrt() * c)
+
+
+def test_in_proportion_factors_that_cancel_get_half_and_zeros_nothing() -> None:
+    a, b = torch.tensor([[1.0, 0, 0, 2]], **DOUBLE), torch.tensor([[-1.0, 0, 3, 2]], **DOUBLE)
+    for absolute in (False, True):
+        rules = [("*", Proportional(absolute)), ("*", Epsilon())]
+        e = explain(lambda a, b: a * b, a, b, rules=rules, c=torch.ones(1, 4, **DOUBLE))
+        close(e.inputs["inputs0"], torch.tensor([[-0.5, 0, 0, 2]], **DOUBLE))
+        close(e.inputs["inputs1"], torch.tensor([[-0.5, 0, 0, 2]], **DOUBLE))
+
+
+def test_relevance_put_on_zeros_is_shared_in_proportion_too() -> None:
+    a, b = torch.rand(2, 3, **DOUBLE), torch.rand(2, 3, **DOUBLE)
+    layer = nn.Linear(3, 1, bias=False).double()
+    model = Function(lambda a, b: layer(a * b)).eval()
+    e = relprop.explain(model, a, b, rules=[("*", Proportional()), ("*", Flat())])
+    R = (model(a, b) / 3).detach().expand(2, 3)
+    close(e.inputs["inputs0"], R * a / (a + b))
+    close(e.inputs["inputs1"], R * b / (a + b))
+
+
+def test_matrix_products_share_as_without_the_rule_for_proportion() -> None:
+    a, b, c = torch.randn(2, 3, 4, **DOUBLE), torch.randn(2, 4, 5, **DOUBLE), torch.randn(2, 3, 5, **DOUBLE)
+    q = torch.randn(2, 1, 3, 4, **DOUBLE)
+    for function, inputs in (
+        (lambda a, b: a @ b, (a, b)),
+        (lambda a, b: a.softmax(-1) @ b, (a, b)),
+        (lambda q: F.scaled_dot_product_attention(q, q, q)[:, 0], (q,)),
+    ):
+        weights = c if len(inputs) == 2 else q[:, 0]
+        found, usual = (
+            explain(function, *inputs, rules=[*entries, ("*", Epsilon())], c=weights)
+            for entries in ([("*", Proportional())], [])
+        )
+        assert [x.rule for x in found.rules] == [x.rule for x in usual.rules]
+        for name, R in usual.inputs.items():
+            assert torch.equal(found.inputs[name], R)
+
+
 # ---- composites ----
 
 
@@ -409,7 +476,9 @@ def test_a_linear_rule_that_is_named_for_a_batch_norm() -> None:
         assert [a.operation for a in explained(("1", Absolute())).rules] == ["linear"]
 
 
-@pytest.mark.parametrize("rule", [BySize(), EqualShares(), Uniform(), SignalTakesAll(), AveragePooling()])
+@pytest.mark.parametrize(
+    "rule", [BySize(), EqualShares(), Uniform(), SignalTakesAll(), Proportional(), AveragePooling()]
+)
 def test_alone_they_are_no_rules_for_a_network(rule: Any) -> None:
     x = torch.randn(2, 4)
     for rules in (rule, str(rule)):

@@ -125,7 +125,7 @@ def fused(run: Run, call: Call, query: Any, key: Any, value: Any, kernel: Callab
     rule = run.choose(run.site(call, Kind.PRODUCT, behind))
     if not relevant[2]:
         rule = Uniform()  # the weights are all that depends on the input
-    elif rule is None or not any(relevant[:2]):
+    elif not isinstance(rule, Uniform | SignalTakesAll) or not any(relevant[:2]):
         rule = SignalTakesAll()
     run.apply(call, rule)
     if isinstance(rule, Uniform):

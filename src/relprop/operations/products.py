@@ -24,7 +24,7 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear.operation import Incoming
 from relprop.operations.softmax import softmax_of_groups
-from relprop.rules.other import SignalTakesAll, Uniform
+from relprop.rules.other import NonlinearRule, Proportional, SignalTakesAll, Uniform
 
 _shared = Exact(slot="share")
 
@@ -35,22 +35,26 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
     tags = a.tag, b.tag
-    gate = shared_by(run, call, [a, b])
+    rule, gate = shared_by(run, call, [a, b], elementwise=True)
     value = run.value(call)
     signals = [(t, other) for t, other in ((a, b), (b, a)) if t is not gate]
-    part, kept = 1 / len(signals), [run.keep(other.recorded) for _, other in signals]
+    kept = [run.keep(other.recorded) for _, other in signals]
     shapes = [t.shape for t, _ in signals]
+
+    def parts() -> Sequence[Tensor | float]:
+        if isinstance(rule, Proportional):
+            of_b, of_a = rule.parts(*(k.value for k in kept))
+            return of_a, of_b
+        return [1 / len(signals)] * len(signals)
 
     def back(incoming: Incoming) -> list[Outgoing]:
         c, direct = incoming.c, incoming.direct
-        if part != 1:
-            c, direct = None if c is None else c * part, None if direct is None else direct * part
         return [
             (
-                None if c is None else (c * k.value.conj()).sum_to_size(shape),
-                None if direct is None else direct.sum_to_size(shape),
+                None if c is None else (_part_of(c, part) * k.value.conj()).sum_to_size(shape),
+                None if direct is None else _part_of(direct, part).sum_to_size(shape),
             )
-            for k, shape in zip(kept, shapes, strict=True)
+            for k, shape, part in zip(kept, shapes, parts(), strict=True)
         ]
 
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
@@ -66,6 +70,10 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     return run.cross(value, [t for t, _ in signals], back, known)
 
 
+def _part_of(whole: Tensor, part: Tensor | float) -> Tensor:
+    return whole if isinstance(part, float) and part == 1 else whole * part
+
+
 def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
     """A product of factors that is summed over, such as a matrix product.
 
@@ -75,7 +83,7 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
         operands: the factors; some may be constants.
     """
     relevant = [t for t in operands if is_relevant(t)]
-    gate = shared_by(run, call, relevant)
+    _, gate = shared_by(run, call, relevant)
     args = call.args if gate is None else _replaced(call.args, gate, value_of(gate))
     crossed = Call(call.signature, args)
     # Direct relevance is shared by contributions, as if the product were written out and summed.
@@ -106,21 +114,33 @@ def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
     ]
 
 
-def shared_by(run: Run, call: Call, factors: Sequence[Seen]) -> Seen | None:
-    """Return the factor of a product that gets no relevance; None if all factors share alike."""
+def shared_by(
+    run: Run, call: Call, factors: Sequence[Seen], *, elementwise: bool = False
+) -> tuple[NonlinearRule | None, Seen | None]:
+    """Return the rule of a product, and the factor that gets no relevance; None if each factor has a share.
+
+    Args:
+        run: the run.
+        call: the product.
+        factors: its relevant factors.
+        elementwise: whether it is a product of elements, and not summed over.
+    """
     if len(factors) == 1:
-        return None
+        return None, None
     rule = run.choose(run.site(call, Kind.PRODUCT, behind_all([t.tag for t in factors])))
     roles = [role_of(t.tag) for t in factors]
     which = weighed_by(roles) if len(factors) == 2 else None
     if which is None and len(factors) == 2 and isinstance(rule, SignalTakesAll) and rule.activations:
         which = roles.index(Role.ACTIVATION) if roles.count(Role.ACTIVATION) == 1 else None
-    if which is None:
+    is_statistic = which is not None and roles[which] is Role.STATISTIC
+    if isinstance(rule, Proportional) and (is_statistic or not elementwise):
+        rule = None
+    if which is None and not isinstance(rule, Proportional):
         rule = Uniform()
-    elif rule is None or roles[which] is Role.STATISTIC:
+    elif rule is None or is_statistic:
         rule = SignalTakesAll()
     run.apply(call, rule)
-    return None if which is None or isinstance(rule, Uniform) else factors[which]
+    return rule, factors[which] if which is not None and isinstance(rule, SignalTakesAll) else None
 
 
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:

@@ -1,8 +1,8 @@
 """Recurrent layers and cells, as torch has them: one call for all steps, or for one.
 
 The call itself runs as it is, and its values stay. Relevance goes through its steps as through a network that
-is written out: see `relprop.crossing.recurrent`. If a composite or an option asks for more than that, torch
-decomposes the call, and each part is crossed by itself.
+is written out: see `relprop.crossing.recurrent`. If a composite or an option asks for more than that, the
+call is decomposed, and each part is crossed by itself: a GRU by its formula, others by torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Kind
@@ -73,7 +74,8 @@ class Layer:
         directions, count = 2 if given["bidirectional"] else 1, 4 if given["has_biases"] else 2
         params, number = given["params"], given["num_layers"] * directions
         has_projections = len(params) != number * count
-        if has_projections or not _by_default(run, call, self.cell, x, states, params):
+        usual = not has_projections and _by_default(run, call, self.cell, x, states, params)
+        if not usual and self.cell is not CELLS["gru"]:
             return None
         first = given.get("batch_first", False)
         x = run.perform(torch.transpose, x, 0, 1) if first else x
@@ -85,7 +87,8 @@ class Layer:
                 at = layer * directions + direction
                 weights = [*params[at * count : (at + 1) * count], None, None][:4]
                 own = [run.perform(torch.select, t, 0, at) for t in states]
-                done = _run(run, self.cell, x, own, weights, sizes, backwards=direction == 1)
+                one_direction = _run if usual else _gru
+                done = one_direction(run, self.cell, x, own, weights, sizes, backwards=direction == 1)
                 if done is None:
                     return None
                 outputs.append(done[0])
@@ -117,6 +120,8 @@ class OneStep:
         done = None
         if _by_default(run, call, self.cell, x, states, weights):
             done = _run(run, self.cell, x, states, weights, [x.shape[0]])
+        elif self.cell is CELLS["gru"]:
+            done = _gru(run, self.cell, x, states, weights, [x.shape[0]])
         if done is None:
             parts = [x, states if several else states[0], *weights]
             return run.perform(call.signature.operation.decompose, *parts)
@@ -181,6 +186,41 @@ def _run(
     steps = len(sizes)
     states = states_of(run, cell, of_input, before[0], value_of(w_hh), value_of(b_hh), steps)
     return None if states is None else scan(run, cell, of_input, before, states, sizes, backwards=backwards)
+
+
+def _gru(
+    run: Run,
+    _cell: Cell,
+    x: Seen,
+    before: Sequence[Seen],
+    weights: Sequence[Any],
+    sizes: Sequence[int],
+    *,
+    backwards: bool = False,
+) -> tuple[Seen, list[Seen]]:
+    """Run one direction of a GRU, or one step, as it is written: h ← u·h + (1 - u)·tanh(a_x + r·a_h).
+
+    Torch's parts of it have a product less, (h - tanh(a))·u + tanh(a), in which rules for products see
+    another signal than what its documentation says.
+    """
+    w_ih, w_hh, b_ih, b_hh = weights
+
+    def one_direction(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        of_input = F.linear(x, w_ih, b_ih)
+        by_time = of_input.dim() == 3  # else rows of all steps, as of sequences of several lengths
+        rows = of_input.unbind() if by_time else torch.split(of_input, list(sizes))
+        steps: list[Tensor] = [h] * len(sizes)
+        for t in range(len(sizes))[:: -1 if backwards else 1]:
+            size = sizes[t]
+            now = h if size == len(h) else h[:size]
+            (x_r, x_u, x_a), (h_r, h_u, h_a) = rows[t].chunk(3, 1), F.linear(now, w_hh, b_hh).chunk(3, 1)
+            r, u = (x_r + h_r).sigmoid(), (x_u + h_u).sigmoid()
+            steps[t] = u * now + (1 - u) * (x_a + r * h_a).tanh()
+            h = steps[t] if size == len(h) else torch.cat([steps[t], h[size:]])
+        return torch.stack(steps) if by_time else torch.cat(steps), h
+
+    every, last = run.perform(one_direction, x, before[0])
+    return every, [last]
 
 
 def pack(run: Run, call: Call, x: Seen, lengths: Any, batch_first: bool) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from relprop.calls.site import Kind
 from relprop.rules.rule import OPTION, PrintedRule
 
-__all__ = ["AveragePooling", "BySize", "EqualShares", "SignalTakesAll", "Uniform"]
+__all__ = ["AveragePooling", "BySize", "EqualShares", "Proportional", "SignalTakesAll", "Uniform"]
 
 
 class NonlinearRule(PrintedRule):
@@ -53,6 +53,27 @@ class SignalTakesAll(NonlinearRule):
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
 
 
+@dataclass(frozen=True, repr=False)
+class Proportional(NonlinearRule):
+    """R_a = a/(a + b) · R for a product a·b of elements. Ding et al. 2017, weight ratios.
+
+    So a gate has a share of its own, by its value, and roles do not matter. The share is large and of both
+    signs where a and b nearly cancel. It is half where they cancel. Matrix products and attention, which sum
+    over products, share as without this rule.
+
+    Args:
+        absolute: whether the share is |a|/(|a| + |b|), which is never above one.
+    """
+
+    absolute: bool = field(default=False, metadata=OPTION)
+
+    kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
+
+    def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the parts of the relevance of a·b that a and b get. The two parts sum to one."""
+        return _in_proportion(a.abs(), b.abs()) if self.absolute else _in_proportion(a, b)
+
+
 class SumRule(NonlinearRule):
     """Base of rules for the sum of two branches of one shape, as in residual networks."""
 
@@ -71,9 +92,7 @@ class BySize(SumRule):
     """
 
     def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        total = a.abs() + b.abs()
-        part = torch.where(total == 0, 0.5, a.abs() / total.masked_fill(total == 0, 1))
-        return part, 1 - part
+        return _in_proportion(a.abs(), b.abs())
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,3 +116,10 @@ class AveragePooling(NonlinearRule):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.MAX_POOL})
+
+
+def _in_proportion(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a/(a + b) and b/(a + b), and half each where a + b is zero."""
+    total = a + b
+    part = torch.where(total == 0, 0.5, a / total.masked_fill(total == 0, 1))
+    return part, 1 - part

@@ -107,6 +107,18 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
             "PLOS ONE 10(7).",
             {"journal": "PLOS ONE", "volume": "10", "number": "7", "pages": "e0130140"},
         ),
+        "Ding et al. 2017": Paper(
+            "inproceedings",
+            "ding2017visualizing",
+            ("Yanzhuo Ding", "Yang Liu", "Huanbo Luan", "Maosong Sun"),
+            "Visualizing and Understanding Neural Machine Translation",
+            2017,
+            "ACL.",
+            {
+                "booktitle": "Annual Meeting of the Association for Computational Linguistics (ACL)",
+                "pages": "1150--1159",
+            },
+        ),
         "Jafari et al. 2024": Paper(
             "inproceedings",
             "jafari2024mambalrp",
