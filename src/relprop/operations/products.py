@@ -41,20 +41,22 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     kept = [run.keep(other.recorded) for _, other in signals]
     shapes = [t.shape for t, _ in signals]
 
-    def parts() -> Sequence[Tensor | float]:
+    def shared(whole: Tensor | None) -> Sequence[Tensor | None]:
+        if whole is None:
+            return [None] * len(kept)
         if isinstance(rule, Proportional):
             of_b, of_a = rule.parts(*(k.value for k in kept))
-            return of_a, of_b
-        return [1 / len(signals)] * len(signals)
+            return [whole * of_a, whole * of_b]
+        return [whole * 0.5] * 2 if len(kept) == 2 else [whole]
 
     def back(incoming: Incoming) -> list[Outgoing]:
-        c, direct = incoming.c, incoming.direct
+        given = zip(shared(incoming.c), shared(incoming.direct), kept, shapes, strict=True)
         return [
             (
-                None if c is None else (_part_of(c, part) * k.value.conj()).sum_to_size(shape),
-                None if direct is None else _part_of(direct, part).sum_to_size(shape),
+                None if c is None else (c * k.value.conj()).sum_to_size(shape),
+                None if direct is None else direct.sum_to_size(shape),
             )
-            for k, shape, part in zip(kept, shapes, parts(), strict=True)
+            for c, direct, k, shape in given
         ]
 
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
@@ -68,10 +70,6 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
         origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
     )
     return run.cross(value, [t for t, _ in signals], back, known)
-
-
-def _part_of(whole: Tensor, part: Tensor | float) -> Tensor:
-    return whole if isinstance(part, float) and part == 1 else whole * part
 
 
 def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
