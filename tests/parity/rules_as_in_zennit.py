@@ -24,8 +24,8 @@ class AlphaBetaWithoutExchange:
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         R = incoming.relevance
-        P, noise_P, N, noise_N = op.parts()
-        P, N = P.masked_fill(noise_P >= P, 0), N.masked_fill(noise_N >= -N, 0)
+        P, minus_N = op.parts()
+        N = -minus_N
         if op.b is not None and self.bias == "absorb":
             P, N = P + op.b.clamp(min=0), N + op.b.clamp(max=0)
         p, n = self.alpha * divide(R, P), -self.beta * divide(R, N)

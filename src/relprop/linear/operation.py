@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap
-from relprop.linear.numerics import smallest, tolerance
+from relprop.linear.numerics import keep_above, smallest, tolerance
 from relprop.linear.weights import Made
 
 FEW = 25
@@ -54,12 +54,17 @@ class LinearOperation:
             return self.z
         z0 = self.z - self.b
         if self.scaled:  # without contributions, z differs from the bias by rounding
-            z0 = z0.masked_fill(z0.abs() <= tolerance(z0.dtype) * self.b.abs(), 0)
+            z0 = keep_above(z0, z0.abs().sub_(tolerance(z0.dtype) * self.b.abs()))
         return z0
 
     def forward(self, weight: Tensor) -> Tensor:
-        """L_weight(x)."""
-        return self.map.apply(self.x, weight.detach())
+        """L_weight(x), which may be overwritten."""
+        return self._applied(self.x, weight)
+
+    def _applied(self, x: Tensor, weight: Tensor) -> Tensor:
+        output = self.map.apply(x, weight.detach())
+        # A map may return the input itself, as a rearrangement that has nothing to do.
+        return output.clone() if output is x or output._base is not None else output
 
     def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
         """T_weight(s)."""
@@ -74,30 +79,38 @@ class LinearOperation:
         return self.map.spread(s, self.weight.detach(), self.x.shape)
 
     def magnitude(self) -> Tensor:
-        """A = L_|w|(|x|)."""
-        return self.map.apply(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
+        """A = L_|w|(|x|), which may be overwritten."""
+        return self._applied(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
 
-    def positive_part(self) -> tuple[Tensor, Tensor | float]:
-        """Return P, the sum of positive contributions, and the size of its rounding errors.
+    def positive_part(self) -> Tensor:
+        """Return P, the sum of positive contributions, and 0 where it is no larger than its rounding errors.
 
         For non-negative inputs P is a sum of non-negative terms, precise to the last digits. For other inputs
         P is the difference (z0 + A)/2, unless the contributions are few.
         """
+        return _beyond(*self._positive_part())
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Return P and -N, the sizes of the sums of positive and of negative contributions.
+
+        They are 0 where they are no larger than their rounding errors. N is the difference z0 - P, unless the
+        contributions are few.
+        """
+        P, noise = self._positive_part()
+        if self.few:
+            minus_N, noise_N = self._of_one_sign(weights.negative, weights.positive)
+            return _beyond(P, noise), _beyond(minus_N.neg_(), noise_N)
+        minus_N = P - self.z0
+        noise_N = self._noise(P + minus_N)
+        return _beyond(P, noise), _beyond(minus_N, noise_N)
+
+    def _positive_part(self) -> tuple[Tensor, Tensor | float]:
+        """P, and the size of its rounding errors."""
         if self.nonnegative or self.few:
             return self._of_one_sign(weights.positive, weights.negative)
         A = self.magnitude()
-        return (self.z0 + A) / 2, self._noise(A)
-
-    def parts(self) -> tuple[Tensor, Tensor | float, Tensor, Tensor | float]:
-        """Return P and N, the sums of positive and negative contributions, each with its rounding error.
-
-        N is the difference z0 - P, unless the contributions are few.
-        """
-        P, noise = self.positive_part()
-        if self.few:
-            return P, noise, *self._of_one_sign(weights.negative, weights.positive)
-        N = self.z0 - P
-        return P, noise, N, self._noise(P - N)
+        noise = self._noise(A)
+        return A.add_(self.z0).mul_(0.5), noise
 
     @property
     def few(self) -> bool:
@@ -129,8 +142,8 @@ class LinearOperation:
 
         The bias counts too, because z0 = z - b is such a difference.
         """
-        size = magnitude if self.b is None else magnitude + self.b.abs()
-        return tolerance(self.z.dtype) * size + smallest(self.z.dtype)
+        share, least = tolerance(self.z.dtype), smallest(self.z.dtype)
+        return share * magnitude + (least if self.b is None else share * self.b.abs() + least)
 
     def fan_in(self) -> Tensor:
         """The number of inputs of each output; broadcasts against the output."""
@@ -148,6 +161,13 @@ class LinearOperation:
         """
         key = (key, self.map, self.x.shape[int(self.map.alike) :])
         return weights.modified(self.weight, purpose, lambda _: make(), key)
+
+
+def _beyond(total: Tensor, noise: Tensor | float) -> Tensor:
+    """Return a sum, and 0 where it is no larger than its rounding errors. The sum may be overwritten."""
+    if isinstance(noise, float):
+        return keep_above(total, total, noise)
+    return keep_above(total, total - noise)
 
 
 @dataclass

@@ -20,10 +20,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from relprop.calls.traced import found
+from relprop.calls.traced import is_traced
 from relprop.errors import RuleError
 from relprop.linear import weights
-from relprop.linear.numerics import divide, leftover, resolved, smallest, summed
+from relprop.linear.numerics import divide, keep_above, leftover, resolved, signs, smallest, summed
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.rule import OPTION, PrintedRule, tells_names
 
@@ -42,6 +42,16 @@ def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= sys.float_info.max  # also of integers that are too large for a float
+
+
+def _any_below(R: Tensor, z: Tensor) -> bool:
+    """Whether there is relevance where z is negative, also if it is unknown because calls are traced."""
+    return is_traced() or bool(torch.linalg.vector_norm(z.clamp(max=0).mul_(R), 1))
+
+
+def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
+    return other.add_(keep_above(one.sub_(other), -x))
 
 
 class _SharingRule(PrintedRule):
@@ -81,11 +91,11 @@ class _SharingRule(PrintedRule):
         Args:
             op: the operation.
             R: relevance of its output.
-            part: what the inputs contribute to the denominator.
+            part: what the inputs contribute to the denominator. It is overwritten.
             share: what the bias contributes, unless it is ignored.
             send: takes s = R/denominator to the coefficient of the input.
         """
-        den = part if share is None or self.bias == "ignore" else part + share
+        den = part if share is None or self.bias == "ignore" else part.add_(share)
         s = divide(R, den)
         absorbed = {"no contribution": leftover(R, s, den)}
         del R, den, part
@@ -224,38 +234,49 @@ class Gamma(_SharingRule):
                 f"{self}: this form is for inputs that cannot be negative, as behind a ReLU; "
                 "take favour='sign of z', or another rule here."
             )
-        R, b = incoming.relevance, op.b
+        R = incoming.relevance
         z = op.z0 if self.bias == "ignore" else op.z
-        below = z < 0 if self.favour == "sign of z" else torch.zeros_like(z, dtype=torch.bool)
-        favoured, send = self._nonnegative(op, R, below) if op.nonnegative else self._signed(op, z, below)
-        share = None
-        if b is not None:
-            share = b + self.gamma * torch.where(below, b.clamp(max=0), b.clamp(min=0))
-        return self._share_out(op, R, op.z0 + favoured, share, send)
-
-    def _nonnegative(self, op: LinearOperation, R: Tensor, below: Tensor) -> tuple[Tensor, Send]:
-        """γ·P or, where `below`, γ·N; and the way back. P = L_w⁺(x)."""
-        gamma, w = self.gamma, op.weight
-        gamma_P = op.forward(weights.favoured(w, gamma)) - op.z0
         # A ReLU behind z keeps relevance from z < 0; then one product is saved.
-        if op.rectified or not found(below & (R != 0), if_traced=True):
-            return gamma_P, lambda s: op.transpose(s, weights.favoured(w, gamma))
+        if self.favour == "positive" or (op.nonnegative and (op.rectified or not _any_below(R, z))):
+            return self._positive(op, R)
+        return self._by_sign(op, R, z)
 
-        def send(s: Tensor) -> Tensor:
-            # γ·T_w⁻ = γ·T_w - γ·T_w⁺ where z < 0
-            plus = op.transpose(torch.where(below, -s, s), weights.positive(w))
-            return op.transpose(torch.where(below, (1 + gamma) * s, s), w) + gamma * plus
+    def _positive(self, op: LinearOperation, R: Tensor) -> Propagated:
+        """Favour the positive contributions of non-negative inputs, by the weight w + γw⁺."""
+        w, b = weights.favoured(op.weight, self.gamma), op.b
+        share = None if b is None else b + self.gamma * b.clamp(min=0)
+        return self._share_out(op, R, op.forward(w), share, lambda s: op.transpose(s, w))
 
-        return torch.where(below, gamma * op.z0 - gamma_P, gamma_P), send
+    def _by_sign(self, op: LinearOperation, R: Tensor, z: Tensor) -> Propagated:
+        """Favour the contributions of the sign of z.
 
-    def _signed(self, op: LinearOperation, z: Tensor, below: Tensor) -> tuple[Tensor, Send]:
-        """γ·P or γ·N, with (z0 ± A)/2; and the way back."""
-
-        def send(s: Tensor) -> Tensor:
-            favour = op.transpose(torch.where(below, -s, s), weights.absolute(op.weight))
-            return (1 + self.gamma / 2) * op.transpose(s, op.weight) + self.gamma / 2 * op.x.sign() * favour
-
-        return self.gamma / 2 * (op.z0 + torch.copysign(op.magnitude(), z)), send
+        With σ = sgn z they are (z0 + σA)/2, so that the denominator is (1 + γ/2)·z0 + γ/2·σA, and the bias
+        adds (1 + γ/2)·b + γ/2·σ|b|.
+        """
+        half, sign = self.gamma / 2, signs(z)
+        whole = 1 + half
+        if op.nonnegative:  # γ/2·A = γP - γ/2·z0, of which P is precise
+            z0 = op.z0 * whole
+            den = op.forward(weights.favoured(op.weight, self.gamma)).sub_(z0).mul_(sign).add_(z0)
+        else:
+            den = op.magnitude().mul_(sign).mul_(half).add_(op.z0, alpha=whole)
+        b = None if self.bias == "ignore" else op.b
+        if b is not None:
+            den.add_(whole * b).add_(sign * (half * b.abs()))
+        s = divide(R, den)
+        absorbed = {"no contribution": leftover(R, s, den)}
+        del R, den
+        by_sign = sign.mul_(s)
+        if op.nonnegative:  # T_|w| = 2·T_w⁺ - T_w
+            c = op.transpose(whole * s - half * by_sign, op.weight)
+            c.add_(op.transpose(by_sign, weights.positive(op.weight)), alpha=self.gamma)
+        else:
+            c = op.transpose(s, op.weight).mul_(whole)
+            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight)), value=half)
+        result = Propagated(c, absorbed=absorbed)
+        if b is None:
+            return result
+        return self._give_bias(op, s.mul_(whole * b).add_(by_sign.mul_(half * b.abs())), result)
 
 
 @tells_names
@@ -292,28 +313,26 @@ class AlphaBeta(_SharingRule):
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         b, R = op.b, incoming.relevance
-        P, noise_P, N, noise_N = op.parts()
-        # What is no larger than rounding errors are is no contribution.
-        has_P, has_N = P > noise_P, -N > noise_N
+        P, minus_N = op.parts()
         if b is not None and self.bias != "ignore":
-            P, N = P + b.clamp(min=0), N + b.clamp(max=0)
-            has_P, has_N = has_P | (b > 0), has_N | (b < 0)
-        both = has_P & has_N
-        # Coefficients of the positive and of the negative contributions.
-        # Of outputs that a ReLU set to zero, and so are without relevance, P and N may be anything.
-        p = divide(torch.where(both, self.alpha * R, R), P).masked_fill_(~has_P, 0)
-        n = divide(torch.where(both, -self.beta * R, R), N).masked_fill_(~has_N, 0)
+            P, minus_N = P.add_(b.clamp(min=0)), minus_N.sub_(b.clamp(max=0))
+        # Coefficients of the positive and of the negative contributions: R/P and R/N where there is one kind
+        # only, else αR/P and -βR/N. Of outputs that a ReLU set to zero, and so are without relevance, P and N
+        # may be anything.
+        p, n = divide(R, P), divide(R, minus_N)
+        both_p, both_n = keep_above(p.clone(), minus_N), keep_above(n.clone(), P)
+        p, n = p.add_(both_p, alpha=self.beta), both_n.mul_(self.alpha).sub_(n)
         if op.nonnegative:
             c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
         elif op.few:
             up = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
             down = op.transpose(p, weights.negative(op.weight)) + op.transpose(n, weights.positive(op.weight))
-            c = torch.where(op.x < 0, down, up)
+            c = _where_negative(op.x, down, up)
         else:
-            c = op.transpose((p + n) / 2, op.weight)
-            c = c + op.x.sign() * op.transpose((p - n) / 2, weights.absolute(op.weight))
-        lost = R.masked_fill(has_P | has_N, 0)
-        result = Propagated(c, absorbed={"no contribution": lost})
+            c = op.transpose((p + n).mul_(0.5), op.weight)
+            c.addcmul_(op.x.sign(), op.transpose((p - n).mul_(0.5), weights.absolute(op.weight)))
+        passed = summed(keep_above(R.clone(), P.add_(minus_N)))
+        result = Propagated(c, absorbed={"no contribution": summed(R) - passed})
         if b is None or self.bias == "ignore":
             return result
         return self._give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
@@ -337,14 +356,13 @@ class ZPlus(_SharingRule):
     bias: Bias = field(default="ignore", metadata=OPTION)
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        P, noise = op.positive_part()
-        P = P.masked_fill(P <= noise, 0)
+        P = op.positive_part()
 
         def send(s: Tensor) -> Tensor:
             c = op.transpose(s, weights.positive(op.weight))
             if op.nonnegative:
                 return c
-            return torch.where(op.x < 0, op.transpose(s, weights.negative(op.weight)), c)
+            return _where_negative(op.x, op.transpose(s, weights.negative(op.weight)), c)
 
         share = None if op.b is None else op.b.clamp(min=0)
         return self._share_out(op, incoming.relevance, P, share, send)
@@ -369,7 +387,7 @@ class Absolute(_SharingRule):
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         def send(s: Tensor) -> Tensor:
             c = op.transpose(s, weights.absolute(op.weight))
-            return c if op.nonnegative else op.x.sign() * c
+            return c if op.nonnegative else op.x.sign().mul_(c)
 
         share = None if op.b is None else op.b.abs()
         return self._share_out(op, incoming.relevance, op.magnitude(), share, send)
