@@ -27,6 +27,7 @@ from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap, SameValues
+from relprop.linear.numerics import reaches_beside
 from relprop.linear.operation import Incoming, LinearOperation
 from relprop.linear.products import OfComplex, blocks_of
 from relprop.rules.own import applied
@@ -264,7 +265,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         b = None if kept_b is None else kept_b.value.to(w.dtype)
         # z is computed again if relevance arrives at outputs that a ReLU set to zero, or if z does not have
         # the weight's type: in a difference, its rounding errors would count as contributions.
-        lacking = kept_z.clipped and c is not None and bool(((z == 0) & (c != 0)).any())
+        lacking = kept_z.clipped and c is not None and reaches_beside(c, z)
         try:
             exact = z
             if needs_values and (kept_z.value.dtype != w.dtype or lacking):

@@ -39,6 +39,11 @@ def keep_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
     )
 
 
+def reaches_beside(c: Tensor, by: Tensor) -> bool:
+    """Whether c is not 0 somewhere where `by` is not above 0."""
+    return bool(torch.linalg.vector_norm(keep_above(c.clone(), by).sub_(c), 1))
+
+
 def signs(z: Tensor) -> Tensor:
     """Return 1, and -1 where z is negative."""
     return torch.copysign(z.new_ones(()), z)

@@ -49,6 +49,15 @@ def _any_below(R: Tensor, z: Tensor) -> bool:
     return is_traced() or bool(torch.linalg.vector_norm(z.clamp(max=0).mul_(R), 1))
 
 
+def _shared_with(s: Tensor, share: Tensor) -> Tensor:
+    """Return s·share, summed over space or outputs: a ledger needs no more, and it saves passes."""
+    if 1 < share.dim() < s.dim():  # one bias a channel
+        return s.flatten(2).sum(2) * share.flatten()
+    if share.dim() == 1 and len(share) == s.shape[-1] and s.dim() > 1:
+        return summed(s @ share)
+    return s * share
+
+
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
     return other.add_(keep_above(one.sub_(other), -x))
@@ -107,10 +116,7 @@ class _SharingRule(PrintedRule):
         """Account for a bias that stands with `share` in the denominator of s."""
         if share is None or self.bias == "ignore":
             return result
-        if self.bias == "absorb" and 1 < share.dim() < s.dim():
-            # One bias a channel: summing s over space first saves a pass over the output.
-            return self._give_bias(op, s.flatten(2).sum(2) * share.flatten(), result)
-        return self._give_bias(op, s * share, result)
+        return self._give_bias(op, _shared_with(s, share) if self.bias == "absorb" else s * share, result)
 
     def _give_bias(self, op: LinearOperation, amount: Tensor, result: Propagated) -> Propagated:
         """Report what the bias got, or give it in equal parts to the connected inputs."""
@@ -250,33 +256,32 @@ class Gamma(_SharingRule):
     def _by_sign(self, op: LinearOperation, R: Tensor, z: Tensor) -> Propagated:
         """Favour the contributions of the sign of z.
 
-        With σ = sgn z they are (z0 + σA)/2, so that the denominator is (1 + γ/2)·z0 + γ/2·σA, and the bias
-        adds (1 + γ/2)·b + γ/2·σ|b|.
+        With σ = sgn z and k = γ/(2+γ) an input gets (1 + γ/2)·x·(w + kσ|w|) of (1 + γ/2)·(z0 + kσA), and the
+        bias (1 + γ/2)·(b + kσ|b|). The factor 1 + γ/2 is left out: only shares matter.
         """
-        half, sign = self.gamma / 2, signs(z)
-        whole = 1 + half
-        if op.nonnegative:  # γ/2·A = γP - γ/2·z0, of which P is precise
-            z0 = op.z0 * whole
-            den = op.forward(weights.favoured(op.weight, self.gamma)).sub_(z0).mul_(sign).add_(z0)
+        k, b = self.gamma / (2 + self.gamma), None if self.bias == "ignore" else op.b
+        if op.nonnegative:  # A = 2P - z0, of which P is precise, and z0 + kA = L_(w + γw⁺)(x) / (1 + γ/2)
+            den = op.forward(weights.favoured(op.weight, self.gamma)).div_(1 + self.gamma / 2)
+            den = (den if b is None else den.add_(b + k * b.abs())).sub_(z).mul_(signs(z)).add_(z)
         else:
-            den = op.magnitude().mul_(sign).mul_(half).add_(op.z0, alpha=whole)
-        b = None if self.bias == "ignore" else op.b
-        if b is not None:
-            den.add_(whole * b).add_(sign * (half * b.abs()))
+            den = op.magnitude()
+            den = (den if b is None else den.add_(b.abs())).mul_(k).copysign_(z).add_(z)
         s = divide(R, den)
         absorbed = {"no contribution": leftover(R, s, den)}
         del R, den
-        by_sign = sign.mul_(s)
+        by_sign = signs(z).mul_(s)
         if op.nonnegative:  # T_|w| = 2·T_w⁺ - T_w
-            c = op.transpose(whole * s - half * by_sign, op.weight)
-            c.add_(op.transpose(by_sign, weights.positive(op.weight)), alpha=self.gamma)
+            c = op.transpose(s.sub(by_sign, alpha=k), op.weight)
+            c.add_(op.transpose(by_sign, weights.positive(op.weight)), alpha=2 * k)
         else:
-            c = op.transpose(s, op.weight).mul_(whole)
-            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight)), value=half)
+            c = op.transpose(s, op.weight)
+            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight)), value=k)
         result = Propagated(c, absorbed=absorbed)
         if b is None:
             return result
-        return self._give_bias(op, s.mul_(whole * b).add_(by_sign.mul_(half * b.abs())), result)
+        if self.bias == "distribute":
+            return self._give_bias(op, s.mul_(b).addcmul_(by_sign, b.abs(), value=k), result)
+        return self._give_bias(op, _shared_with(s, b) + k * _shared_with(by_sign, b.abs()), result)
 
 
 @tells_names
