@@ -39,6 +39,12 @@ def keep_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
     )
 
 
+def negated_below(value: Tensor, by: Tensor) -> Tensor:
+    """Return a value where `by` is positive, and minus the value elsewhere."""
+    negated: Tensor = torch.ops.aten.leaky_relu_backward(value, by, -1.0, self_is_result=False)
+    return negated
+
+
 def reaches_beside(c: Tensor, by: Tensor) -> bool:
     """Whether c is not 0 somewhere where `by` is not above 0."""
     return bool(torch.linalg.vector_norm(keep_above(c.clone(), by).sub_(c), 1))
@@ -92,7 +98,7 @@ def summed(amount: Tensor) -> Tensor:
     A ledger needs no more, and the memory of the full tensor is freed.
     """
     dtype = wide(amount.dtype)
-    return amount.flatten(1).sum(1, dtype=dtype) if amount.dim() > 1 else amount.to(dtype)
+    return amount.sum(tuple(range(1, amount.dim())), dtype=dtype) if amount.dim() > 1 else amount.to(dtype)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

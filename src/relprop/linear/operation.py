@@ -78,9 +78,10 @@ class LinearOperation:
         """T_1(s), with all weights one."""
         return self.map.spread(s, self.weight.detach(), self.x.shape)
 
-    def magnitude(self) -> Tensor:
-        """A = L_|w|(|x|), which may be overwritten."""
-        return self._applied(self.x if self.nonnegative else self.x.abs(), weights.absolute(self.weight))
+    def magnitude(self, factor: float = 1.0) -> Tensor:
+        """A = L_|w|(|x|) times a factor. It may be overwritten."""
+        size = self.x if self.nonnegative else self.x.abs()
+        return self._applied(size, weights.absolute(self.weight, factor))
 
     def positive_part(self) -> Tensor:
         """Return P, the sum of positive contributions, and 0 where it is no larger than its rounding errors.
@@ -101,7 +102,7 @@ class LinearOperation:
             minus_N, noise_N = self._of_one_sign(weights.negative, weights.positive)
             return _beyond(P, noise), _beyond(minus_N.neg_(), noise_N)
         minus_N = P - self.z0
-        noise_N = self._noise(P + minus_N)
+        noise_N = self._noise(P + minus_N) if self.nonnegative else noise
         return _beyond(P, noise), _beyond(minus_N, noise_N)
 
     def _positive_part(self) -> tuple[Tensor, Tensor | float]:

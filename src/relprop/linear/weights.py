@@ -96,9 +96,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
 
 
-def absolute(weight: Tensor) -> Tensor:
-    """|w|."""
-    return modified(weight, "absolute", torch.abs)
+def absolute(weight: Tensor, factor: float = 1.0) -> Tensor:
+    """|w|, times a factor."""
+    if factor == 1:
+        return modified(weight, "absolute", torch.abs)
+    return modified(weight, "absolute times a factor", lambda w: w.abs() * factor, key=factor)
 
 
 def positive(weight: Tensor) -> Tensor:

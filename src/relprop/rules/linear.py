@@ -23,7 +23,16 @@ from torch import Tensor
 from relprop.calls.traced import is_traced
 from relprop.errors import RuleError
 from relprop.linear import weights
-from relprop.linear.numerics import divide, keep_above, leftover, resolved, signs, smallest, summed
+from relprop.linear.numerics import (
+    divide,
+    keep_above,
+    leftover,
+    negated_below,
+    resolved,
+    signs,
+    smallest,
+    summed,
+)
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.rule import OPTION, PrintedRule, tells_names
 
@@ -240,12 +249,11 @@ class Gamma(_SharingRule):
                 f"{self}: this form is for inputs that cannot be negative, as behind a ReLU; "
                 "take favour='sign of z', or another rule here."
             )
-        R = incoming.relevance
-        z = op.z0 if self.bias == "ignore" else op.z
+        R, z = incoming.relevance, op.z0 if self.bias == "ignore" else op.z
         # A ReLU behind z keeps relevance from z < 0; then one product is saved.
         if self.favour == "positive" or (op.nonnegative and (op.rectified or not _any_below(R, z))):
             return self._positive(op, R)
-        return self._by_sign(op, R, z)
+        return self._by_sign(op, R, z, incoming.direct is not None)
 
     def _positive(self, op: LinearOperation, R: Tensor) -> Propagated:
         """Favour the positive contributions of non-negative inputs, by the weight w + γw⁺."""
@@ -253,35 +261,44 @@ class Gamma(_SharingRule):
         share = None if b is None else b + self.gamma * b.clamp(min=0)
         return self._share_out(op, R, op.forward(w), share, lambda s: op.transpose(s, w))
 
-    def _by_sign(self, op: LinearOperation, R: Tensor, z: Tensor) -> Propagated:
+    def _by_sign(self, op: LinearOperation, R: Tensor, z: Tensor, has_direct: bool) -> Propagated:
         """Favour the contributions of the sign of z.
 
         With σ = sgn z and k = γ/(2+γ) an input gets (1 + γ/2)·x·(w + kσ|w|) of (1 + γ/2)·(z0 + kσA), and the
         bias (1 + γ/2)·(b + kσ|b|). The factor 1 + γ/2 is left out: only shares matter.
         """
         k, b = self.gamma / (2 + self.gamma), None if self.bias == "ignore" else op.b
+        of_bias = None if b is None else k * b.abs()
+        # Whether there may be relevance where there are no contributions; in half precision nothing is tiny.
+        may_be_zero = op.nonnegative or has_direct or z is not op.z or z.dtype == torch.float16
+        absorbed = {}
         if op.nonnegative:  # A = 2P - z0, of which P is precise, and z0 + kA = L_(w + γw⁺)(x) / (1 + γ/2)
             den = op.forward(weights.favoured(op.weight, self.gamma)).div_(1 + self.gamma / 2)
-            den = (den if b is None else den.add_(b + k * b.abs())).sub_(z).mul_(signs(z)).add_(z)
+            den = (den if b is None or of_bias is None else den.add_(b + of_bias)).sub_(z)
+            den.mul_(signs(z)).add_(z)
         else:
-            den = op.magnitude()
-            den = (den if b is None else den.add_(b.abs())).mul_(k).copysign_(z).add_(z)
-        s = divide(R, den)
-        absorbed = {"no contribution": leftover(R, s, den)}
+            # The denominator has at least the size of z. With a little more than kA it is never zero.
+            more = 0.0 if may_be_zero else smallest(z.dtype)
+            den = op.magnitude(k).add_(more if of_bias is None else of_bias + more).copysign_(z).add_(z)
+        if may_be_zero:
+            s = divide(R, den)
+            absorbed["no contribution"] = leftover(R, s, den)
+        else:
+            s = R.div_(den)
+        by_sign = negated_below(s, den)
         del R, den
-        by_sign = signs(z).mul_(s)
         if op.nonnegative:  # T_|w| = 2·T_w⁺ - T_w
             c = op.transpose(s.sub(by_sign, alpha=k), op.weight)
             c.add_(op.transpose(by_sign, weights.positive(op.weight)), alpha=2 * k)
         else:
             c = op.transpose(s, op.weight)
-            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight)), value=k)
+            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight, k)))
         result = Propagated(c, absorbed=absorbed)
-        if b is None:
+        if b is None or of_bias is None:
             return result
         if self.bias == "distribute":
-            return self._give_bias(op, s.mul_(b).addcmul_(by_sign, b.abs(), value=k), result)
-        return self._give_bias(op, _shared_with(s, b) + k * _shared_with(by_sign, b.abs()), result)
+            return self._give_bias(op, s.mul_(b).addcmul_(by_sign, of_bias), result)
+        return self._give_bias(op, _shared_with(s, b) + _shared_with(by_sign, of_bias), result)
 
 
 @tells_names
@@ -325,8 +342,10 @@ class AlphaBeta(_SharingRule):
         # only, else αR/P and -βR/N. Of outputs that a ReLU set to zero, and so are without relevance, P and N
         # may be anything.
         p, n = divide(R, P), divide(R, minus_N)
-        both_p, both_n = keep_above(p.clone(), minus_N), keep_above(n.clone(), P)
-        p, n = p.add_(both_p, alpha=self.beta), both_n.mul_(self.alpha).sub_(n)
+        p = p.add_(keep_above(p.clone(), minus_N), alpha=self.beta)
+        n = keep_above(n.clone(), P).mul_(self.alpha).sub_(n)
+        absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
+        del R, P, minus_N
         if op.nonnegative:
             c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
         elif op.few:
@@ -334,10 +353,9 @@ class AlphaBeta(_SharingRule):
             down = op.transpose(p, weights.negative(op.weight)) + op.transpose(n, weights.positive(op.weight))
             c = _where_negative(op.x, down, up)
         else:
-            c = op.transpose((p + n).mul_(0.5), op.weight)
-            c.addcmul_(op.x.sign(), op.transpose((p - n).mul_(0.5), weights.absolute(op.weight)))
-        passed = summed(keep_above(R.clone(), P.add_(minus_N)))
-        result = Propagated(c, absorbed={"no contribution": summed(R) - passed})
+            c = op.transpose(p + n, op.weight)
+            c.addcmul_(op.x.sign(), op.transpose(p - n, weights.absolute(op.weight))).mul_(0.5)
+        result = Propagated(c, absorbed=absorbed)
         if b is None or self.bias == "ignore":
             return result
         return self._give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
