@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
+from relprop.runs.pieces import by_pieces, cut, samples_of
 from relprop.runs.tracing import Traced, TraceError, copied, trace
 from relprop.runs.unchanged import Unchanged
 from relprop.runs.wanted import Wanted
@@ -110,15 +112,21 @@ class Graphs:
         model: the model.
         compute: computes explanations without a graph.
         mode: how graphs are run.
+        dynamic: whether batches of any size are computed in pieces of the size of the first one.
 
     Raises:
         InputError: there is no such mode.
     """
 
-    def __init__(self, model: Callable[..., Any], compute: Compute, mode: Mode) -> None:
+    def __init__(
+        self, model: Callable[..., Any], compute: Compute, mode: Mode, *, dynamic: bool = False
+    ) -> None:
         if mode not in ("replay", "inductor"):
             raise InputError(f"compile(mode={mode!r}): give mode='replay' or mode='inductor'.")
         self.mode = mode
+        self.dynamic = dynamic
+        self._size = 0
+        self._cut: dict[Any, bool] = {}
         self._model = model
         self._compute = compute
         self._kinds: OrderedDict[Any, _Kind] = OrderedDict()
@@ -133,6 +141,56 @@ class Graphs:
         Raises:
             InputError: a class is out of range.
         """
+        if self.dynamic and self._size:
+            results = self._in_pieces(inputs, arguments, goals, wanted)
+            if results is not None:
+                return results
+        results = self._at_once(inputs, arguments, goals, wanted)
+        if (
+            results is not None
+            and not self._size
+            and len(results[0].explanation) == samples_of(inputs, arguments)
+        ):
+            self._size = len(results[0].explanation)
+        return results
+
+    def _in_pieces(
+        self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
+    ) -> list[Explained] | None:
+        """Return explanations from those of pieces of the batch; None if the batch is to be computed at once.
+
+        The first time, for arguments and targets of a kind, they are compared with an explanation in Python.
+        """
+        pieces = cut(self._size, inputs, arguments, goals, wanted)
+        if pieces is None:
+            return None
+        given = Given.of(pieces[0].inputs, pieces[0].arguments, pieces[0].goals, wanted)
+        if given.refused or self._cut.get(given.key) is False:
+            return None
+        results = by_pieces(
+            pieces,
+            goals,
+            samples_of(inputs, arguments),
+            lambda piece: self._at_once(piece.inputs, piece.arguments, piece.goals, wanted),
+        )
+        if results is not None and given.key not in self._cut:
+            expected = self._compute(inputs, arguments, goals, wanted)
+            pairs = zip(results, expected, strict=True)
+            off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
+            self._cut[given.key] = not any(off)
+            if any(off):
+                warn(
+                    f"compile(dynamic=True): in pieces of {self._size} samples the batch has another "
+                    f"{next(filter(None, off))}, so that its samples depend on each other. Each number of "
+                    "samples gets a graph of its own."
+                )
+                return None
+        return results
+
+    def _at_once(
+        self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
+    ) -> list[Explained] | None:
+        """Return explanations by a graph for inputs of this size; None if no graph can compute them."""
         given = Given.of(inputs, arguments, goals, wanted)
         reason, found = given.refused, None
         if not reason:
@@ -162,7 +220,8 @@ class Graphs:
         return kind
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Graphs, (self._model, self._compute, self.mode)  # graphs are traced again
+        made = partial(Graphs, dynamic=self.dynamic)
+        return made, (self._model, self._compute, self.mode)  # graphs are traced again
 
     def _trace(self, given: Given, kind: _Kind) -> _Found | None:
         """Trace an explanation of these inputs, and return it; None if it cannot be traced."""

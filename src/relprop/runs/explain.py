@@ -289,6 +289,7 @@ class Explainer:
         *example: Any,
         target: TargetLike = None,
         mode: Literal["replay", "inductor"] = "replay",
+        dynamic: bool = False,
         kwargs: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> "Explainer":
@@ -311,12 +312,15 @@ class Explainer:
             target: a target, as for a call.
             mode: "replay" runs the operations as they are. "inductor" compiles them by `torch.compile`, which
                 takes up to minutes and needs a C++ compiler; results are the same to rounding.
+            dynamic: whether one graph serves every number of samples. Batches are cut into pieces as large as
+                the example, and the last piece is filled up. If the samples of a batch depend on each other,
+                a warning says so, and each number of samples has a graph of its own.
             kwargs: arguments of the model by name.
             arguments: the model's other arguments by name.
 
         Raises:
-            InputError: no example is given, there is no such mode, the explainer has `checkpoint`, or as for
-                a call.
+            InputError: no example is given, there is no such mode, `dynamic` is no bool, the explainer has
+                `checkpoint`, or as for a call.
             ModelError: as for a call.
             RuleError: as for a call.
             CoverageError: as for a call.
@@ -331,7 +335,12 @@ class Explainer:
                 "and a graph computes once. Leave checkpoint out."
             )
         compiled = copy(self)
-        compiled._graphs = Graphs(self.model, self._results, mode)
+        if not isinstance(dynamic, bool):
+            raise InputError(
+                f"compile(dynamic={dynamic!r}): give True, for one graph for every number of samples, or "
+                "False."
+            )
+        compiled._graphs = Graphs(self.model, self._results, mode, dynamic=dynamic)
         compiled(*example, target=target, kwargs=kwargs, **arguments)
         return compiled
 
@@ -342,7 +351,11 @@ class Explainer:
 
     def __repr__(self) -> str:
         name = type(self.model).__name__ if isinstance(self.model, nn.Module) else repr(self.model)
-        compiled = "" if self._graphs is None else f".compile(..., mode={self._graphs.mode!r})"
+        compiled = (
+            ""
+            if self._graphs is None
+            else f".compile(..., mode={self._graphs.mode!r}{', dynamic=True' * self._graphs.dynamic})"
+        )
         return f"Explainer({name}, rules={self._of_numbers[0]!r}){compiled}"
 
     def _arguments(
