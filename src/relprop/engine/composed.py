@@ -27,6 +27,7 @@ class Composed:
         at_zero: value and slope at zero; None until they are first needed.
         probed: values at `PROBES`; None until they are first needed.
         fails: whether it is known to have no values at `PROBES`, so that no longer chain tries again.
+        judged: its role by these values; None until it is first needed.
     """
 
     last: Callable[[Sequence[Tensor]], Tensor]
@@ -38,6 +39,7 @@ class Composed:
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
     fails: bool = False
+    judged: Role | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -80,7 +82,8 @@ class Composed:
             before = self.operands[0]
             return Role.SIGNAL if before is None else before.role(root)
         if self.key is None:
-            return self._judged(root)
+            self.judged = self.judged or self._judged(root)
+            return self.judged
         if self.key not in _KNOWN:
             _KNOWN[self.key] = self._judged(root)
         return _KNOWN[self.key]

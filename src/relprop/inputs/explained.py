@@ -130,6 +130,8 @@ class ExplainedInputs:
 
     def carry_lost(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
         """Record for a call's results which integer inputs they were computed from without being followed."""
+        if not self._any_lost and not self.ids.inputs:
+            return
         if any([t.relevant for t in seen]):
             self.ids.note_placing(call)
         numbers = self.ids.taken_as_numbers(call)

@@ -24,19 +24,23 @@ def drop_small(value: Tensor, by: Tensor, least: float) -> Tensor:
     """Return a value, and 0 where |by| is no larger than `least`. The value may be overwritten."""
     if value.dtype != by.dtype or value.shape != by.shape or value.is_complex():
         return value.masked_fill_(by.abs() <= least, 0)
-    # A graph must not hold writes to what it was given.
-    return (
-        _drop_small(value, by, least) if is_traced() else _drop_small_to(value, by, least, grad_input=value)
-    )
+    if _must_stay(value):
+        return _drop_small(value, by, least)
+    return _drop_small_to(value, by, least, grad_input=value)
 
 
 def keep_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
     """Return a value where `by` is larger than `least`, and 0 elsewhere. The value may be overwritten."""
     if value.dtype != by.dtype or value.shape != by.shape:
         return value.masked_fill_(by <= least, 0)
-    return (
-        _keep_above(value, by, least) if is_traced() else _keep_above_to(value, by, least, grad_input=value)
-    )
+    if _must_stay(value):
+        return _keep_above(value, by, least)
+    return _keep_above_to(value, by, least, grad_input=value)
+
+
+def _must_stay(value: Tensor) -> bool:
+    """Whether a value must not be overwritten: neither by a graph, nor where autograd records."""
+    return value.requires_grad or is_traced()
 
 
 def negated_below(value: Tensor, by: Tensor) -> Tensor:

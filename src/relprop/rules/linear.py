@@ -297,7 +297,7 @@ class Gamma(_SharingRule):
         if b is None or of_bias is None:
             return result
         if self.bias == "distribute":
-            return self._give_bias(op, s.mul_(b).addcmul_(by_sign, of_bias), result)
+            return self._give_bias(op, s * b + by_sign * of_bias, result)
         return self._give_bias(op, _shared_with(s, b) + _shared_with(by_sign, of_bias), result)
 
 
