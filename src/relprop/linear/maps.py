@@ -102,6 +102,13 @@ class LinearMap(ABC):
         return expanded(value, Size([1, *shape[1:]]) if self.alike else shape)
 
 
+def _by_rows(x: Tensor, matrix: Tensor) -> Tensor:
+    """Return x @ matrix, as one product of all rows: torch makes many of a tensor that is not contiguous."""
+    if x.dim() <= 2:
+        return x @ matrix
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
+
+
 @dataclass(frozen=True)
 class Dense(LinearMap):
     """A matrix product over the last dimension.
@@ -131,10 +138,10 @@ class Dense(LinearMap):
         return weight * (factors if self.transposed else factors[:, None])
 
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return x @ (weight if self.transposed else weight.t())
+        return _by_rows(x, weight if self.transposed else weight.t())
 
     def transpose(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
-        return s @ (weight.t() if self.transposed else weight)
+        return _by_rows(s, weight.t() if self.transposed else weight)
 
     def spread(self, s: Tensor, weight: Tensor, shape: Size) -> Tensor:
         return s.sum(-1, keepdim=True).expand(shape)

@@ -64,7 +64,7 @@ class LinearOperation:
     def _applied(self, x: Tensor, weight: Tensor) -> Tensor:
         output = self.map.apply(x, weight.detach())
         # A map may return the input itself, as a rearrangement that has nothing to do.
-        return output.clone() if output is x or output._base is not None else output
+        return output.clone() if weights.same_storage(output, x) else output
 
     def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
         """T_weight(s)."""

@@ -57,7 +57,7 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
         before: Made = known[1]
         return before
     result = make(weight.detach())
-    if isinstance(result, Tensor) and _same_storage(result, weight):
+    if isinstance(result, Tensor) and same_storage(result, weight):
         return result  # which would keep the weight
     entry.modified[purpose] = (key, result)
     return result
@@ -80,7 +80,8 @@ def _entry(weight: Tensor) -> _Entry:
     return entry
 
 
-def _same_storage(a: Tensor, b: Tensor) -> bool:
+def same_storage(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors share their storage."""
     return a.layout == torch.strided and a.untyped_storage()._cdata == b.untyped_storage()._cdata
 
 
