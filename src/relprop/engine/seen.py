@@ -169,7 +169,7 @@ class Seen(Tensor):
             memory.slot = self.run.slot(Origin(recorded=memory.base, tag=memory.before))
         slot = self.run.slot(written) if memory.base.requires_grad else None
         memory.learn(tag)
-        self._recorded = memory.write(self, written.recorded, slot)
+        self._recorded = memory.write(self, written.recorded, slot, tag)
         self._at = memory.version
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()
 
