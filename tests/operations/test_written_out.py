@@ -207,6 +207,16 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
             1, torch.tensor([0, 0, 1, 1, 1, 1]), h, "amax", include_self=False
         ),
     ),
+    "maxima of segments, each of two equal elements": (
+        lambda h: torch.segment_reduce(twice(h), "max", lengths=torch.tensor([4, 8])).T,
+        lambda h: torch.segment_reduce(twice(h), "max", offsets=torch.tensor([0, 4, 12])).T,
+        lambda h: torch.stack([twice(h)[:4].amax(0), twice(h)[4:].amax(0)]).T,
+        lambda h: torch.stack([h[:, :2].amax(1), h[:, 2:].amax(1)], 1),
+    ),
+    "minima of segments": (
+        lambda h: torch.segment_reduce(twice(h), "min", lengths=torch.tensor([4, 8])).T,
+        lambda h: -torch.segment_reduce(-twice(h), "max", lengths=torch.tensor([4, 8])).T,
+    ),
     "bilinear": (
         lambda h: F.bilinear(h, h.flip(1), CUBE, BOUND[:5]),
         lambda h: F.linear((h[:, :, None] * h.flip(1)[:, None]).flatten(1), CUBE.flatten(1), BOUND[:5]),
@@ -245,6 +255,11 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 
 def two() -> Tensor:
     return torch.tensor(2.0, **DOUBLE).log()
+
+
+def twice(h: Tensor) -> Tensor:
+    """Each element of a sample twice, one after the other, with the samples last."""
+    return h.T.repeat_interleave(2, 0)
 
 
 def outer(h: Tensor) -> Tensor:
