@@ -177,6 +177,19 @@ def test_a_statistic_gets_nothing_in_either_order(rules: Any) -> None:
     close(relevance(normalised(True), rules), relevance(normalised(False), rules))
 
 
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("over", [lambda s: s.pow(-0.5), lambda s: 1 / s.sqrt(), lambda s: (s + 1).pow(-2)])
+def test_a_tensor_over_another_power_of_its_sum_is_no_weight(over: Function, rules: Any) -> None:
+    """As the edges of a graph, which are divided by the roots of their sums."""
+
+    def weighed(x: Tensor, held: Function) -> Tensor:
+        h = F.relu(ONE(x))
+        return HEAD(h * held(over(h.sum(1)[:, None])) * OTHER(x))
+
+    expected = relevance(lambda x: weighed(x, Tensor.detach), rules)
+    close(relevance(lambda x: weighed(x, lambda stat: stat), rules), expected)
+
+
 MIXING = torch.rand(5, 5, **DOUBLE)
 
 

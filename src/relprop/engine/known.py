@@ -185,6 +185,7 @@ class Total:
         own: the sum itself, as autograd sees it.
         grouped: whether elements of one group are summed, as by `scatter_add`.
         steps: of exponentials, the calls from them to this tensor: the sum, and those that spread it.
+        inverted: whether the tensor is one over the sum or the mean.
     """
 
     of: ReferenceType[Tensor]
@@ -194,6 +195,7 @@ class Total:
     own: ReferenceType[Tensor] | None = None
     grouped: bool = False
     steps: tuple[Callable[[Sequence[Tensor]], Tensor], ...] = ()
+    inverted: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -259,15 +261,17 @@ def role_of(tag: Tag) -> Role:
 
 
 def total_behind(tag: Tag) -> Total | None:
-    """Return the total that a tensor is a function of, with that function as the last of its steps."""
+    """Return the total that a tensor is in proportion to, or to one over it, by the functions in between."""
     chain = tag.pointwise
     if chain is None:
         return tag.total
     total, function = chain.tag.total, chain.function
-    if total is None:
+    power = None if total is None else function.power(chain.recorded)
+    if total is None or power not in (1, -1):
         return None
     steps = () if chain.watches or not total.steps else (*total.steps, lambda t: function(t[0]))
-    return replace(total, dim=None, scores=None, own=None, steps=steps)
+    inverted = total.inverted != (power == -1)
+    return replace(total, dim=None, scores=None, own=None, steps=steps, inverted=inverted)
 
 
 def is_gate(tag: Tag) -> bool:

@@ -22,6 +22,7 @@ from relprop.engine.known import (
     Normalised,
     Origin,
     Tag,
+    Total,
     all_nonnegative,
     as_exponential,
     behind_all,
@@ -43,11 +44,10 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
-    for factor, statistic in ((a, b), (b, a)):
-        if role_of(statistic.tag) is Role.STATISTIC:
-            scores, total = _exponent_of_total(factor, statistic), total_behind(statistic.tag)
-            if scores is not None and total is not None:  # exp(x)·(1/Σ exp(x))
-                return softmax_of_groups(run, call, scores, total, inverted=True)
+    for factor, other in ((a, b), (b, a)):
+        total = _own_total(factor, other, inverted=True)
+        if total is not None and total.steps:  # exp(x)·(1/Σ exp(x))
+            return softmax_of_groups(run, call, _exponent(factor), total)
     tags = a.tag, b.tag
     sharing = shared_by(run, call, [a, b])
     value = run.value(call)
@@ -70,7 +70,7 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
     one, other = signals[0]
     normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
-    weighs = normalises and one.tag.nonnegative and _is_over_its_own_total(one, other)
+    weighs = normalises and one.tag.nonnegative and _own_total(one, other, inverted=True) is not None
     known = Tag(
         behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
@@ -148,9 +148,9 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
-    own = _is_over_its_own_total(a, b)
-    scores, total = _exponent_of_total(a, b), total_behind(b.tag)
-    if scores is not None and total is not None:
+    total = _own_total(a, b)
+    if total is not None and total.steps:
+        scores = _exponent(a)
         if total.dim is not None and _is_sum(a, b, total.dim):
             scored = run.seen(scores.recorded, scores.tag)
             return with_own_value(run, call, run.perform(torch.softmax, scored, total.dim))
@@ -159,24 +159,29 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
     result.tag.behind = behind_all([a.tag, b.tag], plain=False)
     result.tag.origin = Normalised(recorded=a.recorded, tag=a.tag)
-    if own and a.tag.nonnegative:
+    if total is not None and a.tag.nonnegative:
         result.tag.role = Role.SOFTMAX
     return result
 
 
-def _is_over_its_own_total(a: Seen, total: Seen) -> bool:
-    """Whether a tensor is weighed by a function of its own sum or mean."""
-    known, exponential = total_behind(total.tag), as_exponential(a.tag)
-    if known is not None and exponential is not None and known.exponent is not None:
-        return known.exponent() is exponential.recorded
-    return known is not None and known.of() is a.recorded
+def _own_total(a: Seen, other: Seen, *, inverted: bool = False) -> Total | None:
+    """Return the total that a tensor is in proportion to, or one over which it is, if it is that of `a`.
+
+    It has `steps` if `a` is exp(x) and if nothing watches the values in between.
+    """
+    total, exponential = total_behind(other.tag), as_exponential(a.tag)
+    if total is None or total.inverted is not inverted:
+        return None
+    if exponential is not None and total.exponent is not None:
+        return total if total.exponent() is exponential.recorded else None
+    return replace(total, steps=()) if total.of() is a.recorded else None
 
 
-def _exponent_of_total(a: Seen, total: Seen) -> Origin | None:
-    """Return x of exp(x) that is weighed by a function of its own sum, which is softmax or its like."""
-    known = total_behind(total.tag)
-    softmax = known is not None and known.steps and _is_over_its_own_total(a, total)
-    return as_exponential(a.tag) if softmax else None
+def _exponent(a: Seen) -> Origin:
+    """Return x of exp(x), in a chain or at its end."""
+    exponential = as_exponential(a.tag)
+    assert exponential is not None
+    return exponential
 
 
 def _is_sum(a: Seen, total: Seen, dim: int) -> bool:

@@ -65,18 +65,17 @@ def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, c: Tensor) -> Ten
     return torch.autograd.grad(output, leaf, c)[0]
 
 
-def softmax_of_groups(run: Run, call: Call, scores: Origin, total: Total, *, inverted: bool = False) -> Seen:
+def softmax_of_groups(run: Run, call: Call, scores: Origin, total: Total) -> Seen:
     """exp(x) over sums of exp(x), as of the edges that end in each node of a graph: crossed as softmax.
 
     Args:
         run: the run.
         call: the quotient, or the product.
         scores: x.
-        total: the denominator, with the calls that give it from exp(x), one after the other.
-        inverted: whether these calls give one over the denominator.
+        total: the denominator, or one over it, with the calls that give it from exp(x).
     """
     path, step, kept_x = run.modules.path, scores.tag.step, run.keep(scores.recorded)
-    value, steps = run.value(call), total.steps
+    value, steps, inverted = run.value(call), total.steps, total.inverted
     kept_y = run.keep(value)
 
     def weights(x: Tensor) -> Tensor:
