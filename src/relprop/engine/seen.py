@@ -50,6 +50,7 @@ class Seen(Tensor):
         memory: the storage that it shares with its base or its views, or None.
         above: for a mask, the tensor that is above zero where the mask is true; otherwise None.
         below: likewise, the tensor that is below zero.
+        stored: for a dense matrix that stands for a sparse one, which elements this stores; otherwise None.
         of_parameters: whether it is a constant that was made of parameters.
         picked: whether its values are the model's own constants, picked by the samples, such as the weights
             of the experts that were chosen.
@@ -66,6 +67,7 @@ class Seen(Tensor):
     detached: bool = False
     above: Tensor | None = None
     below: Tensor | None = None
+    stored: Tensor | None = None
     lost: Mapping[str, str] = MappingProxyType({})
     _recorded: Tensor
     _tag: Tag | None

@@ -31,6 +31,7 @@ from relprop.operations import (
     resampling,
     reshaping,
     softmax,
+    sparse,
     writing,
 )
 from relprop.operations.declared import WORDS, Gate
@@ -64,6 +65,7 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
     "resampling": resampling.TABLE,
     "rearranging": reshaping.TABLE,
     "writing to parts of a tensor": writing.TABLE,
+    "sparse matrices that depend on the input, as dense ones": sparse.TABLE,
 }
 
 TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
