@@ -91,6 +91,7 @@ def register(name: str, entry: Entry | str) -> None:
             f"register({name!r}, ...): give the name of an operation as errors print it, without an "
             "overload: 'cumsum', or 'mylib::op' for one of another library."
         )
+    name = name.removeprefix("aten::")  # torch's own operations have no other library
     names = aten_names(name)
     if "::" not in name and not any(each in TABLE or hasattr(torch.ops.aten, each) for each in names):
         raise InputError(
