@@ -220,12 +220,14 @@ class Interception:
             run.refuse(call.name, reason_of(call.name), acceptable=True)
         if call.operation == "_local_scalar_dense":
             run.cut("item", "takes a number out of torch, and so makes a constant")
-        if any(t.requires_grad for t in tensors_in(result)):
+        elif any(t.requires_grad for t in tensors_in(result)):
             run.gap(call.name, reason_of(call.name))
         elif "::" in call.operation and any(t.is_floating_point() for t in tensors_in(result)):
             run.refuse(
                 call.name, "an operation of another library without a gradient in torch", acceptable=True
             )
+        else:
+            run.look(call.name)
         tag = merge_tags([t.tag for t in tensors_in(call.args) if type(t) is Seen and t.relevant])
         return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), result)
 

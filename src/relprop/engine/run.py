@@ -11,7 +11,7 @@ from relprop.calls.site import Applied, Site, Slots
 from relprop.calls.user_line import user_line
 from relprop.engine.attach import attach
 from relprop.engine.constants import OfParameters
-from relprop.engine.gaps import Gap, Gaps
+from relprop.engine.gaps import FEW, NO_GRADIENT, Gap, Gaps
 from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
 from relprop.engine.known import Behind, Operand, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
@@ -260,6 +260,11 @@ class Run:
     def refuse(self, operation: str, reason: str, acceptable: bool = False) -> None:
         """Record what the model did that is an error wherever relevance goes, unless it is accepted."""
         self.gaps.find(Gap(self.modules.path, operation, user_line(), reason, acceptable))
+
+    def look(self, operation: str) -> None:
+        """Record an operation that has no gradient, such as a comparison. This is no gap."""
+        if len(self.gaps.looks) < FEW:
+            self.gaps.looks.append(Gap(self.modules.path, operation, user_line(), NO_GRADIENT))
 
     def cut(self, operation: str, reason: str) -> None:
         """Record a place where the model makes a constant of a relevant tensor. This is no gap."""

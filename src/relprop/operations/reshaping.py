@@ -206,6 +206,7 @@ def _is_zero(constant: Any) -> bool:
 
 def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
     """A comparison, whose result is a constant."""
+    run.look(call.name)
     mask = run.seen(run.value(call), None)
     if is_relevant(x) and isinstance(other, (int, float)) and other == 0:
         if call.operation in ("gt", "ge"):
