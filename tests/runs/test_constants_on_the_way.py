@@ -172,7 +172,8 @@ def test_a_straight_through_estimator_is_told_its_spelling_for_relevance() -> No
         relprop.explain(lambda x: net(Rounded.apply(x)), torch.randn(2, 4))
     assert str(error.value).splitlines()[-1] == (
         "Leave out .round(), or pass relevance on unchanged, as a straight-through estimator does its "
-        "gradient: x + (x.round() - x).detach()."
+        "gradient: x + (x.round() - x).detach(). Or say how relevance crosses Rounded as a whole: "
+        "relprop.register(Rounded, 'identity'), or 'pointwise', 'linear', 'product' (docs/own-rules.md)."
     )
     x = torch.randn(2, 4)
     e = relprop.explain(lambda x: net(x + (x.round() - x).detach()), x, target=1)

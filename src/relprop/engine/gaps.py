@@ -18,6 +18,7 @@ class Gap:
         source: the user's file and line.
         reason: why the operation is not covered.
         acceptable: whether the user may accept the operation's plain gradient.
+        within: name of the autograd function whose forward calls the operation, or "".
     """
 
     path: str
@@ -25,6 +26,7 @@ class Gap:
     source: str
     reason: str = "no entry in the operation table"
     acceptable: bool = True
+    within: str = ""
 
     def __str__(self) -> str:
         place = f" at {self.source}" if self.source else ""
@@ -182,6 +184,11 @@ def disconnected_message(cuts: Sequence[Gap], remedy: str = "") -> str:
         )
     places = "".join(f"\n  - {cut}" for cut in cuts)
     remedies = dict.fromkeys(_without(cut) for cut in cuts)
+    for name in dict.fromkeys(cut.within for cut in cuts if cut.within):
+        remedies[
+            f"Or say how relevance crosses {name} as a whole: relprop.register({name}, 'identity'), or "
+            "'pointwise', 'linear', 'product' (docs/own-rules.md)."
+        ] = None
     return f"{message} The model makes constants here:{places}\n{remedy or ' '.join(remedies)}"
 
 

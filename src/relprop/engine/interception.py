@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import (
 
 from relprop.calls.call import Call, signature
 from relprop.calls.nested import map_tensors, tensors_in
+from relprop.calls.user_line import APPLY
 from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
@@ -150,6 +151,19 @@ class Interception:
             if t.memory is not None:
                 t.memory.is_read = True
         return result
+
+    def see_whole(self, call: Call, entry: Entry, run_seen: Callable[[], Any]) -> Any:
+        """Cross a function or a module that was declared as a whole.
+
+        Args:
+            call: the call, with an operation that runs it on plain tensors.
+            entry: the entry that it was declared to have.
+            run_seen: runs it as any other part of the model.
+        """
+        if not self._wants_gradients():
+            return run_seen()
+        with self.unseen(), torch.enable_grad():
+            return self._crossed(call, entry)
 
     def _with_numbers(
         self,
@@ -290,7 +304,7 @@ class Interception:
             return True
         frame, modules = sys._getframe(2), 0
         while frame is not None:
-            if frame.f_code is _APPLY:
+            if frame.f_code is APPLY:
                 return self.run.modules.wants_gradients(modules)
             modules += frame.f_code is _MODULE
             frame = frame.f_back  # type: ignore[assignment]
@@ -444,5 +458,4 @@ _ASKING_FOR_SHAPES = frozenset(
 _CASTING = ("_to_copy", "to")
 """Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""
 
-_APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__
