@@ -125,6 +125,8 @@ class Interception:
         begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
         if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
+            if any([t.stepped is not None for t in seen]):
+                self.beginnings.carry_step(call, seen, result)
         elif not self._wants_gradients():
             result = self._cut(call)
         else:
@@ -140,8 +142,11 @@ class Interception:
             if result is NotImplemented:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
-            if s.name in _CASTING and not result.relevant:
-                self.beginnings.note_cast(seen[0], result)
+            if type(result) is Seen and result._tag is None:
+                if s.name in _CASTING:
+                    self.beginnings.note_cast(seen[0], result)
+                else:
+                    self.beginnings.note_step(call, seen, result)
         if s.writes or s.views:
             result = self.writing.written_to(operation, args, kwargs, call, result)
             self.beginnings.carry_lost(call, seen, result)

@@ -51,6 +51,8 @@ class Seen(Tensor):
         above: for a mask, the tensor that is above zero where the mask is true; otherwise None.
         below: likewise, the tensor that is below zero.
         stored: for a dense matrix that stands for a sparse one, which elements this stores; otherwise None.
+        stepped: for a constant that is a step function of each element of a relevant tensor, such as its
+            rounded values, the tensor that it is a function of, as autograd sees it; otherwise None.
         of_parameters: whether it is a constant that was made of parameters.
         picked: whether its values are the model's own constants, picked by the samples, such as the weights
             of the experts that were chosen.
@@ -68,6 +70,7 @@ class Seen(Tensor):
     above: Tensor | None = None
     below: Tensor | None = None
     stored: Tensor | None = None
+    stepped: Tensor | None = None
     lost: Mapping[str, str] = MappingProxyType({})
     _recorded: Tensor
     _tag: Tag | None

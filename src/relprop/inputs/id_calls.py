@@ -57,6 +57,14 @@ REPLACING = frozenset(
 )
 """Operations of ids and constants that replace each id by another integer."""
 
+STEPPING = frozenset(
+    (
+        *("round", "floor", "ceil", "trunc", "sign", "heaviside", "floor_divide", "div", "bucketize"),
+        *("searchsorted", "gt", "ge", "lt", "le", "eq", "ne", "isnan", "isfinite", "isinf"),
+    )
+)
+"""Operations without a gradient that compute each element of their result of one element alone."""
+
 PROMOTING = frozenset(("cat", "concat", "hstack", "stack", "mul", "add", "sub", "div", "where"))
 """Operations in which integers become numbers beside floating-point numbers."""
 
