@@ -148,8 +148,11 @@ class Interception:
                 else:
                     self.beginnings.note_step(call, seen, result)
         if s.writes or s.views:
-            result = self.writing.written_to(operation, args, kwargs, call, result)
-            self.beginnings.carry_lost(call, seen, result)
+            value, result = result, self.writing.written_to(operation, args, kwargs, call, result)
+            if s.writes and type(value) is Seen and type(call.args[0]) is Seen:
+                self.beginnings.carry_lost(call, [*seen, value], call.args[0])
+            else:
+                self.beginnings.carry_lost(call, seen, result)
             return result
         self.beginnings.carry_lost(call, seen, result)
         for t in seen:

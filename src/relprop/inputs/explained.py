@@ -46,6 +46,7 @@ class ExplainedInputs:
         ids: the integer inputs, followed to an embedding.
         any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
         any_passed_on: whether the model gets integers as they are, which may be looked up.
+        changed: the name of an integer input whose integers are replaced by others, to see what changes.
         differing: the error if the inputs have different numbers of samples, otherwise "". Such inputs are
             one sample, and the score must be one number.
     """
@@ -56,6 +57,7 @@ class ExplainedInputs:
         self.leaves = Leaves()
         self.ids = TokenIds()
         self.any_leaf = any_leaf
+        self.changed = ""
         self.differing = ""
         self._is_over = False
         self._any_lost = False
@@ -71,6 +73,8 @@ class ExplainedInputs:
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
         """Return the stand-in for an integer input. It is explained if it is looked up in an embedding."""
         ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # positions are contiguous
+        if name == self.changed:
+            ids = torch.where(ids > 0, ids - 1, 1)  # which most tables have a row for
         self.ids.add(name, ids)
         return self._run.seen(ids, None)
 
@@ -178,6 +182,15 @@ class ExplainedInputs:
             if type(t) is Seen:
                 lost |= self.ids.lost(t)
         return {name: place for name, place in lost.items() if name not in self.ids.placing}
+
+    def unfollowed(self, told: Collection[str]) -> list[str]:
+        """Return the names of integer inputs of which nothing is known, beside those that are told of.
+
+        What is compared with one or two things makes masks. With more, it may be one of several classes.
+        """
+        masks = [name for name, others in self.ids.compared.items() if len(others) < 3]
+        known = {*told, *self.ids.placing, *masks}
+        return [each.name for each in self.ids.inputs if each.name not in known]
 
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""

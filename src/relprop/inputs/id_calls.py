@@ -77,6 +77,9 @@ LOOKING = frozenset(
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
 
+COMPARING = ("eq", "ne", "lt", "gt", "le", "ge", "isin")
+"""Operations that make a mask of ids."""
+
 INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
 """Operations that pick elements of their first argument by integers."""
 

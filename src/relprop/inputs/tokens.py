@@ -23,6 +23,7 @@ from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.id_calls import (
     ARITHMETIC,
+    COMPARING,
     CONVERTING,
     FOLLOWED,
     FOLLOWED_TYPES,
@@ -66,6 +67,7 @@ class TokenIds:
     Attributes:
         inputs: the integer inputs, in order.
         any_hot: whether one-hot vectors were made of ids.
+        compared: by the name of an input, what its ids are compared with.
         placing: names of the inputs that say where relevant elements are, as the edges of a graph.
     """
 
@@ -81,6 +83,7 @@ class TokenIds:
         self._any_quiet = False
         self._count = 0
         self.any_hot = False
+        self.compared: dict[str, set[str]] = {}
         self.placing: set[str] = set()
         self.inputs: list[IdInput] = []
 
@@ -219,6 +222,10 @@ class TokenIds:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
         if not self.inputs or self.find(self._looked_up_by(call)) is not None:
             return []
+        if call.operation in COMPARING:
+            other = None if isinstance(call.args[1], Tensor) else call.args[1]
+            for name in self.names_in(call.args):
+                self.compared.setdefault(name, set()).add(f"{call.operation} {other}")
         hot = [t for t in tensors_in(call.args) if self.are_hot(t)] if self.any_hot else []
         if call.operation in LOOKING and not (hot and call.operation == "sum"):
             return []

@@ -34,10 +34,11 @@ from relprop.rules.gradients import Baseline
 from relprop.runs.backward import Explained, Progress, explained_targets
 from relprop.runs.checks import Computed, check_values
 from relprop.runs.forward import Forward
-from relprop.runs.gradient import explained_by_gradient
+from relprop.runs.gradient import changes_with, explained_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
+    NOT_SEEN,
     warn_of_accepted,
     warn_of_bounds,
     warn_of_depth,
@@ -392,6 +393,11 @@ class Explainer:
             self._blocks,
             by_rules=computed.run is not None,
         )
+        if computed.unfollowed and wanted.start is None and not wanted.conditions:
+            goal, score = goals[0], explanations[0].score
+            for each in computed.unfollowed:
+                if changes_with(self.model, inputs, arguments, goal, score, each):
+                    warn_of_lost({each: NOT_SEEN}, explanations[0].inputs)
         self._check_options(computed)
         return explanations
 
@@ -436,7 +442,8 @@ class Explainer:
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(self.model, inputs, arguments):
             results, lost = explained_targets(forward, inner, composite, name, goals, progress)
-        return Computed(results, lost, run, choosing)
+        unfollowed = forward.inputs.unfollowed({*lost, *results[0].explanation.inputs})
+        return Computed(results, lost, unfollowed, run, choosing)
 
     def _check_options(self, computed: Computed) -> None:
         """Warn of options that have no effect, and of rules for other networks."""
