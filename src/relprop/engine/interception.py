@@ -29,6 +29,7 @@ from relprop.calls.user_line import APPLY
 from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
+from relprop.engine.control_flow import CONTROL_FLOW
 from relprop.engine.gaps import Gap, gradients_off, reason_of
 from relprop.engine.keep import saved_value
 from relprop.engine.known import merge_tags
@@ -104,6 +105,9 @@ class Interception:
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Cross a call and return its result; without wrapper tensors among the arguments, run it plainly."""
         s = signature(operation)
+        if s.name in CONTROL_FLOW and type(operation) is not OpOverload:
+            with self.mode:
+                return CONTROL_FLOW[s.name](*args, **kwargs)
         call = Call(s, s.bind(args, kwargs))
         seen = self._envelopes(call.args)
         if not seen:

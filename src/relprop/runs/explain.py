@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never
 from torch import Tensor, nn
 
 from relprop.calls.site import original
+from relprop.engine.active import without_compiler
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Selector, Start
 from relprop.engine.parameters import ParameterRelevance
@@ -383,7 +384,7 @@ class Explainer:
                 for number in range(len(goals) if progress is not None else 0):
                     progress(number + 1, len(goals))  # type: ignore[misc]
                 return check_values(self.model, inputs, arguments, results, wanted)
-        computed = self._compute(inputs, arguments, goals, wanted, progress)
+        computed = without_compiler(lambda: self._compute(inputs, arguments, goals, wanted, progress))
         explanations = check_values(
             self.model,
             inputs,
