@@ -226,6 +226,22 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
         lambda h: F.bilinear(OTHER, h, CUBE),
         lambda h: F.linear((OTHER[:, :, None] * h[:, None]).flatten(1), CUBE.flatten(1)),
     ),
+    "pairwise distance": (
+        lambda h: torch.stack([F.pairwise_distance(h, h.roll(i, 1)) for i in (1, 2)], 1),
+        lambda h: torch.stack(
+            [torch.linalg.vector_norm(h - h.roll(i, 1) + 1e-6, 2, -1) for i in (1, 2)], 1
+        ),
+    ),
+    "cosine similarity": (
+        lambda h: F.cosine_similarity(h, h.roll(1, 1))[:, None],
+        lambda h: (F.normalize(h) * F.normalize(h.roll(1, 1))).sum(1, keepdim=True),
+        lambda h: torch.einsum("nc,nc->n", h / h.norm(dim=1)[:, None], F.normalize(h.roll(1, 1)))[:, None],
+    ),
+    "distances": (
+        lambda h: torch.cdist(h, OTHER[:2]),
+        lambda h: torch.cdist(h[:, None], OTHER[None, :2].expand(N, -1, -1))[:, 0],
+        lambda h: (h[:, None] - OTHER[None, :2]).norm(dim=-1),
+    ),
     "a trilinear form": (
         lambda h: torch.ops.aten._trilinear(h, WEIGHT, h.flip(1), [2], [0], [1], [2]),
         lambda h: torch.einsum("ni,ij,nj->ni", h, WEIGHT, h.flip(1)),
