@@ -165,6 +165,27 @@ def test_without_an_explanation_and_for_subclasses_it_is_the_function_itself() -
     )
 
 
+def test_a_plain_gradient_is_that_of_the_operations_in_it() -> None:
+    found, expected = (
+        relprop.explain(Network(f).eval(), X, target=1, rules="gradient-times-input").relevance
+        for f in (leaky, lambda h: F.leaky_relu(h, 0.1))
+    )
+    close(found, expected)
+    with pytest.raises(ModelError, match=r"detach in module .*: makes a constant"):
+        relprop.explain(Network(ByNumPy.apply).eval(), X, target=1, rules="gradient-times-input")
+
+
+def test_runs_with_all_that_explain_offers() -> None:
+    model = Network(Fake()).eval()
+    expected = relprop.explain(model, X, target=1, rules="epsilon", record="function")
+    assert all(R.any() for R in expected.inner.calls["function"])
+    found = relprop.explain(model, X, target=1, rules="epsilon", checkpoint="function")
+    assert torch.equal(found.relevance, expected.relevance)
+    explainer = relprop.Explainer(model, rules="epsilon")
+    compiled = explainer.compile(X[:2], target=1)
+    close(compiled(X[1:], target=1).relevance, explainer(X[1:], target=1).relevance)
+
+
 def test_it_is_one_operation_in_coverage_and_a_word_may_be_taken_back() -> None:
     class Own(Function):
         @staticmethod

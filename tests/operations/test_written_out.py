@@ -228,9 +228,7 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
     ),
     "pairwise distance": (
         lambda h: torch.stack([F.pairwise_distance(h, h.roll(i, 1)) for i in (1, 2)], 1),
-        lambda h: torch.stack(
-            [torch.linalg.vector_norm(h - h.roll(i, 1) + 1e-6, 2, -1) for i in (1, 2)], 1
-        ),
+        lambda h: torch.stack([torch.linalg.vector_norm(h - h.roll(i, 1) + 1e-6, 2, -1) for i in (1, 2)], 1),
     ),
     "cosine similarity": (
         lambda h: F.cosine_similarity(h, h.roll(1, 1))[:, None],

@@ -172,7 +172,8 @@ class Interception:
             entry: the entry that it was declared to have.
             run_seen: runs it as any other part of the model.
         """
-        if not self._wants_gradients():
+        # A table of plain gradients, which is no mapping, has nothing of what was declared.
+        if not isinstance(self.table, Mapping) or not self._wants_gradients():
             return run_seen()
         with self.unseen(), torch.enable_grad():
             return self._crossed(call, entry)
