@@ -25,6 +25,7 @@ from relprop.cli.commands import app as command_line
 from relprop.operations.arithmetic import drawn, step
 from relprop.operations.pointwise import quantised
 from relprop.operations.reshaping import compared, detach
+from relprop.operations.sparse import elements
 from relprop.rules import book, files, linear
 from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
@@ -104,7 +105,7 @@ def operation_table() -> str:
         "how to add an operation.\n",
     ]
     for family, table in operations.FAMILIES.items():
-        crossed = {name: entry for name, entry in table.items() if entry not in (*ENDS, quantised)}
+        crossed = {name: entry for name, entry in table.items() if entry not in (*ENDS, quantised, elements)}
         lines += [f"## {family[0].upper()}{family[1:]}\n", f"{TREATMENTS[family]}\n"]
         lines.append(_listed(crossed) + "\n")
     ends = {name: entry for name, entry in operations.TABLE.items() if entry in ENDS}
@@ -260,6 +261,10 @@ TREATMENTS = {
     "writing to parts of a tensor": (
         "The relevance of each element goes to the value that was written there last. Constants, written or "
         'written over, absorb theirs, under "constant".'
+    ),
+    "sparse matrices that depend on the input, as dense ones": (
+        "A sparse matrix whose elements depend on the input is the dense matrix of the same elements, and "
+        "has its products, sums and rules. The softmax is that of the elements that are stored."
     ),
 }
 """How relevance crosses the operations of each family."""

@@ -73,7 +73,7 @@ def first_failure(kind: str) -> Failure:
 
 
 def test_a_product_by_the_order_of_its_factors_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relprop.operations.products.weighed_by", lambda roles: 0)
+    monkeypatch.setattr("relprop.operations.products.weighed_by", lambda roles: [1])
     failure = first_failure("relevance")
     assert len(failure.drawn.steps) <= 3
 
@@ -116,7 +116,7 @@ def test_the_tool_prints_what_it_checked(
     monkeypatch.setattr("sys.argv", ["fuzz.py", "--seed", "3"])
     assert tool["main"]() == 0
     assert re.search(r"seeds 3 to 3: 1 programs, \d+ comparisons, .*; 0 failed", capsys.readouterr().out)
-    monkeypatch.setattr("relprop.operations.products.weighed_by", lambda roles: 0)
+    monkeypatch.setattr("relprop.operations.products.weighed_by", lambda roles: [1])
     monkeypatch.setattr("sys.argv", ["fuzz.py", "--first", "0", "--seconds", "20"])
     monkeypatch.setattr("time.monotonic", count().__next__)
     assert tool["main"]() == 1

@@ -178,6 +178,37 @@ def test_a_bias_is_a_bias_however_it_is_added(spelling: Any, rule: Any) -> None:
     )
 
 
+def by_slices(z: Tensor, s: Tensor, b: Tensor) -> Tensor:
+    z[:] *= s
+    z[:] += b
+    return z
+
+
+def by_views(z: Tensor, s: Tensor, b: Tensor) -> Tensor:
+    z[...].mul_(s)
+    z.view(-1, len(s)).add_(b)
+    return z.relu_()
+
+
+def by_names(z: Tensor, s: Tensor, b: Tensor) -> Tensor:
+    view = z.narrow(1, 0, len(s))
+    z *= s
+    view += b
+    return z
+
+
+@pytest.mark.parametrize("spelling", [by_slices, by_views, by_names])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), ZPlus(bias="absorb"), Flat()])
+def test_scale_and_bias_are_folded_by_whichever_view_they_are_written(spelling: Any, rule: Any) -> None:
+    w, (s, b), head = torch.randn(6, 3, **DOUBLE), torch.randn(2, 3, **DOUBLE), torch.randn(3, 2, **DOUBLE)
+    same_relevance(
+        lambda x: spelling(x @ w, s, b).relu() @ head,
+        lambda x: F.linear(x, (w * s).T, b).relu() @ head,
+        torch.randn(2, 6, **DOUBLE),
+        rule,
+    )
+
+
 @pytest.mark.parametrize("rule", [Gamma(0.25), ZPlus(bias="absorb"), AlphaBeta(2, 1, bias="absorb")])
 def test_weight_and_bias_overwritten_before_another_bias_is_added(rule: Any) -> None:
     W, b, c = torch.randn(6, 3, **DOUBLE), torch.randn(3, **DOUBLE), torch.randn(3, **DOUBLE)

@@ -61,6 +61,14 @@ def bordered(x: Tensor) -> Tensor:
     return canvas
 
 
+def channels_last_bordered(x: Tensor) -> Tensor:
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
+
+
+def in_depth(x: Tensor) -> Tensor:
+    return F.conv3d(x, INSIDE.weight[:, :, None], INSIDE.bias)[:, :, 0]
+
+
 def joined_with_zeros(x: Tensor) -> Tensor:
     side, above = torch.zeros(len(x), 2, 6, 1, **DOUBLE), torch.zeros(len(x), 2, 1, 8, **DOUBLE)
     return torch.cat([above, torch.cat([side, x, side], 3), above], 2)
@@ -88,6 +96,12 @@ SPELLED: Mapping[str, tuple[Tensor, tuple[Function, ...]]] = {
             lambda x: HEAD(F.relu(INSIDE(F.pad(F.pad(x, (1, 1)), (0, 0, 1, 1)))).flatten(1)),
             lambda x: HEAD(F.relu(INSIDE(bordered(x))).flatten(1)),
             lambda x: HEAD(F.relu(INSIDE(joined_with_zeros(x))).flatten(1)),
+            lambda x: HEAD(F.relu(INSIDE(channels_last_bordered(x))).flatten(1)),
+            lambda x: HEAD(
+                F.relu(INSIDE(F.pad(x.flatten(0, 1), (1, 1, 1, 1)).unflatten(0, x.shape[:2]))).flatten(1)
+            ),
+            lambda x: HEAD(F.relu(INSIDE(F.pad(x.flip(3), (1, 1, 1, 1)).flip(3))).flatten(1)),
+            lambda x: HEAD(F.relu(in_depth(F.pad(x, (1, 1, 1, 1)).unsqueeze(2))).flatten(1)),
         ),
     ),
     "a mean": (

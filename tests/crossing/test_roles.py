@@ -75,6 +75,10 @@ FACTORS: Mapping[str, tuple[Function, ...]] = {
         lambda h: (lambda e: e / e.sum(1)[:, None])(h.exp()),
         lambda h: h.softmax(1).clamp(min=0),
         lambda h: F.softmin(-h, 1),
+        lambda h: (lambda e: e * e.sum(1, keepdim=True).reciprocal())(h.exp()),
+        lambda h: (lambda e: e.sum(1, keepdim=True).pow(-1) * e)(h.exp()),
+        lambda h: (lambda e: e * (1 / e.sum(1))[:, None])(h.exp()),
+        lambda h: (lambda e: e / (2 * e.sum(1) / 2)[:, None])(h.exp()),
     ),
 }
 
@@ -112,6 +116,44 @@ def test_two_towers_get_half_each_in_every_spelling(rules: Any) -> None:
         close(each, found["broadcast"])
 
 
+OF_THREE: Mapping[str, tuple[Function, str]] = {
+    "a sigmoid": (torch.sigmoid, "signals"),
+    "a softmax": (lambda h: h.softmax(1), "signals"),
+    "a statistic": (lambda h: (h.square().mean(1, keepdim=True) + 1e-3).rsqrt().expand_as(h), "signals"),
+    "an activation": (F.silu, "signals in cp-lrp"),
+    "a third signal": (torch.tanh, "all"),
+}
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "cp-lrp", "attnlrp"])
+@pytest.mark.parametrize("name", OF_THREE)
+def test_of_three_factors_the_signals_share_alike(name: str, rules: str) -> None:
+    factor, sharing = OF_THREE[name]
+    by_einsum = relevance(
+        lambda x: HEAD(torch.einsum("ni,ni,ni->ni", factor(ONE(x)), OTHER(x), x.flip(1))), rules
+    )
+    alone = sharing == "signals" or (rules == "cp-lrp" and sharing == "signals in cp-lrp")
+    if alone and (rules != "attnlrp" or name == "a statistic"):
+        expected = relevance(lambda x: HEAD(factor(ONE(x)).detach() * (OTHER(x) * x.flip(1))), rules)
+    else:  # each factor's gradient, of three alike
+        parts = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+        expected = sum(
+            (
+                relevance(lambda x, of=of: HEAD(_held(of, factor(ONE(x)), OTHER(x), x.flip(1))), rules)
+                for of in parts
+            ),
+            torch.zeros(()),
+        )
+        expected = expected / 3
+    close(by_einsum, expected)
+
+
+def _held(which: tuple[int, ...], *factors: Tensor) -> Tensor:
+    """The product of the factors, all but one of them constants."""
+    a, b, c = (t if keep else t.detach() for keep, t in zip(which, factors, strict=True))
+    return a * b * c
+
+
 def test_two_inputs_share_what_their_product_got() -> None:
     u, v = torch.randn(2, 3, 5, **DOUBLE)
     e = relprop.explain(lambda u, v: HEAD(F.relu(ONE(u)) * OTHER(v)), u, v, target=1, rules=Epsilon(0))
@@ -133,6 +175,19 @@ def test_a_statistic_gets_nothing_in_either_order(rules: Any) -> None:
         return function
 
     close(relevance(normalised(True), rules), relevance(normalised(False), rules))
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("over", [lambda s: s.pow(-0.5), lambda s: 1 / s.sqrt(), lambda s: (s + 1).pow(-2)])
+def test_a_tensor_over_another_power_of_its_sum_is_no_weight(over: Function, rules: Any) -> None:
+    """As the edges of a graph, which are divided by the roots of their sums."""
+
+    def weighed(x: Tensor, held: Function) -> Tensor:
+        h = F.relu(ONE(x))
+        return HEAD(h * held(over(h.sum(1)[:, None])) * OTHER(x))
+
+    expected = relevance(lambda x: weighed(x, Tensor.detach), rules)
+    close(relevance(lambda x: weighed(x, lambda stat: stat), rules), expected)
 
 
 MIXING = torch.rand(5, 5, **DOUBLE)

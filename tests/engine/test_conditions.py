@@ -102,6 +102,14 @@ def test_a_function_sees_the_relevance_that_arrives(x: Tensor) -> None:
     close(e.ledger.absorbed["condition"], recorded.clamp(max=0).flatten(1).sum(1))
 
 
+@pytest.mark.parametrize("rules", ["epsilon", Flat()])
+def test_a_function_may_change_the_relevance_that_it_is_given(x: Tensor, rules: Any) -> None:
+    expected = explain(x, {"4": lambda R: R > 0}, rules)
+    found = explain(x, {"4": lambda R: R.clamp_(min=0).bool()}, rules)
+    assert torch.equal(found.relevance, expected.relevance)
+    assert found.ledger.gap.max() < 1e-9
+
+
 @pytest.mark.parametrize("rules", [Epsilon(0.01), Flat()])
 def test_several_conditions_hold_together_the_later_module_first(x: Tensor, rules: Any) -> None:
     both = explain(x, {"0": 1, "1": [0, 1]}, rules, record=["0", "1"], per_operation=True)

@@ -243,10 +243,61 @@ def test_columns_are_told_apart_in_half_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(e.relevance[:, :400].float(), expected, rtol=0, atol=0)
 
 
-def test_a_cast_of_what_was_computed_is_no_element_of_the_input() -> None:
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda x: (x > 0).long().sum(1, keepdim=True).to(x.dtype),
+        lambda x: (x != 0).long().to(x.dtype).mean(1, keepdim=True),
+        lambda x: torch.bucketize(x[:, :1].contiguous(), BINS).to(x.dtype),
+        lambda x: x[:, :1].round().long() / 2,
+    ],
+)
+def test_masks_counts_and_bins_that_are_numbers_are_constants_without_a_word(counted: Columns) -> None:
+    model, x = table(a_buffer), matrix()
+    wide = drawn(nn.Linear(FIELDS + NUMBERS, 6))
+    e = relprop.explain(lambda x: model.head(wide(x).relu() * (1 + counted(x))), x, target=1, rules="epsilon")
+    assert e.ledger.gap.max() < 1e-9
+
+
+BINS = torch.arange(CATEGORIES, **DOUBLE)
+
+COMPUTED: dict[str, Columns] = {
+    "rounded": lambda x: x[:, :FIELDS].round().int(),
+    "the next lower": lambda x: (x[:, :FIELDS] + 0.5).floor().long(),
+    "scaled": lambda x: (2 * x[:, :FIELDS] / 2).long(),
+    "clamped": lambda x: x[:, :FIELDS].clamp(0, CATEGORIES - 1).long(),
+    "without what is missing": lambda x: torch.where(x.isnan(), 0.0, x).long()[:, :FIELDS],
+    "bins": lambda x: torch.bucketize(x[:, :FIELDS].contiguous(), BINS),
+    "bins of integers": lambda x: torch.bucketize(x[:, :FIELDS].contiguous(), BINS, out_int32=True),
+    "places": lambda x: torch.searchsorted(BINS, x[:, :FIELDS].contiguous()).clamp(max=CATEGORIES - 1),
+    "beyond a threshold": lambda x: (x[:, :FIELDS] > 2).long(),
+    "rounded and moved": lambda x: x.round().t()[:FIELDS].flip(1).t().flip(0).to(torch.int64),
+}
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "epsilon-plus-flat", "attnlrp"])
+@pytest.mark.parametrize("way", COMPUTED)
+def test_a_function_of_each_element_that_is_cast_leaves_it_what_it_is(way: str, rules: str) -> None:
+    model, x, columns = table(a_buffer), matrix(), COMPUTED[way]
+    e = relprop.explain(of_matrix(model, columns), x, target=1, rules=rules)
+    expected = relprop.explain(model, numbers(), columns(x).long(), target=1, rules=rules)
+    close(e.relevance, torch.cat([expected.inputs["categories"], expected.inputs["x"]], 1))
+    assert "parameters" not in e.ledger.absorbed
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "gradient-times-input"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        lambda x: (x[:, :FIELDS] + x[:, 1 : FIELDS + 1]).abs().long() % CATEGORIES,
+        lambda x: (x.round().cumsum(1)[:, :FIELDS].long().abs() + 1) % CATEGORIES,
+        lambda x: torch.bucketize(x[:, :FIELDS].cumsum(1), BINS).clamp(max=CATEGORIES - 1).t().t(),
+    ],
+)
+def test_what_several_elements_say_to_look_up_is_warned_of(columns: Columns, rules: str) -> None:
     model = table(a_buffer)
-    e = relprop.explain(
-        of_matrix(model, lambda x: (x[:, :FIELDS] * 1.0).long()), matrix(), target=1, rules="epsilon"
-    )
+    with pytest.warns(UserWarning, match="input 'x', which is only in part explained") as warned:
+        e = relprop.explain(of_matrix(model, columns), matrix(), target=1, rules=rules)
+    assert "embedding in module '(root)' at" in str(warned[0].message)
+    assert "followed are functions of each element alone, such as .round().long()" in str(warned[0].message)
     assert (e.relevance[:, :FIELDS] == 0).all()
-    assert (e.ledger.absorbed["parameters"] != 0).all()

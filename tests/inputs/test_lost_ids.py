@@ -124,6 +124,59 @@ def test_an_input_that_is_explained_in_part() -> None:
     assert "input 'category', which is only in part explained" in said[0]
 
 
+def by_lists(model: Both, i: Tensor) -> Tensor:
+    return model.words(torch.tensor(i.tolist()))
+
+
+def by_numpy(model: Both, i: Tensor) -> Tensor:
+    return model.words(torch.from_numpy(i.numpy() % CATEGORIES))
+
+
+def by_numbers(model: Both, i: Tensor) -> Tensor:
+    return torch.stack([model.words.weight[int(k)] for k in i])
+
+
+def by_what_is_unique(model: Both, i: Tensor) -> Tensor:
+    ids, places = torch.unique(i, return_inverse=True)
+    return model.words(ids)[places]
+
+
+def by_each_class(model: Both, i: Tensor) -> Tensor:
+    return torch.stack([(i == k).double() for k in range(CATEGORIES)], 1) @ model.words.weight
+
+
+@pytest.mark.parametrize("way", [by_lists, by_numpy, by_numbers, by_what_is_unique, by_each_class])
+def test_what_no_operation_is_known_to_do_is_found_by_other_integers(way: Callable[..., Any]) -> None:
+    e, said = explained(lambda model, x, i: model.of(x, way(model, i)))
+    assert list(e.inputs) == ["x"]
+    (message,) = said
+    assert "depends on input 'category', which is not explained" in message
+    assert "the score changes with it, by code that relprop does not follow" in message
+    for one in range(N):  # one sample alone
+        x, category = torch.randn(1, SIZE, **DOUBLE), torch.tensor([one])
+        with pytest.warns(UserWarning, match="by code that relprop does not follow"):
+            relprop.explain(both(lambda m, x, i: m.of(x, way(m, i))), x, category, target=1, rules="epsilon")
+
+
+def by_scatter(model: Both, i: Tensor) -> Tensor:
+    return torch.zeros(N, CATEGORIES, **DOUBLE).scatter_(1, i[:, None], 1.0)
+
+
+def by_assignment(model: Both, i: Tensor) -> Tensor:
+    hot = torch.zeros(N, CATEGORIES, **DOUBLE)
+    hot[torch.arange(N), i] = 1.0
+    return hot
+
+
+@pytest.mark.parametrize("way", [by_scatter, by_assignment])
+def test_one_hot_vectors_that_are_written_are_warned_of(way: Callable[..., Any]) -> None:
+    e, said = explained(lambda model, x, i: model.of(x, way(model, i) @ model.words.weight))
+    assert list(e.inputs) == ["x"]
+    (message,) = said
+    assert "depends on input 'category', which is not explained" in message
+    assert re.search("(scatter|index_put) in module", message)
+
+
 def a_loss_beside(model: Both, x: Tensor, i: Tensor) -> Any:
     logits = model.of(x, x)
     return {"loss": F.cross_entropy(logits, i * 3 % 3), "logits": logits}

@@ -14,7 +14,7 @@ from small_transformers import drawn
 
 FEATURES, OF_EDGES, WIDTH, CLASSES = 5, 2, 8, 3
 
-SUMS = ("index_add", "scatter_add", "scatter_reduce", "index_put", "sparse", "dense")
+SUMS = ("index_add", "scatter_add", "scatter_reduce", "index_put", "segment_reduce", "sparse", "dense")
 """How messages are added. All but the last two have the messages of edges as rows."""
 
 
@@ -28,6 +28,9 @@ def added(spelling: str, messages: Tensor, target: Tensor, nodes: int) -> Tensor
         return zeros.scatter_reduce(0, rows, messages, "sum")
     if spelling == "index_put":
         return zeros.index_put((target,), messages, accumulate=True)
+    if spelling == "segment_reduce":
+        order, counts = target.argsort(stable=True), torch.bincount(target, minlength=nodes)
+        return torch.segment_reduce(messages[order], "sum", lengths=counts)
     return zeros.index_add_(0, target, messages)
 
 

@@ -60,6 +60,19 @@ def _families(name: str) -> tuple[str, ...]:
 LACKS = (
     Lack(
         "torch",
+        "2.9",
+        "gives modes no control flow",
+        tuple(
+            f"tests/calls/test_control_flow.py::{test}"
+            for test in (
+                *(f"test_it_is_what_its_functions_are[{n}" for n in ("cond", "while_loop", "map", "scan")),
+                "test_a_choice_of_a_module_is_exported_and_explained",
+                "test_a_model_that_imports_the_compiler",
+            )
+        ),
+    ),
+    Lack(
+        "torch",
         "2.8",
         "torch.export loses the weights of a module that a function holds",
         tuple(

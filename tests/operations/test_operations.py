@@ -22,7 +22,7 @@ from operation_cases import (
 )
 from relprop.crossing.exact import share
 from relprop.errors import CoverageError, ModelError
-from relprop.operations import FAMILIES, TABLE
+from relprop.operations import FAMILIES, TABLE, sparse
 from relprop.rules import Epsilon, Flat, ZPlus
 
 
@@ -63,6 +63,7 @@ ELSEWHERE = {
         "refused: test_written_out.py",
     ),
     **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward", "_ctc_loss"), "test_losses.py"),
+    **dict.fromkeys(sparse.TABLE, "test_sparse.py"),
     "_embedding_bag_forward_only": "test_embedding_bags.py, because autograd refuses it",
 }
 """Entries of which there is no case here."""

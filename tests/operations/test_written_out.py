@@ -207,6 +207,16 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
             1, torch.tensor([0, 0, 1, 1, 1, 1]), h, "amax", include_self=False
         ),
     ),
+    "maxima of segments, each of two equal elements": (
+        lambda h: torch.segment_reduce(twice(h), "max", lengths=torch.tensor([4, 8])).T,
+        lambda h: torch.segment_reduce(twice(h), "max", offsets=torch.tensor([0, 4, 12])).T,
+        lambda h: torch.stack([twice(h)[:4].amax(0), twice(h)[4:].amax(0)]).T,
+        lambda h: torch.stack([h[:, :2].amax(1), h[:, 2:].amax(1)], 1),
+    ),
+    "minima of segments": (
+        lambda h: torch.segment_reduce(twice(h), "min", lengths=torch.tensor([4, 8])).T,
+        lambda h: -torch.segment_reduce(-twice(h), "max", lengths=torch.tensor([4, 8])).T,
+    ),
     "bilinear": (
         lambda h: F.bilinear(h, h.flip(1), CUBE, BOUND[:5]),
         lambda h: F.linear((h[:, :, None] * h.flip(1)[:, None]).flatten(1), CUBE.flatten(1), BOUND[:5]),
@@ -215,6 +225,20 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
     "bilinear with a constant": (
         lambda h: F.bilinear(OTHER, h, CUBE),
         lambda h: F.linear((OTHER[:, :, None] * h[:, None]).flatten(1), CUBE.flatten(1)),
+    ),
+    "pairwise distance": (
+        lambda h: torch.stack([F.pairwise_distance(h, h.roll(i, 1)) for i in (1, 2)], 1),
+        lambda h: torch.stack([torch.linalg.vector_norm(h - h.roll(i, 1) + 1e-6, 2, -1) for i in (1, 2)], 1),
+    ),
+    "cosine similarity": (
+        lambda h: F.cosine_similarity(h, h.roll(1, 1))[:, None],
+        lambda h: (F.normalize(h) * F.normalize(h.roll(1, 1))).sum(1, keepdim=True),
+        lambda h: torch.einsum("nc,nc->n", h / h.norm(dim=1)[:, None], F.normalize(h.roll(1, 1)))[:, None],
+    ),
+    "distances": (
+        lambda h: torch.cdist(h, OTHER[:2]),
+        lambda h: torch.cdist(h[:, None], OTHER[None, :2].expand(N, -1, -1))[:, 0],
+        lambda h: (h[:, None] - OTHER[None, :2]).norm(dim=-1),
     ),
     "a trilinear form": (
         lambda h: torch.ops.aten._trilinear(h, WEIGHT, h.flip(1), [2], [0], [1], [2]),
@@ -245,6 +269,11 @@ PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 
 def two() -> Tensor:
     return torch.tensor(2.0, **DOUBLE).log()
+
+
+def twice(h: Tensor) -> Tensor:
+    """Each element of a sample twice, one after the other, with the samples last."""
+    return h.T.repeat_interleave(2, 0)
 
 
 def outer(h: Tensor) -> Tensor:

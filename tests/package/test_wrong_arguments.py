@@ -181,6 +181,25 @@ for goal in (Contrastive, Logit, LogOdds, RunnerUp, Difference):
     for value in ("cat", 1.5, True, {}, [], (), [1, "a"], [None], 1j, torch.tensor(1.5), THING, [[1, 2]]):
         told = f"target {goal.__name__}({value!r}): {value!r} is no class index; give an integer, or one for"
         add(f"{goal.__name__}({value!r})", lambda g=goal, v=value: g(v), InputError, told)
+add("Difference(1, 1)", lambda: Difference(1, 1), InputError, "the difference of a class and itself is 0")
+for name, made, told in (
+    ("complex numbers", lambda y: torch.complex(y, y), "such as target=lambda output: output.abs()[:, 0]."),
+    ("comparisons", lambda y: y > 0, "let the model return the scores that they are made of"),
+    ("integers", lambda y: y.argsort(1), "the output has the type torch.int64, and scores of classes are"),
+):
+    for target in (None, 1, RunnerUp()):
+        add(
+            f"{name} as the output, {target}",
+            lambda made=made, target=target: relprop.explain(lambda x: made(MODEL(x)), X, target=target),
+            InputError,
+            told,
+        )
+add(
+    "complex scores",
+    explain(target=lambda y: torch.complex(y, y)[:, 0]),
+    InputError,
+    "gave complex numbers, and scores are real; take .abs(), .real or .imag.",
+)
 add("Difference(1, 'dog')", lambda: Difference(1, "dog"), InputError, "names.index('dog')")
 add("target='cat'", explain(target="cat"), InputError, "names, the index is names.index('cat').")
 told = "names, they are [names.index(name) for name in ['cat', 'dog']]."
@@ -278,7 +297,7 @@ for rules in ("epsilon", None, "gradient-times-input", Epsilon()):
     ):
         call = f"bounds={value!r}, rules={rules!r}"
         add(call, explain(bounds=value, rules=rules), RuleError, f"bounds=(low, high): {told}")
-    for value in ((None, None), (0, None), 5, (), (1, 2, 3), False, THING):
+    for value in ((None, None), (0, None), 5, (), (1, 2, 3), False, "01", b"01", THING):
         told = f"bounds={value!r}: give a pair, bounds=(low, high)."
         add(f"bounds={value!r}, rules={rules!r}", explain(bounds=value, rules=rules), InputError, told)
 for text in ("Gamma(" + "-" * 5000 + "1)", "Gamma(" + "1+" * 3000 + "1)", "Gamma(" * 2000):

@@ -329,6 +329,14 @@ def test_a_pointwise_operation_of_ones_own(operations: Any, table: None) -> None
         check_operation(torch.tanh, X, like_gradient=True)
 
 
+@pytest.mark.parametrize("name", ["cumsum", "aten::cumsum"])
+def test_an_operation_of_torch_by_either_name(name: str, table: None) -> None:
+    register(name, "identity")
+    e = relprop.explain(lambda x: x.cumsum(1), X, target=2, rules="epsilon")
+    assert torch.equal(e.relevance[:, 2], e.score)
+    assert not e.relevance[:, :2].any()
+
+
 def test_a_linear_operation_of_ones_own_gets_every_rule(operations: Any, table: None) -> None:
     def crossed(run: Any, call: Any, x: Any, weight: Any) -> Any:
         return start(run, call, Kind.DENSE, x, weight, None, Circular())

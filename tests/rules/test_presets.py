@@ -198,6 +198,8 @@ def test_a_multilayer_perceptron_gets_gamma_in_every_layer(mlp: Any) -> None:
         lambda x: x.tanh() * x.mean(1, keepdim=True),
         lambda x: x.softmax(1),
         lambda x: torch.einsum("nd,nd->nd", x, x.roll(1, 1)),
+        lambda x: torch.segment_reduce(x.T, "sum", lengths=torch.ones(4, dtype=torch.int64)).T,
+        lambda x: torch.zeros_like(x).index_add(1, torch.arange(4), x),
     ],
 )
 def test_other_dense_layers_get_epsilon(before: Any) -> None:

@@ -70,7 +70,19 @@ def by_data(x: Tensor) -> Tensor:
 
 
 def to_integers(x: Tensor) -> Tensor:
-    return table(x.abs().long().clamp(max=8)).mean(1)
+    return table(x.cumsum(1).abs().long().clamp(max=8)).mean(1)
+
+
+def by_comparison(x: Tensor) -> Tensor:
+    return net((x > 0).to(x.dtype))
+
+
+def by_bins(x: Tensor) -> Tensor:
+    return net(torch.bucketize(x, torch.linspace(-1, 1, 4)).to(x.dtype))
+
+
+def through(x: Tensor) -> Tensor:
+    return net(x + ((x > 0).to(x.dtype) - x).detach())
 
 
 def plain(x: Tensor) -> Tensor:
@@ -81,6 +93,11 @@ def plain_of_module(predictor: nn.Module) -> Callable[..., Any]:
     return functools.partial(type(predictor).forward.__wrapped__, predictor)  # type: ignore[attr-defined]
 
 
+COMPARED = (
+    "What compares, counts or picks places carries no relevance: use a function that has a gradient, such as "
+    "a sigmoid, or pass relevance on unchanged, as a straight-through estimator does its gradient: "
+    "x + (f(x) - x).detach()."
+)
 UNWRAPPED = (
     "A decorated function has the plain one as its __wrapped__: explain(f.__wrapped__, x), or "
     "explain(functools.partial(type(model).forward.__wrapped__, model), x) for a module."
@@ -125,11 +142,13 @@ CASES: dict[str, tuple[Callable[..., Any], str, str, Callable[..., Any]]] = {
     ),
     "detach": (detached, "detach in module .*: makes a constant", "Leave out .detach().", plain),
     "data": (by_data, "data in module .*: makes a constant", "Leave out .data.", plain),
+    "a comparison": (by_comparison, "gt in module .*: has no gradient", COMPARED, through),
+    "bins": (by_bins, "bucketize in module .*: has no gradient", COMPARED, lambda x: net(x.sigmoid())),
     "integers": (
         to_integers,
         r"to in module .*: casts to torch\.int64, which has no gradient",
         "If an embedding looks these integers up, explain what is behind the cast, with them as its input.",
-        lambda x: relprop.explain(lambda ids: table(ids).mean(1), x.abs().long().clamp(max=8)),
+        lambda x: relprop.explain(lambda ids: table(ids).mean(1), x.cumsum(1).abs().long().clamp(max=8)),
     ),
 }
 
@@ -153,7 +172,8 @@ def test_a_straight_through_estimator_is_told_its_spelling_for_relevance() -> No
         relprop.explain(lambda x: net(Rounded.apply(x)), torch.randn(2, 4))
     assert str(error.value).splitlines()[-1] == (
         "Leave out .round(), or pass relevance on unchanged, as a straight-through estimator does its "
-        "gradient: x + (x.round() - x).detach()."
+        "gradient: x + (x.round() - x).detach(). Or say how relevance crosses Rounded as a whole: "
+        "relprop.register(Rounded, 'identity'), or 'pointwise', 'linear', 'product' (docs/own-rules.md)."
     )
     x = torch.randn(2, 4)
     e = relprop.explain(lambda x: net(x + (x.round() - x).detach()), x, target=1)

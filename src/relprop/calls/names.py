@@ -10,6 +10,12 @@ _DOCUMENTED = MappingProxyType(
         **dict.fromkeys(("addmm", "mm"), "linear"),
         **dict.fromkeys(("mv", "dot", "_sparse_mm", "_sparse_addmm"), "matmul"),
         "_trilinear": "bilinear",
+        "_sparse_coo_tensor_with_dims_and_tensors": "sparse_coo_tensor",
+        "sparse_compressed_tensor": "sparse_csr_tensor",
+        "_sparse_sum": "sparse.sum",
+        "_sparse_softmax": "sparse.softmax",
+        **{f"_{name}": name for name in ("coalesce", "to_dense", "to_sparse", "values", "indices", "nnz")},
+        **{f"_{name}": name for name in ("to_sparse_csr", "to_sparse_csc")},
         **{f"special_{name}": name for name in ("entr", "erfcx", "i0e", "i1", "i1e", "log_ndtr", "ndtri")},
         **dict.fromkeys(
             (

@@ -32,6 +32,18 @@ def user_line() -> str:
     return "an unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def function_around() -> str:
+    """Return the name of the autograd function whose forward is running, the innermost one, or ""."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not APPLY:
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_locals["cls"].__name__)
+
+
+APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+"""What runs around the forward of every autograd function."""
+
+
 def line_of(error: BaseException) -> str:
     """Return file and line of the innermost call outside torch and relprop that led to an error."""
     places = [f for f, _ in traceback.walk_tb(error.__traceback__) if not _is_ours(f)]

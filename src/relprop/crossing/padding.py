@@ -1,7 +1,8 @@
 """Zeros around values: a convolution that follows takes them as its own padding. They are no inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,40 @@ def added_in_front(result: Seen, x: Seen) -> Origin | None:
     if not isinstance(origin, ZeroPadding) or origin.watches or result.shape != (1, *x.shape):
         return None
     return replace(origin, recorded=origin.recorded[None], tag=_with_first_dimension(origin.tag))
+
+
+def moved_with_zeros(result: Seen, x: Seen, move: Callable[[Sequence[Tensor]], Tensor]) -> Origin | None:
+    """Return padded zeros that a call moved, if they are still around all other values, or None.
+
+    Args:
+        result: the result of the call.
+        x: what it moved, all of it.
+        move: the call.
+    """
+    origin, slot = x.tag.origin, result.tag.slot
+    if not isinstance(origin, ZeroPadding) or slot is None or min(origin.pads, default=0) < 0:
+        return None  # without a slot, no rule puts relevance on zeros
+    inside = F.pad(torch.ones(origin.recorded.shape, dtype=torch.bool, device=x.device), origin.pads)
+    place = _box(move([inside]))
+    if place is None:
+        return None
+    pads = [n for side, size in zip(place, result.shape, strict=True) for n in (size - side.stop, side.start)]
+    while pads and pads[:2] == [0, 0]:  # as for F.pad, the first dimensions are left out
+        del pads[:2]
+    tag = replace(result.tag, slot=slot[place], step=None, origin=None)
+    return ZeroPadding(recorded=result.recorded[place], tag=tag, pads=tuple(reversed(pads)))
+
+
+def _box(inside: Tensor) -> tuple[slice, ...] | None:
+    """Return the part of a tensor that a mask marks, if it has the same range of every dimension, or None."""
+    box = []
+    for dim in range(inside.dim()):
+        others = [other for other in range(inside.dim()) if other != dim]
+        marked = (inside.any(others) if others else inside).nonzero().flatten().tolist()
+        if not marked:
+            return None
+        box.append(slice(marked[0], marked[-1] + 1))
+    return tuple(box) if int(inside.sum()) == prod(side.stop - side.start for side in box) else None
 
 
 def joined_in_front(result: Seen, parts: Sequence[Seen]) -> Origin | None:

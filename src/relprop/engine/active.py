@@ -3,11 +3,13 @@
 import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 
 class ActiveRuns(threading.local):
@@ -51,6 +53,23 @@ class _Uncompiled:
 _uncompiled = _Uncompiled()
 
 
+_COMPILERS = ("torch._dynamo", "torch.nn.attention.flex_attention")
+
+
+def without_compiler(function: Callable[[], Result]) -> Result:
+    """Call a function that runs a model, and once more if it fails because the model imports the compiler.
+
+    In the first run the compiler is on then: `torch.cond` imports and uses it.
+    """
+    imported = any(name in sys.modules for name in _COMPILERS)
+    try:
+        return function()
+    except Exception:
+        if imported or not any(name in sys.modules for name in _COMPILERS):
+            raise
+    return function()
+
+
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """Run functions of torch.compile as they were written, because calls in compiled code cannot be seen.
@@ -59,7 +78,7 @@ def uncompiled() -> Iterator[None]:
     """
     # Importing the compiler takes seconds. Nothing is compiled if neither the compiler nor flex attention,
     # which compiles by itself, was ever imported.
-    if not {"torch._dynamo", "torch.nn.attention.flex_attention"} & sys.modules.keys():
+    if not {*_COMPILERS} & sys.modules.keys():
         yield
         return
     run = object()

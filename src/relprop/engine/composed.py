@@ -88,6 +88,20 @@ class Composed:
             _KNOWN[self.key] = self._judged(root)
         return _KNOWN[self.key]
 
+    def power(self, root: Tensor) -> int | None:
+        """Return n if the function of large numbers is in proportion to their nth power, for n of 1 and -1.
+
+        Args:
+            root: a tensor that the function may be applied to, for its shape and device.
+        """
+        points = torch.tensor([1e9, 2e9], dtype=torch.float64, device=root.device)
+        try:
+            with torch.no_grad():
+                one, two = self(points.view(-1, *[1] * (root.dim() - 1)))
+        except (RuntimeError, TypeError, ValueError):  # a constant of another shape or type
+            return None
+        return next((n for n in (1, -1) if torch.allclose(two, one * 2.0**n, rtol=1e-3, atol=0)), None)
+
     def _judged(self, root: Tensor) -> Role:
         dtype = torch.promote_types(root.dtype, torch.float32)
         points = torch.tensor(PROBES, dtype=dtype, device=root.device).view(-1, *[1] * (root.dim() - 1))

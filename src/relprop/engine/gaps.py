@@ -18,6 +18,7 @@ class Gap:
         source: the user's file and line.
         reason: why the operation is not covered.
         acceptable: whether the user may accept the operation's plain gradient.
+        within: name of the autograd function whose forward calls the operation, or "".
     """
 
     path: str
@@ -25,10 +26,15 @@ class Gap:
     source: str
     reason: str = "no entry in the operation table"
     acceptable: bool = True
+    within: str = ""
 
     def __str__(self) -> str:
         place = f" at {self.source}" if self.source else ""
         return f"{self.operation} in module {self.path or '(root)'!r}{place}: {self.reason}"
+
+
+FEW = 5
+"""The number of places where relevance ends that errors name."""
 
 
 class Gaps:
@@ -38,6 +44,7 @@ class Gaps:
         found: each gap once, in order.
         noted: each gap as often as it was found.
         cuts: the first five places where the model makes a constant of a relevant tensor.
+        looks: the first five operations on relevant tensors that have no gradient, such as comparisons.
         accepted: the names of the operations that would be gaps and are accepted.
     """
 
@@ -48,6 +55,7 @@ class Gaps:
         self._met: set[Gap] = set()
         self.found: list[Gap] = []
         self.cuts: list[Gap] = []
+        self.looks: list[Gap] = []
 
     def add(self, gap: Gap) -> bool:
         """Record a gap, unless its operation is accepted. Return whether the gap was recorded."""
@@ -61,8 +69,12 @@ class Gaps:
 
     def cut(self, place: Gap) -> None:
         """Record a place where the model makes a constant of a relevant tensor."""
-        if len(self.cuts) < 5:
+        if len(self.cuts) < FEW:
             self.cuts.append(place)
+
+    def where_relevance_ends(self) -> list[Gap]:
+        """Return the first places where the model makes constants, and then those where it compares."""
+        return list(dict.fromkeys([*self.cuts, *self.looks]))[:FEW]
 
     def find(self, gap: Gap) -> None:
         """Record a gap that is an error wherever relevance goes."""
@@ -154,6 +166,9 @@ def gradients_off() -> str:
     return f"runs under torch.{'inference_mode' if torch.is_inference_mode_enabled() else 'no_grad'}()"
 
 
+NO_GRADIENT = "has no gradient"
+
+
 def disconnected_message(cuts: Sequence[Gap], remedy: str = "") -> str:
     """Return the error message about a score that does not depend on the inputs.
 
@@ -169,6 +184,11 @@ def disconnected_message(cuts: Sequence[Gap], remedy: str = "") -> str:
         )
     places = "".join(f"\n  - {cut}" for cut in cuts)
     remedies = dict.fromkeys(_without(cut) for cut in cuts)
+    for name in dict.fromkeys(cut.within for cut in cuts if cut.within):
+        remedies[
+            f"Or say how relevance crosses {name} as a whole: relprop.register({name}, 'identity'), or "
+            "'pointwise', 'linear', 'product' (docs/own-rules.md)."
+        ] = None
     return f"{message} The model makes constants here:{places}\n{remedy or ' '.join(remedies)}"
 
 
@@ -187,6 +207,12 @@ def _without(cut: Gap) -> str:
         )
     if cut.reason.startswith("takes "):
         return f"Compute with operations of torch in place of .{cut.operation}()."
+    if cut.reason == NO_GRADIENT:
+        return (
+            "What compares, counts or picks places carries no relevance: use a function that has a gradient, "
+            "such as a sigmoid, or pass relevance on unchanged, as a straight-through estimator does its "
+            "gradient: x + (f(x) - x).detach()."
+        )
     if cut.reason.startswith("is constant between"):
         rounded = f".{cut.operation}()"
         return (

@@ -347,7 +347,7 @@ def _mask(name: str, condition: Condition, value: Tensor, dimension: int) -> Cal
         condition = torch.as_tensor(condition)
     if callable(condition) and not isinstance(condition, Tensor):
         function = condition
-        return lambda R: _broadcast(place, _made_mask(place, function(R), R), R)
+        return lambda R: _broadcast(place, _made_mask(place, function(R.clone()), R), R)
     if isinstance(condition, Tensor) and (condition.dtype == torch.bool or condition.is_floating_point()):
         mask = _broadcast(place, _require_numbers(place, condition), value)
         return lambda R: mask

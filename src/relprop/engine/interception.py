@@ -25,9 +25,11 @@ from torch.utils._python_dispatch import (
 
 from relprop.calls.call import Call, signature
 from relprop.calls.nested import map_tensors, tensors_in
+from relprop.calls.user_line import APPLY
 from relprop.engine.active import active_runs, uncompiled
 from relprop.engine.attach import attach
 from relprop.engine.constants import picks
+from relprop.engine.control_flow import CONTROL_FLOW
 from relprop.engine.gaps import Gap, gradients_off, reason_of
 from relprop.engine.keep import saved_value
 from relprop.engine.known import merge_tags
@@ -103,6 +105,9 @@ class Interception:
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Cross a call and return its result; without wrapper tensors among the arguments, run it plainly."""
         s = signature(operation)
+        if s.name in CONTROL_FLOW and type(operation) is not OpOverload:
+            with self.mode:
+                return CONTROL_FLOW[s.name](*args, **kwargs)
         call = Call(s, s.bind(args, kwargs))
         seen = self._envelopes(call.args)
         if not seen:
@@ -124,6 +129,8 @@ class Interception:
         begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
         if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
+            if any([t.stepped is not None for t in seen]):
+                self.beginnings.carry_step(call, seen, result)
         elif not self._wants_gradients():
             result = self._cut(call)
         else:
@@ -139,17 +146,37 @@ class Interception:
             if result is NotImplemented:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
-            if s.name in _CASTING and not result.relevant:
-                self.beginnings.note_cast(seen[0], result)
+            if type(result) is Seen and result._tag is None:
+                if s.name in _CASTING:
+                    self.beginnings.note_cast(seen[0], result)
+                else:
+                    self.beginnings.note_step(call, seen, result)
         if s.writes or s.views:
-            result = self.writing.written_to(operation, args, kwargs, call, result)
-            self.beginnings.carry_lost(call, seen, result)
+            value, result = result, self.writing.written_to(operation, args, kwargs, call, result)
+            if s.writes and type(value) is Seen and type(call.args[0]) is Seen:
+                self.beginnings.carry_lost(call, [*seen, value], call.args[0])
+            else:
+                self.beginnings.carry_lost(call, seen, result)
             return result
         self.beginnings.carry_lost(call, seen, result)
         for t in seen:
             if t.memory is not None:
                 t.memory.is_read = True
         return result
+
+    def see_whole(self, call: Call, entry: Entry, run_seen: Callable[[], Any]) -> Any:
+        """Cross a function or a module that was declared as a whole.
+
+        Args:
+            call: the call, with an operation that runs it on plain tensors.
+            entry: the entry that it was declared to have.
+            run_seen: runs it as any other part of the model.
+        """
+        # A table of plain gradients, which is no mapping, has nothing of what was declared.
+        if not isinstance(self.table, Mapping) or not self._wants_gradients():
+            return run_seen()
+        with self.unseen(), torch.enable_grad():
+            return self._crossed(call, entry)
 
     def _with_numbers(
         self,
@@ -220,12 +247,14 @@ class Interception:
             run.refuse(call.name, reason_of(call.name), acceptable=True)
         if call.operation == "_local_scalar_dense":
             run.cut("item", "takes a number out of torch, and so makes a constant")
-        if any(t.requires_grad for t in tensors_in(result)):
+        elif any(t.requires_grad for t in tensors_in(result)):
             run.gap(call.name, reason_of(call.name))
         elif "::" in call.operation and any(t.is_floating_point() for t in tensors_in(result)):
             run.refuse(
                 call.name, "an operation of another library without a gradient in torch", acceptable=True
             )
+        else:
+            run.look(call.name)
         tag = merge_tags([t.tag for t in tensors_in(call.args) if type(t) is Seen and t.relevant])
         return map_tensors(lambda t: run.seen(t, tag if t.requires_grad else None), result)
 
@@ -288,7 +317,7 @@ class Interception:
             return True
         frame, modules = sys._getframe(2), 0
         while frame is not None:
-            if frame.f_code is _APPLY:
+            if frame.f_code is APPLY:
                 return self.run.modules.wants_gradients(modules)
             modules += frame.f_code is _MODULE
             frame = frame.f_back  # type: ignore[assignment]
@@ -442,5 +471,4 @@ _ASKING_FOR_SHAPES = frozenset(
 _CASTING = ("_to_copy", "to")
 """Operations that cast to another type. `to` is decomposed, unless every operation has an entry."""
 
-_APPLY = torch.autograd.function.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _MODULE = nn.Module._call_impl.__code__

@@ -5,7 +5,7 @@ the tensor where no coefficient can express it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 from weakref import ReferenceType
 
@@ -185,6 +185,7 @@ class Total:
         own: the sum itself, as autograd sees it.
         grouped: whether elements of one group are summed, as by `scatter_add`.
         steps: of exponentials, the calls from them to this tensor: the sum, and those that spread it.
+        inverted: whether the tensor is one over the sum or the mean.
     """
 
     of: ReferenceType[Tensor]
@@ -194,6 +195,7 @@ class Total:
     own: ReferenceType[Tensor] | None = None
     grouped: bool = False
     steps: tuple[Callable[[Sequence[Tensor]], Tensor], ...] = ()
+    inverted: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -258,6 +260,20 @@ def role_of(tag: Tag) -> Role:
     return root if made is Role.SIGNAL else made
 
 
+def total_behind(tag: Tag) -> Total | None:
+    """Return the total that a tensor is in proportion to, or to one over it, by the functions in between."""
+    chain = tag.pointwise
+    if chain is None:
+        return tag.total
+    total, function = chain.tag.total, chain.function
+    power = None if total is None else function.power(chain.recorded)
+    if total is None or power not in (1, -1):
+        return None
+    steps = () if chain.watches or not total.steps else (*total.steps, lambda t: function(t[0]))
+    inverted = total.inverted != (power == -1)
+    return replace(total, dim=None, scores=None, own=None, steps=steps, inverted=inverted)
+
+
 def is_gate(tag: Tag) -> bool:
     """Whether a tensor is computed from declared gates alone, without evaluating a pointwise function."""
     return tag.role is Role.GATE or (tag.pointwise is not None and tag.pointwise.tag.role is Role.GATE)
@@ -272,7 +288,7 @@ def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
         role, gates = role_of(tags[0]), gates_of(tags[0])
-        return Tag(tags[0].behind, nonnegative, role=role, total=tags[0].total, gates=gates)
+        return Tag(tags[0].behind, nonnegative, role=role, total=total_behind(tags[0]), gates=gates)
     for tag in tags:
         if tag.role is Role.SIGNAL and tag.pointwise is None:
             return Tag(behind_all(tags), nonnegative)

@@ -53,10 +53,11 @@ class Memory:
         behind: what lies between the explained inputs and the written values.
         role: the role that the base and all written values have together, as if they were joined.
         islands: the values that were written, as long as each was written into zeros.
+        last: the place of the last write, and what is known about the value; None if that is a constant.
     """
 
     __slots__ = (
-        *("base", "before", "behind", "is_read", "islands", "lost", "positions", "replaced"),
+        *("base", "before", "behind", "is_read", "islands", "last", "lost", "positions", "replaced"),
         *("role", "slot", "version", "writes"),
     )
 
@@ -73,9 +74,12 @@ class Memory:
         self.behind = Behind() if before is None else before.behind
         self.role = Role.CONSTANT
         self.islands: tuple[Island, ...] = ()
+        self.last: tuple[Place, Tag] | None = None
 
     def known(self, seen: Part) -> Tag:
         """Return what is still known of a tensor after a write through another one."""
+        if self.last is not None and self.last[0] == _place_of(seen):
+            return replace(self.last[1])
         slot = None if self.slot is None else self.slot.as_strided(seen.size(), seen.stride(), seen.offset)
         positive = bool(self.islands) and all([island.tag.nonnegative for island in self.islands])
         known = Tag(self.behind, positive, slot, role=self.role)
@@ -129,11 +133,12 @@ class Memory:
         """Return the present value of one of the tensors, a view of the base."""
         return self.base.as_strided(seen.size(), seen.stride(), self.base.storage_offset() + seen.offset)
 
-    def write(self, seen: Part, value: Tensor, slot: Tensor | None) -> Tensor:
+    def write(self, seen: Part, value: Tensor, slot: Tensor | None, tag: Tag | None) -> Tensor:
         """Write a value and its slot over one of the tensors, and return its new value, a view of the base.
 
         Without a slot for the value, the base has none from then on.
         """
+        self.last = None if tag is None else (_place_of(seen), tag)
         if self.slot is not None and (self.is_read or self.slot.stride() != self.base.stride()):
             self.slot = laid_out(self.slot, self.base.stride())
         if self.is_read:

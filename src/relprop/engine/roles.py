@@ -53,10 +53,10 @@ def of_product(roles: Iterable[Role]) -> Role:
     return of_joined(signals or weights or factors)
 
 
-def weighed_by(roles: Sequence[Role]) -> int | None:
-    """Return which of two factors gets nothing beside the other; None if both get half."""
+def weighed_by(roles: Sequence[Role]) -> list[int]:
+    """Return which factors of a product get relevance, in equal parts: those of the highest degree."""
     degrees = [0 if role is Role.STATISTIC else 1 if role.is_weight else 2 for role in roles]
-    return None if degrees[0] == degrees[1] else degrees.index(min(degrees))
+    return [i for i, degree in enumerate(degrees) if degree == max(degrees)]
 
 
 PROBES = (0.0, 15.0, 30.0, 1e4, -15.0, -30.0, -1e4)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from relprop.calls.call import Call
 from relprop.calls.site import Applied, Site, Slots
-from relprop.calls.user_line import user_line
+from relprop.calls.user_line import function_around, user_line
 from relprop.engine.attach import attach
 from relprop.engine.constants import OfParameters
-from relprop.engine.gaps import Gap, Gaps
+from relprop.engine.gaps import FEW, NO_GRADIENT, Gap, Gaps
 from relprop.engine.keep import Constants, Keeper, Kept, KeptConstant
 from relprop.engine.known import Behind, Operand, Tag, all_nonnegative, empty_slot
 from relprop.engine.levels import seeing, tracking
@@ -261,9 +261,18 @@ class Run:
         """Record what the model did that is an error wherever relevance goes, unless it is accepted."""
         self.gaps.find(Gap(self.modules.path, operation, user_line(), reason, acceptable))
 
+    def look(self, operation: str) -> None:
+        """Record an operation that has no gradient, such as a comparison. This is no gap."""
+        if len(self.gaps.looks) < FEW:
+            self.gaps.looks.append(self._place(operation, NO_GRADIENT))
+
     def cut(self, operation: str, reason: str) -> None:
         """Record a place where the model makes a constant of a relevant tensor. This is no gap."""
-        self.gaps.cut(Gap(self.modules.path, operation, user_line(), reason))
+        if len(self.gaps.cuts) < FEW:
+            self.gaps.cut(self._place(operation, reason))
+
+    def _place(self, operation: str, reason: str) -> Gap:
+        return Gap(self.modules.path, operation, user_line(), reason, within=function_around())
 
 
 def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:

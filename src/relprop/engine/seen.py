@@ -50,6 +50,9 @@ class Seen(Tensor):
         memory: the storage that it shares with its base or its views, or None.
         above: for a mask, the tensor that is above zero where the mask is true; otherwise None.
         below: likewise, the tensor that is below zero.
+        stored: for a dense matrix that stands for a sparse one, which elements this stores; otherwise None.
+        stepped: for a constant that is a step function of each element of a relevant tensor, such as its
+            rounded values, the tensor that it is a function of, as autograd sees it; otherwise None.
         of_parameters: whether it is a constant that was made of parameters.
         picked: whether its values are the model's own constants, picked by the samples, such as the weights
             of the experts that were chosen.
@@ -66,6 +69,8 @@ class Seen(Tensor):
     detached: bool = False
     above: Tensor | None = None
     below: Tensor | None = None
+    stored: Tensor | None = None
+    stepped: Tensor | None = None
     lost: Mapping[str, str] = MappingProxyType({})
     _recorded: Tensor
     _tag: Tag | None
@@ -169,7 +174,7 @@ class Seen(Tensor):
             memory.slot = self.run.slot(Origin(recorded=memory.base, tag=memory.before))
         slot = self.run.slot(written) if memory.base.requires_grad else None
         memory.learn(tag)
-        self._recorded = memory.write(self, written.recorded, slot)
+        self._recorded = memory.write(self, written.recorded, slot, tag)
         self._at = memory.version
         self._tag = tag if tag is not None or not self._recorded.requires_grad else Tag()
 

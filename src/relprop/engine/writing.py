@@ -50,6 +50,12 @@ class Beginnings(Protocol):
     def note_cast(self, x: Seen, result: Seen) -> None:
         """Record that a relevant tensor was cast to a type that carries no relevance."""
 
+    def carry_step(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record what a call made of constants that are step functions of relevant tensors."""
+
+    def note_step(self, call: Call, seen: Sequence[Seen], result: Seen) -> None:
+        """Record that a call on relevant tensors gave a constant."""
+
     def leaf(self, tensor: Tensor) -> Seen | None:
         """Return the wrapper tensor that replaces a plain tensor if relevance begins there, or None."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.calls.call import Call
+from relprop.calls.moving import COPYING, MOVING, WRITTEN_OUT
 from relprop.calls.nested import map_tensors, tensors_in, values_of
 from relprop.calls.user_line import user_line
 from relprop.engine.attach import attach
@@ -18,7 +19,16 @@ from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.arguments import KEEP_OUT, TOGETHER
-from relprop.inputs.id_calls import LOOKING_UP, index_of, may_be_ids, only_looks, valued
+from relprop.inputs.id_calls import (
+    CONVERTING,
+    LOOKING_UP,
+    REPLACING,
+    STEPPING,
+    index_of,
+    may_be_ids,
+    only_looks,
+    valued,
+)
 from relprop.inputs.leaves import Leaf, Leaves
 from relprop.inputs.tokens import Lost, TokenIds
 from relprop.operations import bags
@@ -36,6 +46,7 @@ class ExplainedInputs:
         ids: the integer inputs, followed to an embedding.
         any_leaf: whether relevance also begins at every leaf that requires a gradient and is no parameter.
         any_passed_on: whether the model gets integers as they are, which may be looked up.
+        changed: the name of an integer input whose integers are replaced by others, to see what changes.
         differing: the error if the inputs have different numbers of samples, otherwise "". Such inputs are
             one sample, and the score must be one number.
     """
@@ -46,6 +57,7 @@ class ExplainedInputs:
         self.leaves = Leaves()
         self.ids = TokenIds()
         self.any_leaf = any_leaf
+        self.changed = ""
         self.differing = ""
         self._is_over = False
         self._any_lost = False
@@ -61,6 +73,8 @@ class ExplainedInputs:
     def stand_in_for_ids(self, name: str, tensor: Tensor) -> Seen:
         """Return the stand-in for an integer input. It is explained if it is looked up in an embedding."""
         ids = values_of(tensor).clone(memory_format=torch.contiguous_format)  # positions are contiguous
+        if name == self.changed:
+            ids = torch.where(ids > 0, ids - 1, 1)  # which most tables have a row for
         self.ids.add(name, ids)
         return self._run.seen(ids, None)
 
@@ -99,10 +113,13 @@ class ExplainedInputs:
 
     def _lose(self, call: Call, result: Any, names: Collection[str], reason: str) -> None:
         """Record that ids of these inputs are not followed beyond a call."""
-        place = Gap(self._run.modules.path, call.name, user_line(), reason)
+        place = self._place(call, reason)
         self._run.gaps.cut(place)
         self.ids.lose(result, dict.fromkeys(names, str(place)))
         self._any_lost = True
+
+    def _place(self, call: Call, reason: str) -> Gap:
+        return Gap(self._run.modules.path, call.name, user_line(), reason)
 
     def in_plain(self, call: Call, result: Any) -> Any:
         """Return what replaces the result of a call without wrapper tensors.
@@ -148,7 +165,7 @@ class ExplainedInputs:
                 if type(t) is Seen:
                     lost |= self.ids.lost(t)
         if numbers:
-            place = Gap(self._run.modules.path, call.name, user_line(), _COMPUTING)
+            place = self._place(call, _COMPUTING)
             lost |= dict.fromkeys(numbers, str(place))
             self._any_lost = True
         for t in tensors_in(result):
@@ -168,25 +185,70 @@ class ExplainedInputs:
                 lost |= self.ids.lost(t)
         return {name: place for name, place in lost.items() if name not in self.ids.placing}
 
+    def unfollowed(self, told: Collection[str]) -> list[str]:
+        """Return the names of integer inputs of which nothing is known, beside those that are told of.
+
+        What is compared with one or two things makes masks. With more, it may be one of several classes.
+        """
+        masks = [name for name, others in self.ids.compared.items() if len(others) < 3]
+        known = {*told, *self.ids.placing, *masks}
+        return [each.name for each in self.ids.inputs if each.name not in known]
+
     def note_written(self, target: Seen, value: Seen) -> None:
         """Record that a value is about to be written to a tensor, if it has ids."""
         self.ids.note_written(target, value)
 
     def note_cast(self, x: Seen, result: Seen) -> None:
-        """Record that a relevant tensor was cast to a type without a gradient, as categories to integers.
+        """Record that a tensor was cast to a type without a gradient, as categories to integers.
 
-        If the integers are elements of an input, the elements get the relevance of what is looked up by them.
+        If the integers are elements of an input, or a function of each of them alone, the elements get the
+        relevance of what is looked up by them.
         """
-        if not self._is_over:
+        if not self._is_over and x.relevant:
             self._run.cut("to", f"casts to {result.dtype}, which has no gradient")
+        self._note_integers(x, result)
+
+    def note_step(self, call: Call, seen: Sequence[Seen], result: Seen) -> None:
+        """Record that a call on relevant tensors gave a constant, such as rounded values or bins."""
+        relevant = [t for t in seen if t.relevant]
+        if call.operation in STEPPING and len(relevant) == 1 and relevant[0].shape == result.shape:
+            result.stepped = _root(relevant[0])
+            self._note_integers(result, result)
+
+    def carry_step(self, call: Call, seen: Sequence[Seen], result: Any) -> None:
+        """Record what a call made of step functions of single elements: they may be moved, or cast."""
+        (stepped, *others) = [t for t in seen if t.stepped is not None]
+        root = stepped.stepped
+        assert root is not None
+        found: list[Tensor | None] = []
+        if not others and call.args[0] is stepped:
+            if call.operation in (*REPLACING, *CONVERTING) and result.shape == stepped.shape:
+                found = [root]
+            elif call.operation in (*MOVING, *COPYING, *WRITTEN_OUT):
+                with aside(), torch.enable_grad():
+                    moved = call.on([root if a is stepped else inner_of(a) for a in call.args])
+                found = list(tensors_in(moved))
+        for i, t in enumerate(tensors_in(result)):
+            if type(t) is Seen and i < len(found) and found[i].shape == t.shape:  # type: ignore[union-attr]
+                t.stepped = found[i]
+                self._note_integers(t, t)
+            elif type(t) is Seen and not only_looks(call, result):
+                self.ids.note_computed(t.recorded, self.leaves.behind(root))
+
+    def _note_integers(self, x: Seen, integers: Seen) -> None:
+        """Record that integers were made of a tensor, element by element."""
         # A checkpointed module must run to its end before the values that it drops can be had.
-        if not may_be_ids("", result) or self._is_over or self._run.block is not None:
+        if not may_be_ids("", integers) or self._is_over or self._run.block is not None:
             return
+        root = _root(x) if x.stepped is None else x.stepped
         with aside():
-            found = self.leaves.elements_of(x.recorded)
+            found = self.leaves.elements_of(root)
             if found is not None:
                 leaf, positions = found
-                self.ids.add_cast(leaf.name, leaf.root.detach(), result.recorded, positions)
+                values, quiet = leaf.root.detach(), root is not x.recorded
+                self.ids.add_cast(leaf.name, values, integers.recorded, positions, quiet=quiet)
+            else:
+                self.ids.note_computed(integers.recorded, self.leaves.behind(root))
 
     def become_numbers(self, call: Call) -> list[Seen]:
         """Return the one-hot vectors of ids that become numbers beside other operands of a call."""
@@ -213,6 +275,10 @@ class ExplainedInputs:
         ids = self.ids.looked_up(call)
         if ids is None and call.operation in LOOKING_UP:
             self._lose_passed_on(call, value)
+            names = self.ids.computed_from(index_of(call))
+            if names and any(t.is_floating_point() for t in tensors_in(value)):
+                self.ids.lose(value, dict.fromkeys(names, str(self._place(call, _COMPUTED))))
+                self._any_lost = True
         if ids is None or not any(t.is_floating_point() for t in tensors_in(value)):
             return None
         if off:
@@ -296,6 +362,10 @@ class ExplainedInputs:
         return relevance
 
 
+_COMPUTED = (
+    "looks up what integers say that are computed from it; followed are functions of each element alone, "
+    "such as .round().long() or torch.bucketize"
+)
 _COMPUTING = (
     "computes with the integers, which are followed where they are moved, where each is replaced by another "
     "integer, and to one-hot vectors"
@@ -310,6 +380,12 @@ def _same_integers(index: Tensor, given: Tensor) -> bool:
         return index.shape == given.shape and torch.equal(index, given.to(index))
     except RuntimeError:  # one of them has no values, as under torch.vmap
         return False
+
+
+def _root(x: Seen) -> Tensor:
+    """Return the tensor that x is a pointwise function of, as autograd sees it, or x."""
+    chain = x.tag.pointwise
+    return x.recorded if chain is None or chain.recorded.shape != x.shape else chain.recorded
 
 
 def _unattached(root: Tensor) -> Tensor:

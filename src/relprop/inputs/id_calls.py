@@ -57,6 +57,14 @@ REPLACING = frozenset(
 )
 """Operations of ids and constants that replace each id by another integer."""
 
+STEPPING = frozenset(
+    (
+        *("round", "floor", "ceil", "trunc", "sign", "heaviside", "floor_divide", "div", "bucketize"),
+        *("searchsorted", "gt", "ge", "lt", "le", "eq", "ne", "isnan", "isfinite", "isinf"),
+    )
+)
+"""Operations without a gradient that compute each element of their result of one element alone."""
+
 PROMOTING = frozenset(("cat", "concat", "hstack", "stack", "mul", "add", "sub", "div", "where"))
 """Operations in which integers become numbers beside floating-point numbers."""
 
@@ -68,6 +76,9 @@ LOOKING = frozenset(
     )
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
+
+COMPARING = ("eq", "ne", "lt", "gt", "le", "ge", "isin")
+"""Operations that make a mask of ids."""
 
 INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take", "embedding"))
 """Operations that pick elements of their first argument by integers."""

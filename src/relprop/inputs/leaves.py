@@ -126,6 +126,18 @@ class Leaves:
             return leaf, torch.arange(tensor.numel(), device=tensor.device).reshape(tensor.shape)
         return _numbers_in(leaf, tensor)
 
+    def behind(self, tensor: Tensor) -> list[str]:
+        """Return the names of the floating-point inputs that a tensor was computed from."""
+        roots, met, waiting = {id(tensor)}, set[Any](), [tensor.grad_fn]
+        while waiting:
+            node: Any = waiting.pop()
+            if node is None or node in met:
+                continue
+            met.add(node)
+            roots.add(id(getattr(node, "variable", None)))
+            waiting += [following for following, _ in node.next_functions]
+        return [leaf.name for leaf in self._leaves if leaf.positions is None and id(leaf.root) in roots]
+
     def relevance(self, found: Mapping[Tensor, Tensor | None]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Return the relevance of each input by name, and that of embedded rows that belong to no input."""
         parts = [leaf.relevance(found) for leaf in self._leaves]

@@ -9,7 +9,7 @@ made of one id, by `one_hot` or by comparison with each of several constants, an
 becomes numbers. Positions of tokens, types of tokens and masks are not explained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from relprop.engine.memory import laid_out
 from relprop.engine.seen import Seen, inner_of
 from relprop.inputs.id_calls import (
     ARITHMETIC,
+    COMPARING,
     CONVERTING,
     FOLLOWED,
     FOLLOWED_TYPES,
@@ -66,17 +67,23 @@ class TokenIds:
     Attributes:
         inputs: the integer inputs, in order.
         any_hot: whether one-hot vectors were made of ids.
+        compared: by the name of an input, what its ids are compared with.
         placing: names of the inputs that say where relevant elements are, as the edges of a graph.
     """
 
     def __init__(self) -> None:
         self._positions: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._lost: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._computed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._any_computed = False
         self._values: list[Tensor] = []
         self._origins: list[Tensor] = []
         self._hot: list[Tensor] = []
+        self._quiet: list[Tensor] = []
+        self._any_quiet = False
         self._count = 0
         self.any_hot = False
+        self.compared: dict[str, set[str]] = {}
         self.placing: set[str] = set()
         self.inputs: list[IdInput] = []
 
@@ -85,7 +92,9 @@ class TokenIds:
         self.inputs.append(IdInput(name, tuple(tensor.shape), self._count))
         self._positions[tensor] = self._numbered(tensor, None)
 
-    def add_cast(self, name: str, x: Tensor, integers: Tensor, positions: Tensor) -> None:
+    def add_cast(
+        self, name: str, x: Tensor, integers: Tensor, positions: Tensor, *, quiet: bool = False
+    ) -> None:
         """Record that elements of a floating-point input were cast to integers.
 
         Args:
@@ -93,24 +102,42 @@ class TokenIds:
             x: the input.
             integers: the result of the cast.
             positions: for each integer the number of its element in `x`, of the shape of `integers`.
+            quiet: whether nothing is told if they are used as numbers, as rounded values and masks are.
         """
         if name not in [each.name for each in self.inputs]:
             self.add(name, x.to(torch.int64))
         first = next(each.first for each in self.inputs if each.name == name)
-        self._positions[integers] = positions + first
+        self._positions[integers] = self._numbered(integers, positions + first, quiet=quiet)
 
-    def _numbered(self, tensor: Tensor, origins: Tensor | None, *, hot: bool = False) -> Tensor:
+    def note_computed(self, integers: Tensor, names: Sequence[str]) -> None:
+        """Record that integers were computed from these inputs, and are not followed."""
+        self._computed[integers] = tuple(names)
+        self._any_computed = True
+
+    def computed_from(self, index: Any) -> tuple[str, ...]:
+        """Return the names of the inputs that integers were computed from without being followed."""
+        if not self._any_computed or type(index) is not Seen:
+            return ()
+        names: tuple[str, ...] = self._computed.get(index.recorded, ())  # type: ignore[no-untyped-call]
+        return names
+
+    def _numbered(
+        self, tensor: Tensor, origins: Tensor | None, *, hot: bool = False, quiet: bool = False
+    ) -> Tensor:
         """Return new numbers for the elements of a tensor.
 
         Args:
             tensor: the tensor.
             origins: the position that each element has in the inputs; None for an input itself.
             hot: whether they are elements of one-hot vectors.
+            quiet: whether nothing is told of them if they are lost.
         """
         numbers = torch.arange(self._count, self._count + tensor.numel(), device=tensor.device)
         self._origins.append(numbers if origins is None else origins.flatten())
         self._values.append(tensor.flatten().clone())
         self._hot.append(torch.full_like(numbers, hot, dtype=torch.bool))
+        self._quiet.append(torch.full_like(numbers, quiet, dtype=torch.bool))
+        self._any_quiet = self._any_quiet or quiet
         self.any_hot = self.any_hot or hot
         self._count += tensor.numel()
         return numbers.reshape(tensor.shape)
@@ -195,6 +222,10 @@ class TokenIds:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
         if not self.inputs or self.find(self._looked_up_by(call)) is not None:
             return []
+        if call.operation in COMPARING:
+            other = None if isinstance(call.args[1], Tensor) else call.args[1]
+            for name in self.names_in(call.args):
+                self.compared.setdefault(name, set()).add(f"{call.operation} {other}")
         hot = [t for t in tensors_in(call.args) if self.are_hot(t)] if self.any_hot else []
         if call.operation in LOOKING and not (hot and call.operation == "sum"):
             return []
@@ -223,6 +254,9 @@ class TokenIds:
     def names_in(self, args: Any) -> list[str]:
         """Return the names of the inputs whose ids are among arguments."""
         found = [positions for t in tensors_in(args) if (positions := self.find(t)) is not None]
+        if self._any_quiet:
+            quiet = torch.cat(self._quiet)
+            found = [p for p in found if not bool(quiet.to(p.device)[p.clamp(min=0)].any())]
         if not found:
             return []
         of_inputs = torch.cat([self._origins_of(p.to(found[0])).flatten() for p in found])
@@ -232,6 +266,10 @@ class TokenIds:
     def follow(self, call: Call) -> Any:
         """Run a call on constants, and record the positions of its results if its operands have ids."""
         result = call.on([inner_of(a) for a in call.args])
+        if self._any_computed:
+            names = {name for t in tensors_in(call.args) for name in self.computed_from(t)}
+            for t in tensors_in(result) if names else ():
+                self.note_computed(t, sorted(names))
         if self.inputs and self._is_by_itself(call, result):
             self._replace(call, result)
         if not self.inputs or call.operation not in FOLLOWED:
@@ -282,7 +320,8 @@ class TokenIds:
             return
         hot = call.operation in ("one_hot", "eq") or self.are_hot(ids)
         known = (positions.unsqueeze(-1) if call.operation == "one_hot" else positions).expand(result.shape)
-        numbers = self._numbered(result, self._origins_of(known), hot=hot)
+        quiet = self._any_quiet and not self.names_in([ids])
+        numbers = self._numbered(result, self._origins_of(known), hot=hot, quiet=quiet)
         self._positions[result] = torch.where(known >= 0, numbers, -1)
 
     def lose(self, result: Any, places: Lost) -> None:

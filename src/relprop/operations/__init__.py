@@ -31,10 +31,12 @@ from relprop.operations import (
     resampling,
     reshaping,
     softmax,
+    sparse,
     writing,
 )
 from relprop.operations.declared import WORDS, Gate
 from relprop.operations.pointwise import Homogeneous, Secant
+from relprop.operations.whole import declare, is_whole
 
 __all__ = [
     "FAMILIES",
@@ -64,19 +66,21 @@ FAMILIES: dict[str, Mapping[str, Entry]] = {
     "resampling": resampling.TABLE,
     "rearranging": reshaping.TABLE,
     "writing to parts of a tensor": writing.TABLE,
+    "sparse matrices that depend on the input, as dense ones": sparse.TABLE,
 }
 
 TABLE: dict[str, Entry] = {name: entry for family in FAMILIES.values() for name, entry in family.items()}
 """Entries by the name of the operation in aten."""
 
 
-def register(name: str, entry: Entry | str) -> None:
+def register(name: str | type, entry: Entry | str) -> None:
     """Say how relevance crosses an operation, for the whole process.
 
     Args:
         name: as error messages print it: "cumsum" for torch.cumsum, Tensor.cumsum and Tensor.cumsum_, or
             "mylib::op" for an operation of another library. If no operation of the library is loaded, the
-            name is taken as it is, because the library may be loaded later.
+            name is taken as it is, because the library may be loaded later. Or the class of an autograd
+            function or of a module, which then counts as one operation.
         entry: "pointwise", "linear", "identity", "product", "constant", or an entry such as `Gate("mask")`
             or `Exact()`: see docs/own-rules.md.
 
@@ -84,11 +88,16 @@ def register(name: str, entry: Entry | str) -> None:
         InputError: the name is empty, has an overload, or is that of no operation, of torch or of a library
             that is loaded; the word is unknown, or the entry cannot be called.
     """
+    if is_whole(name):
+        declare(name, _entry_of(name.__name__, entry))  # type: ignore[arg-type, union-attr]
+        return
     if not isinstance(name, str) or not name or "." in name:
         raise InputError(
             f"register({name!r}, ...): give the name of an operation as errors print it, without an "
-            "overload: 'cumsum', or 'mylib::op' for one of another library."
+            "overload: 'cumsum', or 'mylib::op' for one of another library. Or give the class of an autograd "
+            "function or of a module."
         )
+    name = name.removeprefix("aten::")  # torch's own operations have no other library
     names = aten_names(name)
     if "::" not in name and not any(each in TABLE or hasattr(torch.ops.aten, each) for each in names):
         raise InputError(
@@ -103,20 +112,30 @@ def register(name: str, entry: Entry | str) -> None:
             f"{', '.join(loaded[:4])}{', ...' if len(loaded) > 4 else ''}. If the operation is loaded later, "
             f"register it then.{did_you_mean(operation, loaded)}"
         )
+    found = _entry_of(repr(name), entry)
+    for each in names:
+        TABLE[each] = found
+
+
+def _entry_of(name: str, entry: Entry | str) -> Entry:
+    """Return the entry that a user gives.
+
+    Raises:
+        InputError: the word is unknown, or the entry cannot be called.
+    """
     if isinstance(entry, str):
         if entry not in WORDS:
             raise InputError(
-                f"register({name!r}, {entry!r}): say {', '.join(map(repr, WORDS))}, or give an entry."
+                f"register({name}, {entry!r}): say {', '.join(map(repr, WORDS))}, or give an entry."
                 f"{did_you_mean(entry, WORDS)}"
             )
-        entry = WORDS[entry]
+        return WORDS[entry]
     if isinstance(entry, type) or not callable(entry):
         hint = f"; write {entry.__name__}(...)" if isinstance(entry, type) else ""
         raise InputError(
-            f"register({name!r}, {entry!r}): an entry is called as entry(run, call, *arguments){hint}."
+            f"register({name}, {entry!r}): an entry is called as entry(run, call, *arguments){hint}."
         )
-    for each in names:
-        TABLE[each] = entry
+    return entry
 
 
 def _operations_of(library: str) -> list[str]:

@@ -75,6 +75,8 @@ def trilinear(run: Run, call: Call, *args: Any) -> Any:
 
 def sparse_product(run: Run, call: Call, a: Any, b: Any, reduce: str = "sum") -> Any:
     """A sparse matrix times a dense one, or the other way round: linear if the sparse one is a constant."""
+    if not is_sparse(a) and not is_sparse(b):  # a dense matrix that stands for a sparse one
+        return run.perform(torch.matmul, a, b)
     if is_sparse(b):
         turned = [run.perform(torch.transpose, t, 0, 1) for t in (b, a)]
         return run.perform(torch.transpose, run.perform(torch.sparse.mm, *turned), 0, 1)

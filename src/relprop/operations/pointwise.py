@@ -252,7 +252,7 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 def _statistic(run: Run, call: Call, x: Seen, chain: Pointwise | None) -> Any:
     """A value that only scales others. It absorbs its relevance."""
-    tag = replace(merge_tags([x.tag]), role=Role.STATISTIC, pointwise=chain, step=x.tag.step)
+    tag = replace(merge_tags([x.tag]), role=Role.STATISTIC, pointwise=chain, step=x.tag.step, total=None)
     return run.sink("statistic", run.value(call), call.name, tag)
 
 

@@ -12,7 +12,7 @@ from relprop.calls.call import Call
 from relprop.calls.site import Kind
 from relprop.crossing.chains import chained
 from relprop.crossing.exact import Exact
-from relprop.crossing.parts import of_value
+from relprop.crossing.parts import of_value, with_own_value
 from relprop.engine.interception import Entry
 from relprop.engine.known import Tag, merge_tags, role_of
 from relprop.engine.roles import Role
@@ -149,7 +149,26 @@ def segment_reduce(run: Run, call: Call, x: Any, kind: str, *_options: Any) -> A
     """torch.segment_reduce: the sum, the mean or an extreme of each segment."""
     if kind == "prod" or call.argument("initial"):
         run.gap(call.name, "products, and an initial value other than 0, are not covered")
-    return _shared(run, call)
+    elif kind in ("max", "min"):
+        return _extreme_of_segments(run, call, x, kind)
+    result: Seen = _shared(run, call)
+    result.tag.behind = result.tag.behind.after(plain=False)  # as sums over edges by `index_add`
+    return result
+
+
+def _extreme_of_segments(run: Run, call: Call, x: Seen, kind: str) -> Any:
+    """The extreme of each segment by `scatter_reduce`: torch's own gradient counts equal elements twice."""
+    axis, lengths = call.argument("axis") % x.dim(), value_of(call.argument("lengths"))
+    if lengths is None:
+        lengths = value_of(call.argument("offsets")).diff(dim=-1)
+    count, ends = lengths.shape[-1], lengths.cumsum(-1)
+    places = torch.arange(x.shape[axis], device=x.device).expand(*lengths.shape[:-1], -1).contiguous()
+    segments = torch.searchsorted(ends, places, right=True)  # those behind all segments have number `count`
+    index = segments.view(*segments.shape, *[1] * (x.dim() - segments.dim())).expand(x.shape)
+    shape = (*x.shape[:axis], count + 1, *x.shape[axis + 1 :])
+    empty = torch.zeros(shape, dtype=x.dtype, device=x.device)
+    extremes = run.perform(torch.scatter_reduce, empty, axis, index, x, f"a{kind}", include_self=False)
+    return with_own_value(run, call, run.perform(torch.narrow, extremes, axis, 0, count))
 
 
 TABLE: Mapping[str, Entry] = {

@@ -18,7 +18,17 @@ from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
 from relprop.crossing.exact import Exact, relevant_in
 from relprop.crossing.parts import with_own_value
 from relprop.engine.interception import Entry
-from relprop.engine.known import Normalised, Tag, all_nonnegative, as_exponential, behind_all, role_of
+from relprop.engine.known import (
+    Normalised,
+    Origin,
+    Tag,
+    Total,
+    all_nonnegative,
+    as_exponential,
+    behind_all,
+    role_of,
+    total_behind,
+)
 from relprop.engine.roles import Role, of_product, weighed_by
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -34,10 +44,14 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
+    for factor, other in ((a, b), (b, a)):
+        total = _own_total(factor, other, inverted=True)
+        if total is not None and total.steps:  # exp(x)·(1/Σ exp(x))
+            return softmax_of_groups(run, call, _exponent(factor), total)
     tags = a.tag, b.tag
-    rule, gate = shared_by(run, call, [a, b], elementwise=True)
+    rule, sharing = shared_by(run, call, [a, b], elementwise=True)
     value = run.value(call)
-    signals = [(t, other) for t, other in ((a, b), (b, a)) if t is not gate]
+    signals = [(t, other) for i, (t, other) in enumerate(((a, b), (b, a))) if i in sharing]
     kept = [run.keep(other.recorded) for _, other in signals]
     shapes = [t.shape for t, _ in signals]
 
@@ -60,12 +74,13 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
         ]
 
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
-    normalises = gate is not None and role_of(gate.tag) is Role.STATISTIC
-    one = signals[0][0]
+    one, other = signals[0]
+    normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
+    weighs = normalises and one.tag.nonnegative and _own_total(one, other, inverted=True) is not None
     known = Tag(
         behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
-        role=of_product(map(role_of, tags)),
+        role=Role.SOFTMAX if weighs else of_product(map(role_of, tags)),
         step=next((step for step in steps if step is not None), None),
         origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
     )
@@ -81,18 +96,18 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
         operands: the factors; some may be constants.
     """
     relevant = [t for t in operands if is_relevant(t)]
-    _, gate = shared_by(run, call, relevant)
-    args = call.args if gate is None else _replaced(call.args, gate, value_of(gate))
-    crossed = Call(call.signature, args)
+    sharing = [relevant[i] for i in shared_by(run, call, relevant)[1]]
+    others = [t for t in relevant if not any(t is each for each in sharing)]
+    crossed = Call(call.signature, _without(call.args, others))
     # Direct relevance is shared by contributions, as if the product were written out and summed.
     product = _shared(run, crossed) if run.slots != "none" else run.seen(run.native(crossed), Tag())
     nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
     # A mixture of values that are no weights, if constant ones, is a signal.
     role = of_product(role_of(t.tag) for t in relevant) if len(relevant) > 1 else Role.SIGNAL
     tag = Tag(behind_all([t.tag for t in relevant], plain=False), nonnegative, role=role)
-    if gate is not None or len(relevant) == 1:
+    if len(sharing) == 1:
         return run.seen(product.recorded, replace(tag, slot=product.tag.slot))
-    return in_parts(run, product, 1 / len(relevant), tag)
+    return in_parts(run, product, 1 / len(sharing), tag)
 
 
 def in_parts(run: Run, product: Seen, part: float, tag: Tag) -> Seen:
@@ -105,17 +120,19 @@ def in_parts(run: Run, product: Seen, part: float, tag: Tag) -> Seen:
     return run.cross(product.recorded.detach(), [product], back, tag)
 
 
-def _replaced(args: Sequence[Any], old: Any, new: Any) -> list[Any]:
-    return [
-        [new if b is old else b for b in a] if isinstance(a, (list, tuple)) else new if a is old else a
-        for a in args
-    ]
+def _without(args: Sequence[Any], factors: Sequence[Seen]) -> list[Any]:
+    """Return arguments with the values of these factors in their place, which get nothing."""
+
+    def held(t: Any) -> Any:
+        return value_of(t) if any(t is each for each in factors) else t
+
+    return [[held(b) for b in a] if isinstance(a, (list, tuple)) else held(a) for a in args]
 
 
 def shared_by(
     run: Run, call: Call, factors: Sequence[Seen], *, elementwise: bool = False
-) -> tuple[NonlinearRule | None, Seen | None]:
-    """Return the rule of a product, and the factor that gets no relevance; None if each factor has a share.
+) -> tuple[NonlinearRule | None, list[int]]:
+    """Return the rule of a product, and which factors have a share of its relevance, by number.
 
     Args:
         run: the run.
@@ -123,22 +140,27 @@ def shared_by(
         factors: its relevant factors.
         elementwise: whether it is a product of elements, and not summed over.
     """
+    everyone = list(range(len(factors)))
     if len(factors) == 1:
-        return None, None
+        return None, everyone
     rule = run.choose(run.site(call, Kind.PRODUCT, behind_all([t.tag for t in factors])))
     roles = [role_of(t.tag) for t in factors]
-    which = weighed_by(roles) if len(factors) == 2 else None
-    if which is None and len(factors) == 2 and isinstance(rule, SignalTakesAll) and rule.activations:
-        which = roles.index(Role.ACTIVATION) if roles.count(Role.ACTIVATION) == 1 else None
-    is_statistic = which is not None and roles[which] is Role.STATISTIC
-    if isinstance(rule, Proportional) and (is_statistic or not elementwise):
+    if isinstance(rule, Proportional):
+        if elementwise and Role.STATISTIC not in roles:
+            run.apply(call, rule)
+            return rule, everyone
         rule = None
-    if which is None and not isinstance(rule, Proportional):
+    sharing = weighed_by(roles)
+    if isinstance(rule, Uniform):
+        sharing = [i for i in everyone if roles[i] is not Role.STATISTIC] or everyone
+    elif isinstance(rule, SignalTakesAll) and rule.activations:
+        sharing = [i for i in sharing if roles[i] is not Role.ACTIVATION] or sharing
+    if len(sharing) == len(factors):
         rule = Uniform()
-    elif rule is None or is_statistic:
+    elif rule is None or Role.STATISTIC in roles:
         rule = SignalTakesAll()
     run.apply(call, rule)
-    return rule, factors[which] if which is not None and isinstance(rule, SignalTakesAll) else None
+    return rule, sharing
 
 
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
@@ -146,24 +168,40 @@ def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
-    total = b.tag.total if b.tag.pointwise is None else b.tag.pointwise.tag.total
-    exponential = as_exponential(a.tag)
-    own = total is not None and total.of() is a.recorded
-    if total is not None and exponential is not None and total.exponent is not None:
-        own = total.exponent() is exponential.recorded
-        if own and b.tag.pointwise is None and total.dim is not None and _is_sum(a, b, total.dim):
-            scores = run.seen(exponential.recorded, exponential.tag)
-            return with_own_value(run, call, run.perform(torch.softmax, scores, total.dim))
-        if own and (b.tag.pointwise is None or not b.tag.pointwise.watches):
-            last = () if b.tag.pointwise is None else (b.tag.pointwise.function,)
-            return softmax_of_groups(run, call, exponential, total.steps, last)
+    total = _own_total(a, b)
+    if total is not None and total.steps:
+        scores = _exponent(a)
+        if total.dim is not None and _is_sum(a, b, total.dim):
+            scored = run.seen(scores.recorded, scores.tag)
+            return with_own_value(run, call, run.perform(torch.softmax, scored, total.dim))
+        return softmax_of_groups(run, call, scores, total)
     run.apply(call, SignalTakesAll())
     result = Exact(slot="pass")(run, Call(call.signature, [a, run.seen(value_of(b), None), *call.args[2:]]))
     result.tag.behind = behind_all([a.tag, b.tag], plain=False)
     result.tag.origin = Normalised(recorded=a.recorded, tag=a.tag)
-    if own and a.tag.nonnegative:
+    if total is not None and a.tag.nonnegative:
         result.tag.role = Role.SOFTMAX
     return result
+
+
+def _own_total(a: Seen, other: Seen, *, inverted: bool = False) -> Total | None:
+    """Return the total that a tensor is in proportion to, or one over which it is, if it is that of `a`.
+
+    It has `steps` if `a` is exp(x) and if nothing watches the values in between.
+    """
+    total, exponential = total_behind(other.tag), as_exponential(a.tag)
+    if total is None or total.inverted is not inverted:
+        return None
+    if exponential is not None and total.exponent is not None:
+        return total if total.exponent() is exponential.recorded else None
+    return replace(total, steps=()) if total.of() is a.recorded else None
+
+
+def _exponent(a: Seen) -> Origin:
+    """Return x of exp(x), in a chain or at its end."""
+    exponential = as_exponential(a.tag)
+    assert exponential is not None
+    return exponential
 
 
 def _is_sum(a: Seen, total: Seen, dim: int) -> bool:

@@ -14,7 +14,7 @@ from relprop.calls.moving import BY_SHAPE, MOVING
 from relprop.crossing.chains import chained, same_values
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.crossing.folding import moved
-from relprop.crossing.padding import added_in_front, joined_in_front
+from relprop.crossing.padding import added_in_front, joined_in_front, moved_with_zeros
 from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
@@ -42,15 +42,20 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
             part._tag = replace(part.tag, role=role, gates=())
     all_of_x = type(result) is Seen and result.relevant and result.numel() == x.numel()
     if all_of_x and linear_origin(x) is not None:
-        shape = result.shape
-        by_shape = call.operation in BY_SHAPE
-        move = (lambda operands: operands[0].reshape(shape)) if by_shape else as_function(run, call)
-        _still_folds(result, [x], move)
+        _still_folds(result, [x], _move(run, call, result))
     elif type(result) is Seen and result.relevant and result.shape == x.shape and _keeps_all(call):
         result.tag.pointwise, result.tag.role, result.tag.origin = same_values(x), x.tag.role, x.tag.origin
     elif all_of_x and (padded := added_in_front(result, x)) is not None:
         result.tag.origin = padded
+    elif all_of_x and isinstance(x.tag.origin, ZeroPadding):
+        result.tag.origin = moved_with_zeros(result, x, _move(run, call, result))
     return result
+
+
+def _move(run: Run, call: Call, result: Seen) -> Callable[[Sequence[Tensor]], Any]:
+    """Return a call that moves all elements of a tensor as a function of the tensor."""
+    shape = result.shape
+    return (lambda t: t[0].reshape(shape)) if call.operation in BY_SHAPE else as_function(run, call)
 
 
 def _still_folds(result: Seen, parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> None:
@@ -201,6 +206,7 @@ def _is_zero(constant: Any) -> bool:
 
 def compared(run: Run, call: Call, x: Any, other: Any) -> Any:
     """A comparison, whose result is a constant."""
+    run.look(call.name)
     mask = run.seen(run.value(call), None)
     if is_relevant(x) and isinstance(other, (int, float)) and other == 0:
         if call.operation in ("gt", "ge"):

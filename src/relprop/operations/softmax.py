@@ -3,7 +3,7 @@
 R_i = x_i (R_i - s_i Σ R_j). It does not conserve relevance. The difference is in the ledger under "softmax".
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import log
 from typing import Any
 
@@ -19,7 +19,7 @@ from relprop.crossing.ruled import plain
 from relprop.crossing.samples import step_after
 from relprop.engine.gaps import reason_of
 from relprop.engine.interception import Entry
-from relprop.engine.known import Origin, Softmaxed, Tag, merge_tags
+from relprop.engine.known import Origin, Softmaxed, Tag, Total, merge_tags
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
@@ -65,33 +65,24 @@ def _gradient(function: Callable[[Tensor], Tensor], x: Tensor, c: Tensor) -> Ten
     return torch.autograd.grad(output, leaf, c)[0]
 
 
-def softmax_of_groups(
-    run: Run,
-    call: Call,
-    scores: Origin,
-    steps: Sequence[Callable[[Sequence[Tensor]], Tensor]],
-    last: Sequence[Callable[[Tensor], Tensor]] = (),
-) -> Seen:
+def softmax_of_groups(run: Run, call: Call, scores: Origin, total: Total) -> Seen:
     """exp(x) over sums of exp(x), as of the edges that end in each node of a graph: crossed as softmax.
 
     Args:
         run: the run.
-        call: the quotient.
+        call: the quotient, or the product.
         scores: x.
-        steps: the calls that give the denominator from exp(x), one after the other.
-        last: pointwise functions after them.
+        total: the denominator, or one over it, with the calls that give it from exp(x).
     """
     path, step, kept_x = run.modules.path, scores.tag.step, run.keep(scores.recorded)
-    value = run.value(call)
+    value, steps, inverted = run.value(call), total.steps, total.inverted
     kept_y = run.keep(value)
 
     def weights(x: Tensor) -> Tensor:
-        raised = total = x.exp()
+        raised = divisor = x.exp()
         for each in steps:
-            total = each([total])
-        for function in last:
-            total = function(total)
-        return raised / total
+            divisor = each([divisor])
+        return raised * divisor if inverted else raised / divisor
 
     def back(incoming: Incoming) -> list[Outgoing]:
         c, direct = incoming.c, incoming.direct

@@ -27,7 +27,7 @@ def checked_bounds(bounds: Any) -> Bounds:
             'rules=[("stem", relprop.rules.ZBox(0, 1)), ..., ("*", relprop.rules.Epsilon())].'
         )
     try:
-        low, high = bounds
+        low, high = (None, None) if isinstance(bounds, (str, bytes)) else bounds
     except (TypeError, ValueError):
         low = high = None
     if low is None or high is None:

@@ -33,12 +33,14 @@ class Computed:
     Attributes:
         results: an explanation for each target.
         lost: where integer inputs were lost on their way to an embedding, by name.
+        unfollowed: names of integer inputs that have no relevance, and of which nothing is told.
         run: the run, or None for a plain gradient.
         choosing: what the composite has chosen, or None for a plain gradient.
     """
 
     results: Sequence[Explained]
     lost: Mapping[str, str]
+    unfollowed: Sequence[str] = ()
     run: Run | None = None
     choosing: Choosing | None = None
 

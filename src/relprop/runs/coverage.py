@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relprop.calls.call import Call
+from relprop.engine.active import without_compiler
 from relprop.engine.gaps import Gap
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
@@ -131,11 +132,15 @@ def coverage(
         raise RuleError(
             f"rules={name!r} is a plain gradient, which covers every operation. Give a preset or a composite."
         )
-    run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
-    observer = _Crossings(run)
-    with Forward(run, TABLE, [observer]).of(model, inputs, arguments, demanding=False) as forward:
-        nothing = forward.why_nothing()
-    return Coverage(tuple(observer.crossings), name, nothing)
+
+    def covered() -> Coverage:
+        run = Run(composite.choose, unmatched=composite.unmatched, slots=composite.slots)
+        observer = _Crossings(run)
+        with Forward(run, TABLE, [observer]).of(model, inputs, arguments, demanding=False) as forward:
+            nothing = forward.why_nothing()
+        return Coverage(tuple(observer.crossings), name, nothing)
+
+    return without_compiler(covered)
 
 
 class _Crossings(Observer):

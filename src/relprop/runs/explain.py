@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never
 from torch import Tensor, nn
 
 from relprop.calls.site import original
+from relprop.engine.active import without_compiler
 from relprop.engine.checkpoints import Blocks, Checkpoints, chosen_blocks
 from relprop.engine.inner_values import Condition, InnerValues, Selector, Start
 from relprop.engine.parameters import ParameterRelevance
@@ -34,10 +35,11 @@ from relprop.rules.gradients import Baseline
 from relprop.runs.backward import Explained, Progress, explained_targets
 from relprop.runs.checks import Computed, check_values
 from relprop.runs.forward import Forward
-from relprop.runs.gradient import explained_by_gradient
+from relprop.runs.gradient import changes_with, explained_by_gradient
 from relprop.runs.propagating import Accepted, as_list, names_of
 from relprop.runs.wanted import Selectors, Wanted, Weights
 from relprop.runs.warnings import (
+    NOT_SEEN,
     warn_of_accepted,
     warn_of_bounds,
     warn_of_depth,
@@ -395,7 +397,7 @@ class Explainer:
                 for number in range(len(goals) if progress is not None else 0):
                     progress(number + 1, len(goals))  # type: ignore[misc]
                 return check_values(self.model, inputs, arguments, results, wanted)
-        computed = self._compute(inputs, arguments, goals, wanted, progress)
+        computed = without_compiler(lambda: self._compute(inputs, arguments, goals, wanted, progress))
         explanations = check_values(
             self.model,
             inputs,
@@ -405,6 +407,11 @@ class Explainer:
             self._blocks,
             by_rules=computed.run is not None,
         )
+        if computed.unfollowed and wanted.start is None and not wanted.conditions:
+            goal, score = goals[0], explanations[0].score
+            for each in computed.unfollowed:
+                if changes_with(self.model, inputs, arguments, goal, score, each):
+                    warn_of_lost({each: NOT_SEEN}, explanations[0].inputs)
         self._check_options(computed)
         return explanations
 
@@ -449,7 +456,8 @@ class Explainer:
         forward = Forward(run, TABLE, observers if collected is None else [*observers, collected])
         with Checkpoints(forward.interception).of(self._blocks), forward.of(self.model, inputs, arguments):
             results, lost = explained_targets(forward, inner, composite, name, goals, progress)
-        return Computed(results, lost, run, choosing)
+        unfollowed = forward.inputs.unfollowed({*lost, *results[0].explanation.inputs})
+        return Computed(results, lost, unfollowed, run, choosing)
 
     def _check_options(self, computed: Computed) -> None:
         """Warn of options that have no effect, and of rules for other networks."""

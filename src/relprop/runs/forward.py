@@ -127,7 +127,7 @@ class Forward:
         outputs = [self.interception.writing.stand_in(t) for t in tensors_in(logits_of(self.output))]
         if not outputs or any(is_relevant(t) for t in outputs):
             return ""
-        return disconnected_message(self.run.gaps.cuts)
+        return disconnected_message(self.run.gaps.where_relevance_ends())
 
     def scores(self, goal: Target, output: Any) -> Tensor:
         """Apply a target to the model's output, (samples,) or (1,): one number is that of the whole input.
@@ -196,7 +196,7 @@ class Forward:
         if not inner.requires_grad:
             weights = self.run.weights
             remedy = weights.remedy if weights.among_activations else ""
-            raise ModelError(disconnected_message(self.run.gaps.cuts, remedy))
+            raise ModelError(disconnected_message(self.run.gaps.where_relevance_ends(), remedy))
         variables = self.inputs.variables()
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
@@ -266,7 +266,14 @@ class PlainGradient:
 
 
 def _native(run: Run, call: Any, *_args: Any) -> Any:
-    return map_tensors(lambda t: run.seen(t, Tag() if t.requires_grad else None), run.native(call))
+    result = run.native(call)
+    if call.operation not in _TOLD and not any([t.requires_grad for t in tensors_in(result)]):
+        run.look(call.name)
+    return map_tensors(lambda t: run.seen(t, Tag() if t.requires_grad else None), result)
+
+
+_TOLD = ("to", "_to_copy", "_local_scalar_dense", "detach")
+"""Operations without a gradient of which the engine tells more."""
 
 
 class GradientsOfSeen(TorchFunctionMode):

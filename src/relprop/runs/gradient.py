@@ -58,6 +58,43 @@ def counted_by_gradient(
     ]
 
 
+def changes_with(
+    model: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    arguments: dict[str, Any],
+    goal: Target,
+    scores: torch.Tensor,
+    name: str,
+) -> bool:
+    """Whether the scores change if the integers of an input are replaced by others.
+
+    False if that is not known, as where the model refuses them. The model runs once more, and again if the
+    scores did change, to see that it computes the same twice.
+
+    Args:
+        model: the model.
+        inputs: positional arguments of the model.
+        arguments: keyword arguments of the model.
+        goal: the target.
+        scores: the scores of the explanation.
+        name: name of the input.
+    """
+
+    def differ(changed: str) -> bool:
+        with torch.random.fork_rng(devices=[]):
+            forward = Forward(Run(lambda site: None), PlainGradient())
+            forward.inputs.changed = changed
+            with forward.of(model, inputs, arguments):
+                (found,) = forward.values((forward.scores(goal, forward.output),))
+        largest = float(scores.abs().max())
+        return found.shape == scores.shape and float((found - scores).abs().max()) > _ROUNDING * largest
+
+    try:
+        return differ(name) and not differ("")
+    except Exception:  # as of an embedding without a row for them; the explanation is there already
+        return False
+
+
 _ROUNDING = 1e-6
 """What is smaller, relative to the score, may be a rounding error."""
 

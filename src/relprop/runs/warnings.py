@@ -320,6 +320,13 @@ def warn_of_lost(lost: Mapping[str, str], explained: Collection[str]) -> None:
         )
 
 
+NOT_SEEN = (
+    "the score changes with it, by code that relprop does not follow, such as .tolist(), int(x), "
+    "torch.unique or comparisons with one number after the other"
+)
+"""Why an integer input was lost, if no operation is known that did it."""
+
+
 def warn_of_nothing(name: str, explanation: Explanation, *, is_sure: bool) -> None:
     """Warn of an input that the score depends on, and that gets exactly nothing.
 

@@ -152,6 +152,8 @@ class Difference(OfClass):
         """Take classes from lists, arrays and tensors too."""
         super().__post_init__()
         object.__setattr__(self, "against", self._whole(self.against))
+        if isinstance(self.index, int) and self.index == self.against:
+            raise InputError(f"target {self}: the difference of a class and itself is 0. Give another class.")
 
     def told(self, output: Any, samples: int) -> "Difference":
         output = of_classes(output, samples)
@@ -342,6 +344,16 @@ def _require_tensor(output: Any) -> None:
 def _scores(output: Any) -> Tensor:
     """Return the output of a classifier, (samples, classes), detached."""
     _require_tensor(output)
+    if not output.is_floating_point():
+        raise InputError(
+            f"the output has the type {output.dtype}, and scores of classes are floating-point numbers. "
+            + (
+                "Give a target that makes scores of it, such as target=lambda output: output.abs()[:, 0]."
+                if output.is_complex()
+                else "Integers and comparisons carry no relevance: let the model return the scores that they "
+                "are made of, those before .argmax() or > 0."
+            )
+        )
     if output.dim() != 2:
         example = "relprop.targets.Region(0), the pixels of a class"
         if output.dim() < 4:

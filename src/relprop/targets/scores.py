@@ -57,6 +57,10 @@ def scores_of(target: Target, output: Any, samples: int, *, differing: str = "")
             "Try target(model(...)) itself."
         )
         raise
+    if isinstance(scores, Tensor) and scores.is_complex():
+        raise InputError(
+            f"the target {target!r} gave complex numbers, and scores are real; take .abs(), .real or .imag."
+        )
     if isinstance(scores, Tensor):
         if scores.shape in ((), (1,)):
             return scores.reshape(1)

@@ -78,10 +78,9 @@ def goal_of(model: LanguageModel, target: TextTarget, against: str | int | None,
         return Goal(index, index)
     other = _index(model, against, before, "against")
     words = f"{{}} and not {_escaped(named(model, other))}"
-    goal = Goal(Difference(index, other), index, words, plain=False, against=other)
     if index is not None:
-        goal.require_two(model, index)
-    return goal
+        Goal(None, index, against=other).require_two(model, index)
+    return Goal(Difference(index, other), index, words, plain=False, against=other)
 
 
 def _index(model: LanguageModel, named: str | int, before: str | None, call: str) -> int:
