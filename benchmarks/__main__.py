@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,7 +28,7 @@ from benchmarks import ROOT
 from benchmarks.case import Case, Row, Subject
 from benchmarks.cases import CASES, PARTS
 from benchmarks.lxt import ENVIRONMENT, LXT
-from benchmarks.machine import OtherWork, description
+from benchmarks.machine import OtherWork, description, importing
 from benchmarks.measuring import Local, Way, measure
 from benchmarks.results import Found, Results
 from benchmarks.terminal import table
@@ -71,13 +72,21 @@ def explore(
     return Found(run, rows, time.monotonic() - begun, others(lxt.seconds() - helped))
 
 
+def about_run(lxt: LXT, *, quick: bool) -> dict[str, Any]:
+    """What figures depend on, and how long it takes to import relprop."""
+    about = description()
+    if version := lxt.version():
+        about["versions"]["lxt"] = version
+    return about if quick else about | {"import": round(importing(), 4)}
+
+
 def run_all(cases: Sequence[Case], options: argparse.Namespace, console: Console) -> int:
     """Measure cases, print a table of each and write all of them; return the exit status."""
     results = Results.read(options.out)
     torch.set_num_threads(options.threads)
     run = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    results.runs[run] = description()
     lxt = LXT(options.lxt, options.threads)
+    results.runs[run] = about_run(lxt, quick=options.quick)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     done = 0
     try:

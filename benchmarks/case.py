@@ -1,13 +1,14 @@
 """A case: one model on one input, and the ways in which it is explained."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What is explained.
 
@@ -21,6 +22,7 @@ class Subject:
         blocks: path of the list of modules that get checkpoints.
         patches: LXT's module of patches, and that of the model's code, if LXT knows the model.
         canonizer: the name of zennit's canonizer for the model.
+        copies: of the model, by the library that writes to it.
     """
 
     model: Callable[..., Any]
@@ -32,6 +34,13 @@ class Subject:
     blocks: str = ""
     patches: tuple[str, str] | None = None
     canonizer: str = ""
+    copies: dict[str, Any] = field(default_factory=dict)
+
+    def copy_for(self, library: str) -> Any:
+        """The copy of the model that a library may write to."""
+        if library not in self.copies:
+            self.copies[library] = copy.deepcopy(self.model)
+        return self.copies[library]
 
     def given(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the model, with x in its place."""

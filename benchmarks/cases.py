@@ -42,8 +42,11 @@ WITH_ALL_PEERS: Plan = {
 
 VIT: Plan = {
     "gradient": ONCE,
-    "relprop": ("epsilon", "z+", "gamma", "alpha2-beta1", "attnlrp", "cp-lrp", "attnlrp-vit"),
-    "graph": ("epsilon", "attnlrp", "cp-lrp"),
+    "relprop": (
+        *("epsilon", "z+", "gamma", "alpha2-beta1"),
+        *("epsilon-gamma-flat", "attnlrp", "cp-lrp", "attnlrp-vit"),
+    ),
+    "graph": ("epsilon", "epsilon-gamma-flat", "attnlrp", "cp-lrp"),
     "autolrp": ("epsilon", "attnlrp", "cp-lrp"),
     "LXT": ("cp-lrp",),
 }
@@ -70,7 +73,11 @@ MANY_DIGITS: Plan = {
     "NumPy of 2017": ("deep-taylor",),
 }
 
-WRITTEN: Plan = {"gradient": ONCE, "relprop": ("epsilon", "cp-lrp"), "graph": ("epsilon", "cp-lrp")}
+WRITTEN: Plan = {
+    "gradient": ONCE,
+    "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
+    "graph": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
+}
 LAYER: Plan = {"gradient": ONCE, "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp", "attnlrp")}
 
 SERIES: Plan = {
@@ -114,7 +121,7 @@ def _decoders() -> list[Case]:
     return [
         Case(
             f"llama-{width}",
-            f"8 layers, {width} wide, {tokens} tokens",
+            f"LLaMA, {width} wide, {tokens} tokens",
             "decoders",
             partial(subjects.llama, width, tokens),
             DECODER,

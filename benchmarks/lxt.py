@@ -65,6 +65,18 @@ class LXT:
         way.ask("case", case.name)
         return way
 
+    def version(self) -> str:
+        """LXT's version, and that of transformers there; "" where it is not installed."""
+        code = (
+            "from importlib.metadata import version as of\n"
+            "print(of('lxt'), 'with transformers', of('transformers'))"
+        )
+        try:
+            command = [str(self._python), "-c", code]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
     def seconds(self) -> float:
         """Time of processors that the processes have taken."""
         return sum(_processor_time(process.pid) for process in self._processes.values())
@@ -72,8 +84,8 @@ class LXT:
     def close(self) -> None:
         """End the processes."""
         for process in self._processes.values():
-            process.kill()
-            process.wait()
+            with process:  # which waits, and closes the pipes
+                process.kill()
         self._processes.clear()
 
 

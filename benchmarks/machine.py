@@ -2,9 +2,13 @@
 
 import os
 import platform
+import statistics
+import subprocess
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +36,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def description() -> dict[str, object]:
+def description() -> dict[str, Any]:
     """The machine, and how torch uses it."""
     return {
         "processor": processor(),
@@ -41,6 +45,16 @@ def description() -> dict[str, object]:
         "system": platform.system(),
         "versions": versions(),
     }
+
+
+def importing(times: int = 5) -> float:
+    """Seconds that `import relprop` takes after `import torch`, the median of several processes."""
+    code = (
+        "import time, torch; begun = time.perf_counter(); import relprop; print(time.perf_counter() - begun)"
+    )
+    command = [sys.executable, "-c", code]
+    found = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(times)]
+    return statistics.median(map(float, found))
 
 
 class OtherWork:

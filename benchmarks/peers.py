@@ -5,7 +5,6 @@ modules; captum has no rule for sums of branches, so that its relevance of resid
 and takes as long.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -41,7 +40,7 @@ def by_zennit(subject: Subject, rules: str) -> Callable[[], Any]:
             low=torch.full_like(subject.x, low), high=torch.full_like(subject.x, high), canonizers=canonizers
         ),
     }[rules]()
-    model = copy.deepcopy(subject.model)
+    model = subject.copy_for("zennit")
 
     def explain() -> Any:
         with attribution.Gradient(model=model, composite=composite) as attributor:
@@ -59,7 +58,7 @@ def by_captum(subject: Subject, rules: str) -> Callable[[], Any]:
         "z+": known.Alpha1_Beta0_Rule,
         "gamma": lambda: known.GammaRule(0.25),
     }[rules]
-    model: Any = copy.deepcopy(subject.model)
+    model = subject.copy_for("captum")
 
     def explain() -> Any:
         for module in model.modules():
@@ -82,7 +81,7 @@ def by_autolrp(subject: Subject, rules: str) -> Callable[[], Any]:
         "attnlrp": autolrp.LRPConfig.attnlrp,
         "cp-lrp": autolrp.LRPConfig.cplrp,
     }[rules]()
-    copied: Any = copy.deepcopy(subject.model)
+    copied = subject.copy_for("autolrp")
 
     def explain() -> Any:
         x = autolrp.tensor(subject.x.clone())

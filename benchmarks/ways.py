@@ -4,7 +4,6 @@ A way takes a subject and the rules by name, prepares what is needed once, and r
 explains the subject once.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -44,7 +43,7 @@ def gradient(subject: Subject, rules: str = "", model: Callable[..., Any] | None
 
 def compiled_gradient(subject: Subject, rules: str = "") -> Explain:
     """The gradient of a copy of the model after torch.compile, which graphs would notice as a change."""
-    return gradient(subject, model=torch.compile(copy.deepcopy(subject.model), dynamic=False))
+    return gradient(subject, model=torch.compile(subject.copy_for("torch.compile"), dynamic=False))
 
 
 def checkpointed_gradient(subject: Subject, rules: str = "") -> Explain:
