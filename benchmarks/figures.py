@@ -1,6 +1,7 @@
 """The figures of `make bench` as the page asks for them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.case import Case, Row
 from benchmarks.cases import CASES
@@ -23,7 +24,23 @@ class Figures:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.cases = [case for case in CASES if case.name in results.cases]
-        self.runs = list(dict.fromkeys(results.cases[case.name].run for case in self.cases))
+        self.settings = self._settings()
+
+    def _settings(self) -> list[tuple[Mapping[str, Any], list[str]]]:
+        """Machines and versions, each with the runs on it, the first one first."""
+        found: list[tuple[Mapping[str, Any], list[str]]] = []
+        for run in sorted({self.results.cases[case.name].run for case in self.cases}):
+            about = {key: value for key, value in self.results.runs[run].items() if key != "import"}
+            for other, runs in found:
+                if other == about:
+                    runs.append(run)
+                    break
+            else:
+                found.append((about, [run]))
+        return found
+
+    def _setting_of(self, run: str) -> int:
+        return next(number for number, (_, runs) in enumerate(self.settings, start=1) if run in runs)
 
     def part(self, part: str) -> list[tuple[Case, Found]]:
         """The cases of a part that were measured, with figures of the gradient."""
@@ -41,13 +58,13 @@ class Figures:
     def about(self, parts: Sequence[str]) -> str:
         """What the figures of parts were measured on."""
         cases = [each for part in parts for each in self.part(part)]
-        runs = sorted({self.runs.index(found.run) + 1 for _, found in cases})
         rounds = [len(each.seconds) for _, found in cases for each in found.rows.values() if each.seconds]
         busy = max((found.other_work for _, found in cases), default=0.0)
-        runs_told = f"run{'s' if len(runs) > 1 else ''} {', '.join(map(str, runs))}"
         many = f"{min(rounds)} to {max(rounds)}" if min(rounds) < max(rounds) else f"{min(rounds)}"
         beside = f", beside other work that kept up to {busy:.1f} cores busy" if busy > BUSY else ""
-        return f"(Medians of {many} rounds, {runs_told} [below](#how-it-was-measured){beside}.)"
+        numbers = {self._setting_of(found.run) for _, found in cases}
+        which = f", {' and '.join(map(str, sorted(numbers)))} [below](#how-it-was-measured)"
+        return f"(Medians of {many} rounds{which if len(self.settings) > 1 else ''}{beside}.)"
 
     def rows(self, part: str, ways: Sequence[str], names: Mapping[str, str] | None = None) -> str:
         """A table of times: a line for each case and rules, a column for each way."""

@@ -32,7 +32,8 @@ def at_a_glance(figures: Figures) -> str:
             cells = [
                 cell(found, Row(way, rules)) for rules in ("epsilon", default) for way in ("relprop", "graph")
             ]
-            rows.append([case.title, duration(found.gradient.median), *cells])
+            if any(cells):
+                rows.append([case.title, duration(found.gradient.median), *cells])
     if not rows:
         return ""
     head = ["", "the gradient takes", "ε", "as a graph", "default rules", "as a graph"]
@@ -133,12 +134,12 @@ def compiled(figures: Figures) -> str:
         if "/" in case.name or not traced:
             continue
         base = found.time(Row("compiled gradient"))
-        row = [case.title, f"{min(traced):.1f} to {max(traced):.1f} s"]
+        row = [case.title, f"{_seconds(min(traced))} to {_seconds(max(traced))} s"]
         for other in case.compiled:
             own = found.time(other) if other.way == "inductor" else None
             if own is not None and base is not None:
                 name = DIGIT_NAMES.get(other.rules, NAMES[other.rules])
-                first = f"{found.rows[other].first:.0f} s"
+                first = f"{_seconds(found.rows[other].first)} s"
                 row += [name, first, ratio(base), ratio(own), ratio(own / base)]
         rows.append(row + [""] * (7 - len(row)))
     if not rows:
@@ -228,7 +229,12 @@ def checkpoints(figures: Figures) -> str:
 def products(figures: Figures) -> str:
     """Counted products."""
     ways = ("relprop", "zennit", "captum", "autolrp")
-    rows = [line for line in figures.lines("pictures", ways, Found.products) if any(line[2:])]
+    rows = [
+        line
+        for part in ("pictures", "digits")
+        for line in figures.lines(part, ways, Found.products, DIGIT_NAMES if part == "digits" else None)
+        if any(line[2:])
+    ]
     if not rows:
         return ""
     return (
@@ -240,23 +246,23 @@ def products(figures: Figures) -> str:
 
 def measured(figures: Figures) -> str:
     """What figures were measured on."""
-    if not figures.runs:
+    if not figures.settings:
         return ""
     told = []
-    for number, run in enumerate(figures.runs, start=1):
-        about = figures.results.runs[run]
+    for number, (about, runs) in enumerate(figures.settings, start=1):
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         threads = "1 thread" if about["threads"] == 1 else f"{about['threads']} threads"
+        when = runs[0] if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
         told.append(
-            f"- Run {number}: {run} UTC, {about['processor']}, {about['cores']} cores, {threads} for "
-            f"each way; {versions}."
+            f"{number}. {when} UTC, {about['processor']}, {about['cores']} cores, {threads} for each way; "
+            f"{versions}."
         )
     took = {
         part: sum(figures.results.cases[case.name].took for case in figures.cases if case.part == part) / 60
         for part in PARTS
     }
     each = ", ".join(f"{part} {minutes:.1f}" for part, minutes in took.items() if minutes)
-    imports = [about["import"] for run in figures.runs if "import" in (about := figures.results.runs[run])]
+    imports = [about["import"] for about in figures.results.runs.values() if "import" in about]
     imported = ""
     if imports:
         imported = f" `import relprop` takes {1e3 * imports[-1]:.0f} ms longer than `import torch`."
@@ -269,6 +275,10 @@ def measured(figures: Figures) -> str:
         "depend on them; those of the digits' networks are trained. "
         f"Everything took {sum(took.values()):.0f} minutes: {each}.{imported}\n\n" + "\n".join(told)
     )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2f}"
 
 
 SECTIONS = (

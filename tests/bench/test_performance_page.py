@@ -76,13 +76,13 @@ def test_each_part_has_a_section_with_its_figures():
 
 def test_the_page_says_what_figures_were_measured_on():
     page = performance(everything(vgg16=0.7))
-    told = "(Medians of 3 rounds, run 1 [below](#how-it-was-measured)"
+    told = "(Medians of 3 rounds"
     assert f"{told}, beside other work that kept up to 0.7 cores busy.)" in section(
         page, "Networks of pictures"
     )
     assert f"{told}.)" in section(page, "Decoders")
     assert (
-        "- Run 1: 2026-01-02 03:04 UTC, A processor, 4 cores, 1 thread for each way; torch 2.13.0, "
+        "\n1. 2026-01-02 03:04 UTC, A processor, 4 cores, 1 thread for each way; torch 2.13.0, "
         "zennit 1.0.0." in section(page, "How it was measured")
     )
     assert (
@@ -90,6 +90,19 @@ def test_the_page_says_what_figures_were_measured_on():
         in page
     )
     assert "`import relprop` takes 40 ms longer than `import torch`." in page
+
+
+def test_runs_on_one_machine_are_told_together_and_others_by_number():
+    results = everything()
+    later, elsewhere = "2026-01-03 00:00", "2026-01-04 00:00"
+    results.runs |= {later: MACHINE | {"import": 0.05}, elsewhere: MACHINE | {"cores": 8}}
+    for name, run in (("vgg16", later), ("digit-cnn", elsewhere)):
+        results.cases[name] = Found(run, results.cases[name].rows, 60.0, 0.0)
+    page = performance(results)
+    assert f"\n1. {RUN} to {later} UTC, A processor, 4 cores" in page
+    assert f"\n2. {elsewhere} UTC, A processor, 8 cores" in page
+    assert "rounds, 1 [below](#how-it-was-measured).)" in section(page, "Networks of pictures")
+    assert "rounds, 1 and 2 [below](#how-it-was-measured).)" in section(page, "Digits")
 
 
 def test_what_was_not_measured_or_failed_is_left_out():
