@@ -86,15 +86,23 @@ def run_all(cases: Sequence[Case], options: argparse.Namespace, console: Console
     torch.set_num_threads(options.threads)
     run = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     lxt = LXT(options.lxt, options.threads)
+    results.cases = {name: found for name, found in results.cases.items() if name in {c.name for c in CASES}}
     results.runs[run] = about_run(lxt, quick=options.quick)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    done = 0
+    done, failed = 0, 0
     try:
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=len(cases))
             for case in cases:
                 step = partial(_describe, bar, task, case.name)
-                found = explore(case, lxt, run, options, step)
+                try:
+                    found = explore(case, lxt, run, options, step)
+                except Exception as error:  # of any library; the other cases go on
+                    console.print(
+                        f"{case.name} cannot be made: {type(error).__name__}: {error}", markup=False
+                    )
+                    failed += 1
+                    continue
                 results.cases[case.name] = found
                 results.write(options.out)
                 bar.advance(task)
@@ -106,7 +114,7 @@ def run_all(cases: Sequence[Case], options: argparse.Namespace, console: Console
     finally:
         lxt.close()
     console.print(f"{options.out} has {len(results.cases)} cases. `make docs` writes docs/performance.md.")
-    return 0
+    return 1 if failed else 0
 
 
 def _describe(bar: Progress, task: object, case: str, text: str) -> None:

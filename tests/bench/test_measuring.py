@@ -268,6 +268,25 @@ def test_ctrl_c_keeps_the_cases_that_are_done(options, monkeypatch, capsys):
     assert "interrupted: 1 of 2 cases are done" in capsys.readouterr().out
 
 
+def test_a_case_that_cannot_be_made_is_told_and_the_others_go_on(options, monkeypatch, capsys):
+    def missing() -> Subject:
+        raise ModuleNotFoundError("No module named 'transformers'")
+
+    never = Case("never", "", "digits", missing, {"gradient": ("",)})
+    monkeypatch.setattr(program, "CASES", (never, CASE))
+    assert options("--quick") == 1
+    assert list(json.loads(options.out.read_text())["cases"]) == ["tiny"]
+    told = "never cannot be made: ModuleNotFoundError: No module named 'transformers'"
+    assert told in capsys.readouterr().out
+
+
+def test_cases_that_are_no_more_are_forgotten(options, monkeypatch):
+    Results({"gone": Found("then", {}, 1, 0)}, {"then": {}}).write(options.out)
+    monkeypatch.setattr(program, "CASES", (CASE,))
+    assert options("--quick") == 0
+    assert list(json.loads(options.out.read_text())["cases"]) == ["tiny"]
+
+
 def test_parts_names_and_globs_choose_cases():
     assert [case.name for case in program.chosen(["vgg16", "depth/*"])] == [
         "vgg16",

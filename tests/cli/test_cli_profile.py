@@ -14,7 +14,7 @@ import relprop
 from relprop.cli.explain import explain
 from relprop.cli.work.profile import AROUND, BACKWARD, FORWARD, GRAPH, LINES, Amounts, account, profiled
 from relprop.data import mnist
-from relprop.view.mosaic import save_png
+from relprop.view.mosaic import mosaic, save_png
 from shell import runner
 
 run = runner(explain)
@@ -148,8 +148,6 @@ def test_no_hook_remains_after_an_error_either():
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    from relprop.view.mosaic import mosaic
-
     save_png(tmp_path / "digit.png", mosaic(mnist.test_set().images[1318][None, None] / 255, "grey"), {})
     return tmp_path / "digit.png"
 
