@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness benchmark clean
+.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -98,19 +98,21 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
 	$(BIN)/pytest -m slow tests/engine/test_interrupts.py
 
-faithfulness: .venv/test  ## which rules tell best what a network looks at, on photographs and digits
+faithfulness: .venv/test  ## which rules tell best what a network looks at, on photographs, digits and sentences
 	$(BIN)/pip install --quiet --no-deps scikit-image
 	$(BIN)/python benchmarks/picture_faithfulness.py
 	$(BIN)/python benchmarks/picture_faithfulness.py --model mnist-mlp
 	$(BIN)/python benchmarks/picture_faithfulness.py --model mnist-cnn
-
-benchmark: .venv/test  ## time and memory, against NumPy and the plain gradient
-	$(BIN)/python benchmarks/mnist.py
-	$(BIN)/python benchmarks/networks.py
-	$(BIN)/python benchmarks/decoders.py
-	$(BIN)/python benchmarks/graphs.py
-	$(BIN)/python benchmarks/recurrent.py
 	$(BIN)/python benchmarks/text_faithfulness.py
+
+.venv/bench: .venv/parity
+	$(BIN)/pip install --quiet --no-deps autolrp
+	@touch $@
+
+# On a machine that does nothing else. BENCH="--only decoders" measures a part.
+BENCH ?=
+bench: .venv/bench .venv-lxt/parity  ## time, memory and products, beside the gradient and other libraries, for docs/performance.md
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove what make made
 	rm -rf .venv .venv-lxt .venv-floors out

@@ -1,4 +1,4 @@
-"""Write the pages of the documentation that are generated from the code: commands, rules, operations.
+"""Write what is generated of the documentation: from the code, and costs from `benchmarks/results.json`.
 
 python tools/generate_docs.py           write them
 python tools/generate_docs.py --check   fail if they are not as the program would write them
@@ -18,6 +18,12 @@ os.environ["COLUMNS"] = "100"  # the width of help texts, whatever the terminal
 import typer.main
 from typer.testing import CliRunner
 
+sys.path.append(str(Path(__file__).parents[1]))  # for what is in benchmarks/
+
+from benchmarks.page import performance, plots_of
+from benchmarks.results import Results
+from benchmarks.sentences import MARK, renewed
+
 import relprop
 from relprop import operations
 from relprop.calls.names import documented_name
@@ -31,7 +37,8 @@ from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
 from relprop.rules.sources import REFERENCES
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NOTE = "<!-- Written by `make docs`; changes made here are lost. -->\n\n"
 
 
@@ -269,12 +276,22 @@ TREATMENTS = {
 }
 """How relevance crosses the operations of each family."""
 
-PAGES = {
-    "commands.md": commands,
-    "rules.md": rules_and_presets,
-    "operations.md": operation_table,
-    "coming-from.md": coming_from,
-}
+
+def generated() -> dict[Path, str]:
+    """The text of every page and picture that is generated."""
+    results = Results.read(ROOT / "benchmarks" / "results.json")
+    found = {
+        DOCS / "commands.md": commands(),
+        DOCS / "rules.md": rules_and_presets(),
+        DOCS / "operations.md": operation_table(),
+        DOCS / "coming-from.md": coming_from(),
+        DOCS / "performance.md": NOTE + performance(results),
+    }
+    found |= {DOCS / "images" / name: plot for name, plot in plots_of(results).items()}
+    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
+        if path not in found and MARK.search(text := path.read_text(encoding="utf-8")):
+            found[path] = renewed(text, results, str(path.relative_to(ROOT)))
+    return found
 
 
 def main() -> int:
@@ -287,13 +304,12 @@ def main() -> int:
     )
     check = parser.parse_args().check
     stale = []
-    for name, make in PAGES.items():
-        path, text = DOCS / name, make()
+    for path, text in generated().items():
         if check:
-            if not path.exists() or path.read_text() != text:
-                stale.append(str(path.relative_to(DOCS.parent)))
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                stale.append(str(path.relative_to(ROOT)))
         else:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     if stale:
         print(f"not as the program would write them: {', '.join(stale)}. Run `make docs`.", file=sys.stderr)
     return 1 if stale else 0

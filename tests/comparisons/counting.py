@@ -8,26 +8,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class FlopCount(TorchDispatchMode):
+class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums the operations of all matrix products and convolutions inside the context."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
         formula = flop_registry.get(function._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        if formula is None:
+            # Below autograd `conv2d` and `linear` arrive whole, and only their parts have a formula.
+            with self:
+                result = function.decompose(*args, **(kwargs or {}))
+            return function(*args, **(kwargs or {})) if result is NotImplemented else result
+        result = function(*args, **(kwargs or {}))
+        self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
 
-class Calls(TorchDispatchMode):
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the calls of each operation of aten inside the context."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.of: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,4 +43,5 @@ def flops(function: Callable[[], Any]) -> int:
     """Count the operations of one call."""
     with FlopCount() as count:
         function()
-    return count.total
+    total: int = count.total
+    return total

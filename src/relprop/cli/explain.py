@@ -40,6 +40,12 @@ def explain(
         bool,
         typer.Option("--compile", help="For many pictures: trace the first one, and compute by its graph."),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile", help="Also print where the time goes, for another explanation of the first picture."
+        ),
+    ] = False,
     weights: Weights = None,
     classes: Classes = None,
     size: Size = None,
@@ -60,6 +66,11 @@ def explain(
     relevance of its pixels: red speaks for the class, blue against it.
     Heatmaps of earlier runs are replaced, other pictures never. So *.png can be given again.
 
+    With --profile there are tables of milliseconds: what Python and what torch
+    takes in the forward and the backward; the modules and operations of the
+    model, and the operations of torch, that take most. A convolution that is
+    folded with a batch norm goes backward in the batch norm.
+
     Example:
       relprop explain efficientnet-lite0 cat.jpg --target "Egyptian cat"
     """
@@ -67,4 +78,4 @@ def explain(
     from relprop.cli.work.one_picture import Wishes
 
     options = ModelOptions(model, weights, classes, size, mean, std)
-    explain_pictures(options, files, out, Wishes(target, top, rules, view, compile))
+    explain_pictures(options, files, out, Wishes(target, top, rules, view, compile, profile))

@@ -58,6 +58,8 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
         interrupted = True
     finally:
         bar.stop()
+    if wishes.profile and not interrupted and (profile := explaining.profile()) is not None:
+        tell(f"\n{profile}")
     # At the end, where they are seen, and not between the lines of a progress bar.
     for line in [*dict.fromkeys(warnings), *errors]:
         tell(line, err=True)

@@ -12,6 +12,7 @@ import torch
 import relprop
 from relprop.cli.words import VIEWS
 from relprop.cli.work.answers import Answer, answer_for, answers, class_named
+from relprop.cli.work.profile import Profile, profiled
 from relprop.cli.work.terminal import refuse_to_replace_others
 from relprop.errors import InputError, at_the_shell
 from relprop.models import Model, Prepared, errors_of, output_of
@@ -37,6 +38,7 @@ class Wishes:
     rules: str | None = None
     view: str = VIEWS[0]
     compile: bool = False
+    profile: bool = False
 
     def check(self, model: Model) -> None:
         """Find out before any picture is read whether the options have a meaning.
@@ -70,6 +72,7 @@ class Explaining:
         self._model = model
         self._wishes = wishes
         self._explainer: relprop.Explainer | None = None
+        self._first: tuple[torch.Tensor, Any] | None = None
 
     def __call__(self, x: torch.Tensor, target: Any) -> Explanation:
         """Explain a picture as the model takes it."""
@@ -78,7 +81,21 @@ class Explaining:
             self._explainer = relprop.Explainer(model.module, rules=wishes.rules, bounds=model.bounds)
             if wishes.compile:
                 self._explainer = self._explainer.compile(x, target=target)
-        return self._explainer(x, target=target)
+        explanation = self._explainer(x, target=target)
+        self._first = self._first or (x, target)
+        return explanation
+
+    def profile(self) -> Profile | None:
+        """Explain the first picture again, and say where the time goes; None if there is none."""
+        explainer, first = self._explainer, self._first
+        if explainer is None or first is None:
+            return None
+        x, target = first
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they have been told
+            return profiled(
+                lambda: explainer(x, target=target), None if self._wishes.compile else self._model.module
+            )
 
 
 def explain_picture(

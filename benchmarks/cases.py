@@ -1,0 +1,214 @@
+"""All cases: what is explained, in which ways and by which rules."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from benchmarks import subjects
+from benchmarks.case import Case, Row
+
+PARTS: Mapping[str, str] = {
+    "digits": "one digit, by the tutorial's networks",
+    "pictures": "networks of pictures",
+    "decoders": "decoders of the shape of LLaMA",
+    "recurrent": "recurrent networks",
+    "batch": "more and more samples at once",
+    "depth": "more and more layers",
+    "size": "larger and larger pictures",
+    "length": "longer and longer texts",
+}
+
+Plan = Mapping[str, Sequence[str]]
+
+ONCE = ("",)
+"""Of ways without rules."""
+
+PICTURE_RULES = ("epsilon", "w2-epsilon", "z+", "gamma", "alpha2-beta1")
+PICTURE_PRESETS = ("epsilon-gamma-flat", "epsilon-gamma-box")
+
+CONVOLUTIONS: Plan = {
+    "gradient": ONCE,
+    "relprop": (*PICTURE_RULES, *PICTURE_PRESETS),
+    "graph": ("epsilon", "z+", "epsilon-gamma-flat"),
+    "autolrp": ("epsilon", "gamma"),
+}
+
+WITH_ALL_PEERS: Plan = {
+    **CONVOLUTIONS,
+    "zennit": ("epsilon", "z+", "gamma", "alpha2-beta1", "epsilon-gamma-box"),
+    "captum": ("epsilon", "z+", "gamma"),
+}
+
+VIT: Plan = {
+    "gradient": ONCE,
+    "relprop": (
+        *("epsilon", "z+", "gamma", "alpha2-beta1"),
+        *("epsilon-gamma-flat", "attnlrp", "cp-lrp", "attnlrp-vit"),
+    ),
+    "graph": ("epsilon", "epsilon-gamma-flat", "attnlrp", "cp-lrp"),
+    "autolrp": ("epsilon", "attnlrp", "cp-lrp"),
+    "LXT": ("cp-lrp",),
+}
+
+DECODER: Plan = {
+    "gradient": ONCE,
+    "relprop": ("attnlrp", "cp-lrp", "epsilon"),
+    "graph": ("attnlrp", "cp-lrp", "epsilon"),
+    "autolrp": ("attnlrp", "cp-lrp"),
+    "LXT": ("attnlrp", "cp-lrp"),
+}
+
+DIGIT: Plan = {
+    "gradient": ONCE,
+    "relprop": ("deep-taylor", "alpha2-beta1", "epsilon", "epsilon-gamma-flat"),
+    "graph": ("deep-taylor", "alpha2-beta1", "epsilon", "epsilon-gamma-flat"),
+}
+
+MANY_DIGITS: Plan = {
+    "gradient": ONCE,
+    "relprop": ("deep-taylor", "alpha2-beta1"),
+    "graph": ("deep-taylor", "alpha2-beta1"),
+    "NumPy": ("deep-taylor",),
+    "NumPy of 2017": ("deep-taylor",),
+}
+
+WRITTEN: Plan = {
+    "gradient": ONCE,
+    "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
+    "graph": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
+}
+LAYER: Plan = {"gradient": ONCE, "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp", "attnlrp")}
+
+SERIES: Plan = {
+    "gradient": ONCE,
+    "relprop": ("epsilon", "epsilon-gamma-flat"),
+    "graph": ("epsilon",),
+}
+DECODER_SERIES: Plan = {"gradient": ONCE, "relprop": ("attnlrp", "cp-lrp"), "graph": ("attnlrp", "cp-lrp")}
+LENGTHS: Plan = {
+    **DECODER_SERIES,
+    "checkpointed gradient": ONCE,
+    "checkpointed relprop": ("attnlrp",),
+    "autolrp": ("attnlrp",),
+    "LXT": ("attnlrp",),
+}
+
+COMPILED_GRADIENT = Row("compiled gradient")
+
+
+def _compiled(*rules: str) -> list[Row]:
+    return [COMPILED_GRADIENT, *(Row("inductor", each) for each in rules)]
+
+
+def _pictures(name: str, title: str, plan: Plan, *rules: str, canonizer: str = "") -> Case:
+    make = partial(subjects.picture, name, canonizer=canonizer)
+    return Case(name, title, "pictures", make, plan, _compiled(*rules) if rules else ())
+
+
+def _digits() -> list[Case]:
+    rules = _compiled("deep-taylor")
+    cnn, mlp = (partial(subjects.digits, f"mnist-{kind}") for kind in ("cnn", "mlp"))
+    return [
+        Case("digit-cnn", "one digit, CNN", "digits", partial(cnn, 1), DIGIT, rules),
+        Case("digit-mlp", "one digit, MLP", "digits", partial(mlp, 1), DIGIT),
+        Case("digits-cnn", "100 digits, CNN", "digits", partial(cnn, 100), MANY_DIGITS),
+    ]
+
+
+def _decoders() -> list[Case]:
+    rules = _compiled("attnlrp")
+    return [
+        Case(
+            f"llama-{width}",
+            f"LLaMA, {width} wide, {tokens} tokens",
+            "decoders",
+            partial(subjects.llama, width, tokens),
+            DECODER,
+            rules,
+        )
+        for width, tokens in ((64, 32), (512, 128))
+    ]
+
+
+def _recurrent() -> list[Case]:
+    written = Case("lstm-written", "LSTM written out, 32 units", "recurrent", subjects.written_lstm, WRITTEN)
+    return [
+        written,
+        *(
+            Case(
+                f"{kind.__name__.lower()}-{batch}",
+                f"nn.{kind.__name__}, 256 units, {batch} {'sample' if batch == 1 else 'samples'}",
+                "recurrent",
+                partial(subjects.layer, kind, batch),
+                LAYER,
+            )
+            for kind in (nn.LSTM, nn.GRU, nn.RNN)
+            for batch in (1, 8)
+        ),
+    ]
+
+
+def _series() -> list[Case]:
+    picture = partial(subjects.picture, "resnet50")
+    return [
+        *(
+            Case(
+                f"batch/{n}",
+                f"ResNet-50, 96 pixels, batch {n}",
+                "batch",
+                partial(picture, n, 96),
+                SERIES,
+                at=n,
+            )
+            for n in (1, 2, 4, 8, 16)
+        ),
+        *(
+            Case(
+                f"depth/{n}",
+                f"LLaMA, 64 wide, 32 tokens, {n} layers",
+                "depth",
+                partial(subjects.llama, 64, 32, n),
+                DECODER_SERIES,
+                at=n,
+            )
+            for n in (2, 4, 8, 16)
+        ),
+        *(
+            Case(
+                f"size/{n}",
+                f"ResNet-50, one picture, {n} pixels",
+                "size",
+                partial(picture, 1, n),
+                SERIES,
+                at=n,
+            )
+            for n in (64, 112, 224, 320, 448)
+        ),
+        *(
+            Case(
+                f"length/{n}",
+                f"LLaMA, 8 layers, 256 wide, {n} tokens",
+                "length",
+                partial(subjects.llama, 256, n),
+                LENGTHS,
+                at=n,
+            )
+            for n in (32, 128, 512, 1024)
+        ),
+    ]
+
+
+CASES: Sequence[Case] = (
+    *_digits(),
+    _pictures("vgg16", "VGG-16", WITH_ALL_PEERS, canonizer="VGGCanonizer"),
+    _pictures("resnet50", "ResNet-50", WITH_ALL_PEERS, "epsilon", canonizer="ResNetCanonizer"),
+    _pictures("efficientnet_b0", "EfficientNet-B0", CONVOLUTIONS),
+    _pictures("densenet121", "DenseNet-121", CONVOLUTIONS),
+    _pictures("convnext_tiny", "ConvNeXt-T", CONVOLUTIONS),
+    _pictures("vit_b_16", "ViT-B/16", VIT),
+    *_decoders(),
+    *_recurrent(),
+    *_series(),
+)
+"""In the order in which they are measured and shown."""
