@@ -57,6 +57,7 @@ class LastState(nn.Module):
 def picture(name: str, batch: int = 2, size: int = 224, canonizer: str = "") -> Subject:
     """A network of torchvision on pictures."""
     model = getattr(import_torchvision().models, name)(weights=None)
+    _give_statistics(model, torch.randn(2, 3, size, size))
     return Subject(
         _ready(model),
         torch.randn(batch, 3, size, size),
@@ -66,6 +67,21 @@ def picture(name: str, batch: int = 2, size: int = 224, canonizer: str = "") -> 
         canonizer=canonizer,
         patches=VIT_PATCHES if name.startswith("vit") else None,
     )
+
+
+def _give_statistics(model: nn.Module, x: Tensor) -> None:
+    """Give batch norms the statistics of a batch, as trained ones have.
+
+    With those of a fresh network activations vanish with depth. Then no relevance arrives at the pictures,
+    and relprop runs the model once more to find out why.
+    """
+    model.eval()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches, of which there is one
+        norm.train()
+    with torch.no_grad():
+        model(x)
 
 
 def llama(width: int, tokens: int, layers: int = 8) -> Subject:
