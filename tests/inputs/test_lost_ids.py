@@ -177,6 +177,26 @@ def test_one_hot_vectors_that_are_written_are_warned_of(way: Callable[..., Any])
     assert re.search("(scatter|index_put) in module", message)
 
 
+def by_assigned_edges(model: Both, x: Tensor, edges: Tensor) -> Tensor:
+    adjacency = torch.zeros(N, N, **DOUBLE)
+    adjacency[edges[0], edges[1]] = 1.0
+    return model.of(x, adjacency @ x)
+
+
+def by_sparse_edges(model: Both, x: Tensor, edges: Tensor) -> Tensor:
+    weights = torch.ones(edges.shape[1], **DOUBLE)
+    return model.of(x, torch.sparse_coo_tensor(edges, weights, (N, N), check_invariants=False) @ x)
+
+
+@pytest.mark.parametrize("way", [by_assigned_edges, by_sparse_edges])
+def test_a_matrix_of_edges_needs_no_word(way: Callable[..., Any]) -> None:
+    model, x, edges = both(way), torch.randn(N, SIZE, **DOUBLE), torch.tensor([[0, 1, 2, 2], [1, 2, 0, 1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        e = relprop.explain(model, x, edges, target=lambda y: y[:, 1].square().sum(), rules="epsilon")
+    assert list(e.inputs) == ["x"]
+
+
 def a_loss_beside(model: Both, x: Tensor, i: Tensor) -> Any:
     logits = model.of(x, x)
     return {"loss": F.cross_entropy(logits, i * 3 % 3), "logits": logits}

@@ -77,6 +77,12 @@ LOOKING = frozenset(
 )
 """Operations that read ids for other purposes. Their result is not followed, and nothing is reported."""
 
+SPARSE = (
+    *("sparse_coo_tensor", "_sparse_coo_tensor_with_dims_and_tensors", "_sparse_coo_tensor_unsafe"),
+    *("sparse_compressed_tensor", "sparse_csr_tensor", "sparse_csc_tensor"),
+)
+"""Operations that put elements of a sparse matrix where integers say."""
+
 COMPARING = ("eq", "ne", "lt", "gt", "le", "ge", "isin")
 """Operations that make a mask of ids."""
 

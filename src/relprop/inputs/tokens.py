@@ -33,6 +33,7 @@ from relprop.inputs.id_calls import (
     PLACING,
     PROMOTING,
     REPLACING,
+    SPARSE,
     VALUES,
     index_of,
     valued,
@@ -222,6 +223,9 @@ class TokenIds:
         """Return the names of the inputs whose ids are lost in a call: its result cannot be followed."""
         if not self.inputs or self.find(self._looked_up_by(call)) is not None:
             return []
+        if self._joins(call):
+            self.placing.update(self.names_in(call.args))
+            return []
         if call.operation in COMPARING:
             other = None if isinstance(call.args[1], Tensor) else call.args[1]
             for name in self.names_in(call.args):
@@ -241,6 +245,13 @@ class TokenIds:
                 return []
             args = args[1:]
         return self.names_in(args)
+
+    def _joins(self, call: Call) -> bool:
+        """Whether a call makes a matrix of edges: it puts elements where two integers of an input say."""
+        if call.operation in SPARSE:
+            return True
+        indices = call.args[1] if call.operation in ("index_put", "_unsafe_index_put") else ()
+        return sum(self.find(t) is not None for t in indices) > 1
 
     def taken_as_numbers(self, call: Call) -> list[str]:
         """Return the names of the inputs whose ids a call takes as numbers, beside relevant tensors."""
