@@ -49,7 +49,7 @@ def builders(case: Case, subject: Subject, lxt: LXT, *, compiled: bool) -> Mappi
         return Local(explain, counted=row.way not in UNCOUNTED, warms_up=row.way not in STATELESS)
 
     return {
-        row: partial(lxt.way, case, subject, row.rules) if row.way == "LXT" else partial(local, row)
+        row: partial(local, row) if row.way in WAYS else partial(lxt.way, case, subject, row.rules)
         for row in case.rows(compiled=compiled)
     }
 

@@ -59,6 +59,13 @@ class Row(NamedTuple):
     rules: str = ""
 
 
+BASE = Row("gradient")
+"""What others are compared with."""
+
+BASE_OF_LXT = Row("gradient beside LXT")
+"""What LXT is compared with: the same in the environment of LXT, in a process of its own as well."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One model on one input.

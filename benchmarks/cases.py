@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 from benchmarks import subjects
-from benchmarks.case import Case, Row
+from benchmarks.case import BASE_OF_LXT, Case, Row
 
 PARTS: Mapping[str, str] = {
     "digits": "one digit, by the tutorial's networks",
@@ -48,6 +48,7 @@ VIT: Plan = {
     ),
     "graph": ("epsilon", "epsilon-gamma-flat", "attnlrp", "cp-lrp"),
     "autolrp": ("epsilon", "attnlrp", "cp-lrp"),
+    BASE_OF_LXT.way: ONCE,
     "LXT": ("cp-lrp",),
 }
 
@@ -56,6 +57,7 @@ DECODER: Plan = {
     "relprop": ("attnlrp", "cp-lrp", "epsilon"),
     "graph": ("attnlrp", "cp-lrp", "epsilon"),
     "autolrp": ("attnlrp", "cp-lrp"),
+    BASE_OF_LXT.way: ONCE,
     "LXT": ("attnlrp", "cp-lrp"),
 }
 
@@ -91,6 +93,7 @@ LENGTHS: Plan = {
     "checkpointed gradient": ONCE,
     "checkpointed relprop": ("attnlrp",),
     "autolrp": ("attnlrp",),
+    BASE_OF_LXT.way: ONCE,
     "LXT": ("attnlrp",),
 }
 

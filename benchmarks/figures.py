@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.case import Case, Row
+from benchmarks.case import BASE, BASE_OF_LXT, Case, Row
 from benchmarks.cases import CASES
 from benchmarks.cells import HEADS, NAMES, as_table, cell, named, ratio
 from benchmarks.results import Found, Results
@@ -45,7 +45,7 @@ class Figures:
     def part(self, part: str) -> list[tuple[Case, Found]]:
         """The cases of a part that were measured, with figures of the gradient."""
         every = [(case, self.results.cases[case.name]) for case in self.cases if case.part == part]
-        return [(case, found) for case, found in every if found.time(Row("gradient"))]
+        return [(case, found) for case, found in every if found.time(BASE)]
 
     def between(self, part: str, way: str, rules: str, amount: Amount = Found.time) -> str:
         """The smallest and largest figure of a part, "" if there is none."""
@@ -108,6 +108,6 @@ class Figures:
         for case, found in self.part(part):
             for row in found.rows:
                 time = found.time(row)
-                if row.way != "gradient" and time is not None and case.at is not None:
+                if row not in (BASE, BASE_OF_LXT) and time is not None and case.at is not None:
                     lines.setdefault(named(row).replace("`", ""), []).append((case.at, time))
         return {name: points for name, points in lines.items() if len(points) > 1}

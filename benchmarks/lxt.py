@@ -41,7 +41,7 @@ class LXT:
         self._processes: dict[tuple[str, str], subprocess.Popen[str]] = {}
 
     def way(self, case: Case, subject: Subject, rules: str) -> "Remote":
-        """Prepare a case there.
+        """Prepare a case there; without rules, its gradient, for which nothing is patched.
 
         Raises:
             RuntimeError: LXT is not installed, or fails.
@@ -146,8 +146,9 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     cases = {case.name: case for case in CASES}
     import_module("torchvision_shim").import_torchvision()
-    sets = import_module(f"lxt.efficient.models.{patches}")
-    import_module("lxt.efficient").monkey_patch(import_module(patched), getattr(sets, NAMES[rules]))
+    if rules:
+        sets = import_module(f"lxt.efficient.models.{patches}")
+        import_module("lxt.efficient").monkey_patch(import_module(patched), getattr(sets, NAMES[rules]))
     way: Local | None = None
     for line in sys.stdin:
         what, argument = json.loads(line)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks import plots
-from benchmarks.case import Row
+from benchmarks.case import BASE, BASE_OF_LXT, Row
 from benchmarks.cases import PARTS
 from benchmarks.cells import DIGIT_NAMES, HEADS, NAMES, as_table, cell, duration, named, ratio
 from benchmarks.figures import Figures
@@ -91,8 +91,9 @@ def decoders(figures: Figures) -> str:
         return ""
     return (
         f"## Decoders\n\nThe shape of LLaMA, 8 layers, explained for one next token:\n\n{rows}\n\n"
-        '"Compiled" is `mode="inductor"`. LXT patches the model\'s code and has transformers '
-        "4.57 in an environment of its own; autolrp writes attention out, its default. "
+        '"Compiled" is `mode="inductor"`. LXT patches the model\'s code and needs transformers 4.57: it runs '
+        "beside, in an environment of its own, and is compared with the gradient there. autolrp writes "
+        "attention out, its default. "
         f"{figures.about(['decoders'])}"
     )
 
@@ -160,7 +161,8 @@ def series(figures: Figures) -> str:
         cases = figures.part(part)
         if not figures.lines_of(part):
             continue
-        rows = list(dict.fromkeys(row for case, _ in cases for row in case.rows(compiled=False)[1:]))
+        every = dict.fromkeys(row for case, _ in cases for row in case.rows(compiled=False))
+        rows = [row for row in every if row not in (BASE, BASE_OF_LXT)]
         head = [x_name, "the gradient takes", *(named(row) for row in rows)]
         body = [
             [str(case.at), duration(found.gradient.median), *(cell(found, row) for row in rows)]

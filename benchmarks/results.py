@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import Row
+from benchmarks.case import BASE, BASE_OF_LXT, Row
 from benchmarks.measuring import Cost, Measured
 
 FORM = 1
@@ -34,7 +34,7 @@ class Found:
     @property
     def gradient(self) -> Measured:
         """What the others are compared with."""
-        return self.rows[Row("gradient")]
+        return self.rows[BASE]
 
     def time(self, row: Row) -> float | None:
         """Median time relative to the gradient's, or None if there is none."""
@@ -43,10 +43,11 @@ class Found:
     def quartiles(self, row: Row) -> tuple[float, float] | None:
         """Lower and upper quartile of the time, relative to the gradient's median."""
         measured = self.rows.get(row)
-        if measured is None or len(measured.seconds) < 2 or not self.gradient.seconds:
+        time = self.time(row)
+        if measured is None or len(measured.seconds) < 2 or time is None:
             return None
         low, _, high = statistics.quantiles(measured.seconds, n=4, method="inclusive")
-        return low / self.gradient.median, high / self.gradient.median
+        return time * low / measured.median, time * high / measured.median
 
     def memory(self, row: Row) -> float | None:
         """Peak memory relative to the gradient's."""
@@ -60,7 +61,11 @@ class Found:
         measured = self.rows.get(row)
         if measured is None:
             return None
-        one, base = amount(measured), amount(self.gradient)
+        # Processes differ, too: LXT is compared with the gradient in one like its own.
+        beside = self.rows.get(BASE_OF_LXT)
+        if row.way != "LXT" or beside is None or beside.error:
+            beside = self.gradient
+        one, base = amount(measured), amount(beside)
         return one / base if one is not None and base else None
 
 

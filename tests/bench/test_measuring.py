@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as program
 from benchmarks import measuring, subjects
-from benchmarks.case import Case, Row, Subject
+from benchmarks.case import BASE_OF_LXT, Case, Row, Subject
 from benchmarks.cases import CASES, PARTS
 from benchmarks.lxt import LXT
 from benchmarks.machine import OtherWork, description, importing
@@ -150,6 +150,14 @@ def test_rows_relative_to_what_failed_have_no_figure():
     assert found.quartiles(Row("relprop")) is None
 
 
+def test_lxt_is_compared_with_the_gradient_in_a_process_like_its_own():
+    rows = {GRADIENT: Measured(1, [2.0, 2.0]), Row("LXT", "cp-lrp"): Measured(1, [1.0, 3.0])}
+    assert Found("", rows, 1, 0).time(Row("LXT", "cp-lrp")) == 1
+    rows[BASE_OF_LXT] = Measured(1, [4.0, 4.0])
+    assert Found("", rows, 1, 0).time(Row("LXT", "cp-lrp")) == 0.5
+    assert Found("", rows, 1, 0).quartiles(Row("LXT", "cp-lrp")) == (0.375, 0.625)
+
+
 # What is measured
 
 
@@ -162,7 +170,7 @@ def test_cases_have_names_of_their_own_known_parts_ways_and_rules():
         rows = case.rows(compiled=True)
         assert rows[0] == GRADIENT
         assert len(set(rows)) == len(rows)
-        assert {row.way for row in rows} <= {*WAYS, "LXT"}
+        assert {row.way for row in rows} <= {*WAYS, "LXT", BASE_OF_LXT.way}
         assert {row.rules for row in rows if row.rules} <= {*RULES, *relprop.PRESETS}
 
 

@@ -186,3 +186,12 @@ def test_the_results_of_the_project_are_of_cases_that_exist():
     results = Results.read(ROOT / "benchmarks" / "results.json")
     assert set(results.cases) <= {case.name for case in CASES}
     assert all(results.runs[found.run]["versions"]["torch"] for found in results.cases.values())
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_marks_within_a_sentence_begin_no_line(page):
+    # Markdown would end the paragraph there, and read no links in the rest of the line.
+    assert not re.search(r"^ *<!-- figures: [\w ]+ -->[^\n]", page.read_text(encoding="utf-8"), re.M)
