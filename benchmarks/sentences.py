@@ -90,8 +90,8 @@ def recurrent(figures: Figures) -> str:
     attnlrp = told("attnlrp", {kind: layers[kind] for kind in ("lstm", "gru")})
     return (
         f"ε {told('epsilon', layers)}. `Uniform`, `Proportional`, projections, and rules that put "
-        "relevance on zeros in hidden layers go through the parts of a layer, call by call, and take longer: `attnlrp` "
-        f"{attnlrp}."
+        "relevance on zeros in hidden layers go through the parts of a layer, call by call, and take longer: "
+        f"`attnlrp` {attnlrp}."
     )
 
 
