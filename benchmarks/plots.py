@@ -7,7 +7,7 @@ from html import escape
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 186, 28, 44
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#7a5195")
 """Of Okabe and Ito, which most people can tell apart."""
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -118,8 +118,11 @@ def _apart(places: Mapping[str, float]) -> dict[str, float]:
     for name, place in sorted(places.items(), key=lambda item: item[1]):
         last = max(place, last + 14)
         found[name] = last
-    below = max(found.values(), default=0.0) - (HEIGHT - BOTTOM)
-    return {name: place - max(0.0, below) for name, place in found.items()}
+    lowest = float(HEIGHT - BOTTOM)
+    for name in reversed(found):  # up again from the bottom, as far as they touch
+        found[name] = min(found[name], lowest)
+        lowest = found[name] - 14
+    return found
 
 
 def _text(

@@ -129,3 +129,21 @@ def test_a_model_that_imports_the_compiler(what: str) -> None:
     )
     assert said.returncode == 0, said.stderr
     assert "linear" in said.stdout or "1 operation" in said.stdout
+
+
+def test_the_model_runs_as_before_after_it_was_explained() -> None:
+    """In a process of its own, which has not imported the compiler before."""
+    program = """
+import torch, warnings, relprop
+warnings.simplefilter("ignore")
+torch.manual_seed(0)
+layer, head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+def model(x):
+    return head(torch.cond(x.sum() > 0, lambda x: layer(x).relu(), lambda x: layer(x).tanh(), (x,)))
+x = torch.rand(2, 4)
+e = relprop.explain(model, x, target=1, rules="epsilon")
+torch.testing.assert_close(model(x), head(layer(x).relu()))
+torch.testing.assert_close(e.output, model(x))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

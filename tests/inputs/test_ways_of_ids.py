@@ -331,3 +331,26 @@ def test_ids_that_are_only_compared_are_not_lost() -> None:
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ScoreWarning)
         assert explained(looking, ids()).relevance.any()
+
+
+MASKS: dict[str, Callable[[Reader, Tensor], Tensor]] = {
+    "as a condition": lambda model, i: torch.where(
+        by_comparison(i)[..., None], model.words.weight, torch.zeros(())
+    ).sum(2),
+    "as an index": lambda model, i: model.words.weight.expand(*i.shape, -1, -1)[by_comparison(i)].view(
+        *i.shape, -1
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MASKS)
+def test_comparisons_with_each_class_are_still_masks(how: str) -> None:
+    def masked(model: Reader, i: Tensor) -> Tensor:
+        return model.words(i) + MASKS[how](model, i)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = explained(masked, ids())
+        expected = explained(plainly, ids())
+    assert found.relevance.shape == expected.relevance.shape
+    assert found.relevance.any()

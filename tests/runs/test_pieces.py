@@ -90,6 +90,24 @@ def test_samples_that_depend_on_each_other_are_told_of_and_not_cut() -> None:
     assert graphs_of(graph) == 2
 
 
+def test_samples_that_seem_alone_among_copies_are_not_cut_later() -> None:
+    layer = nn.Linear(4, 3).double()
+    explainer = Explainer(lambda x: layer(x / x.abs().amax().detach()), rules="epsilon")
+    x = torch.randn(9, 4, **DOUBLE)
+    graph = explainer.compile(x[:4], target=0, dynamic=True)
+    assert_same(
+        graph(x[:3], target=0), explainer(x[:3], target=0)
+    )  # filled up with copies, which change no maximum
+    with pytest.warns(UserWarning, match="its samples depend on each other"):
+        found = graph(x, target=0)
+    assert_same(found, explainer(x, target=0))
+
+
+def test_a_wrong_number_of_classes_is_told_as_without_a_graph(explainer: Explainer) -> None:
+    with pytest.raises(InputError, match=r"3 classes.*5 samples|5 samples.*3"):
+        compiled(explainer)(pictures(5), target=[0, 1, 2])
+
+
 def test_arguments_without_samples_are_not_cut() -> None:
     table, columns = torch.randn(3, 2, **DOUBLE), torch.tensor([0, 2, 3])
     explainer = Explainer(lambda x, columns_index: x[:, columns_index] @ table, rules="epsilon")

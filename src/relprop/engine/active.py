@@ -67,6 +67,8 @@ def without_compiler(function: Callable[[], Result]) -> Result:
     except Exception:
         if imported or not any(name in sys.modules for name in _COMPILERS):
             raise
+    if "torch._dynamo" in sys.modules:  # what the failed run has left in it
+        importlib.import_module("torch._dynamo").reset()
     return function()
 
 

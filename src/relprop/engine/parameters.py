@@ -27,7 +27,7 @@ class _Traced(LinearOperation):
     leaves: list[Tensor] = field(default_factory=list)
 
     def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        return self.map.transpose(s, self._leaf(weight), self.x.shape)
+        return self.transposed(s, self._leaf(weight))
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         return self.transpose(s, one), self.transpose(s, other)

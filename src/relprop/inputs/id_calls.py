@@ -91,6 +91,7 @@ INDEXING = frozenset(("index", "_unsafe_index", "index_select", "gather", "take"
 
 LOOKING_UP = frozenset(("embedding", "index", "index_select", *bags.TABLE))
 """Operations that may look up integers in a table, see `index_of`."""
+
 PLACING = frozenset(
     (
         *INDEXING,
@@ -141,7 +142,8 @@ def index_of(call: Call) -> Any:
     if call.operation == "embedding" or call.operation in bags.TABLE:
         return call.args[1]
     if call.operation == "index" and _is_table(call.args[0]) and len(call.args[1]) == 1:
-        return call.args[1][0]
+        index = call.args[1][0]
+        return None if isinstance(index, Tensor) and index.dtype is torch.bool else index
     if call.operation == "index_select" and _is_table(call.args[0]) and call.args[1] == 0:
         return call.args[2]
     return None

@@ -181,7 +181,7 @@ class TokenIds:
         """Return the one-hot vectors that become numbers in a call, as it has floating-point operands."""
         if call.operation not in PROMOTING:
             return []
-        tensors = list(tensors_in(call.args))
+        tensors = list(tensors_in(valued(call)))
         if not any([t.is_floating_point() for t in tensors]):
             return []
         return [t for t in tensors if type(t) is Seen and self.are_hot(t)]

@@ -30,7 +30,7 @@ def drop_small(value: Tensor, by: Tensor, least: float) -> Tensor:
 
 
 def keep_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
-    """Return a value where `by` is larger than `least`, and 0 elsewhere. The value may be overwritten."""
+    """Return a value where `by` is above `least`, and 0 elsewhere. The value may be overwritten."""
     if value.dtype != by.dtype or value.shape != by.shape:
         return value.masked_fill_(by <= least, 0)
     if _must_stay(value):

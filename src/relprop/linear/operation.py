@@ -62,13 +62,15 @@ class LinearOperation:
         return self._applied(self.x, weight)
 
     def _applied(self, x: Tensor, weight: Tensor) -> Tensor:
-        output = self.map.apply(x, weight.detach())
-        # A map may return the input itself, as a rearrangement that has nothing to do.
-        return output.clone() if weights.same_storage(output, x) else output
+        return _its_own(self.map.apply(x, weight.detach()), x)
 
     def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        """T_weight(s)."""
-        return self.map.transpose(s, weight.detach(), self.x.shape)
+        """T_weight(s), which may be overwritten."""
+        return self.transposed(s, weight.detach())
+
+    def transposed(self, s: Tensor, weight: Tensor) -> Tensor:
+        """T_weight(s), recorded by autograd if the weight asks for it. It may be overwritten."""
+        return _its_own(self.map.transpose(s, weight, self.x.shape), s)
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """T_one(s) and T_other(s)."""
@@ -162,6 +164,15 @@ class LinearOperation:
         """
         key = (key, self.map, self.x.shape[int(self.map.alike) :])
         return weights.modified(self.weight, purpose, lambda _: make(), key)
+
+
+def _its_own(result: Tensor, given: Tensor) -> Tensor:
+    """Return a result that may be overwritten.
+
+    A map may return what it was given, as a rearrangement that has nothing to do, or one number for several
+    elements, as the transpose of a sum.
+    """
+    return result.clone() if 0 in result.stride() or weights.same_storage(result, given) else result
 
 
 def _beyond(total: Tensor, noise: Tensor | float) -> Tensor:

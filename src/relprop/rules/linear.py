@@ -55,7 +55,7 @@ def _is_number(value: object) -> bool:
 
 def _any_below(R: Tensor, z: Tensor) -> bool:
     """Whether there is relevance where z is negative, also if it is unknown because calls are traced."""
-    return is_traced() or bool(torch.linalg.vector_norm(z.clamp(max=0).mul_(R), 1))
+    return is_traced() or bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
 
 
 def _shared_with(s: Tensor, share: Tensor) -> Tensor:
@@ -69,7 +69,9 @@ def _shared_with(s: Tensor, share: Tensor) -> Tensor:
 
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
-    return other.add_(keep_above(one.sub_(other), -x))
+    below = -x
+    # Each side as it is: a difference of the two would lose the smaller one to rounding.
+    return other.sub_(keep_above(other.clone(), below)).add_(keep_above(one, below))
 
 
 class _SharingRule(PrintedRule):

@@ -58,8 +58,8 @@ class Proportional(NonlinearRule):
     """R_a = a/(a + b) · R for a product a·b of elements. Ding et al. 2017, weight ratios.
 
     So a gate has a share of its own, by its value, and roles do not matter. The share is large and of both
-    signs where a and b nearly cancel. It is half where they cancel. Matrix products and attention, which sum
-    over products, share as without this rule.
+    signs where a and b nearly cancel. It is half where they cancel. Matrix products, `einsum`, `prod` and
+    attention share as without this rule, and denominators get nothing.
 
     Args:
         absolute: whether the share is |a|/(|a| + |b|), which is never above one.

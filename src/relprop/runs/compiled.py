@@ -165,7 +165,8 @@ class Graphs:
         if pieces is None:
             return None
         given = Given.of(pieces[0].inputs, pieces[0].arguments, pieces[0].goals, wanted)
-        if given.refused or self._cut.get(given.key) is False:
+        kind = (given.key, len(pieces) > 1)  # in one piece, filled up with copies, samples may seem alone
+        if given.refused or self._cut.get(kind) is False:
             return None
         results = by_pieces(
             pieces,
@@ -173,11 +174,11 @@ class Graphs:
             samples_of(inputs, arguments),
             lambda piece: self._at_once(piece.inputs, piece.arguments, piece.goals, wanted),
         )
-        if results is not None and given.key not in self._cut:
+        if results is not None and kind not in self._cut:
             expected = self._compute(inputs, arguments, goals, wanted)
             pairs = zip(results, expected, strict=True)
             off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
-            self._cut[given.key] = not any(off)
+            self._cut[kind] = not any(off)
             if any(off):
                 warn(
                     f"compile(dynamic=True): in pieces of {self._size} samples the batch has another "

@@ -47,7 +47,7 @@ def cut(
     """
     count = samples_of(inputs, arguments)
     several = wanted.parameters if isinstance(wanted.parameters, (list, tuple)) else [wanted.parameters]
-    if count in (0, size) or len(several) or any(_of_samples(goal) for goal in goals):
+    if count in (0, size) or len(several) or any(_of_samples(goal, count) for goal in goals):
         return None
     pieces = []
     for start in range(0, count, size):
@@ -118,20 +118,27 @@ def _goal_of(goal: Target, taken: _Taken) -> Target:
     return made
 
 
-def _of_samples(goal: Any, *, within: bool = False) -> bool:
-    """Whether a target holds something for each sample that is not the class of an `OfClass`."""
-    if not is_dataclass(goal):
-        return isinstance(goal, (Tensor, list, tuple))
-    values = [getattr(goal, field.name) for field in fields(goal)]
-    values = values[1:] if isinstance(goal, OfClass) and not within else values
-    return any(_of_samples(value, within=True) for value in values)
+def _of_samples(goal: Any, count: int) -> bool:
+    """Whether a target holds something for each sample beside the classes of so many samples."""
+    if isinstance(goal, OfClass):
+        of_class = goal.index is None or isinstance(goal.index, int) or len(goal.index) == count
+        others = [getattr(goal, field.name) for field in fields(goal) if field.name != "index"]
+        return not of_class or any(_is_several(value) for value in others)
+    return _is_several(goal)
 
 
-Compute = Callable[[Piece], Sequence[Explained] | None]
+def _is_several(value: Any) -> bool:
+    """Whether a part of a target may differ between samples."""
+    if is_dataclass(value):
+        return any(_is_several(getattr(value, field.name)) for field in fields(value))
+    return isinstance(value, (Tensor, list, tuple))
 
 
 def by_pieces(
-    pieces: Sequence[Piece], goals: Sequence[Target], samples: int, compute: Compute
+    pieces: Sequence[Piece],
+    goals: Sequence[Target],
+    samples: int,
+    compute: Callable[[Piece], Sequence[Explained] | None],
 ) -> list[Explained] | None:
     """Return the explanations of a batch from those of its pieces; None if one of them has none."""
     found = []
