@@ -221,3 +221,14 @@ def test_what_is_not_true_of_it_is_told() -> None:
         relprop.register(Mean, "pointwse")
     with pytest.raises(InputError, match="Or give the class of an autograd function or of a module"):
         relprop.register(torch.relu, "pointwise")  # type: ignore[arg-type]
+
+
+def test_the_coverage_has_a_declared_class() -> None:
+    class Thrice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 3
+
+    relprop.register(Thrice, "linear")
+    covered = relprop.coverage(nn.Sequential(Thrice(), nn.Linear(3, 2)).eval(), torch.rand(2, 3))
+    assert [(c.operation, c.how) for c in covered.crossings][:1] == [("Thrice", "as it was declared")]
+    assert len(covered.crossings) == 2

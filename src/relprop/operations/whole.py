@@ -31,6 +31,11 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, (Function, nn.Module))
 
 
+def is_declared(name: str) -> bool:
+    """Whether a class of this name was declared, whose calls have the name as operation."""
+    return any(kind.__name__ == name for kind in _declared)
+
+
 def declare(kind: type, entry: Entry) -> None:
     """Let relevance cross all calls of an autograd function, or of a class of modules, by this entry."""
     is_new = kind not in _declared

@@ -15,6 +15,7 @@ from relprop.inputs.arguments import only_tokens
 from relprop.inputs.evaluation import require_evaluation_mode
 from relprop.inputs.signature import joined_arguments, require_arguments, require_clear
 from relprop.operations import FAMILIES, TABLE
+from relprop.operations.whole import is_declared
 from relprop.rules.bounds import Bounds
 from relprop.rules.choice import Rules, resolve
 from relprop.rules.gradients import Baseline
@@ -152,7 +153,7 @@ class _Crossings(Observer):
 
     def after_call(self, call: Call, applied: int, gaps: Sequence[Gap]) -> None:
         self.crossings.extend(map(_not_covered, gaps))
-        if gaps or call.operation not in TABLE:
+        if gaps or not (call.operation in TABLE or is_declared(call.operation)):
             return
         run = self.run
         how, within = ", ".join(dict.fromkeys(str(a.rule) for a in run.applied[applied:])), None
@@ -173,4 +174,4 @@ def _not_covered(gap: Gap) -> Crossing:
 
 
 def _family(operation: str) -> str:
-    return next((family for family, table in FAMILIES.items() if operation in table), "plain gradient")
+    return next((family for family, table in FAMILIES.items() if operation in table), "as it was declared")
