@@ -16,7 +16,7 @@ from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
-from relprop.runs.pieces import by_pieces, cut, samples_of
+from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.tracing import Traced, TraceError, copied, trace
 from relprop.runs.unchanged import Unchanged
 from relprop.runs.wanted import Wanted
@@ -141,42 +141,40 @@ class Graphs:
         Raises:
             InputError: a class is out of range.
         """
+        given = Given.of(inputs, arguments, goals, wanted)
         if self.dynamic and self._size:
-            results = self._in_pieces(inputs, arguments, goals, wanted)
+            results = self._in_pieces(given)
             if results is not None:
                 return results
-        results = self._at_once(inputs, arguments, goals, wanted)
-        if (
-            results is not None
-            and not self._size
-            and len(results[0].explanation) == samples_of(inputs, arguments)
-        ):
+        results = self._at_once(given)
+        if results is not None and not self._size and len(results[0].explanation) == samples_of(given):
             self._size = len(results[0].explanation)
         return results
 
-    def _in_pieces(
-        self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
-    ) -> list[Explained] | None:
+    def _in_pieces(self, given: Given) -> list[Explained] | None:
         """Return explanations from those of pieces of the batch; None if the batch is to be computed at once.
 
         The first time, for arguments and targets of a kind, they are compared with an explanation in Python.
         """
-        pieces = cut(self._size, inputs, arguments, goals, wanted)
-        if pieces is None:
+        pieces = cut(given, self._size)
+        if pieces is None or given.refused:
             return None
-        given = Given.of(pieces[0].inputs, pieces[0].arguments, pieces[0].goals, wanted)
-        kind = (given.key, len(pieces) > 1)  # in one piece, filled up with copies, samples may seem alone
-        if given.refused or self._cut.get(kind) is False:
+        kind = (pieces[0].key, len(pieces) > 1)  # in one piece, filled up with copies, samples may seem alone
+        if self._cut.get(kind) is False:
             return None
-        results = by_pieces(
-            pieces,
-            goals,
-            samples_of(inputs, arguments),
-            lambda piece: self._at_once(piece.inputs, piece.arguments, piece.goals, wanted),
-        )
-        if results is not None and kind not in self._cut:
-            expected = self._compute(inputs, arguments, goals, wanted)
-            pairs = zip(results, expected, strict=True)
+        found = []
+        for piece in pieces:
+            results = self._at_once(piece)
+            if results is None:
+                return None
+            found.append(results)
+        try:
+            whole = joined(found, given)
+        except InputError:  # as of inputs without a dimension of samples
+            return None
+        if kind not in self._cut:
+            expected = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
+            pairs = zip(whole, expected, strict=True)
             off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
             self._cut[kind] = not any(off)
             if any(off):
@@ -186,13 +184,10 @@ class Graphs:
                     "samples gets a graph of its own."
                 )
                 return None
-        return results
+        return whole
 
-    def _at_once(
-        self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
-    ) -> list[Explained] | None:
+    def _at_once(self, given: Given) -> list[Explained] | None:
         """Return explanations by a graph for inputs of this size; None if no graph can compute them."""
-        given = Given.of(inputs, arguments, goals, wanted)
         reason, found = given.refused, None
         if not reason:
             kind = self._kind_of(given.key)

@@ -4,8 +4,7 @@ Samples are explained by themselves. So a batch may be cut, and its last piece f
 last sample. Whether this holds for a model is not assumed: see `relprop.runs.compiled`.
 """
 
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -13,73 +12,51 @@ import torch
 from torch import Tensor
 
 from relprop.calls.nested import map_tensors, tensors_in
-from relprop.errors import InputError
 from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
-from relprop.runs.wanted import Wanted
+from relprop.runs.given import Given
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, as_told
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some of the samples of a batch.
-
-    Attributes:
-        inputs: positional arguments of the model.
-        arguments: keyword arguments of the model.
-        goals: the targets.
-    """
-
-    inputs: tuple[Any, ...]
-    arguments: dict[str, Any]
-    goals: Sequence[Target]
+def samples_of(given: Given) -> int:
+    """Return the size of the first dimension of all tensors among arguments; 0 if they differ in it."""
+    counts = {len(t) if t.dim() else 0 for t in tensors_in((list(given.inputs), given.arguments))}
+    return counts.pop() if len(counts) == 1 else 0
 
 
-def cut(
-    size: int, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
-) -> list[Piece] | None:
+def cut(given: Given, size: int) -> list[Given] | None:
     """Return pieces of `size` samples, the last one filled up; None if the batch is not to be cut.
 
     A batch of another size can be cut if all its tensors have the same first dimension, and if a target says
     nothing of single samples but their classes. Relevance of parameters is a sum over all samples, and is not
     cut.
     """
-    count = samples_of(inputs, arguments)
-    several = wanted.parameters if isinstance(wanted.parameters, (list, tuple)) else [wanted.parameters]
-    if count in (0, size) or len(several) or any(_of_samples(goal, count) for goal in goals):
+    count, wanted = samples_of(given), given.wanted.parameters
+    several = wanted if isinstance(wanted, (list, tuple)) else [wanted]
+    if count in (0, size) or len(several) or any(_of_samples(goal, count) for goal in given.goals):
         return None
     pieces = []
     for start in range(0, count, size):
-        taken = _Taken(start, size, count)
-        piece = Piece(
-            tuple(map_tensors(taken, list(inputs))),
-            map_tensors(taken, arguments),
-            [_goal_of(goal, taken) for goal in goals],
-        )
-        pieces.append(piece)
+        taken = _Taken(start, size)
+        inputs, arguments = tuple(map_tensors(taken, list(given.inputs))), map_tensors(taken, given.arguments)
+        goals = [_goal_of(goal, taken) for goal in given.goals]
+        pieces.append(Given.of(inputs, arguments, goals, given.wanted))
     return pieces
 
 
-def samples_of(inputs: tuple[Any, ...], arguments: dict[str, Any]) -> int:
-    """Return the size of the first dimension of all tensors among arguments; 0 if they differ in it."""
-    counts = {len(t) if t.dim() else 0 for t in tensors_in((list(inputs), arguments))}
-    return counts.pop() if len(counts) == 1 else 0
-
-
-def joined(found: Sequence[Sequence[Explained]], goals: Sequence[Target], samples: int) -> list[Explained]:
+def joined(found: Sequence[Sequence[Explained]], given: Given) -> list[Explained]:
     """Return the explanations of pieces as those of the batch, an explanation for each target.
 
     Args:
         found: for each piece an explanation of each target.
-        goals: the targets of the batch.
-        samples: number of samples of the batch.
+        given: the batch.
 
     Raises:
         InputError: explanations of the pieces do not fit together.
     """
-    whole = []
-    for each, goal in zip(zip(*found, strict=True), goals, strict=True):
+    whole, samples = [], samples_of(given)
+    for each, goal in zip(zip(*found, strict=True), given.goals, strict=True):
         together = Explanation.concatenate([part.explanation for part in each])[:samples]
         logits = each[0].logits
         if logits is not None and len(logits) and logits[0] == each[0].samples:
@@ -96,7 +73,6 @@ class _Taken:
 
     start: int
     size: int
-    count: int
 
     def __call__(self, whole: Tensor) -> Tensor:
         part = whole[self.start : self.start + self.size]
@@ -111,11 +87,8 @@ class _Taken:
 
 def _goal_of(goal: Target, taken: _Taken) -> Target:
     """Return the target of a piece."""
-    if not isinstance(goal, OfClass) or not isinstance(goal.index, tuple) or len(goal.index) != taken.count:
-        return goal
-    made = copy(goal)
-    object.__setattr__(made, "index", taken.of_classes(goal.index))
-    return made
+    several = isinstance(goal, OfClass) and isinstance(goal.index, tuple)
+    return goal.with_classes(taken.of_classes(goal.index)) if several else goal  # type: ignore[attr-defined]
 
 
 def _of_samples(goal: Any, count: int) -> bool:
@@ -132,22 +105,3 @@ def _is_several(value: Any) -> bool:
     if is_dataclass(value):
         return any(_is_several(getattr(value, field.name)) for field in fields(value))
     return isinstance(value, (Tensor, list, tuple))
-
-
-def by_pieces(
-    pieces: Sequence[Piece],
-    goals: Sequence[Target],
-    samples: int,
-    compute: Callable[[Piece], Sequence[Explained] | None],
-) -> list[Explained] | None:
-    """Return the explanations of a batch from those of its pieces; None if one of them has none."""
-    found = []
-    for piece in pieces:
-        results = compute(piece)
-        if results is None:
-            return None
-        found.append(results)
-    try:
-        return joined(found, goals, samples)
-    except InputError:
-        return None

@@ -71,8 +71,8 @@ class OfClass(OfSamples):
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
 
-    def with_classes(self, index: Tensor) -> "OfClass":
-        """Return the target for classes that are an input of a graph: one, (), or one for each sample."""
+    def with_classes(self, index: Tensor | tuple[int, ...]) -> "OfClass":
+        """Return the target for other classes, one for each sample. A graph gives a tensor, also of one."""
         made = copy(self)
         object.__setattr__(made, "index", index)
         return made
