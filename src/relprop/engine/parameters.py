@@ -26,18 +26,15 @@ class _Traced(LinearOperation):
 
     leaves: list[Tensor] = field(default_factory=list)
 
-    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        return self.transposed(s, self._leaf(weight))
+    def sent_by(self, weight: Tensor) -> Tensor:
+        self.leaves.append(weight.detach().clone().requires_grad_())
+        return self.leaves[-1]
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         return self.transpose(s, one), self.transpose(s, other)
 
     def spread(self, s: Tensor) -> Tensor:
         return self.transpose(s, torch.ones_like(self.weight))
-
-    def _leaf(self, weight: Tensor) -> Tensor:
-        self.leaves.append(weight.detach().clone().requires_grad_())
-        return self.leaves[-1]
 
 
 def _offer(glob: str, parameters: Collection[str]) -> str:

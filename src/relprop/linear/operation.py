@@ -66,11 +66,11 @@ class LinearOperation:
 
     def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
         """T_weight(s), which may be overwritten."""
-        return self.transposed(s, weight.detach())
+        return _its_own(self.map.transpose(s, self.sent_by(weight), self.x.shape), s)
 
-    def transposed(self, s: Tensor, weight: Tensor) -> Tensor:
-        """T_weight(s), recorded by autograd if the weight asks for it. It may be overwritten."""
-        return _its_own(self.map.transpose(s, weight, self.x.shape), s)
+    def sent_by(self, weight: Tensor) -> Tensor:
+        """Return the weight by which relevance is sent back, for subclasses that record it."""
+        return weight.detach()
 
     def transpose_both(self, s: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """T_one(s) and T_other(s)."""

@@ -348,12 +348,11 @@ class AlphaBeta(_SharingRule):
         n = keep_above(n.clone(), P).mul_(self.alpha).sub_(n)
         absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
         del R, P, minus_N
-        if op.nonnegative:
+        if op.nonnegative or op.few:
             c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
-        elif op.few:
-            up = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
-            down = op.transpose(p, weights.negative(op.weight)) + op.transpose(n, weights.positive(op.weight))
-            c = _where_negative(op.x, down, up)
+            if not op.nonnegative:
+                down = op.transpose(p, weights.negative(op.weight))
+                c = _where_negative(op.x, down + op.transpose(n, weights.positive(op.weight)), c)
         else:
             c = op.transpose(p + n, op.weight)
             c.addcmul_(op.x.sign(), op.transpose(p - n, weights.absolute(op.weight))).mul_(0.5)
