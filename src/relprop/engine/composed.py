@@ -28,6 +28,7 @@ class Composed:
         probed: values at `PROBES`; None until they are first needed.
         fails: whether it is known to have no values at `PROBES`, so that no longer chain tries again.
         judged: its role by these values; None until it is first needed.
+        grows: the result of `power`, in a tuple; None until it is first needed.
     """
 
     last: Callable[[Sequence[Tensor]], Tensor]
@@ -40,6 +41,7 @@ class Composed:
     probed: Tensor | None = None
     fails: bool = False
     judged: Role | None = None
+    grows: tuple[int | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -94,6 +96,10 @@ class Composed:
         Args:
             root: a tensor that the function may be applied to, for its shape and device.
         """
+        self.grows = self.grows or (self._power(root),)
+        return self.grows[0]
+
+    def _power(self, root: Tensor) -> int | None:
         points = torch.tensor([1e9, 2e9], dtype=torch.float64, device=root.device)
         try:
             with torch.no_grad():

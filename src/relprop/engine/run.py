@@ -263,16 +263,16 @@ class Run:
 
     def look(self, operation: str) -> None:
         """Record an operation that has no gradient, such as a comparison. This is no gap."""
-        if len(self.gaps.looks) < FEW:
-            self.gaps.looks.append(self._place(operation, NO_GRADIENT))
+        self._note(self.gaps.looks, operation, NO_GRADIENT)
 
     def cut(self, operation: str, reason: str) -> None:
         """Record a place where the model makes a constant of a relevant tensor. This is no gap."""
-        if len(self.gaps.cuts) < FEW:
-            self.gaps.cut(self._place(operation, reason))
+        self._note(self.gaps.cuts, operation, reason)
 
-    def _place(self, operation: str, reason: str) -> Gap:
-        return Gap(self.modules.path, operation, user_line(), reason, within=function_around())
+    def _note(self, places: list[Gap], operation: str, reason: str) -> None:
+        """Add a place to the first few. To find the user's line takes long, and is done for these alone."""
+        if len(places) < FEW:
+            places.append(Gap(self.modules.path, operation, user_line(), reason, within=function_around()))
 
 
 def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:

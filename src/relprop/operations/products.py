@@ -44,8 +44,8 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     chain = chained(run, call, [a, b])
     if chain is not None and is_finite_at_zero(chain):
         return attach_to_root(run, call, chain)
-    for factor, other in ((a, b), (b, a)):
-        total = _own_total(factor, other, inverted=True)
+    totals = [_own_total(a, b, inverted=True), _own_total(b, a, inverted=True)]
+    for factor, total in zip((a, b), totals, strict=True):
         if total is not None and total.steps:  # exp(x)·(1/Σ exp(x))
             return softmax_of_groups(run, call, _exponent(factor), total)
     tags = a.tag, b.tag
@@ -76,7 +76,7 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
     one, other = signals[0]
     normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
-    weighs = normalises and one.tag.nonnegative and _own_total(one, other, inverted=True) is not None
+    weighs = normalises and one.tag.nonnegative and totals[sharing[0]] is not None
     known = Tag(
         behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
