@@ -1,12 +1,12 @@
 """All cases: what is explained, in which ways and by which rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import nn
 
 from benchmarks import subjects
-from benchmarks.case import BASE_OF_LXT, Case, Row
+from benchmarks.case import BASE_OF_LXT, Case, Row, Subject
 
 PARTS: Mapping[str, str] = {
     "digits": "one digit, by the tutorial's networks",
@@ -152,53 +152,29 @@ def _recurrent() -> list[Case]:
     ]
 
 
+def _one_series(
+    part: str, title: str, make: Callable[[int], Subject], plan: Plan, numbers: Sequence[int]
+) -> list[Case]:
+    """Cases that differ in one number, which stands in their title."""
+    return [Case(f"{part}/{n}", title.format(n), part, partial(make, n), plan, at=n) for n in numbers]
+
+
 def _series() -> list[Case]:
-    picture = partial(subjects.picture, "resnet50")
+    def batch(n: int) -> Subject:
+        return subjects.picture("resnet50", n, 96)
+
+    def depth(n: int) -> Subject:
+        return subjects.llama(64, 32, n)
+
+    def size(n: int) -> Subject:
+        return subjects.picture("resnet50", 1, n)
+
+    length = partial(subjects.llama, 256)
     return [
-        *(
-            Case(
-                f"batch/{n}",
-                f"ResNet-50, 96 pixels, batch {n}",
-                "batch",
-                partial(picture, n, 96),
-                SERIES,
-                at=n,
-            )
-            for n in (1, 2, 4, 8, 16)
-        ),
-        *(
-            Case(
-                f"depth/{n}",
-                f"LLaMA, 64 wide, 32 tokens, {n} layers",
-                "depth",
-                partial(subjects.llama, 64, 32, n),
-                DECODER_SERIES,
-                at=n,
-            )
-            for n in (2, 4, 8, 16)
-        ),
-        *(
-            Case(
-                f"size/{n}",
-                f"ResNet-50, one picture, {n} pixels",
-                "size",
-                partial(picture, 1, n),
-                SERIES,
-                at=n,
-            )
-            for n in (64, 112, 224, 320, 448)
-        ),
-        *(
-            Case(
-                f"length/{n}",
-                f"LLaMA, 8 layers, 256 wide, {n} tokens",
-                "length",
-                partial(subjects.llama, 256, n),
-                LENGTHS,
-                at=n,
-            )
-            for n in (32, 128, 512, 1024)
-        ),
+        *_one_series("batch", "ResNet-50, 96 pixels, batch {}", batch, SERIES, (1, 2, 4, 8, 16)),
+        *_one_series("depth", "LLaMA, 64 wide, 32 tokens, {} layers", depth, DECODER_SERIES, (2, 4, 8, 16)),
+        *_one_series("size", "ResNet-50, one picture, {} pixels", size, SERIES, (64, 112, 224, 320, 448)),
+        *_one_series("length", "LLaMA, 8 layers, 256 wide, {} tokens", length, LENGTHS, (32, 128, 512, 1024)),
     ]
 
 
