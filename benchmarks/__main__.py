@@ -87,10 +87,10 @@ def run_all(cases: Sequence[Case], options: argparse.Namespace, console: Console
     run = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     lxt = LXT(options.lxt, options.threads)
     results.cases = {name: found for name, found in results.cases.items() if name in {c.name for c in CASES}}
-    results.runs[run] = about_run(lxt, quick=options.quick)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     done, failed = 0, 0
     try:
+        results.runs[run] = about_run(lxt, quick=options.quick)
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=len(cases))
             for case in cases:
