@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench clean
+.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench browser clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -97,6 +97,14 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 
 interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
 	$(BIN)/pytest -m slow tests/engine/test_interrupts.py
+
+.venv/browser: .venv/test
+	$(BIN)/pip install --quiet playwright
+	@touch $@
+
+# Chromium itself comes from the system: Debian's package chromium.
+browser: .venv/browser  ## pages and reports in Chromium, with screenshots in out/browser/
+	$(BIN)/pytest tests/browser
 
 faithfulness: .venv/test  ## which rules tell best what a network looks at, on photographs, digits and sentences
 	$(BIN)/pip install --quiet --no-deps scikit-image

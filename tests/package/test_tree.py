@@ -12,7 +12,20 @@ ROOT = Path(relprop.__file__).parent
 
 ROOMS = (
     # from the ground up
-    *("errors", "files", "calls", "places", "linear", "targets", "rules", "view", "results", "data", "zoo"),
+    *(
+        "errors",
+        "files",
+        "calls",
+        "places",
+        "linear",
+        "targets",
+        "rules",
+        "view",
+        "pages",
+        "results",
+        "data",
+        "zoo",
+    ),
     *("models", "engine", "crossing", "operations", "inputs", "runs", "testing", "tutorial", "text"),
     *("public", "", "cli", "__main__"),
 )

@@ -137,7 +137,10 @@ def test_the_page_allows_its_own_script_only(nasty):
     policy = next(a["content"] for tag, a in Page(page).elements if a.get("http-equiv"))
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
     digest = b64encode(sha256(script.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
+    )
     assert "http" not in re.sub(r"http-equiv", "", page)
 
 

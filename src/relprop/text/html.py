@@ -1,21 +1,16 @@
 """Text coloured by the relevance of its tokens, as a page of HTML and in notebooks.
 
-The page is in `text.html` beside this file, and its script in `text.js`. Every token is escaped. The page's
-policy allows only this script, by its hash, and loads nothing from outside.
+The page is in `text.html` beside this file, and its script in `text.js`. Every token is escaped.
 """
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 import numpy as np
 from torch import Tensor
 
 from relprop.errors import quoted, visible
-from relprop.files import VERSION
+from relprop.pages.page import page
 from relprop.text.answers import Answer, TokenRelevance, as_share
 from relprop.text.tokens import Token
 from relprop.view.colour import signed
@@ -112,14 +107,11 @@ def known_to(explanation: TokenRelevance, answer: Answer) -> int | None:
 
 def to_html(explanation: TokenRelevance) -> str:
     """Return a page of HTML that needs no other file and no network."""
-    files = resources.files("relprop.text")
-    script = files.joinpath("text.js").read_text(encoding="utf-8")
-    digest = b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     several = explanation.relevance.dim() == 2
-    page = Template(files.joinpath("text.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        version=escape(VERSION),
+    return page(
+        "relprop.text",
+        "text.html",
+        ["text.js"],
         question=_question(explanation),
         facts=_facts(explanation),
         text=_text(explanation, several),
@@ -128,7 +120,6 @@ def to_html(explanation: TokenRelevance) -> str:
         matrix=_matrix(explanation) if several else "",
         table="" if several else _token_table(explanation),
         strongest=_safe(_strongest(explanation)),
-        script=script,
     )
 
 

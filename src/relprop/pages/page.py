@@ -1,0 +1,68 @@
+"""A page from its template, its scripts and its texts, in one file.
+
+The policy of a page allows its own scripts, by their hash, and its own pictures. Nothing is loaded, sent or
+run from anywhere else. All pages share the look of `page.css`, in light and dark mode.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+from relprop.files import VERSION
+
+_POLICY = (
+    "default-src 'none'",
+    "style-src 'unsafe-inline'",
+    "img-src data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+)
+
+
+def page(room: str, template: str, scripts: Sequence[str] = (), **texts: str) -> str:
+    """Return a page of HTML that needs no other file and no network.
+
+    Args:
+        room: the package that has the template and the scripts, such as "relprop.text".
+        template: name of the template. It has $policy, $look, $version and, if there are scripts, $script in
+            its places, and the names of the texts.
+        scripts: names of the scripts, in their order. They become one script.
+        texts: what the template's other names stand for, as HTML.
+    """
+    files = resources.files(room)
+    script = "\n".join(files.joinpath(name).read_text(encoding="utf-8") for name in scripts)
+    allowed = [f"script-src 'sha256-{_digest(script)}'"] if scripts else []
+    return Template(files.joinpath(template).read_text(encoding="utf-8")).substitute(
+        texts,
+        policy="; ".join([*_POLICY, *allowed]),
+        look=resources.files("relprop.pages").joinpath("page.css").read_text(encoding="utf-8"),
+        version=escape(VERSION),
+        script=script,
+    )
+
+
+def data_block(name: str, data: Any) -> str:
+    """Return data as an element of HTML that scripts read by its id. No text in it can end the element.
+
+    Args:
+        name: the element's id.
+        data: numbers, texts, lists and dicts. Numbers must be finite.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # "</script>" or "<!--" within a text would otherwise be HTML.
+    safe = text.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{escape(name)}">{safe}</script>'
+
+
+def data_url(content: bytes, kind: str = "image/png") -> str:
+    """Return the content of a file as a URL, for pictures that are part of a page."""
+    return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
+
+
+def _digest(script: str) -> str:
+    return b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
