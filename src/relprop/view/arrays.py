@@ -37,17 +37,21 @@ def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArr
 
 
 def require_finite(values: NDArray[np.float64], call: str) -> None:
-    """Check that values (N, H, W) are finite.
+    """Check that values are finite: those of images (N, H, W), or of another shape.
 
     Raises:
         InputError: a value is NaN or infinite. The error has the place of the first one.
     """
     finite = np.isfinite(values)
     if not finite.all():
-        image, row, column = np.argwhere(~finite)[0].tolist()
+        place = np.argwhere(~finite)[0].tolist()
+        at = f"at ({', '.join(map(str, place))})"
+        if len(place) == 3:
+            image, row, column = place
+            at = f"in image {image}, row {row}, column {column}"
         raise InputError(
-            f"{call}: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first in "
-            f"image {image}, row {row}, column {column}. Find out where they come from before drawing them."
+            f"{call}: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first "
+            f"{at}. Find out where they come from before drawing them."
         )
 
 

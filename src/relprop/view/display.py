@@ -35,13 +35,37 @@ def as_pictures(picture: Any, count: int, height: int, width: int) -> NDArray[np
         InputError: the pictures have another form, number or aspect ratio, or values that are not finite.
         FileError: a file cannot be read.
     """
+    resized = np.stack([_resized(one, height, width) for one in _one_or_each(picture, count)])
+    return np.broadcast_to(resized, (count, height, width, 3))
+
+
+def as_whole_pictures(picture: Any, count: int, height: int, width: int) -> list[NDArray[np.float64]]:
+    """Return the picture of each map at its own size, red, green and blue in [0, 1], (h, w, 3).
+
+    Args:
+        picture: as for `as_pictures`.
+        count: the number of maps.
+        height: height of the maps.
+        width: width of the maps.
+
+    Raises:
+        InputError: as for `as_pictures`.
+        FileError: a file cannot be read.
+    """
+    pictures = _one_or_each(picture, count)
+    for one in pictures:
+        _require_aspect(one, height, width)
+    whole = [np.asarray(one).astype(np.float64) / 255 for one in pictures]
+    return whole if len(whole) == count else whole * count
+
+
+def _one_or_each(picture: Any, count: int) -> list[Image.Image]:
     pictures = _split(picture)
     if len(pictures) not in (1, count):
         raise InputError(
             f"picture= has {len(pictures)} pictures for {count} maps; give one, or one for each."
         )
-    resized = np.stack([_resized(one, height, width) for one in pictures])
-    return np.broadcast_to(resized, (count, height, width, 3))
+    return pictures
 
 
 def _split(picture: Any) -> list[Image.Image]:
@@ -105,12 +129,16 @@ def opaque(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float64]:
+def _require_aspect(picture: Image.Image, height: int, width: int) -> None:
     if abs(picture.width * height / (picture.height * width) - 1) > ASPECT:
         raise InputError(
             f"picture= is {picture.width} x {picture.height} pixels and the map {width} x {height}: their "
             "shapes differ. Give the picture as the model saw it, cropped and not distorted."
         )
+
+
+def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float64]:
+    _require_aspect(picture, height, width)
     if picture.size != (width, height):
         # Small pictures are enlarged by whole pixels, as the maps are.
         whole = width % picture.width == 0 and height % picture.height == 0

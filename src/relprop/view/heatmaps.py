@@ -166,13 +166,29 @@ def overlay(
         )
     if not 0 <= opacity <= 1:
         raise InputError(f"overlay(opacity={opacity}): give a number from 0 to 1.")
-    base = pictures
-    if grey:
-        # Luma of ITU-R BT.601, as in Pillow's mode "L".
-        luma = pictures @ np.array([0.299, 0.587, 0.114])
-        base = np.repeat(_LIGHTENED + (1 - _LIGHTENED) * luma[..., None], 3, axis=-1)
+    base = backdrop(pictures) if grey else pictures
+    colours, alpha = layer(values, colour, opacity)
+    mixed = (1 - alpha) * base + alpha * colours
+    return as_pixels(np.clip(mixed, 0, 1))
+
+
+def backdrop(pictures: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return pictures (..., 3) in light grey, so that dark colours can be seen over them."""
+    # Luma of ITU-R BT.601, as in Pillow's mode "L".
+    luma = pictures @ np.array([0.299, 0.587, 0.114])
+    return np.repeat(_LIGHTENED + (1 - _LIGHTENED) * luma[..., None], 3, axis=-1)
+
+
+def layer(
+    values: NDArray[np.floating[Any]], colour: str | Colour = "signed", opacity: float = 0.9
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64]]:
+    """Return what `overlay` lays over a picture: colours (..., 3) and their opacity (..., 1), in [0, 1].
+
+    Args:
+        values: relevance in [-1, 1], of any shape.
+        colour: the name of a colour map, or a function.
+        opacity: opacity of the largest relevance, 0 to 1.
+    """
     size = np.abs(values)
     seen = np.copysign(np.maximum(size, _COLOUR_FROM), values)
-    alpha = opacity * (size**_OPACITY_POWER)[..., None]
-    mixed = (1 - alpha) * base + alpha * colour_named(colour, "overlay")(seen)
-    return as_pixels(np.clip(mixed, 0, 1))
+    return colour_named(colour, "overlay")(seen), opacity * (size**_OPACITY_POWER)[..., None]

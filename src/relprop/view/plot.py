@@ -1,8 +1,8 @@
 """Pictures of explanations, for notebooks and files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,42 +12,19 @@ from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import captioned, grid
 from relprop.view.heatmaps import Scaled, reduce_channels, scale
-from relprop.view.options import Options, options_of
+from relprop.view.options import options_of
 from relprop.view.sheet import Plot, draw_maps, finished, full_colours, map_shape
-
-
-class Explained(Protocol):
-    """An explanation, as far as it can be drawn: see `relprop.results.explanation.Explanation`."""
-
-    @property
-    def inputs(self) -> Mapping[str, torch.Tensor]:
-        """Relevance of the inputs, by name."""
-
-    @property
-    def inner(self) -> Mapping[str, torch.Tensor]:
-        """Relevance of the outputs of recorded modules, by path."""
-
-    @property
-    def target(self) -> Any:
-        """The explained class of each sample, or what else is explained."""
-
-    @property
-    def score(self) -> torch.Tensor:
-        """The explained score of each sample."""
-
-    @property
-    def measure(self) -> str:
-        """The name of the score."""
-
-    def described(self, model: str | None, samples: Sequence[int] | None, /) -> dict[str, str]:
-        """Return a description in words, for the metadata of files."""
-
+from relprop.view.subject import (
+    Explained,
+    chosen_samples,
+    drawable,
+    given_labels,
+    labels_of,
+    pictures_of,
+)
 
 COLUMNS = 6
 """Default number of maps in a row."""
-
-MOST = 64
-"""Largest number of samples that are drawn if none are chosen."""
 
 
 def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: Any) -> Plot:
@@ -66,11 +43,11 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
         FileError: a picture cannot be read.
     """
     look = options_of(options)
-    R, name = _relevance(relevance, look)
-    chosen = _chosen(len(R), look)
+    R, name = drawable(relevance, look)
+    chosen = chosen_samples(len(R), look)
     scaled = scale(reduce_channels(R[chosen], look.channels), percentile=look.percentile, shared=look.shared)
-    labels = _labels(relevance, len(R), look)
-    cells = draw_maps(scaled, _picture(picture, len(R), chosen), look)
+    labels = labels_of(relevance, len(R), look)
+    cells = draw_maps(scaled, pictures_of(picture, len(R), chosen), look)
     limits = full_colours(scaled, look)
     cells = [
         captioned(cell, above=labels[sample], below=limit)
@@ -101,7 +78,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     look = options_of(options)
     if not explanations:
         raise InputError("compare({}): give one explanation or more, by name.")
-    found = {name: _relevance(explanation, look)[0] for name, explanation in explanations.items()}
+    found = {name: drawable(explanation, look)[0] for name, explanation in explanations.items()}
     shapes = {tuple(R.shape) for R in found.values()}
     if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
         raise InputError(
@@ -109,11 +86,11 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
             "of the same samples."
         )
     count = len(next(iter(found.values())))
-    chosen = _chosen(count, look)
+    chosen = chosen_samples(count, look)
     maps = [reduce_channels(R[chosen], look.channels) for R in found.values()]
     together = scale(np.concatenate(maps), percentile=look.percentile, shared=look.shared)
     rows = np.arange(len(together.limits)).reshape(len(maps), len(chosen))
-    given = _picture(picture, count, chosen)
+    given = pictures_of(picture, count, chosen)
     limits = full_colours(together, look)
     columns = []
     for numbers in rows:
@@ -129,7 +106,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
         pictures = as_pixels(as_pictures(given, len(chosen), *shape))
         columns.insert(0, [captioned(one, below=blank) for one in pictures])
         above.insert(0, "")
-    labels = _given_labels(count, look)
+    labels = given_labels(count, look)
     left = [labels[sample] for sample in chosen] if labels else []
     sheet = _in_rows(list(zip(*columns, strict=True)), above, left, look.columns)
     metadata = {"Title": f"Relevance, compared: {', '.join(explanations)}"}
@@ -152,92 +129,3 @@ def _in_rows(
         cells = [row[start : start + columns] for row in rows]
         blocks.append(grid(cells, above=above[start : start + columns], left=left))
     return grid([[block] for block in blocks])
-
-
-def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
-    """Return the relevance to draw, and its name or, for the only input, None."""
-    inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
-    inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
-    if len(inputs) == 1 and (look.of is None or look.of in inputs):
-        return _with_samples(next(iter(inputs.values()))), None
-    shapes = [f"{name} {tuple(R.shape)}" for name, R in inputs.items()]
-    names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
-    if look.of is None:
-        raise InputError(
-            f"there is relevance of several inputs: {names}. Choose one: plot(of={next(iter(inputs))!r})."
-        )
-    if look.of in inputs:
-        return _with_samples(inputs[look.of]), look.of
-    if look.of not in inner:
-        raise InputError(
-            f"plot(of={look.of!r}): there is no relevance of this name. "
-            + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
-        )
-    try:
-        return _with_samples(inner[look.of]), look.of
-    except InputError as error:
-        raise InputError(
-            f"plot(of={look.of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
-        ) from None
-
-
-def _with_samples(R: torch.Tensor) -> torch.Tensor:
-    if R.dim() < 2 or not R.numel():
-        reduce_channels(R)  # raises an error that names the shape
-    return R
-
-
-def _chosen(count: int, look: Options) -> list[int]:
-    if look.samples is None:
-        if count > MOST:
-            raise InputError(
-                f"there are {count} samples, too many for a picture. Choose some: plot(samples=range(12))."
-            )
-        return list(range(count))
-    chosen = [int(sample) for sample in look.samples]
-    wrong = [sample for sample in chosen if not 0 <= sample < count]
-    if wrong or not chosen:
-        raise InputError(f"plot(samples={look.samples!r}): give one number or more, from 0 to {count - 1}.")
-    return chosen
-
-
-def _given_labels(count: int, look: Options) -> list[str] | None:
-    if look.labels is None:
-        return None
-    if isinstance(look.labels, str) or len(look.labels) != count:
-        raise InputError(f"plot(labels={look.labels!r}): give a list of {count} texts, one for each sample.")
-    return [str(label) for label in look.labels]
-
-
-def _labels(subject: Explained | torch.Tensor, count: int, look: Options) -> list[str]:
-    given = _given_labels(count, look)
-    if given is not None:
-        return given
-    if isinstance(subject, torch.Tensor) or subject.score.numel() != count:
-        return [""] * count
-    scores = [f"{subject.measure} {score:.4g}" for score in subject.score.tolist()]
-    target = subject.target
-    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.numel() != count:
-        return scores
-    return [f"{_class(c, look)}, {score}" for c, score in zip(target.tolist(), scores, strict=True)]
-
-
-def _class(number: int, look: Options) -> str:
-    if look.classes is None:
-        return str(number)
-    if not 0 <= number < len(look.classes):
-        raise InputError(
-            f"plot(classes=...) has {len(look.classes)} names, but class {number} is explained; give a name "
-            "for each class."
-        )
-    return look.classes[number]
-
-
-def _picture(picture: Any, count: int, chosen: Sequence[int]) -> Any:
-    """Return the pictures of the chosen samples, if there is a picture for each sample."""
-    several = isinstance(picture, (list, tuple)) or (
-        isinstance(picture, (torch.Tensor, np.ndarray)) and picture.ndim == 4
-    )
-    if several and len(picture) == count:
-        return [picture[sample] for sample in chosen]
-    return picture
