@@ -112,7 +112,7 @@ def test_every_dependency_is_pinned() -> None:
 def test_the_oldest_versions_are_those_that_are_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional, pinned = project["optional-dependencies"], pins("constraints-floors.txt")
-    for wanted in (*project["dependencies"], *optional["text"], *optional["zoo"]):
+    for wanted in (*project["dependencies"], *optional["text"], *optional["zoo"], *optional["plot"]):
         name, _, oldest = wanted.partition(">=")
         assert Version(oldest) == Version(pinned[name]), name
 

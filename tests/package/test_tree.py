@@ -22,6 +22,7 @@ ROOMS = (
         "rules",
         "view",
         "pages",
+        "figures",
         "results",
         "data",
         "zoo",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
 from relprop.errors import InputError
 from relprop.files import VERSION, path_of
+from relprop.results.columns import listed, shortened
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
 from relprop.results.named import ByName, device_named
@@ -22,11 +23,9 @@ from relprop.rules.book import cited
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
 
     from relprop.view.sheet import Plot
-
-TOLD = 64
-"""The metadata of a file have the values of so many samples at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,36 +211,54 @@ class Explanation:
         """Return BibTeX entries of the papers to cite: the sources of the rules and of the preset."""
         return cited(self.preset, [applied.rule for applied in self.rules])
 
-    def plot(self, picture: Any = None, **options: Any) -> "Plot":
+    @overload
+    def plot(self, picture: Any = None, *, ax: None = None, **options: Any) -> "Plot": ...
+
+    @overload
+    def plot(self, picture: Any = None, *, ax: "Axes", **options: Any) -> "Axes": ...
+
+    def plot(self, picture: Any = None, *, ax: "Axes | None" = None, **options: Any) -> "Plot | Axes":
         """Draw a heatmap of each sample or, with a picture, relevance over it. Notebooks show the plot.
 
         Args:
             picture: the picture that the model saw: its input, or Pillow images, arrays, names of files.
+            ax: axes of matplotlib, on which one sample is drawn (`sample=0`). They are returned.
             options: drawing options, such as percentile=99.5 or channels="norm": see
-                `relprop.view.options.Options`.
+                `relprop.view.options.Options` and, for axes, `relprop.figures.options.Layout`.
 
         Raises:
             InputError: relevance that cannot be drawn, an option without meaning, a picture that does not
-            fit. FileError: a picture that cannot be read.
+                fit, or no axes.
+            FileError: a picture that cannot be read.
         """
+        drawn = self._with_samples()
+        if ax is not None:
+            from relprop.figures.samples import on_axes  # matplotlib is loaded only by those who draw
+
+            return on_axes(drawn, ax, picture, options)
         from relprop.view.plot import plot  # Pillow is loaded only by those who draw
 
-        drawn = self
-        if len(self) == 1:  # an input without samples is drawn as one
-            inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
-            drawn = dataclasses.replace(self, inputs=inputs)
         return plot(drawn, picture, **options)
+
+    def _with_samples(self) -> "Explanation":
+        """Return the explanation with a dimension of samples, also of an input that has none."""
+        if len(self) != 1:
+            return self
+        inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
+        return dataclasses.replace(self, inputs=inputs)
 
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any
     ) -> None:
         """Write a file, whole or not at all: a `.png` has the plot, a `.safetensors` has everything.
 
+        A `.svg` or `.pdf` has a figure for papers, drawn by matplotlib, with the options of `plot`.
+
         Args:
             path: name of the file. `relprop.load_explanation` reads a `.safetensors` file.
-            picture: for `.png`, as for `plot`.
+            picture: for pictures, as for `plot`.
             model: name of the model. The file's metadata have it beside rules, target, score and sums.
-            options: for `.png`, as for `plot`.
+            options: for pictures, as for `plot`.
 
         Raises:
             InputError: another suffix, a picture or options for a `.safetensors` file, a tensor that cannot
@@ -252,15 +269,20 @@ class Explanation:
         if suffix == ".png":
             self.plot(picture, model=model, **options).save(path)
             return
+        if suffix in (".svg", ".pdf"):
+            from relprop.figures.samples import figure_of  # matplotlib is loaded only by those who draw
+
+            figure_of(self._with_samples(), picture, {"model": model, **options}).save(path)
+            return
         if suffix != ".safetensors":
             raise InputError(
-                f"explanation.save({str(path)!r}): give a name that ends in .png, for a picture, or in "
-                ".safetensors, for everything."
+                f"explanation.save({str(path)!r}): give a name that ends in .png, .svg or .pdf, for a "
+                "picture, or in .safetensors, for everything."
             )
         if picture is not None or options:
             raise InputError(
-                f"explanation.save({str(path)!r}): a picture and drawing options are for .png only. Leave "
-                "them out."
+                f"explanation.save({str(path)!r}): a picture and drawing options are for .png, .svg and .pdf "
+                "only. Leave them out."
             )
         save_record(path, self, self.described(model))
 
@@ -279,7 +301,7 @@ class Explanation:
         """
         target = self.target
         classes = isinstance(target, Tensor) and not target.is_floating_point()
-        goal = _listed(target, samples) if classes else text_of(target)
+        goal = listed(target, samples) if classes else text_of(target)
         kind = ("classes " if "," in goal else "class ") if classes else ""
         # Of outputs of the model this goes without saying.
         measure = f" ({self.measure})" if self.measure != "score" else ""
@@ -290,8 +312,8 @@ class Explanation:
             "Rules": self.preset,
             "Applied rules": "\n".join(map(str, self.rules)),
             "Target": goal,
-            "Score": _listed(self.score, samples),
-            "Sum of relevance": _listed(self.ledger.inputs, samples),
+            "Score": listed(self.score, samples),
+            "Sum of relevance": listed(self.ledger.inputs, samples),
             "Ledger balances to": f"{self.ledger.largest_gap:.1e}",
         }
         return {key: text for key, text in about.items() if text}
@@ -300,19 +322,11 @@ class Explanation:
         shapes = {name: tuple(R.shape) for name, R in self.inputs.items()}
         shape = next(iter(shapes.values())) if len(shapes) == 1 else shapes
         return (
-            f"Explanation(relevance of shape {shape}, target {_short(self.target)}, score "
-            f"{_short(self.score)}{f' ({self.measure})' if self.measure != 'score' else ''}, "
+            f"Explanation(relevance of shape {shape}, target {shortened(self.target)}, score "
+            f"{shortened(self.score)}{f' ({self.measure})' if self.measure != 'score' else ''}, "
             f"rules {self.preset}: {len(self.rules)} operations, ledger balances to "
             f"{self.ledger.largest_gap:.1e})"
         )
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return text_of(value)
-    # Classes are whole numbers, of any size.
-    shown = [str(v) if isinstance(v, int) else f"{v:.4g}" for v in value.tolist()[:4]]
-    return f"[{', '.join(shown)}{', ...' if len(value) > 4 else ''}]"
 
 
 def as_numpy(relevance: Tensor) -> "np.ndarray[Any, Any]":
@@ -371,10 +385,3 @@ def require_fields(explanation: Explanation) -> None:
     explanation.described()
     for part in (ledger, *explanation.rules, *ledger.operations):
         str(part)
-
-
-def _listed(values: Tensor, samples: Sequence[int] | None) -> str:
-    numbers = values.reshape(-1).tolist()
-    chosen = [numbers[sample] for sample in samples] if samples is not None else numbers[:TOLD]
-    more = f", ... ({len(numbers)} in all)" if samples is None and len(numbers) > TOLD else ""
-    return ", ".join(str(n) if isinstance(n, int) else f"{n:.6g}" for n in chosen) + more

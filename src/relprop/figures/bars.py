@@ -1,0 +1,115 @@
+"""Horizontal bars: a name, a bar and a number in each row. The largest are at the top."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from relprop.errors import visible
+from relprop.figures.style import FAINT, INK, NEGATIVE, POSITIVE, number, spell
+from relprop.view.arrays import require_finite
+from relprop.view.entries import Amounts, largest
+
+ROW = 0.19
+"""Height of a row in inches."""
+
+LONGEST = 64
+"""Longer names are cut, at this number of letters."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row.
+
+    Attributes:
+        name: the text to the left of it.
+        amount: how long the bar is.
+        start: where it begins.
+        colour: of the bar; by default that of the sign.
+    """
+
+    name: str
+    amount: float
+    start: float = 0.0
+    colour: str | None = None
+
+
+def ranked(names: Sequence[str], amounts: Amounts, k: int, call: str, *, in_order: bool = False) -> list[Bar]:
+    """Return the bars of the k largest amounts, and one for all others together.
+
+    Args:
+        names: the name of each amount.
+        amounts: the amounts, (entries,).
+        k: how many have a bar of their own.
+        call: what was called, for errors.
+        in_order: whether they stay in their order, and not with the largest first.
+
+    Raises:
+        InputError: an amount is NaN or infinite.
+    """
+    require_finite(amounts, call)
+    # A bar of one other would say less than its name.
+    chosen = largest(amounts, len(amounts) if len(amounts) == k + 1 else k)
+    bars = [Bar(names[place], float(amounts[place])) for place in (sorted(chosen) if in_order else chosen)]
+    if others := len(amounts) - len(chosen):
+        rest = float(np.delete(amounts, chosen).sum())
+        bars.append(Bar(f"the other {others:,}", rest, colour=FAINT))
+    return bars
+
+
+def height(rows: int) -> float:
+    """Return the height of a figure of so many rows in inches, with its title and its numbers."""
+    return ROW * rows + 0.62
+
+
+def draw(
+    ax: Axes,
+    bars: Sequence[Bar],
+    *,
+    title: str = "",
+    axis: str = "relevance",
+    literal: bool = False,
+    linked: bool = False,
+) -> None:
+    """Draw bars, with their amounts beside them.
+
+    Args:
+        ax: where.
+        bars: from the top.
+        title: text above.
+        axis: what the amounts are.
+        literal: whether "$" in names is always a letter.
+        linked: whether each bar begins where the one above it ends, which thin lines show.
+    """
+    rows = np.arange(len(bars))
+    starts, amounts = (np.array([getattr(bar, name) for bar in bars]) for name in ("start", "amount"))
+    colours = [bar.colour or (NEGATIVE if bar.amount < 0 else POSITIVE) for bar in bars]
+    ax.barh(rows, amounts, left=starts, height=0.72, color=colours)
+    ax.axvline(0, color=INK, linewidth=0.6)
+    if linked:
+        ax.vlines((starts + amounts)[:-1], rows[:-1], rows[1:], color=INK, linewidth=0.4, linestyles="dotted")
+    ax.set_yticks(rows, labels=[_short(bar.name) for bar in bars])
+    spell(ax.get_yticklabels(), literal=literal)
+    ax.set_ylim(len(bars) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.set_xlabel(axis)
+    ends = [0.0, *starts, *(starts + amounts)]
+    room = 0.02 * (max(ends) - min(ends) or 1.0)
+    ax.set_xlim(min(ends) - room, max(ends) + room)
+    # Few and short numbers, so that they have room below narrow axes.
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    # Numbers at the ends of bars would lie on names and on other bars.
+    numbers = ax.secondary_yaxis("right")
+    numbers.set_yticks(rows, labels=[number(bar.amount, sign=True) for bar in bars])
+    numbers.tick_params(length=0)
+    numbers.spines[:].set_visible(False)
+    if title:
+        spell([ax.set_title(visible(title, keep="\n"))])
+
+
+def _short(name: str) -> str:
+    name = visible(" ".join(name.split()))
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

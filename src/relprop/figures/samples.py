@@ -1,0 +1,135 @@
+"""The relevance of samples as figures: one on the user's axes, or all on axes of their own."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from relprop.errors import InputError, visible
+from relprop.figures import bars, maps, signals
+from relprop.figures.drawn import Drawn, drawn_of
+from relprop.figures.figure import Figure
+from relprop.figures.options import Layout, split
+from relprop.figures.style import BAR, COLUMN, LETTER, PAGE, own_style, require_axes, spell
+from relprop.view.entries import with_value
+from relprop.view.options import Options
+from relprop.view.subject import Explained
+
+COLUMNS = 4
+"""Largest number of maps in a row, if the user does not say it."""
+
+
+def on_axes(explained: Explained, ax: Any, picture: Any, options: Mapping[str, Any]) -> Axes:
+    """Draw one sample on the user's axes, in the user's style, and return the axes.
+
+    Raises:
+        InputError: no axes, or axes of another kind; more than one sample; or a case that `split` and
+            `drawn_of` refuse.
+        FileError: a picture cannot be read.
+    """
+    where = require_axes(ax, "plot")
+    look, layout = split(options, "plot")
+    if look.samples is not None and len(look.samples) != 1:
+        raise InputError(
+            f"plot(ax=..., samples={look.samples!r}): axes have one sample. Give its number: plot(ax=..., "
+            "sample=0)."
+        )
+    drawn = drawn_of(explained, picture, look, layout, every=False)
+    scale = _draw(where, drawn, 0, look, layout, look.title or drawn.labels[0])
+    if scale is not None and look.bar:
+        maps.colour_bar([where], scale, drawn.limits[0], look)
+    return where
+
+
+def figure_of(explained: Explained, picture: Any, options: Mapping[str, Any]) -> Figure:
+    """Draw samples on axes of their own, for a column of a paper or for a page.
+
+    Raises:
+        InputError: a case that `split` and `drawn_of` refuse.
+        FileError: a picture cannot be read.
+    """
+    look, layout = split(options, "explanation.save")
+    drawn = drawn_of(explained, picture, look, layout, every=True)
+    count = len(drawn.samples)
+    narrow = count <= (2 if drawn.kind == "map" and not look.beside else 1)
+    width = float(layout.width or (COLUMN if narrow else PAGE))
+    columns = min(count, max(1, look.columns or COLUMNS)) if drawn.kind == "map" else 1
+    rows = -(-count // columns)
+    room = width / columns  # of each sample, in inches
+    free = {"map": room - BAR * (look.bar and count == 1), "signal": room - BAR, "table": 0.6 * room}
+    labels = [_wrapped(label, free[drawn.kind]) for label in drawn.labels]
+    lines = max(label.count("\n") + 1 for label in labels)
+    height = rows * (_height(drawn, look, layout, room) + 0.16 * lines) + 0.3 * bool(look.title)
+    with own_style():
+        drawing = Drawing(figsize=(width, height), layout="constrained")
+        cells: list[Axes] = drawing.subplots(rows, columns, squeeze=False).flatten().tolist()
+        scales = [_draw(cells[n], drawn, n, look, layout, labels[n]) for n in range(count)]
+        for empty in cells[count:]:
+            empty.set_axis_off()
+        if look.bar and scales[0] is not None:
+            _bars(cells, scales[0], drawn, look)
+        if look.title:
+            spell([drawing.suptitle(visible(look.title, keep="\n"), fontsize="medium")])
+    return Figure(drawing, _about(explained, drawn, look))
+
+
+def _wrapped(label: str, width: float) -> str:
+    """Break a label into lines of a width in inches. A number stays beside the word before it."""
+    first, space, last = label.rpartition(" ")
+    whole = f"{first}\N{NO-BREAK SPACE}{last}" if space else label
+    return "\n".join(textwrap.wrap(whole, max(8, int(width / LETTER)))).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _draw(
+    ax: Axes, drawn: Drawn, number: int, look: Options, layout: Layout, title: str
+) -> maps.Scale | None:
+    """Draw a sample, and return the scale of its colours, if it has one."""
+    relevance, limit, seen = drawn.relevance[number], drawn.limits[number], drawn.seen[number]
+    scale: maps.Scale | None = None
+    if drawn.kind == "map":
+        scale = maps.draw(ax, relevance, limit, look, seen)
+    elif drawn.kind == "signal":
+        scale = signals.draw(ax, relevance, limit, look, seen, drawn.names)
+    else:
+        names = drawn.names or [f"feature {place}" for place in range(len(relevance))]
+        if seen is not None:
+            names = [with_value(name, value) for name, value in zip(names, seen, strict=True)]
+        bars.draw(ax, bars.ranked(names, relevance, layout.k, "plot"))
+    if title:
+        spell([ax.set_title(visible(title, keep="\n"))])
+    return scale
+
+
+def _height(drawn: Drawn, look: Options, layout: Layout, room: float) -> float:
+    """Return the height of a sample in inches, without its title."""
+    if drawn.kind == "signal":
+        return signals.height(len(drawn.relevance[0]))
+    if drawn.kind == "table":
+        return bars.height(min(len(drawn.relevance[0]), layout.k + 1))
+    picture = drawn.seen[0]
+    height, width = drawn.relevance[0].shape if picture is None else picture.shape[:2]
+    beside = 2 + maps.GAP if look.beside else 1.0
+    bar = BAR if look.bar and len(drawn.samples) == 1 else 0.05
+    return float(max(0.4, (room - bar) * height / (width * beside)) + 0.14)
+
+
+def _bars(cells: Sequence[Axes], scale: maps.Scale, drawn: Drawn, look: Options) -> None:
+    """Draw one scale for the figure, and below each sample its own full colour if these differ."""
+    count = len(drawn.samples)
+    if count == 1 or look.shared:
+        maps.colour_bar(cells, scale, drawn.limits[0], look)
+        return
+    for ax, limit in zip(cells, drawn.limits, strict=False):
+        told = f"{'±' * look.signed}{limit:.2g}"
+        ax.set_xlabel(told if drawn.kind == "map" else f"{ax.get_xlabel()} (full colour: {told})")
+    maps.colour_bar(cells, scale, None, look, fraction=0.02, pad=0.01)
+
+
+def _about(explained: Explained, drawn: Drawn, look: Options) -> dict[str, str]:
+    about = explained.described(look.model, drawn.samples)
+    if drawn.name is not None:
+        title = about["Title"].replace("Relevance of the input", f"Relevance of {drawn.name}", 1)
+        about |= {"Title": title, "Relevance of": drawn.name}
+    return about | ({"Title": look.title} if look.title else {})

@@ -1,0 +1,127 @@
+"""The look of relprop's figures: sizes for papers, colours, and axes of the right kind."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
+
+from relprop.errors import InputError
+from relprop.view.colour import Colour, Values, signed
+
+COLUMN = 3.4
+"""Width of a figure in inches: one column of a paper with two."""
+
+PAGE = 7.0
+"""Width of a figure in inches: both columns."""
+
+LETTER = 0.064
+"""Width of a letter of a title in inches, on the average."""
+
+BAR = 0.72
+"""Width of a scale of colours with its numbers in inches."""
+
+INK = "#282828"
+FAINT = "#b4b4b4"
+POSITIVE, NEGATIVE = (tuple(map(float, signed(np.array(value)))) for value in (0.55, -0.55))
+"""Colours of bars: where colour maps have them too, in the middle of each sign."""
+
+OWN = {
+    "font.size": 8.5,  # "small" is then 7 points, the least that journals ask for
+    "axes.titlesize": "medium",
+    "axes.labelsize": "small",
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 0.8,
+    "savefig.dpi": 300,
+    # Texts stay texts, and the same figure has the same bytes.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "relprop",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Set matplotlib's own defaults and `OWN` for a while. Fonts remain those that the user set."""
+    # Not by items(): to read "backend" would choose one.
+    settings: Any = mpl.rcParams
+    names = [name for name in settings if name.startswith(("font.", "mathtext."))]
+    fonts: dict[str, Any] = {name: settings[name] for name in names if name not in OWN}
+    with matplotlib.style.context(["default", {**fonts, **OWN}]):
+        yield
+
+
+def require_axes(ax: Any, call: str) -> Axes:
+    """Return what a user gives as axes.
+
+    Raises:
+        InputError: it is something else, or the axes are polar or have three dimensions.
+    """
+    if isinstance(ax, Axes) and ax.name == "rectilinear":
+        return ax
+    if isinstance(ax, Axes):
+        raise InputError(
+            f"{call}(ax=...): the axes are {type(ax).__name__}, with the projection {ax.name!r}. Give axes "
+            "with the usual one, as figure.add_subplot() makes them."
+        )
+    remedy = "Give axes of matplotlib, as figure.add_subplot() or plt.subplots() makes them."
+    if isinstance(ax, np.ndarray | list | tuple):
+        remedy = "Give one of them, as in ax=axes[0]."
+    raise InputError(f"{call}(ax=...): this is {type(ax).__name__}, and no axes. {remedy}")
+
+
+def colour_map(colour: Colour, *, signed: bool = True, strongest: float = 1.0) -> ListedColormap:
+    """Return a colour map of relprop as one of matplotlib.
+
+    Args:
+        colour: the function.
+        signed: whether it has the values from -1 to 1, and not from 0 to 1.
+        strongest: the value whose colour is the last one; less than 1 makes all colours lighter.
+    """
+    values: Values = np.linspace(-strongest if signed else 0.0, strongest, 511 if signed else 256)
+    return ListedColormap(colour(values), name=getattr(colour, "__name__", "relprop"))
+
+
+def spell(texts: Iterable[Text], *, literal: bool = False) -> None:
+    """Let only those texts be mathematics, between "$", that matplotlib can read as such.
+
+    Args:
+        texts: texts of a figure that the user wrote, or that are the user's data.
+        literal: whether "$" is always a letter, as in tokens.
+    """
+    for text in texts:
+        text.set_parse_math(not literal and _is_mathematics(text.get_text()))
+
+
+@cache
+def _is_mathematics(text: str) -> bool:
+    if text.replace(r"\$", "").count("$") < 2:
+        return False
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def number(amount: float, *, sign: bool = False) -> str:
+    """Return an amount with three digits, and the sign that is as wide as a plus."""
+    return f"{amount:{'+' if sign else ''}.3g}".replace("-", "−").replace("e−0", "e−").replace("e+0", "e")

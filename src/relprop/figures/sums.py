@@ -1,0 +1,214 @@
+"""Figures of few numbers: the way to a score, and sums over parts as bars and as maps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure as Drawing
+from numpy.typing import NDArray
+
+from relprop.errors import InputError, did_you_mean, visible
+from relprop.figures import bars, maps
+from relprop.figures.figure import Figure
+from relprop.figures.options import require_width, split
+from relprop.figures.style import BAR, COLUMN, FAINT, INK, PAGE, own_style, require_axes, spell
+from relprop.view.display import as_whole_pictures
+from relprop.view.entries import Amounts, require_count
+from relprop.view.heatmaps import scale
+
+LONG = 34
+"""A figure with a longer name, in letters, is as wide as a page."""
+
+SINK = "#8c8c8c"
+
+TOO_SMALL = 2e-4
+"""A difference of a smaller part of the whole width cannot be seen and gets no bar."""
+
+
+class Stepped(Protocol):
+    """A step towards a score: see `relprop.results.waterfall.Step`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def amount(self) -> float:
+        """What it adds."""
+
+    @property
+    def kind(self) -> str:
+        """What it is: "entry", "others", "sink" or "difference"."""
+
+
+def waterfall(
+    steps: Sequence[Stepped],
+    score: float,
+    measure: str,
+    ax: Any,
+    title: str,
+    about: Mapping[str, str],
+    *,
+    literal: bool = False,
+    width: float | None = None,
+) -> Figure | Axes:
+    """Draw steps below each other, each from the end of the one before, and the score.
+
+    Args:
+        steps: the steps.
+        score: what they add up to.
+        measure: the name of the score.
+        ax: the user's axes, or None for a figure.
+        title: text above.
+        about: a description, for files.
+        literal: whether "$" in names is always a letter.
+        width: of the figure in inches; by default that of a column, or of a page for long names.
+
+    Raises:
+        InputError: no axes, or axes of another kind.
+    """
+    rows, start = [], 0.0
+    colours = {"others": FAINT, "sink": SINK, "difference": FAINT}
+    for step in steps:
+        rows.append(bars.Bar(step.name, step.amount, start, colours.get(step.kind)))
+        start += step.amount
+    ends = [0.0, score, *(row.start + row.amount for row in rows)]
+    span = max(ends) - min(ends)
+    seen = [
+        row
+        for row, step in zip(rows, steps, strict=True)
+        if step.kind != "difference" or abs(row.amount) > TOO_SMALL * span
+    ]
+    seen.append(bars.Bar(measure, score, colour=INK))
+    return _drawn(seen, ax, "explanation.waterfall", about, title, literal=literal, linked=True, width=width)
+
+
+def parts_as_bars(
+    parts: Sequence[tuple[str, float]], k: int, ax: Any, title: str, about: Mapping[str, str]
+) -> Figure | Axes:
+    """Draw the sums of parts, by name, as bars: the k largest, and the others together.
+
+    Raises:
+        InputError: `k` is less than 1, or no axes.
+    """
+    require_count(k, "parts.bars")
+    names, amounts = [name for name, _ in parts], np.array([amount for _, amount in parts])
+    return _drawn(bars.ranked(names, amounts, k, "parts.bars"), ax, "parts.bars", about, title)
+
+
+def texts_as_bars(
+    names: Sequence[str],
+    amounts: Amounts,
+    k: int,
+    ax: Any,
+    title: str,
+    about: Mapping[str, str],
+    *,
+    in_order: bool,
+    width: float | None,
+) -> Figure | Axes:
+    """Draw the relevance of pieces of a text as bars: the k largest, and the others together.
+
+    Raises:
+        InputError: no axes, or a width that is none.
+    """
+    rows = bars.ranked(names, amounts, k, "explanation.bars", in_order=in_order)
+    return _drawn(rows, ax, "explanation.bars", about, title, literal=True, width=width)
+
+
+def _drawn(
+    rows: Sequence[bars.Bar],
+    ax: Any,
+    call: str,
+    about: Mapping[str, str],
+    title: str,
+    *,
+    width: float | None = None,
+    **how: Any,
+) -> Figure | Axes:
+    require_width(width, call)
+    if ax is not None:
+        where = require_axes(ax, call)
+        bars.draw(where, rows, title=title, **how)
+        return where
+    with own_style():
+        wide = width or (PAGE if max(len(row.name) for row in rows) > LONG else COLUMN)
+        size = (wide, bars.height(len(rows)) + 0.2 * bool(title))
+        drawing = Drawing(figsize=size, layout="constrained")
+        bars.draw(drawing.subplots(), rows, title=title, **how)
+    return Figure(drawing, dict(about))
+
+
+OF_MAPS = ("percentile", "colour", "smooth", "beside", "opacity", "grey", "title", "bar", "width")
+"""The options that a map of parts has."""
+
+
+def parts_as_map(
+    sums: torch.Tensor,
+    places: torch.Tensor,
+    picture: Any,
+    ax: Any,
+    options: Mapping[str, Any],
+    about: Mapping[str, str],
+) -> Figure | Axes:
+    """Draw a map (1, H, W) of the sums of parts, over the picture if there is one, with the parts' edges.
+
+    Args:
+        sums: the sum of its part at each pixel.
+        places: the number of its part at each pixel, (H, W).
+        picture: of the sample, or None.
+        ax: the user's axes, or None for a figure.
+        options: by name.
+        about: a description, for files.
+
+    Raises:
+        InputError: an option without meaning, a picture that does not fit, or no axes.
+        FileError: a picture cannot be read.
+    """
+    where = None if ax is None else require_axes(ax, "parts.map")
+    for name in options:
+        if name not in OF_MAPS:
+            hint = did_you_mean(name, OF_MAPS, most=1, written="{}=".format)
+            raise InputError(
+                f"parts.map({name}=...): there is no such option.{hint} There are: {', '.join(OF_MAPS)}."
+            )
+    look, layout = split({"percentile": 100, **options}, "parts.map")
+    if look.beside and picture is None:
+        raise InputError("parts.map(beside=True) needs a picture: parts.map(picture, beside=True).")
+    values = sums.double().cpu().numpy()
+    limit = float(scale(values, percentile=look.percentile).limits[0])
+    height, width = values.shape[1:]
+    seen = None if picture is None else as_whole_pictures(picture, 1, height, width)[0]
+
+    def draw(axes: Axes) -> None:
+        colours = maps.draw(axes, values[0], limit, look, seen)
+        shown = (height, width) if seen is None else seen.shape[:2]
+        axes.add_collection(_edges(places.cpu().numpy(), shown[0] / height, shown[1] / width), autolim=False)
+        if look.bar:
+            maps.colour_bar([axes], colours, limit, look)
+        if look.title:
+            spell([axes.set_title(visible(look.title, keep="\n"))])
+
+    if where is not None:
+        draw(where)
+        return where
+    inches = float(layout.width or COLUMN)
+    share = height / (width * (2 + maps.GAP if look.beside else 1))
+    size = (inches, max(0.4, (inches - BAR * look.bar) * share) + 0.1 + 0.22 * bool(look.title))
+    with own_style():
+        drawing = Drawing(figsize=size, layout="constrained")
+        draw(drawing.subplots())
+    return Figure(drawing, dict(about))
+
+
+def _edges(places: NDArray[np.int64], tall: float, wide: float) -> LineCollection:
+    """Return thin lines between pixels of different parts. A pixel is `tall` high and `wide` wide."""
+    rows, columns = np.nonzero(places[1:] != places[:-1])
+    level = np.stack([columns, rows + 1, columns + 1, rows + 1], axis=-1)
+    rows, columns = np.nonzero(places[:, 1:] != places[:, :-1])
+    upright = np.stack([columns + 1, rows, columns + 1, rows + 1], axis=-1)
+    lines = np.concatenate([level, upright]).reshape(-1, 2, 2) * np.array([wide, tall]) - 0.5
+    return LineCollection(list(lines), colors=INK, linewidths=0.3)

@@ -1,0 +1,110 @@
+"""The entries of relevance, such as pixels or features: which are the largest, and what they are called."""
+
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relprop.errors import InputError
+from relprop.view.arrays import as_array
+
+Amounts = NDArray[np.float64]
+
+
+def require_count(k: Any, call: str) -> int:
+    """Return how many entries a user asks for.
+
+    Raises:
+        InputError: it is no whole number, or less than 1.
+    """
+    if not isinstance(k, SupportsIndex) or isinstance(k, bool) or int(k) < 1:
+        raise InputError(f"{call}(k={k!r}): give a whole number, 1 or more.")
+    return int(k)
+
+
+def require_sample(sample: Any, count: int, call: str) -> int:
+    """Return the number of a sample, counted from the first one.
+
+    Raises:
+        InputError: there is no such sample.
+    """
+    return require_row(sample, count, call, "sample")
+
+
+def require_row(number: Any, count: int, call: str, what: str) -> int:
+    """Return the number of a sample or an answer, counted from the first one.
+
+    Args:
+        number: what the user gives; negative from the last one.
+        count: how many there are.
+        call: what was called, for errors.
+        what: the name of the argument, and of what is counted.
+
+    Raises:
+        InputError: there is none of this number.
+    """
+    whole = isinstance(number, SupportsIndex) and not isinstance(number, bool)
+    if not whole or not -count <= int(number) < count:
+        there = f"there is only {what} 0" if count == 1 else f"give a number from 0 to {count - 1}"
+        raise InputError(f"{call}({what}={number!r}): there is no such {what}; {there}.")
+    return int(number) % count
+
+
+def largest(amounts: Amounts, k: int) -> NDArray[np.int64]:
+    """Return the numbers of the k largest amounts (entries,) by size, of equal ones the first."""
+    return np.argsort(-np.abs(amounts), kind="stable")[:k].astype(np.int64)
+
+
+def feature_names(features: Sequence[str] | None, count: int, call: str) -> list[str] | None:
+    """Return the names of all features or, if the user gave none, None.
+
+    Raises:
+        InputError: there are more or fewer names than features.
+    """
+    if features is None:
+        return None
+    names = [] if isinstance(features, str) else [str(name) for name in features]
+    if len(names) != count:
+        given = "a single text" if isinstance(features, str) else f"{len(names)} names"
+        raise InputError(f"{call}(features=...) has {given} for {count} features; give a name for each.")
+    return names
+
+
+def values_of(
+    values: torch.Tensor | NDArray[Any] | Sequence[float] | None,
+    shape: tuple[int, ...],
+    sample: int,
+    samples: int,
+    call: str,
+    name: str = "values",
+) -> Amounts | None:
+    """Return what the input was in one sample, of the given shape, or None if the user gave nothing.
+
+    Args:
+        values: the input of all samples, (samples, ...), or of this one alone.
+        shape: the shape of the input of one sample.
+        sample: number of the sample.
+        samples: how many there are.
+        call: what was called, for errors.
+        name: the name of the argument, for errors.
+
+    Raises:
+        InputError: the values have another shape, or are no numbers.
+    """
+    if values is None:
+        return None
+    found = as_array(values if isinstance(values, torch.Tensor) else np.asarray(values), call, name)
+    if found.shape == (samples, *shape):
+        own: Amounts = found[sample]
+        return own
+    if found.shape == shape:
+        return found
+    either = " or ".join(map(str, dict.fromkeys([shape, (samples, *shape)])))
+    raise InputError(f"{call}({name}=...) has the shape {found.shape}; the input has {either}.")
+
+
+def with_value(name: str, value: float) -> str:
+    """Return a name with the value of the input, for figures: "age = −0.5"."""
+    return f"{name} = {value:.4g}".replace("= -", "= −")
