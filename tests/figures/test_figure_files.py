@@ -84,7 +84,7 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 2)).eval()
 x = torch.rand(2, 3, 8, 8)
 e = relprop.explain(model, x, target=lambda y: y[:, 0] + 9)
-figures = figure_of(e, x, {}), figure_of(e, x, {'beside': True})
+figures = figure_of(e, x, {}), e.waterfall(k=3)
 print(*[zlib.crc32(f.as_bytes(kind)) for f in figures for kind in ("svg", "pdf", "png")])
 """
 
@@ -128,6 +128,7 @@ import sys, torch, relprop
 e = relprop.explain(torch.nn.Linear(3, 2).eval(), torch.ones(1, 3), target=lambda y: y[:, 0] + 9)
 assert "matplotlib" not in sys.modules
 e.save({str(tmp_path / "a.pdf")!r})
+e.waterfall()._repr_png_()
 import matplotlib
 print("matplotlib.pyplot" in sys.modules, isinstance(matplotlib.rcParams._get("backend"), str))
 """
@@ -148,12 +149,13 @@ def test_without_matplotlib_an_error_says_what_to_install(tmp_path):
 import sys, torch, relprop
 sys.modules["matplotlib"] = None
 e = relprop.explain(torch.nn.Linear(3, 2).eval(), torch.ones(1, 3), target=lambda y: y[:, 0] + 9)
-for call in (lambda: e.save("a.svg"), lambda: e.plot(ax=0)):
+bars = e.aggregate([[0]]).bars
+for call in (lambda: e.save("a.svg"), lambda: e.plot(ax=0), lambda: e.waterfall(), lambda: bars()):
     try:
         call()
     except relprop.errors.InputError as error:
         print(error)
-print(e.plot().pixels.ndim)
+print(len(e.top(2)), e.plot().pixels.ndim)
 """
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -165,7 +167,7 @@ print(e.plot().pixels.ndim)
         cwd=tmp_path,
     )
     told = "figures are drawn by matplotlib, which is not installed: pip install 'relprop[plot]'"
-    assert run.stdout.splitlines() == [told] * 2 + ["3"]
+    assert run.stdout.splitlines() == [told] * 4 + ["2 3"]
     assert not list(tmp_path.iterdir())
 
 

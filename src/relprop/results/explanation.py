@@ -19,6 +19,7 @@ from relprop.results.ledger import Ledger
 from relprop.results.named import ByName, device_named
 from relprop.results.samples import Index, chosen, joined, joined_targets, of_target, same, taken
 from relprop.results.store import load_record, save_record, text_of
+from relprop.results.summaries import Summaries
 from relprop.rules.book import cited
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Summaries):
     """The relevance of a batch of inputs, with the scores, the rules and the ledger.
 
     An explanation behaves like a batch: `len(explanation)` is the number of samples, `explanation[2]` and
