@@ -55,6 +55,7 @@ class TokenRelevance:
         relevance: relevance of each token for the answer, (tokens,); for a generation (generated, tokens),
             a row for each generated token, with zeros from this token on. On the CPU, unless it was moved.
         answers: the answer that each row explains.
+        unit: what a piece of the prompt is: "token", "word", "sentence", "turn" or "part".
     """
 
     model: str
@@ -64,6 +65,7 @@ class TokenRelevance:
     prompt: int
     relevance: Tensor
     answers: tuple[Answer, ...]
+    unit: str = field(default="token", kw_only=True)
 
     @property
     def tokens(self) -> list[str]:
@@ -74,11 +76,6 @@ class TokenRelevance:
     def rows(self) -> Tensor:
         """Relevance with a row for each answer, (answers, tokens), also where there is only one."""
         return self.relevance if self.relevance.dim() == 2 else self.relevance[None]
-
-    @property
-    def unit(self) -> str:
-        """The name of a piece of the prompt: "token", or "word" if any of them is several tokens."""
-        return "word" if any(piece.id is None for piece in self.pieces[: self.prompt]) else "token"
 
 
 def as_share(probability: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from relprop.results.explanation import Explanation, as_numpy, require_fields
 from relprop.results.named import device_named
 from relprop.results.store import load_record, save_record
 from relprop.rules.book import cited
-from relprop.text.answers import Answer, TokenRelevance
+from relprop.text.answers import Answer
 from relprop.text.html import to_fragment, to_html
+from relprop.text.merging import merge, sentence_places, span_places, turn_places, word_places
+from relprop.text.summaries import TextSummaries
 from relprop.text.terminal import to_terminal
-from relprop.text.tokens import Token, merged
+from relprop.text.tokens import Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class TextExplanation(TokenRelevance):
+class TextExplanation(TextSummaries):
     """Relevance of a text's tokens for a model's answer. Notebooks show it as coloured text.
 
     Attributes:
@@ -62,29 +65,38 @@ class TextExplanation(TokenRelevance):
         A word ends at white space, or before that if the tokenizer says so. Generated tokens are not merged,
         since each has an answer of its own.
         """
-        places: list[int] = []
-        apart = self.prompt if self.relevance.dim() == 2 else len(self.pieces)
-        for number, piece in enumerate(self.pieces):
-            same = 0 < number < apart and piece.word == self.pieces[number - 1].word
-            same = same and number != self.prompt
-            places.append(places[-1] + (not same) if places else 0)
-        grouped: list[list[Token]] = [[] for _ in range(places[-1] + 1)]
-        for place, piece in zip(places, self.pieces, strict=True):
-            grouped[place].append(piece)
-        summed = torch.zeros(*self.relevance.shape[:-1], len(grouped), dtype=self.relevance.dtype)
-        summed = summed.index_add(-1, torch.tensor(places), self.relevance)
-        answers = [
-            replace(answer, place=None if answer.place is None else places[answer.place])
-            for answer in self.answers
-        ]
-        prompt = places[self.prompt] if self.prompt < len(places) else len(grouped)
-        return replace(
-            self,
-            pieces=tuple(merged(group) for group in grouped),
-            prompt=prompt,
-            relevance=summed,
-            answers=tuple(answers),
-        )
+        return merge(self, word_places(self), "word")
+
+    def sentences(self) -> "TextExplanation":
+        """Return the explanation with tokens merged into sentences, and their relevance summed.
+
+        A sentence ends with ".", "!", "?" or "…" before white space, or with a line break. Special tokens
+        stay by themselves, and generated tokens are not merged.
+        """
+        return merge(self, sentence_places(self), "sentence")
+
+    def turns(self) -> "TextExplanation":
+        """Return the explanation with tokens merged into the turns of a chat, and their relevance summed.
+
+        A turn begins with the special token of the model's template, such as "<|im_start|>" or "[INST]", or
+        with a line that begins with a role, such as "User:". Generated tokens are not merged.
+
+        Raises:
+            InputError: there is no sign of a turn in the text.
+        """
+        return merge(self, turn_places(self), "turn")
+
+    def merge(self, spans: Sequence[tuple[int, int]]) -> "TextExplanation":
+        """Return the explanation with the tokens of each span merged, and their relevance summed.
+
+        Args:
+            spans: the numbers of the first token and of the one after the last, in the order of the text.
+                Tokens between spans stay by themselves.
+
+        Raises:
+            InputError: spans overlap, or are beyond the text.
+        """
+        return merge(self, span_places(spans, len(self.pieces)), "part")
 
     def print(self, console: "Console | None" = None) -> None:
         """Print the coloured text to the terminal or, if the terminal has no colours, a table."""
@@ -175,6 +187,7 @@ def _require_fields(explanation: TextExplanation) -> None:
         and all(isinstance(answer, Answer) for answer in explanation.answers)
         and explanation.rows.shape == (len(explanation.answers), len(explanation.pieces))
         and isinstance(explanation.rules, str)
+        and isinstance(explanation.unit, str)
         and all(isinstance(answer.score, float) for answer in explanation.answers)
         and all(isinstance(answer.absorbed, dict) for answer in explanation.answers)
         and all(answer.place in (None, *range(len(explanation))) for answer in explanation.answers)
