@@ -96,6 +96,8 @@ def test_parts_as_a_map_over_the_picture_with_their_edges(images, ax):
     ends = np.array([line.vertices for line in edges.get_paths()])
     assert len(ends) == 3 * 8
     assert set(ends[:, :, 1].ravel()) == {1.5, 3.5, 5.5}
+    of_all = parts.map(x, sample=1).axes[0].get_images()
+    np.testing.assert_array_equal(min(of_all, key=lambda image: image.zorder).get_array(), base.get_array())
     assert parts.map(ax=ax) is ax
     values = parts.as_map()[0, :1].numpy()
     np.testing.assert_allclose(ax.get_images()[0].get_array(), values[0])

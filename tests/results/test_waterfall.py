@@ -17,6 +17,10 @@ def network():
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
 
 
+def named_steps(names, amounts, absorbed, score, k, **options):
+    return steps(names.__getitem__, amounts, absorbed, score, k, "waterfall", **options)
+
+
 @pytest.mark.parametrize("rules", ["epsilon", "alpha2-beta1", "gradient-times-input"])
 @pytest.mark.parametrize("k", [1, 5, 11, 50])
 @pytest.mark.parametrize("sample", [0, 2])
@@ -38,7 +42,7 @@ def test_steps_add_up_to_the_score_exactly(rules, k, sample):
 
 def test_steps_are_the_largest_entries_the_others_and_the_sinks():
     amounts = np.array([1.0, -5.0, 0.25, 0.5])
-    found = steps(list("abcd"), amounts, {"epsilon": 0.125, "bias": -2.0, "softmax": 0.0}, -5.0, 2)
+    found = named_steps("abcd", amounts, {"epsilon": 0.125, "bias": -2.0, "softmax": 0.0}, -5.0, 2)
     assert found == [
         Step("b", -5.0, "entry"),
         Step("a", 1.0, "entry"),
@@ -47,14 +51,14 @@ def test_steps_are_the_largest_entries_the_others_and_the_sinks():
         Step("epsilon", 0.125, "sink"),
         Step("not in the ledger", 0.125, "difference"),
     ]
-    mixed = steps(list("abcd"), amounts, {}, 9.0, 4, mixed=True)[-1]
+    mixed = named_steps("abcd", amounts, {}, 9.0, 4, mixed=True)[-1]
     assert (mixed.name, mixed.amount) == ("other samples", 12.25)
-    assert steps(["a"], np.array([1.0]), {}, 1.0 + 1e-6, 1)[-1].name == "rounding"
-    assert [step.name for step in steps(["a"], np.array([1.0]), {}, 1.0, 1)] == ["a"]
+    assert named_steps("a", np.array([1.0]), {}, 1.0 + 1e-6, 1)[-1].name == "rounding"
+    assert [step.name for step in named_steps("a", np.array([1.0]), {}, 1.0, 1)] == ["a"]
 
 
 def test_a_single_other_is_named():
-    assert [step.name for step in steps(list("abc"), np.array([1.0, 2, 3]), {}, 6.0, 2)] == ["c", "b", "a"]
+    assert [step.name for step in named_steps("abc", np.array([1.0, 2, 3]), {}, 6.0, 2)] == ["c", "b", "a"]
 
 
 def test_a_whole_input_is_not_summed_over_its_first_dimension():
@@ -98,3 +102,32 @@ def test_what_has_no_meaning_is_refused_by_waterfall(arguments, message):
     found = relprop.explain(network(), torch.rand(3, 12), target=lambda y: y[:, 0] + 5)
     with pytest.raises(InputError, match=message):
         found.waterfall(**arguments)
+
+
+def test_a_ledger_that_is_nan_is_refused_by_waterfall():
+    with pytest.raises(
+        InputError, match=r"waterfall: the ledger has an amount that is NaN or infinite, of 'bias'. Fin"
+    ):
+        named_steps("a", np.array([1.0]), {"bias": math.nan}, 2.0, 1)
+
+
+def test_few_of_many_entries_are_named():
+    told = []
+    steps(lambda number: told.append(number) or "", np.arange(100000.0), {}, 1.0, 3, "waterfall")
+    assert told == [99999, 99998, 99997]
+
+
+def test_ids_of_all_samples_in_one_dimension_are_refused():
+    bag = torch.nn.EmbeddingBag(10, 4).eval()
+    ids, offsets = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([0, 2])
+    found = relprop.explain(bag, ids, offsets=offsets, target=0)
+    for name, call in (
+        ("top", found.top),
+        ("aggregate", lambda: found.aggregate([[0]])),
+        ("waterfall", found.waterfall),
+    ):
+        with pytest.raises(
+            InputError,
+            match=rf"explanation.{name}: relevance of shape \(5,\) has the entries of all 2 samples in one",
+        ):
+            call()

@@ -1,6 +1,6 @@
 """Horizontal bars: a name, a bar and a number in each row. The largest are at the top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from relprop.errors import visible
-from relprop.figures.style import FAINT, INK, NEGATIVE, POSITIVE, number, spell
+from relprop.figures.style import COLUMN, FAINT, INK, LETTER, NEGATIVE, PAGE, POSITIVE, number, spell
 from relprop.view.arrays import require_finite
 from relprop.view.entries import Amounts, largest
 
@@ -17,6 +17,19 @@ ROW = 0.19
 
 LONGEST = 64
 """Longer names are cut, at this number of letters."""
+
+LONG = 30
+"""A figure with a longer name is as wide as a page, if the user does not say how wide."""
+
+
+def width_for(names: Iterable[str]) -> float:
+    """Return the width of a figure of bars with these names in inches."""
+    return PAGE if max(map(len, names), default=0) > LONG else COLUMN
+
+
+def letters_in(width: float) -> int:
+    """Return how many letters of a name a figure of some inches has room for, beside its bars."""
+    return max(8, min(LONGEST, int(0.62 * width / (0.9 * LETTER))))
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ def draw(
     axis: str = "relevance",
     literal: bool = False,
     linked: bool = False,
+    longest: int = LONGEST,
 ) -> None:
     """Draw bars, with their amounts beside them.
 
@@ -82,6 +96,7 @@ def draw(
         axis: what the amounts are.
         literal: whether "$" in names is always a letter.
         linked: whether each bar begins where the one above it ends, which thin lines show.
+        longest: longer names are cut, at this number of letters.
     """
     rows = np.arange(len(bars))
     starts, amounts = (np.array([getattr(bar, name) for bar in bars]) for name in ("start", "amount"))
@@ -90,7 +105,7 @@ def draw(
     ax.axvline(0, color=INK, linewidth=0.6)
     if linked:
         ax.vlines((starts + amounts)[:-1], rows[:-1], rows[1:], color=INK, linewidth=0.4, linestyles="dotted")
-    ax.set_yticks(rows, labels=[_short(bar.name) for bar in bars])
+    ax.set_yticks(rows, labels=[_short(bar.name, longest) for bar in bars])
     spell(ax.get_yticklabels(), literal=literal)
     ax.set_ylim(len(bars) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -110,6 +125,6 @@ def draw(
         spell([ax.set_title(visible(title, keep="\n"))])
 
 
-def _short(name: str) -> str:
+def _short(name: str, longest: int) -> str:
     name = visible(" ".join(name.split()))
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

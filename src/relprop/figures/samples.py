@@ -1,6 +1,5 @@
 """The relevance of samples as figures: one on the user's axes, or all on axes of their own."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from relprop.figures import bars, maps, signals
 from relprop.figures.drawn import Drawn, drawn_of
 from relprop.figures.figure import Figure
 from relprop.figures.options import Layout, split
-from relprop.figures.style import BAR, COLUMN, LETTER, PAGE, own_style, require_axes, spell
+from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, lines_of, own_style, require_axes, spell, wrapped
 from relprop.view.entries import with_value
 from relprop.view.options import Options
 from relprop.view.subject import Explained
@@ -54,36 +53,37 @@ def figure_of(explained: Explained, picture: Any, options: Mapping[str, Any]) ->
     drawn = drawn_of(explained, picture, look, layout, every=True)
     count = len(drawn.samples)
     narrow = count <= (2 if drawn.kind == "map" and not look.beside else 1)
-    width = float(layout.width or (COLUMN if narrow else PAGE))
+    width = float(layout.width or (COLUMN if narrow and _narrow(drawn) else PAGE))
     columns = min(count, max(1, look.columns or COLUMNS)) if drawn.kind == "map" else 1
     rows = -(-count // columns)
     room = width / columns  # of each sample, in inches
     free = {"map": room - BAR * (look.bar and count == 1), "signal": room - BAR, "table": 0.6 * room}
-    labels = [_wrapped(label, free[drawn.kind]) for label in drawn.labels]
-    lines = max(label.count("\n") + 1 for label in labels)
-    height = rows * (_height(drawn, look, layout, room) + 0.16 * lines) + 0.3 * bool(look.title)
+    labels = [wrapped(label, free[drawn.kind]) for label in drawn.labels]
+    title = wrapped(look.title, width)
+    height = rows * (_height(drawn, look, layout, room) + TITLE * max(map(lines_of, labels)))
+    height += TITLE * lines_of(title) + 0.12 * bool(title)
     with own_style():
         drawing = Drawing(figsize=(width, height), layout="constrained")
         cells: list[Axes] = drawing.subplots(rows, columns, squeeze=False).flatten().tolist()
-        scales = [_draw(cells[n], drawn, n, look, layout, labels[n]) for n in range(count)]
+        letters = bars.letters_in(width)
+        scales = [_draw(cells[n], drawn, n, look, layout, labels[n], letters) for n in range(count)]
         for empty in cells[count:]:
             empty.set_axis_off()
         if look.bar and scales[0] is not None:
             _bars(cells, scales[0], drawn, look)
-        if look.title:
-            spell([drawing.suptitle(visible(look.title, keep="\n"), fontsize="medium")])
+        if title:
+            spell([drawing.suptitle(visible(title, keep="\n"), fontsize="medium")])
     return Figure(drawing, _about(explained, drawn, look))
 
 
-def _wrapped(label: str, width: float) -> str:
-    """Break a label into lines of a width in inches. A number stays beside the word before it."""
-    first, space, last = label.rpartition(" ")
-    whole = f"{first}\N{NO-BREAK SPACE}{last}" if space else label
-    return "\n".join(textwrap.wrap(whole, max(8, int(width / LETTER)))).replace("\N{NO-BREAK SPACE}", " ")
-
-
 def _draw(
-    ax: Axes, drawn: Drawn, number: int, look: Options, layout: Layout, title: str
+    ax: Axes,
+    drawn: Drawn,
+    number: int,
+    look: Options,
+    layout: Layout,
+    title: str,
+    letters: int = bars.LONGEST,
 ) -> maps.Scale | None:
     """Draw a sample, and return the scale of its colours, if it has one."""
     relevance, limit, seen = drawn.relevance[number], drawn.limits[number], drawn.seen[number]
@@ -93,13 +93,23 @@ def _draw(
     elif drawn.kind == "signal":
         scale = signals.draw(ax, relevance, limit, look, seen, drawn.names)
     else:
-        names = drawn.names or [f"feature {place}" for place in range(len(relevance))]
-        if seen is not None:
-            names = [with_value(name, value) for name, value in zip(names, seen, strict=True)]
-        bars.draw(ax, bars.ranked(names, relevance, layout.k, "plot"))
+        rows = bars.ranked(_features(drawn, number), relevance, layout.k, "plot")
+        bars.draw(ax, rows, longest=letters)
     if title:
         spell([ax.set_title(visible(title, keep="\n"))])
     return scale
+
+
+def _features(drawn: Drawn, number: int) -> list[str]:
+    """Return the names of features, with their values in a sample if these are known."""
+    names = drawn.names or [f"feature {place}" for place in range(len(drawn.relevance[number]))]
+    seen = drawn.seen[number]
+    return [*names] if seen is None else [with_value(*pair) for pair in zip(names, seen, strict=True)]
+
+
+def _narrow(drawn: Drawn) -> bool:
+    """Whether the names of the only sample have room in a column."""
+    return drawn.kind != "table" or bars.width_for(_features(drawn, 0)) == COLUMN
 
 
 def _height(drawn: Drawn, look: Options, layout: Layout, room: float) -> float:

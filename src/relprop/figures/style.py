@@ -1,5 +1,6 @@
 """The look of relprop's figures: sizes for papers, colours, and axes of the right kind."""
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,6 +28,9 @@ LETTER = 0.064
 
 BAR = 0.72
 """Width of a scale of colours with its numbers in inches."""
+
+TITLE = 0.17
+"""Height of a line of a title in inches."""
 
 INK = "#282828"
 FAINT = "#b4b4b4"
@@ -125,3 +129,20 @@ def _is_mathematics(text: str) -> bool:
 def number(amount: float, *, sign: bool = False) -> str:
     """Return an amount with three digits, and the sign that is as wide as a plus."""
     return f"{amount:{'+' if sign else ''}.3g}".replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
+
+
+def wrapped(label: str, width: float) -> str:
+    """Break a title into lines of a width in inches. A number stays beside the word before it."""
+    return "\n".join(_wrapped(line, width) for line in label.split("\n"))
+
+
+def _wrapped(line: str, width: float) -> str:
+    first, space, last = line.rpartition(" ")
+    whole = f"{first}\N{NO-BREAK SPACE}{last}" if space else line
+    lines = textwrap.wrap(whole, max(8, int(width / LETTER)))
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def lines_of(title: str) -> int:
+    """Return how many lines a title has."""
+    return title.count("\n") + 1 if title else 0

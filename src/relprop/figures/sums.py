@@ -14,13 +14,21 @@ from relprop.errors import InputError, did_you_mean, visible
 from relprop.figures import bars, maps
 from relprop.figures.figure import Figure
 from relprop.figures.options import require_width, split
-from relprop.figures.style import BAR, COLUMN, FAINT, INK, PAGE, own_style, require_axes, spell
+from relprop.figures.style import (
+    BAR,
+    COLUMN,
+    FAINT,
+    INK,
+    TITLE,
+    lines_of,
+    own_style,
+    require_axes,
+    spell,
+    wrapped,
+)
 from relprop.view.display import as_whole_pictures
 from relprop.view.entries import Amounts, require_count
 from relprop.view.heatmaps import scale
-
-LONG = 34
-"""A figure with a longer name, in letters, is as wide as a page."""
 
 SINK = "#8c8c8c"
 
@@ -135,10 +143,12 @@ def _drawn(
         bars.draw(where, rows, title=title, **how)
         return where
     with own_style():
-        wide = width or (PAGE if max(len(row.name) for row in rows) > LONG else COLUMN)
-        size = (wide, bars.height(len(rows)) + 0.2 * bool(title))
-        drawing = Drawing(figsize=size, layout="constrained")
-        bars.draw(drawing.subplots(), rows, title=title, **how)
+        wide = float(width or bars.width_for(row.name for row in rows))
+        told = wrapped(title, 0.6 * wide)
+        drawing = Drawing(
+            figsize=(wide, bars.height(len(rows)) + TITLE * lines_of(told)), layout="constrained"
+        )
+        bars.draw(drawing.subplots(), rows, title=told, longest=bars.letters_in(wide), **how)
     return Figure(drawing, dict(about))
 
 
@@ -183,24 +193,26 @@ def parts_as_map(
     height, width = values.shape[1:]
     seen = None if picture is None else as_whole_pictures(picture, 1, height, width)[0]
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, title: str) -> None:
         colours = maps.draw(axes, values[0], limit, look, seen)
         shown = (height, width) if seen is None else seen.shape[:2]
         axes.add_collection(_edges(places.cpu().numpy(), shown[0] / height, shown[1] / width), autolim=False)
         if look.bar:
             maps.colour_bar([axes], colours, limit, look)
-        if look.title:
-            spell([axes.set_title(visible(look.title, keep="\n"))])
+        if title:
+            spell([axes.set_title(visible(title, keep="\n"))])
 
     if where is not None:
-        draw(where)
+        draw(where, look.title)
         return where
     inches = float(layout.width or COLUMN)
     share = height / (width * (2 + maps.GAP if look.beside else 1))
-    size = (inches, max(0.4, (inches - BAR * look.bar) * share) + 0.1 + 0.22 * bool(look.title))
+    free = inches - BAR * look.bar
+    title = wrapped(look.title, free)
+    size = (inches, max(0.4, free * share) + 0.1 + TITLE * lines_of(title))
     with own_style():
         drawing = Drawing(figsize=size, layout="constrained")
-        draw(drawing.subplots())
+        draw(drawing.subplots(), title)
     return Figure(drawing, dict(about))
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -135,6 +135,12 @@ class Parts:
         head = ["sample", "name", "relevance", "share", "size"]
         return comma_separated([head, *([row[key] for key in head] for row in self.as_data())])
 
+    @overload
+    def bars(self, sample: int = 0, *, k: int = 12, ax: None = None, title: str = "") -> "Figure": ...
+
+    @overload
+    def bars(self, sample: int = 0, *, k: int = 12, ax: "Axes", title: str = "") -> "Axes": ...
+
     def bars(
         self, sample: int = 0, *, k: int = 12, ax: "Axes | None" = None, title: str = ""
     ) -> "Figure | Axes":
@@ -150,6 +156,12 @@ class Parts:
 
         told = [(part.name, part.relevance) for part in self.of(sample)]
         return parts_as_bars(told, k, ax, title, self._about(sample))
+
+    @overload
+    def map(self, picture: Any = None, *, ax: None = None, sample: int = 0, **options: Any) -> "Figure": ...
+
+    @overload
+    def map(self, picture: Any = None, *, ax: "Axes", sample: int = 0, **options: Any) -> "Axes": ...
 
     def map(
         self, picture: Any = None, *, ax: "Axes | None" = None, sample: int = 0, **options: Any
@@ -170,6 +182,7 @@ class Parts:
             FileError: a picture cannot be read.
         """
         from relprop.figures.sums import parts_as_map
+        from relprop.view.subject import pictures_of
 
         sample = require_sample(sample, len(self.score), "parts.map")
         places = self.places[sample]
@@ -180,7 +193,8 @@ class Parts:
             )
         if (places != places[:1]).any():
             raise InputError("parts.map(): the parts differ between channels. Draw them by parts.bars().")
-        return parts_as_map(self.as_map()[sample, :1], places[0], picture, ax, options, self._about(sample))
+        seen = pictures_of(picture, len(self.score), [sample])
+        return parts_as_map(self.as_map()[sample, :1], places[0], seen, ax, options, self._about(sample))
 
     def save(self, path: Path | str) -> None:
         """Write the table as comma-separated values, whole or not at all.

@@ -1,7 +1,7 @@
 """What an explanation says in short: its largest entries, sums over parts, and where the score came from."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 
@@ -9,7 +9,7 @@ from relprop.results.largest import Largest, largest_of
 from relprop.results.ledger import Ledger
 from relprop.results.parts import Parts
 from relprop.results.segments import places_of
-from relprop.results.waterfall import is_whole, steps_of
+from relprop.results.waterfall import in_samples, steps_of
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.entries import require_sample
 from relprop.view.subject import Explained, relevance_of
@@ -59,8 +59,7 @@ class Summaries:
                 names or values do not fit.
         """
         R, _ = relevance_of(self, of, "explanation.top")
-        whole = is_whole(R, len(self.score))
-        R = R[None] if whole else R
+        R, whole = in_samples(R, len(self.score), "explanation.top")
         sample = require_sample(sample, len(R), "explanation.top")
         score = float(self.score[sample])
         return largest_of(
@@ -100,8 +99,8 @@ class Summaries:
                 that is NaN.
         """
         R, name = relevance_of(self, of, "explanation.aggregate")
-        # A whole input is like the only channel of the only sample.
-        R = R[None, None] if is_whole(R, len(self.score)) else R
+        R, whole = in_samples(R, len(self.score), "explanation.aggregate")
+        R = R[:, None] if whole else R  # as if it were the only channel
         amounts = torch.from_numpy(as_array(R, "explanation.aggregate", "values"))
         require_finite(amounts.numpy(), "explanation.aggregate")
         told, places = places_of(segments, names, tuple(R.shape), features)
@@ -112,6 +111,30 @@ class Summaries:
             about["Relevance of"] = name
         score = self.score.detach().cpu()
         return Parts(told, sums[:, 1:], sums[:, 0], score, self.measure, places, about)
+
+    @overload
+    def waterfall(
+        self: Accounted,
+        sample: int = 0,
+        k: int = 10,
+        *,
+        ax: None = None,
+        features: Sequence[str] | None = None,
+        values: Any = None,
+        title: str = "",
+    ) -> "Figure": ...
+
+    @overload
+    def waterfall(
+        self: Accounted,
+        sample: int = 0,
+        k: int = 10,
+        *,
+        ax: "Axes",
+        features: Sequence[str] | None = None,
+        values: Any = None,
+        title: str = "",
+    ) -> "Axes": ...
 
     def waterfall(
         self: Accounted,

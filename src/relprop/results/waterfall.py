@@ -1,13 +1,15 @@
 """The way from the inputs to the score in steps that add up: the largest entries, all others, the sinks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from relprop.errors import InputError
 from relprop.results.ledger import Ledger
 from relprop.results.table import ROUNDING
 from relprop.view.arrays import as_array, require_finite
@@ -64,31 +66,53 @@ def steps_of(
         InputError: `k` is less than 1, relevance is NaN, or names or values do not fit.
     """
     require_count(k, call)
-    names: list[str] = []
+    told: list[Callable[[int], str]] = []
     amounts: list[Amounts] = []
-    for name, R in inputs.items():
-        whole = is_whole(R, ledger.samples)
-        R = R[None] if whole else R
+    for name, given in inputs.items():
+        R, whole = in_samples(given, ledger.samples, call)
         own = as_array(R[sample : sample + 1], call, "values")
         require_finite(own, call)
         own = own[0].sum(0) if R.dim() > 2 and not whole else own[0]
-        told = feature_names(features, own.size, call) if len(inputs) == 1 else None
-        told = told or [_place(np.unravel_index(n, own.shape), R.dim() - whole) for n in range(own.size)]
-        seen = values_of(values, own.shape, sample, len(R), call) if len(inputs) == 1 else None
-        if seen is not None:
-            told = [with_value(one, value) for one, value in zip(told, seen.reshape(-1), strict=True)]
-        names += told if len(inputs) == 1 else [f"{name}: {one}" for one in told]
+        only = len(inputs) == 1
+        names = feature_names(features, own.size, call) if only else None
+        seen = values_of(values, own.shape, sample, len(R), call) if only else None
+        told.append(_namer(own.shape, R.dim() - whole, names, seen, "" if only else f"{name}: "))
         amounts.append(own.reshape(-1))
+    first = np.cumsum([0, *map(len, amounts)]).tolist()
+
+    def name_of(number: int) -> str:
+        which = bisect_right(first, number) - 1
+        return told[which](number - first[which])
+
     absorbed = {sink: float(amount[sample]) for sink, amount in ledger.absorbed.items()}
-    return steps(names, np.concatenate(amounts), absorbed, float(ledger.seed[sample]), k, mixed=ledger.mixed)
+    score = float(ledger.seed[sample])
+    return steps(name_of, np.concatenate(amounts), absorbed, score, k, call, mixed=ledger.mixed)
+
+
+def _namer(
+    shape: tuple[int, ...],
+    dimensions: int,
+    names: Sequence[str] | None,
+    seen: Amounts | None,
+    before: str,
+) -> Callable[[int], str]:
+    """Return a function from the number of an entry to its name: of millions, few are named."""
+
+    def name_of(number: int) -> str:
+        place = np.unravel_index(number, shape) if shape else ()
+        name = names[number] if names is not None else _place(place, dimensions)
+        return before + (name if seen is None else with_value(name, float(seen.reshape(-1)[number])))
+
+    return name_of
 
 
 def steps(
-    names: Sequence[str],
+    name_of: Callable[[int], str],
     amounts: Amounts,
     absorbed: Mapping[str, float],
     score: float,
     k: int,
+    call: str,
     *,
     mixed: bool = False,
     what: str = "inputs",
@@ -96,16 +120,26 @@ def steps(
     """Return the steps from nothing to a score.
 
     Args:
-        names: the name of each entry.
+        name_of: the name of an entry, by its number.
         amounts: the relevance of each entry, (entries,).
         absorbed: the amount of each sink.
         score: what all of them add up to.
         k: how many entries are steps of their own.
+        call: what was called, for errors.
         mixed: whether the model mixes samples, so that the amounts of one need not add up.
         what: what the entries are, for the step of all others.
+
+    Raises:
+        InputError: an amount of a sink, or the score, is NaN or infinite.
     """
+    wrong = [name for name, amount in {**absorbed, "score": score}.items() if not math.isfinite(amount)]
+    if wrong:
+        raise InputError(
+            f"{call}: the ledger has an amount that is NaN or infinite, of {wrong[0]!r}. Find out where it "
+            "comes from: explain(..., per_operation=True) and print(explanation.ledger.table())."
+        )
     chosen = largest(amounts, len(amounts) if len(amounts) == k + 1 else k)
-    found = [Step(names[place], float(amounts[place]), "entry") for place in chosen]
+    found = [Step(name_of(int(place)), float(amounts[place]), "entry") for place in chosen]
     if others := len(amounts) - len(chosen):
         found.append(Step(f"the other {others:,} {what}", math.fsum(np.delete(amounts, chosen)), "others"))
     largest_amount = max([abs(score), *(abs(step.amount) for step in found), *map(abs, absorbed.values())])
@@ -119,9 +153,21 @@ def steps(
     return found
 
 
-def is_whole(R: Tensor, samples: int) -> bool:
-    """Whether an input was explained as a whole, and has no dimension of samples."""
-    return samples == 1 and (R.dim() == 0 or len(R) != 1)
+def in_samples(R: Tensor, samples: int, call: str) -> tuple[Tensor, bool]:
+    """Return relevance with a dimension of samples, and whether it had none.
+
+    Raises:
+        InputError: there are several samples, and its first dimension is another one.
+    """
+    if samples == 1:
+        whole = R.dim() == 0 or len(R) != 1
+        return (R[None] if whole else R), whole
+    if R.dim() == 0 or len(R) != samples:
+        raise InputError(
+            f"{call}: relevance of shape {tuple(R.shape)} has the entries of all {samples} samples in one "
+            "dimension. Take the part of a sample from the tensor itself."
+        )
+    return R, False
 
 
 def _place(place: Any, dimensions: int) -> str:

@@ -1,6 +1,6 @@
 """What an explanation of a text says in short: the largest tokens or words, and the score in steps."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from relprop.errors import quoted
 from relprop.results.largest import Largest, entries_of
@@ -34,6 +34,30 @@ class TextSummaries(TokenRelevance):
         amounts = row_of(self, answer, "explanation.top")
         told = self.answers[answer]
         return entries_of(amounts, k, told.score, told.measure, what=self.unit, names=names_of(self))
+
+    @overload
+    def bars(
+        self,
+        k: int = 12,
+        answer: int = 0,
+        *,
+        ax: None = None,
+        in_order: bool = True,
+        title: str = "",
+        width: float | None = None,
+    ) -> "Figure": ...
+
+    @overload
+    def bars(
+        self,
+        k: int = 12,
+        answer: int = 0,
+        *,
+        ax: "Axes",
+        in_order: bool = True,
+        title: str = "",
+        width: float | None = None,
+    ) -> "Axes": ...
 
     def bars(
         self,
@@ -69,6 +93,28 @@ class TextSummaries(TokenRelevance):
             names_of(self), amounts, k, ax, title, about(self, answer), in_order=in_order, width=width
         )
 
+    @overload
+    def waterfall(
+        self,
+        k: int = 10,
+        answer: int = 0,
+        *,
+        ax: None = None,
+        title: str = "",
+        width: float | None = None,
+    ) -> "Figure": ...
+
+    @overload
+    def waterfall(
+        self,
+        k: int = 10,
+        answer: int = 0,
+        *,
+        ax: "Axes",
+        title: str = "",
+        width: float | None = None,
+    ) -> "Axes": ...
+
     def waterfall(
         self,
         k: int = 10,
@@ -96,8 +142,8 @@ class TextSummaries(TokenRelevance):
         k = require_count(k, "explanation.waterfall")
         amounts = row_of(self, answer, "explanation.waterfall")
         told = self.answers[answer]
-        unit = f"{self.unit}s"
-        found = steps(names_of(self), amounts, told.absorbed, told.score, k, what=unit)
+        call, names = "explanation.waterfall", names_of(self)
+        found = steps(names.__getitem__, amounts, told.absorbed, told.score, k, call, what=f"{self.unit}s")
         from relprop.figures.sums import waterfall  # matplotlib is loaded only by those who draw
 
         return waterfall(
