@@ -29,7 +29,7 @@ def texts(path):
 
 def sizes(path):
     """The sizes of the texts of an SVG file in pixels, of which 72 are an inch."""
-    return [float(size) for size in re.findall(r"font-size: ([\d.]+)px", path.read_text())]
+    return [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", path.read_text())]
 
 
 def test_texts_of_an_svg_file_are_texts(table, tmp_path):
@@ -218,6 +218,16 @@ def test_samples_are_in_rows_with_their_own_scales_or_a_shared_one(images):
     high = images_of[0].get_clim()[1]
     assert shared.axes[3].get_yticklabels()[-1].get_text() == f"{high:.3g}"
     assert shared.axes[0].get_xlabel() == ""
+
+
+def test_a_title_is_above_all_samples_or_in_the_place_of_the_only_label(images):
+    one = figure_of(images[0], None, {"samples": [0], "title": "Mine"})
+    assert one.axes[0].get_title() == "Mine"
+    assert one.drawing.get_suptitle() == ""
+    several = figure_of(images[0], None, {"title": "Mine"})
+    assert several.axes[0].get_title().startswith("2, score ")
+    assert several.drawing.get_suptitle() == "Mine"
+    assert one.metadata["Title"] == several.metadata["Title"] == "Mine"
 
 
 def test_the_values_are_in_a_vector_file_and_no_enlarged_picture(images, tmp_path):

@@ -28,7 +28,7 @@ def test_each_bar_of_a_waterfall_begins_where_the_one_above_ends(table):
     assert [name.partition(" = ")[0] in "abcdefgh" for name in names[:3]] == [True] * 3
     assert names[3] == "the other 5 inputs"
     assert names[-1] == "score"
-    assert set(names[4:-1]) == {sink for sink, a in explanation.ledger.absorbed.items() if abs(a[1]) > 1e-6}
+    assert set(names[4:-1]) == {sink for sink, a in explanation.ledger.absorbed.items() if abs(a[1]) > 1e-3}
     for above, below in itertools.pairwise(bars[:-1]):
         assert below.get_x() == pytest.approx(above.get_x() + above.get_width())
     score = float(explanation.ledger.seed[1])

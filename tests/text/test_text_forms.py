@@ -198,7 +198,7 @@ def test_what_is_not_finite_can_still_be_written(model):
 
 def test_words_of_a_prompt_and_tokens_that_follow(model):
     found = explain_text(model("gpt2"), "The film is un", continuation="bad is", words=True)
-    assert printed(found).splitlines()[0].startswith(f"{found.model}: 4 tokens after a prompt of 4 tokens ")
+    assert printed(found).splitlines()[0].startswith(f"{found.model}: 4 tokens after a prompt of 4 words ")
     found = explain_text(model("gpt2"), "That film", continuation=" is bad", words=True)
     assert found.tokens == ["That", " film", " is", " bad"]
     lines = printed(found).splitlines()

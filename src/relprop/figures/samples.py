@@ -58,8 +58,10 @@ def figure_of(explained: Explained, picture: Any, options: Mapping[str, Any]) ->
     rows = -(-count // columns)
     room = width / columns  # of each sample, in inches
     free = {"map": room - BAR * (look.bar and count == 1), "signal": room - BAR, "table": 0.6 * room}
-    labels = [wrapped(label, free[drawn.kind]) for label in drawn.labels]
-    title = wrapped(look.title, width)
+    # The title of a single sample stands where its label would be.
+    texts = [look.title] if look.title and count == 1 else drawn.labels
+    labels = [wrapped(label, free[drawn.kind]) for label in texts]
+    title = wrapped(look.title, width) if count > 1 else ""
     height = rows * (_height(drawn, look, layout, room) + TITLE * max(map(lines_of, labels)))
     height += TITLE * lines_of(title) + 0.12 * bool(title)
     with own_style():

@@ -23,7 +23,7 @@ from relprop.view.entries import (
 )
 
 SMALL = 1e-3
-"""A difference of no more than this part of the largest amount is called rounding."""
+"""Sinks of no more than this part of the largest amount are one step, with what is missing to the score."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Step:
     Attributes:
         name: of the entry or of the sink.
         amount: what it adds.
-        kind: "entry", "others" (all other entries), "sink", or "difference" (what is missing to the score).
+        kind: "entry", "others" (all other entries), "sink", or "difference" (small sinks, and rounding).
     """
 
     name: str
@@ -143,12 +143,15 @@ def steps(
     if others := len(amounts) - len(chosen):
         found.append(Step(f"the other {others:,} {what}", math.fsum(np.delete(amounts, chosen)), "others"))
     largest_amount = max([abs(score), *(abs(step.amount) for step in found), *map(abs, absorbed.values())])
-    told = {sink: amount for sink, amount in absorbed.items() if abs(amount) > ROUNDING * largest_amount}
-    found += [Step(sink, told[sink], "sink") for sink in sorted(told, key=lambda name: -abs(told[name]))]
+    small = {sink: a for sink, a in absorbed.items() if abs(a) <= SMALL * largest_amount}
+    told = sorted(absorbed.keys() - small.keys(), key=lambda sink: (-abs(absorbed[sink]), sink))
+    found += [Step(sink, absorbed[sink], "sink") for sink in told]
     missing = score - math.fsum(step.amount for step in found)
     if missing:
-        small = abs(missing) <= SMALL * largest_amount
-        name = "rounding" if small else "other samples" if mixed else "not in the ledger"
+        unknown = abs(missing - math.fsum(small.values())) > SMALL * largest_amount
+        seen = any(abs(amount) > ROUNDING * largest_amount for amount in small.values())
+        lost = "other samples" if mixed else "not in the ledger"
+        name = lost if unknown else "small sinks" if seen else "rounding"
         found.append(Step(name, missing, "difference"))
     return found
 

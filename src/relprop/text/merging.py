@@ -116,7 +116,7 @@ def merge(explanation: Explained, places: Sequence[int], unit: str) -> Explained
         prompt=places[prompt] if prompt < len(places) else len(grouped),
         relevance=summed,
         answers=tuple(answers),
-        unit=unit if any(len(group) > 1 for group in grouped) else explanation.unit,
+        unit=unit,
     )
 
 
