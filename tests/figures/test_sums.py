@@ -92,10 +92,15 @@ def test_parts_as_a_map_over_the_picture_with_their_edges(images, ax):
     # Opacity grows with the size of the sum.
     order = np.argsort([layer.get_array()[row, 0, 3] for row in (0, 2, 4, 6)])
     assert order.tolist() == parts.relevance[1].abs().argsort().tolist()
-    (edges,) = own.collections
-    ends = np.array([line.vertices for line in edges.get_paths()])
-    assert len(ends) == 3 * 8
-    assert set(ends[:, :, 1].ravel()) == {1.5, 3.5, 5.5}
+    (edges,) = own.patches
+    assert edges.get_path().vertices.tolist() == [
+        [-0.5, 1.5],
+        [7.5, 1.5],
+        [-0.5, 3.5],
+        [7.5, 3.5],
+        [-0.5, 5.5],
+        [7.5, 5.5],
+    ]
     of_all = parts.map(x, sample=1).axes[0].get_images()
     np.testing.assert_array_equal(min(of_all, key=lambda image: image.zorder).get_array(), base.get_array())
     assert parts.map(ax=ax) is ax
@@ -107,9 +112,25 @@ def test_parts_as_a_map_over_the_picture_with_their_edges(images, ax):
 def test_edges_are_at_pixels_of_a_larger_picture(images):
     explanation, _ = images
     figure = explanation.aggregate(SEGMENTS).map(np.zeros((16, 16, 3), np.uint8), bar=False)
-    (edges,) = figure.axes[0].collections
-    assert {point[1] for line in edges.get_paths() for point in line.vertices} == {3.5, 7.5, 11.5}
+    (edges,) = figure.axes[0].patches
+    assert {row for _, row in edges.get_path().vertices.tolist()} == {3.5, 7.5, 11.5}
     assert len(figure.axes) == 1
+
+
+def test_edges_go_around_parts_of_any_form(images):
+    ring = torch.zeros(8, 8, dtype=torch.bool)
+    ring[2:5, 3:6] = True
+    ring[3, 4] = False
+    (edges,) = images[0].aggregate(ring).map().axes[0].patches
+    lines = {tuple(map(tuple, line)) for line in (edges.get_path().vertices.reshape(-1, 2, 2) + 0.5).tolist()}
+    outer = {((3, 2), (6, 2)), ((3, 5), (6, 5)), ((3, 2), (3, 5)), ((6, 2), (6, 5))}
+    assert lines == outer | {((4, 3), (5, 3)), ((4, 4), (5, 4)), ((4, 3), (4, 4)), ((5, 3), (5, 4))}
+
+
+def test_parts_of_single_pixels_have_no_edges(images, monkeypatch):
+    monkeypatch.setattr("relprop.figures.sums.MOST_EDGES", 13)
+    (edges,) = images[0].aggregate(torch.arange(64).reshape(8, 8)).map().axes[0].patches
+    assert not len(edges.get_path().vertices)
 
 
 def test_figures_of_parts_are_files(images, tmp_path):

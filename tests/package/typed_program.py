@@ -49,6 +49,11 @@ explainer = relprop.Explainer(model, rules=rules, bounds=(0, 1))
 assert_type(explainer(images, target=[1, 2, 3, 0], kwargs={}), relprop.Explanation)
 assert_type(explainer.each(images, targets=[1, 2]), list[relprop.Explanation])
 assert_type(relprop.coverage(model, images).complete, bool)
+assert_type(explanation.top(3)[0].relevance, float)
+assert_type(explanation.aggregate({"left": images[0, 0] > 0})["left"], Tensor)
+explanation.waterfall().save("waterfall.pdf")
+explanation.aggregate({"left": images[0, 0] > 0}).map(images).save("parts.svg")
+explanation.plot(images, ax=explanation.waterfall().axes[0], sample=2).set_title("On axes")
 
 
 class Mine:

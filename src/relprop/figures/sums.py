@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from relprop.errors import InputError, did_you_mean, visible
@@ -31,6 +32,9 @@ from relprop.view.entries import Amounts, require_count
 from relprop.view.heatmaps import scale
 
 SINK = "#8c8c8c"
+
+MOST_EDGES = 20_000
+"""Largest number of lines between parts that are drawn."""
 
 TOO_SMALL = 2e-4
 """A difference of a smaller part of the whole width cannot be seen and gets no bar."""
@@ -196,7 +200,7 @@ def parts_as_map(
     def draw(axes: Axes, title: str) -> None:
         colours = maps.draw(axes, values[0], limit, look, seen)
         shown = (height, width) if seen is None else seen.shape[:2]
-        axes.add_collection(_edges(places.cpu().numpy(), shown[0] / height, shown[1] / width), autolim=False)
+        axes.add_artist(_edges(places.cpu().numpy(), shown[0] / height, shown[1] / width))
         if look.bar:
             maps.colour_bar([axes], colours, limit, look)
         if title:
@@ -216,11 +220,23 @@ def parts_as_map(
     return Figure(drawing, dict(about))
 
 
-def _edges(places: NDArray[np.int64], tall: float, wide: float) -> LineCollection:
-    """Return thin lines between pixels of different parts. A pixel is `tall` high and `wide` wide."""
-    rows, columns = np.nonzero(places[1:] != places[:-1])
-    level = np.stack([columns, rows + 1, columns + 1, rows + 1], axis=-1)
-    rows, columns = np.nonzero(places[:, 1:] != places[:, :-1])
-    upright = np.stack([columns + 1, rows, columns + 1, rows + 1], axis=-1)
-    lines = np.concatenate([level, upright]).reshape(-1, 2, 2) * np.array([wide, tall]) - 0.5
-    return LineCollection(list(lines), colors=INK, linewidths=0.3)
+def _edges(places: NDArray[np.int64], tall: float, wide: float) -> PathPatch:
+    """Return thin lines between pixels of different parts. A pixel is `tall` high and `wide` wide.
+
+    There are none if they would hide the picture, as of parts of single pixels.
+    """
+    rows, first, last = _runs(places[1:] != places[:-1])
+    level = np.stack([first, rows + 1, last, rows + 1], axis=-1)
+    columns, first, last = _runs((places[:, 1:] != places[:, :-1]).T)
+    upright = np.stack([columns + 1, first, columns + 1, last], axis=-1)
+    lines = np.concatenate([level, upright])
+    ends = (lines[: len(lines) if len(lines) <= MOST_EDGES else 0]).reshape(-1, 2) * [wide, tall] - 0.5
+    codes = np.tile([Path.MOVETO, Path.LINETO], len(ends) // 2)
+    return PathPatch(Path(ends, codes), fill=False, edgecolor=INK, linewidth=0.3)
+
+
+def _runs(marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
+    """Return the row, the first column, and the column after the last one of each run of marked places."""
+    steps = np.diff(np.pad(marked, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, first = np.nonzero(steps == 1)
+    return rows, first, np.nonzero(steps == -1)[1]
