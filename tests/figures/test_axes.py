@@ -291,6 +291,13 @@ def test_axes_of_a_wrong_kind_are_refused(images, make, message):
         ),
         ("images", {"values": [1]}, r"plot\(values=...\) is for tables \(N, F\) only. Leave values= out"),
         ("images", {"signal": [1]}, r"plot\(signal=...\) is for signals \(N, C, T\) only"),
+        ("images", {"colour": 3}, r"plot\(colour=3\): give the name of a colour map, or a function"),
+        ("images", {"title": 3}, r"plot\(title=3\): give a text"),
+        ("images", {"samples": 3}, r"plot\(samples=3\): give a list of numbers"),
+        ("images", {"samples": ["a"]}, r"plot\(samples=\['a'\]\): give a list of numbers"),
+        ("images", {"columns": 0}, r"plot\(columns=0\): give a whole number, 1 or more"),
+        ("images", {"labels": 3}, r"plot\(labels=3\): give a list of texts, one for each sample"),
+        ("images", {"classes": 3}, r"plot\(classes=3\): give a list of the names of all classes"),
         (
             "images",
             {"colour": "gray"},

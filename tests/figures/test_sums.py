@@ -151,6 +151,7 @@ def test_figures_of_parts_are_files(images, tmp_path):
             lambda parts: parts.bars(3),
             r"parts.of\(sample=3\): there is no such sample; give a number from 0 to 2",
         ),
+        (lambda parts: parts.bars(title=None), r"parts.bars\(title=None\): give a text"),
         (lambda parts: parts.bars(ax=1), r"parts.bars\(ax=...\): this is int, and no axes"),
         (lambda parts: parts.map(sample=3), r"parts.map\(sample=3\): there is no such sample"),
         (lambda parts: parts.map(ax=1), r"parts.map\(ax=...\): this is int, and no axes"),

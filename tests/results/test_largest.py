@@ -163,6 +163,8 @@ def test_names_with_controls_are_shown_with_escapes():
             {"channels": "summ"},
             r"top\(channels='summ'\): no such reduction. Did you mean 'sum'.*, and None",
         ),
+        ((2, 3), {"features": 3}, r"explanation.top\(features=3\): give a list of 3 names"),
+        ((2, 3), {"values": [[1], [2, 3]]}, r"explanation.top\(values=...\) has rows of different lengths"),
         (
             (2, 3),
             {"values": [1, 2]},

@@ -222,7 +222,7 @@ WHOLE = torch.ones(4, 5, dtype=torch.bool)
         ),
         (IMAGE, [{"a": ~WHOLE}], r"the part 'a' is empty. Leave it out"),
         (IMAGE, [WHOLE.long(), ["a", "b"]], r"aggregate\(names=...\) has 2 different names for 1 parts"),
-        (IMAGE, [WHOLE.long(), "a"], r"aggregate\(names=...\) has a single text for 1 parts"),
+        (IMAGE, [WHOLE.long(), "a"], r"aggregate\(names=...\) has 'a' for 1 parts"),
         (IMAGE, [WHOLE.long(), {0: "a"}], r"aggregate\(names=...\) has no name for segment 1"),
         (IMAGE, [{"a": WHOLE}, ["b"]], r"aggregate\(names=...\): parts by name have names already"),
         (
@@ -260,6 +260,12 @@ def test_a_name_that_is_none_is_an_error():
         InputError, match=r"parts\['cut'\]: there is no such part. Did you mean 'cat'\? There are: 'cat'"
     ):
         explained(2, 2).aggregate({"cat": [0]})["cut"]
+    with pytest.raises(
+        InputError, match=r"aggregate\(features=...\) has 1 names for 2 features; give a name f"
+    ):
+        explained(2, 2).aggregate({"a": ["age"]}, features=["age"])
+    with pytest.raises(InputError, match=r"aggregate\(names=...\) has 3 for 1 parts. Give a name for each"):
+        explained(2, 2).aggregate([[0]], names=3)
     with pytest.raises(InputError, match=r"parts.of\(sample=2\): there is no such sample"):
         explained(2, 2).aggregate({"cat": [0]}).of(2)
 

@@ -1,8 +1,8 @@
 """How figures are drawn: the options of `plot`, and those that only figures have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, SupportsIndex
 
 from relprop.errors import InputError, did_you_mean
 from relprop.view.entries import require_count
@@ -58,7 +58,40 @@ def split(options: Mapping[str, Any], call: str) -> tuple[Options, Layout]:
         raise InputError(f"{call}: give sample= or samples=, and not both.")
     if not isinstance(look.opacity, SupportsFloat) or not 0 <= look.opacity <= 1:
         raise InputError(f"{call}(opacity={look.opacity!r}): give a number from 0 to 1.")
+    require_title(look.title, call)
+    for name, (right, kind) in _KINDS.items():
+        value = getattr(look, name)
+        if value is not None and not right(value):
+            raise InputError(f"{call}({name}={value!r}): give {kind}.")
     return look, layout
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "samples": (lambda v: isinstance(v, Iterable) and all(map(_is_whole, v)), "a list of numbers"),
+    "columns": (lambda v: _is_whole(v) and v >= 1, "a whole number, 1 or more"),
+    "labels": (_is_list, "a list of texts, one for each sample"),
+    "classes": (_is_list, "a list of the names of all classes"),
+    "colour": (lambda v: isinstance(v, str) or callable(v), "the name of a colour map, or a function"),
+}
+"""What an option is, if it is given, and how errors say it."""
+
+
+def require_title(title: Any, call: str) -> None:
+    """Check a title.
+
+    Raises:
+        InputError: it is no text.
+    """
+    if not isinstance(title, str):
+        raise InputError(f"{call}(title={title!r}): give a text.")
 
 
 def require_width(width: Any, call: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from relprop.errors import InputError, did_you_mean, visible
 from relprop.figures import bars, maps
 from relprop.figures.figure import Figure
-from relprop.figures.options import require_width, split
+from relprop.figures.options import require_title, require_width, split
 from relprop.figures.style import (
     BAR,
     COLUMN,
@@ -142,6 +142,7 @@ def _drawn(
     **how: Any,
 ) -> Figure | Axes:
     require_width(width, call)
+    require_title(title, call)
     if ax is not None:
         where = require_axes(ax, call)
         bars.draw(where, rows, title=title, **how)

@@ -1,6 +1,6 @@
 """Parts of an input as users give them: maps of integers, masks, spans, groups of columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -206,8 +206,8 @@ def _names(names: Any, numbers: Sequence[int], default: Sequence[str]) -> list[s
             raise InputError(f"{CALL}(names=...) has no name for segment {missing[0]}. Give a name for each.")
         found = [str(names[number]) for number in numbers]
     else:
-        found = [] if isinstance(names, str) else [str(name) for name in names]
+        found = [str(n) for n in names] if isinstance(names, Iterable) and not isinstance(names, str) else []
     if len(found) != len(numbers) or len(set(found)) < len(found):
-        given = "a single text" if isinstance(names, str) else f"{len(set(found))} different names"
+        given = f"{len(set(found))} different names" if found else repr(names)
         raise InputError(f"{CALL}(names=...) has {given} for {len(numbers)} parts. Give a name for each.")
     return found

@@ -11,7 +11,7 @@ from relprop.results.parts import Parts
 from relprop.results.segments import places_of
 from relprop.results.waterfall import in_samples, steps_of
 from relprop.view.arrays import as_array, require_finite
-from relprop.view.entries import require_sample
+from relprop.view.entries import feature_names, require_sample
 from relprop.view.subject import Explained, relevance_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Summaries:
         R = R[:, None] if whole else R  # as if it were the only channel
         amounts = torch.from_numpy(as_array(R, "explanation.aggregate", "values"))
         require_finite(amounts.numpy(), "explanation.aggregate")
-        told, places = places_of(segments, names, tuple(R.shape), features)
+        columns = feature_names(features, R.shape[-1], "explanation.aggregate")
+        told, places = places_of(segments, names, tuple(R.shape), columns)
         sums = torch.zeros(len(R), len(told) + 1, dtype=torch.float64)
         sums.scatter_add_(1, places.reshape(len(R), -1) + 1, amounts.reshape(len(R), -1))
         about = self.described(None, None)

@@ -1,6 +1,6 @@
 """The entries of relevance, such as pixels or features: which are the largest, and what they are called."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -65,6 +65,8 @@ def feature_names(features: Sequence[str] | None, count: int, call: str) -> list
     """
     if features is None:
         return None
+    if not isinstance(features, Iterable):
+        raise InputError(f"{call}(features={features!r}): give a list of {count} names.")
     names = [] if isinstance(features, str) else [str(name) for name in features]
     if len(names) != count:
         given = "a single text" if isinstance(features, str) else f"{len(names)} names"
@@ -95,7 +97,11 @@ def values_of(
     """
     if values is None:
         return None
-    found = as_array(values if isinstance(values, torch.Tensor) else np.asarray(values), call, name)
+    try:
+        given = values if isinstance(values, torch.Tensor) else np.asarray(values)
+    except ValueError:
+        raise InputError(f"{call}({name}=...) has rows of different lengths; give an array.") from None
+    found = as_array(given, call, name)
     if found.shape == (samples, *shape):
         own: Amounts = found[sample]
         return own
