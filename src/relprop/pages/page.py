@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from relprop.files import VERSION
+
+_HEAD = 4096
+"""How many bytes at the beginning of a file are searched for who wrote it."""
 
 _POLICY = (
     "default-src 'none'",
@@ -66,3 +70,12 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
 
 def _digest(script: str) -> str:
     return b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def made_by_relprop(path: Path) -> bool:
+    """Whether a file is a page that says near its beginning that relprop wrote it."""
+    try:
+        with path.open("rb") as file:
+            return b'<meta name="generator" content="relprop ' in file.read(_HEAD)
+    except OSError:
+        return False
