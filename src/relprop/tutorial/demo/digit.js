@@ -21,9 +21,10 @@ class Ink {
     const { size, levels } = this;
     const [dx, dy] = [x1 - x0, y1 - y0];
     const squared = dx * dx + dy * dy;
-    const reach = radius + 1;
-    const [left, right] = [Math.max(0, Math.floor(Math.min(x0, x1) - reach)), Math.min(size - 1, Math.ceil(Math.max(x0, x1) + reach))];
-    const [top, bottom] = [Math.max(0, Math.floor(Math.min(y0, y1) - reach)), Math.min(size - 1, Math.ceil(Math.max(y0, y1) + reach))];
+    const within = (c) => Math.min(size - 1, Math.max(0, Math.round(c)));
+    const reached = (a, b) => [within(Math.min(a, b) - radius - 1), within(Math.max(a, b) + radius + 1)];
+    const [left, right] = reached(x0, x1);
+    const [top, bottom] = reached(y0, y1);
     for (let y = top; y <= bottom; y++)
       for (let x = left; x <= right; x++) {
         // The distance of the pixel's centre from the line is that from its nearest point.
@@ -81,7 +82,8 @@ function resized(levels, size, part, height, width) {
   });
   const small = new Float64Array(height * width);
   shares(part.height, height, (from, to, share) => {
-    for (let column = 0; column < width; column++) small[to * width + column] += share * narrow[from * width + column];
+    for (let column = 0; column < width; column++)
+      small[to * width + column] += share * narrow[from * width + column];
   });
   return small;
 }
@@ -124,14 +126,18 @@ function written(strokes, size) {
   const letter = (place) => LETTERS[Math.min(63, Math.max(0, Math.round((place / size) * 63)))];
   const points = (stroke) => stroke.map(([x, y]) => letter(x) + letter(y));
   // Points that fall on the same step are one.
-  const text = (stroke) => points(stroke).filter((point, n, all) => point !== all[n - 1]).join("");
+  const text = (stroke) =>
+    points(stroke)
+      .filter((point, n, all) => point !== all[n - 1])
+      .join("");
   return strokes.map(text).join(".");
 }
 
 /** Read what `written` wrote. Anything else in it is left out. */
 function read(text, size) {
   const place = (letter) => (LETTERS.indexOf(letter) / 63) * size;
-  return text.split(".").map((stroke) =>
-    [...stroke.matchAll(/[A-Za-z0-9_-]{2}/g)].map(([[x, y]]) => [place(x), place(y)]),
-  ).filter((stroke) => stroke.length > 0);
+  return text
+    .split(".")
+    .map((stroke) => [...stroke.matchAll(/[A-Za-z0-9_-]{2}/g)].map(([[x, y]]) => [place(x), place(y)]))
+    .filter((stroke) => stroke.length > 0);
 }

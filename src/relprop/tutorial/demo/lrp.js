@@ -127,11 +127,20 @@ function gammaRule(gamma) {
     const P = layer.apply(x, "positive");
     const favoured = filled(z.length, (j) => (z[j] < 0 ? z[j] - layer.bias[j] - P[j] : P[j]));
     const share = layer.bias.map((b, j) => b + gamma * (z[j] < 0 ? Math.min(0, b) : Math.max(0, b)));
-    const s = quotient(R, z.map((value, j) => value - layer.bias[j] + gamma * favoured[j] + share[j]));
+    const s = quotient(
+      R,
+      z.map((value, j) => value - layer.bias[j] + gamma * favoured[j] + share[j]),
+    );
     absorb("bias", sum(s.map((value, j) => value * share[j])));
     const c = layer.transpose(s);
-    const up = layer.transpose(s.map((value, j) => (z[j] < 0 ? 0 : value)), "positive");
-    const down = layer.transpose(s.map((value, j) => (z[j] < 0 ? value : 0)), "negative");
+    const up = layer.transpose(
+      s.map((value, j) => (z[j] < 0 ? 0 : value)),
+      "positive",
+    );
+    const down = layer.transpose(
+      s.map((value, j) => (z[j] < 0 ? value : 0)),
+      "negative",
+    );
     return filled(x.length, (i) => x[i] * (c[i] + gamma * (up[i] + down[i])));
   };
 }
@@ -140,7 +149,10 @@ function gammaRule(gamma) {
 function epsilonRule(epsilon) {
   return (layer, x, z, R, absorb) => {
     const stabiliser = z.map((value) => (value < 0 ? -epsilon : epsilon));
-    const s = quotient(R, z.map((value, j) => value + stabiliser[j]));
+    const s = quotient(
+      R,
+      z.map((value, j) => value + stabiliser[j]),
+    );
     absorb("bias", sum(s.map((value, j) => value * layer.bias[j])));
     absorb("epsilon", sum(s.map((value, j) => value * stabiliser[j])));
     const c = layer.transpose(s);
@@ -170,7 +182,11 @@ function boxRule(low, high) {
     const bracket = filled(z.length, (j) => whole[j] - least[j] - most[j]);
     const s = quotient(R, bracket);
     absorb("no contribution", sum(R.map((value, j) => (bracket[j] === 0 ? value : 0))));
-    const [all, up, down] = [layer.transpose(s), layer.transpose(s, "positive"), layer.transpose(s, "negative")];
+    const [all, up, down] = [
+      layer.transpose(s),
+      layer.transpose(s, "positive"),
+      layer.transpose(s, "negative"),
+    ];
     return filled(x.length, (i) => x[i] * all[i] - low * up[i] - high * down[i]);
   };
 }

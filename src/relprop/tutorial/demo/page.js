@@ -7,20 +7,31 @@
 
   const CANVAS = 280;
   const PEN = 11; // radius
-  const STEP = 7; // of an arrow key
   const SIGN = new Intl.NumberFormat("en", { signDisplay: "exceptZero", maximumSignificantDigits: 3 });
   const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 2, minimumFractionDigits: 2 });
   const PERCENT = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
   const signed = (value) => (Number.isFinite(value) ? SIGN.format(value).replace("-", "−") : "–");
   const number = (value) => NUMBER.format(value).replace("-", "−");
 
-  const networks = Object.fromEntries(Object.entries(data.networks).map(([name, of]) => [name, networkOf(of)]));
+  const networks = Object.fromEntries(
+    Object.entries(data.networks).map(([name, of]) => [name, networkOf(of)]),
+  );
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const digits = { labels: data.digits.labels, levels: bytes(data.digits.levels) };
-  const colours = Object.fromEntries(Object.entries(data.colours).map(([name, table]) => [name, bytes(table)]));
+  const colours = Object.fromEntries(
+    Object.entries(data.colours).map(([name, table]) => [name, bytes(table)]),
+  );
 
   // What is asked. Either strokes are drawn, or a test digit is chosen. Without a class the best one is explained.
-  const asked = { strokes: [], chosen: 0, network: "cnn", rule: "deep-taylor", view: "heat", of: null, not: null };
+  const asked = {
+    strokes: [],
+    chosen: 0,
+    network: "cnn",
+    rule: "deep-taylor",
+    view: "heat",
+    of: null,
+    not: null,
+  };
   const ink = new Ink(CANVAS);
   let shown = null; // the relevance on the page, for the pointer
 
@@ -28,10 +39,13 @@
 
   function digitNow() {
     if (asked.chosen === null) return normalised(ink.levels, CANVAS);
-    return digits.levels.slice(asked.chosen * SIDE * SIDE, (asked.chosen + 1) * SIDE * SIDE).reduce((digit, level, at) => {
-      digit[at] = (2 * level) / 255 - 1;
-      return digit;
-    }, new Float64Array(SIDE * SIDE));
+    return digits.levels.slice(asked.chosen * SIDE * SIDE, (asked.chosen + 1) * SIDE * SIDE).reduce(
+      (digit, level, at) => {
+        digit[at] = (2 * level) / 255 - 1;
+        return digit;
+      },
+      new Float64Array(SIDE * SIDE),
+    );
   }
 
   function drawAgain() {
@@ -66,6 +80,7 @@
     if (digit === null) {
       shown = null;
       $("said").textContent = "Draw a digit, or choose one.";
+      showLink();
       return;
     }
     const network = networks[asked.network];
@@ -74,26 +89,41 @@
     const scores = network.scores(x);
     const ranked = [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
     const of = asked.of ?? ranked[0];
-    const not = asked.not === "next" ? ranked.find((k) => k !== of) : asked.not;
+    const other = asked.not === "next" ? ranked.find((k) => k !== of) : asked.not;
+    const not = other === of ? null : other;
     const weights = scores.map((_, k) => (k === of ? 1 : 0) - (k === not ? 1 : 0));
     const found = network.explain(x, weights, asked.rule);
-    shown = { ...within(found.relevance, network.size, margin), score: found.score, absorbed: found.absorbed };
+    shown = {
+      ...within(found.relevance, network.size, margin),
+      score: found.score,
+      absorbed: found.absorbed,
+    };
     showScores(scores, ranked[0], of, not);
     showMap(digit);
     showLedger();
     const goal = not === null ? `class ${of}` : `class ${of} and not ${not}`;
     $("asked").textContent = `Explain ${of}, and not`;
-    $("goal").textContent = not === null ? `Which pixels speak for ${of}?` : `Which pixels speak for ${of}, and not for ${not}?`;
-    $("said").textContent = `The network sees a ${ranked[0]}. Explained: ${goal}, score ${number(found.score)}.`;
+    $("goal").textContent =
+      not === null ? `Which pixels speak for ${of}?` : `Which pixels speak for ${of}, and not for ${not}?`;
+    $("said").textContent =
+      `The network sees a ${ranked[0]}. Explained: ${goal}, score ${number(found.score)}.`;
     $("map").setAttribute("aria-label", `Relevance of the pixels for ${goal}: ${told()}`);
-    for (const part of document.querySelectorAll("[data-about]")) part.hidden = part.dataset.about !== asked.rule;
+    for (const part of document.querySelectorAll("[data-about]"))
+      part.hidden = part.dataset.about !== asked.rule;
     showLink();
   }
 
   /** Split relevance into that of the digit and the sum on the margin around it. */
   function within(relevance, size, margin) {
-    const inside = filled(SIDE * SIDE, (at) => relevance[(Math.floor(at / SIDE) + margin) * size + (at % SIDE) + margin]);
-    return { inside, margin: sum(relevance) - sum(inside), largest: inside.reduce((a, b) => Math.max(a, Math.abs(b)), 0) };
+    const inside = filled(
+      SIDE * SIDE,
+      (at) => relevance[(Math.floor(at / SIDE) + margin) * size + (at % SIDE) + margin],
+    );
+    return {
+      inside,
+      margin: sum(relevance) - sum(inside),
+      largest: inside.reduce((a, b) => Math.max(a, Math.abs(b)), 0),
+    };
   }
 
   function showDrawing(digit) {
@@ -101,10 +131,15 @@
     else paint($("draw"), SIDE, (at) => 127.5 * (digit[at] + 1));
     $("draw").classList.toggle("pixels", asked.chosen !== null);
     paint($("seen"), SIDE, (at) => (digit ? 127.5 * (digit[at] + 1) : 0));
-    $("draw").setAttribute("aria-label", asked.chosen === null
-      ? `Canvas with ${asked.strokes.length} strokes. Draw here; with keys: arrows move the pen, space lowers and lifts it.`
-      : `Test digit, a ${digits.labels[asked.chosen]}. Draw here to begin a drawing.`);
-    document.querySelectorAll("#digits button").forEach((button, n) => button.setAttribute("aria-pressed", String(n === asked.chosen)));
+    $("draw").setAttribute(
+      "aria-label",
+      asked.chosen === null
+        ? `Canvas with ${asked.strokes.length} strokes. Draw here; with keys: arrows move the pen, space lowers and lifts it.`
+        : `Test digit, a ${digits.labels[asked.chosen]}. Draw here to begin a drawing.`,
+    );
+    document
+      .querySelectorAll("#digits button")
+      .forEach((button, n) => button.setAttribute("aria-pressed", String(n === asked.chosen)));
     $("undo").disabled = asked.chosen !== null || asked.strokes.length === 0;
     $("clear").disabled = digit === null;
   }
@@ -131,7 +166,9 @@
       filtered: (at) => 127.5 * (digit[at] + 1) * Math.sqrt(Math.max(0, value(at))),
     };
     paint($("map"), SIDE, views[asked.view]);
-    const bar = { heat: [0, colours.positive], signed: [-1, colours.signed], filtered: [0, null] }[asked.view];
+    const bar = { heat: [0, colours.positive], signed: [-1, colours.signed], filtered: [0, null] }[
+      asked.view
+    ];
     const stops = Array.from({ length: 21 }, (_, n) => bar[0] + (n / 20) * (1 - bar[0]));
     const grey = (level) => [level, level, level].map(Math.round);
     const colour = (v) => `rgb(${(bar[1] ? coloured(bar[1], v) : grey(255 * Math.sqrt(v))).join(",")})`;
@@ -150,16 +187,23 @@
   function showLedger() {
     $("ledger").hidden = asked.rule === "sensitivity";
     const parts = { pixels: sum(shown.inside), "black margin": shown.margin, ...shown.absorbed };
-    const listed = Object.entries(parts).filter(([name, amount]) => name === "pixels" || Math.abs(amount) >= 0.005);
+    const listed = Object.entries(parts).filter(
+      ([name, amount]) => name === "pixels" || Math.abs(amount) >= 0.005,
+    );
     const span = sum(listed.map(([, amount]) => Math.abs(amount))) || 1;
-    $("amounts").replaceChildren(...listed.map(([name, amount]) => {
-      const part = document.createElement("i");
-      part.className = amount < 0 ? "minus" : "";
-      part.dataset.sink = name;
-      part.style.width = `${(100 * Math.abs(amount)) / span}%`;
-      return part;
-    }));
-    const terms = listed.map(([name, amount]) => `${number(amount)} ${name}`).join(" + ").replaceAll("+ −", "− ");
+    $("amounts").replaceChildren(
+      ...listed.map(([name, amount]) => {
+        const part = document.createElement("i");
+        part.className = amount < 0 ? "minus" : "";
+        part.dataset.sink = name;
+        part.style.width = `${(100 * Math.abs(amount)) / span}%`;
+        return part;
+      }),
+    );
+    const terms = listed
+      .map(([name, amount]) => `${number(amount)} ${name}`)
+      .join(" + ")
+      .replaceAll("+ −", "− ");
     $("sums").textContent = `Score ${number(shown.score)} = ${terms}`;
   }
 
@@ -169,7 +213,8 @@
     const state = new URLSearchParams();
     if (asked.chosen === null) state.set("d", written(asked.strokes, CANVAS));
     else state.set("t", asked.chosen);
-    for (const name of ["network", "rule", "view", "of", "not"]) if (asked[name] !== null) state.set(name, asked[name]);
+    for (const name of ["network", "rule", "view", "of", "not"])
+      if (asked[name] !== null) state.set(name, asked[name]);
     history.replaceState(null, "", `#${state}`);
     $("link").value = location.href;
   }
@@ -186,13 +231,14 @@
     const digit = (name) => (/^[0-9]$/.test(state.get(name) ?? "") ? Number(state.get(name)) : null);
     asked.of = digit("of");
     asked.not = state.get("not") === "next" ? "next" : digit("not");
-    for (const name of ["network", "rule", "view"]) document.querySelector(`input[name=${name}][value=${asked[name]}]`).checked = true;
+    for (const name of ["network", "rule", "view"])
+      document.querySelector(`input[name=${name}][value=${asked[name]}]`).checked = true;
     $("not").value = asked.not ?? "";
     drawAgain();
     update();
   }
 
-  // ---- pointer, keys, buttons ----
+  // ---- strokes and buttons ----
 
   let waiting = false;
   function soon() {
@@ -217,84 +263,40 @@
 
   function proceed(point) {
     const stroke = asked.strokes.at(-1);
+    if (asked.chosen !== null || !stroke) return begin(point); // it was undone, or a digit was chosen
     ink.line(stroke.at(-1), point, PEN);
     stroke.push(point);
     soon();
   }
 
-  const canvas = $("draw");
-  let pen = null; // the pointer that draws
-  function place(event) {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * CANVAS, ((event.clientY - box.top) / box.height) * CANVAS];
-  }
-  canvas.addEventListener("pointerdown", (event) => {
-    if (pen !== null || event.button !== 0) return;
-    event.preventDefault();
-    canvas.focus({ preventScroll: true });
-    canvas.setPointerCapture(event.pointerId);
-    pen = event.pointerId;
-    keys.down = false;
-    begin(place(event));
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== pen) return;
-    // Between two frames there may be several places.
-    const all = event.getCoalescedEvents?.() ?? [];
-    (all.length ? all : [event]).forEach((one) => proceed(place(one)));
-  });
-  for (const end of ["pointerup", "pointercancel"])
-    canvas.addEventListener(end, (event) => {
-      if (event.pointerId === pen) pen = null;
-    });
-
-  // A pen that is moved by keys.
-  const keys = { at: [CANVAS / 2, CANVAS / 5], down: false };
-  const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
-  function showPen() {
-    $("pen").style.left = `${(100 * keys.at[0]) / CANVAS}%`;
-    $("pen").style.top = `${(100 * keys.at[1]) / CANVAS}%`;
-    $("pen").classList.toggle("down", keys.down);
-  }
-  canvas.addEventListener("keydown", (event) => {
-    const move = ARROWS[event.key];
-    if (move) {
-      keys.at = keys.at.map((c, n) => Math.min(CANVAS, Math.max(0, c + move[n])));
-      if (keys.down) proceed(keys.at);
-    } else if (event.key === " ") {
-      keys.down = !keys.down;
-      if (keys.down) begin(keys.at);
-    } else return;
-    event.preventDefault();
-    $("pen").hidden = false;
-    showPen();
-  });
-  canvas.addEventListener("blur", () => {
-    keys.down = false;
-    $("pen").hidden = true;
-  });
+  const lift = drawable($("draw"), $("pen"), CANVAS, begin, proceed);
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "z" && !$("undo").disabled) $("undo").click();
   });
 
   $("undo").addEventListener("click", () => {
     asked.strokes.pop();
-    keys.down = false;
+    lift();
     drawAgain();
     update();
   });
   $("clear").addEventListener("click", () => {
-    [asked.strokes, asked.chosen, keys.down] = [[], null, false];
+    [asked.strokes, asked.chosen] = [[], null];
+    lift();
     drawAgain();
     update();
   });
   for (const name of ["network", "rule", "view"])
-    document.querySelectorAll(`input[name=${name}]`).forEach((input) => input.addEventListener("change", () => {
-      asked[name] = input.value;
-      update();
-    }));
+    document.querySelectorAll(`input[name=${name}]`).forEach((input) =>
+      input.addEventListener("change", () => {
+        asked[name] = input.value;
+        update();
+      }),
+    );
   $("not").addEventListener("change", () => {
-    asked.not = { "": null, next: "next" }[$("not").value] ?? (/^[0-9]$/.test($("not").value) ? Number($("not").value) : null);
+    asked.not =
+      { "": null, next: "next" }[$("not").value] ??
+      (/^[0-9]$/.test($("not").value) ? Number($("not").value) : null);
     update();
   });
   $("copy").addEventListener("click", async () => {
@@ -312,25 +314,31 @@
   $("map").addEventListener("pointermove", (event) => {
     if (shown === null) return;
     const box = $("map").getBoundingClientRect();
-    const [row, column] = [event.clientY - box.top, event.clientX - box.left].map((c) => Math.min(SIDE - 1, Math.max(0, Math.floor((c / box.width) * SIDE))));
+    const [row, column] = [event.clientY - box.top, event.clientX - box.left].map((c) =>
+      Math.min(SIDE - 1, Math.max(0, Math.floor((c / box.width) * SIDE))),
+    );
     const value = shown.inside[row * SIDE + column];
     const share = asked.rule === "sensitivity" ? "" : `, ${PERCENT.format(value / shown.score)} of the score`;
     readout.textContent = `Row ${row + 1}, column ${column + 1}: ${signed(value)}${share}`;
   });
-  $("map").addEventListener("pointerleave", () => (readout.textContent = "Point at a pixel to read its relevance."));
+  $("map").addEventListener(
+    "pointerleave",
+    () => (readout.textContent = "Point at a pixel to read its relevance."),
+  );
 
   // ---- the buttons of classes and test digits ----
 
   for (let k = 0; k < 10; k++) {
     const button = document.createElement("button");
     button.type = "button";
-    const parts = ["name", "bar", "share", "score"].map((name) => Object.assign(document.createElement("span"), { className: name }));
+    const parts = ["name", "bar", "share", "score"].map((name) =>
+      Object.assign(document.createElement("span"), { className: name }),
+    );
     parts[0].textContent = k;
     parts[1].append(document.createElement("i"));
     button.append(...parts);
     button.addEventListener("click", () => {
       asked.of = asked.of === k ? null : k; // once more, and the best class is explained again
-      if (asked.not === k) [asked.not, $("not").value] = [null, ""];
       update();
     });
     $("scores").append(button);
@@ -345,7 +353,7 @@
     paint(small, SIDE, (at) => digits.levels[n * SIDE * SIDE + at]);
     button.addEventListener("click", () => {
       asked.chosen = n;
-      keys.down = false;
+      lift();
       update();
     });
     $("digits").append(button);

@@ -17,7 +17,7 @@ from relprop.zoo.mnist import SumPool2d
 NETWORKS = {"cnn": ("mnist-cnn", 4), "mlp": ("mnist-mlp", 3)}
 """The page's names of the networks: those of the package, and how many bytes each weight gets."""
 
-SCRIPTS = ("lrp.js", "digit.js", "page.js")
+SCRIPTS = ("lrp.js", "digit.js", "pen.js", "page.js")
 
 _EACH = 7
 _MISREAD = (247, 445, 582, 583, 659, 1014, 1226, 1232, 1247, 1319, 321, 449, 674, 1039, 495, 625, 900, 947)
