@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from base64 import b64decode
 
 import numpy as np
@@ -153,8 +154,18 @@ def test_a_ledger_that_does_not_balance_is_a_warning():
     explanation, images = explained(1)
     books = dataclasses.replace(explanation.ledger, seed=2 * explanation.ledger.seed)
     [item] = data_of(to_html(dataclasses.replace(explanation, ledger=books), images))["items"]
-    assert "The ledger is" in item["notes"][0]
-    assert "of its largest amount from balancing." in item["notes"][0]
+    [note] = item["notes"]
+    assert re.fullmatch(
+        r"The ledger does not balance: [45]\.\de-01 of the largest amount is missing or in excess\.", note
+    )
+
+
+def test_a_ledger_of_samples_that_are_mixed_says_so():
+    explanation, _ = explained(2)
+    books = dataclasses.replace(explanation.ledger, mixed=True)
+    for item in data_of(to_html(dataclasses.replace(explanation, ledger=books)))["items"]:
+        assert item["facts"][-1] == ["Ledger", "of all samples together: the model mixes them"]
+        assert not item["notes"]
 
 
 def test_amounts_that_are_not_finite_are_none():

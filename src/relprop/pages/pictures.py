@@ -106,11 +106,7 @@ def items_of(given: Mapping[str, Accounted], picture: Any, look: Look) -> Iterat
             picture=url,
             still=still(one, image, look, small),
             maps=tuple(_map(name, given[name], sample, maps[name], applied[name], look) for name in given),
-            facts=tuple(
-                (what, look.class_name(number))
-                for what, number in (("Predicted", predicted), ("Label", right))
-                if number is not None
-            ),
+            facts=tuple(_facts(given, predicted, right, look)),
             notes=tuple(notes_of(given, sample)),
             differs=right is not None and predicted is not None and right != predicted,
         )
@@ -202,6 +198,17 @@ def _require_room(size: int, chosen: Sequence[int]) -> None:
         f"to_html: {len(chosen):,} samples take {size * len(chosen) / 2**20:,.0f} MB, and a page has "
         f"{most:.0f} MB at most. {fit} of them fit. Choose: to_html(samples=range({fit}))."
     )
+
+
+def _facts(
+    given: Mapping[str, Accounted], predicted: int | None, right: int | None, look: Look
+) -> Iterator[tuple[str, str]]:
+    if predicted is not None:
+        yield "Predicted", look.class_name(predicted)
+    if right is not None:
+        yield "Label", look.class_name(right)
+    if any(explanation.ledger.mixed for explanation in given.values()):
+        yield "Ledger", "of all samples together: the model mixes them"
 
 
 def _map(

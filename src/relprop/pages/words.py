@@ -8,8 +8,8 @@ import torch
 from relprop.pages.look import Look
 from relprop.view.plot import Explained
 
-GAP = 1e-3
-"""A ledger that is farther from balancing is worth a warning."""
+GAP = 0.05
+"""A ledger that is farther from balancing is worth a warning, as it is when it is computed."""
 
 
 class Amounts(Protocol):
@@ -108,6 +108,4 @@ def notes_of(given: Mapping[str, Accounted], sample: int) -> Iterator[str]:
             )
         gap = float(explanation.ledger.gap[sample])
         if not gap <= GAP:
-            yield f"{the} ledger is {gap:.1e} of its largest amount from balancing."
-        if explanation.ledger.mixed:
-            yield f"{the} model mixes its samples, so the ledger of one sample alone need not balance."
+            yield f"{the} ledger does not balance: {gap:.1e} of the largest amount is missing or in excess."
