@@ -10,9 +10,10 @@ import typer
 
 from relprop.cli.model_options import ModelOptions
 from relprop.cli.status import INTERRUPTED
+from relprop.cli.work.heatmap import write_heatmap
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.one_picture import Explaining, Wishes, explain_picture
-from relprop.cli.work.terminal import console, progress_bar, tell
+from relprop.cli.work.terminal import console, progress_bar, refuse_to_replace_others, tell
 from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
 
@@ -49,7 +50,11 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
                 bar.start()
             bar.update(task, description=visible(picture.name))
             try:
-                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings, explaining))
+                refuse_to_replace_others([heatmap])
+                finding = explain_picture(found, picture, wishes, explaining)
+                warnings += finding.warnings
+                write_heatmap(finding, found, heatmap, wishes.view)
+                terminal.print(finding.lines(heatmap))
             except (FileError, InputError) as error:
                 errors.append(f"error: {error}")
             done += 1
