@@ -4,8 +4,9 @@ import dataclasses
 from html import unescape
 
 import torch
-from reading import Elements, data_of, explained
+from noise import explained
 
+from page_content import Elements, data_of
 from relprop.pages import fragment
 from relprop.pages.fragment import to_fragment
 
@@ -19,7 +20,7 @@ def test_a_notebook_shows_pictures_and_the_page_in_a_frame():
     [frame] = found.named("iframe")
     assert frame["sandbox"] == "allow-scripts"
     assert frame["srcdoc"] == explanation.to_html(samples=range(3))
-    assert "Orange speaks for the explained class, blue against." in shown
+    assert "Orange speaks for the explained class, blue against;" in shown
 
 
 def test_a_notebook_stays_small():

@@ -8,11 +8,12 @@ from base64 import b64decode
 import numpy as np
 import pytest
 import torch
+from noise import explained
 from PIL import Image
-from reading import Elements, data_of, explained, relevance_in
 from torch import nn
 
 import relprop
+from page_content import Elements, data_of, relevance_in
 from relprop.errors import InputError
 from relprop.pages import pictures
 from relprop.pages.pictures import to_html
@@ -119,7 +120,9 @@ def test_the_script_has_the_colours_of_plots():
         np.testing.assert_array_equal(table[255], [255, 255, 255])
     own = data_of(to_html(explained(1)[0], colour="heatmap"))["look"]
     assert own["signed"] == own["unsigned"] != data["look"]["signed"]
-    assert own["meaning"]["signed"].startswith("Red speaks for $target, blue against.")
+    assert own["meaning"]["signed"].endswith(
+        "to the score. Red speaks for $target, blue against; the stronger the colour, the more."
+    )
 
 
 def test_a_reader_without_scripts_sees_every_sample():

@@ -7,7 +7,7 @@ to half of 1/32767 of the largest one.
 import io
 import math
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,7 @@ def encoded(R: NDArray[np.float64]) -> tuple[float, str]:
     return largest, b64encode(levels.tobytes()).decode("ascii")
 
 
-def encoded_size(shape: tuple[int, int, int]) -> int:
+def encoded_size(shape: Sequence[int]) -> int:
     """Return the number of bytes that a map of this shape takes in a page."""
     return -(-2 * math.prod(shape) // 3) * 4
 
@@ -149,7 +149,7 @@ def encoded_size(shape: tuple[int, int, int]) -> int:
 def picture_url(picture: Image.Image) -> str:
     """Return a picture as a URL."""
     content = io.BytesIO()
-    picture.save(content, format="PNG", optimize=True)
+    picture.save(content, format="PNG")
     return data_url(content.getvalue())
 
 

@@ -17,6 +17,8 @@ from relprop.view.options import require_known
 LEVELS = 255
 """Steps of colour from zero to full colour, for each sign."""
 
+_RELEVANCE = "Colours are relevance: what each part of the input contributed to the score."
+
 _ENDS = {
     "signed": ("Orange", "blue"),
     "heatmap": ("Red", "blue"),
@@ -146,15 +148,15 @@ class Look:
     def _meaning(self, channels: str) -> str:
         """Return a sentence that says what colours mean. `$target` stands for what is explained."""
         if channels in UNSIGNED:
-            return (
-                "The darker the colour, the larger the relevance, whether it speaks for $target or against."
-            )
+            return f"{_RELEVANCE} The darker the colour, the more, whether it speaks for $target or against."
         given = self.colours(channels)
         name = next((name for name in _ENDS if COLOURS[name] is given), None)
         if name is None:
-            return "The right end of the scale speaks for $target, the left end against."
+            return f"{_RELEVANCE} The right end of the scale speaks for $target, the left end against."
         for_it, against = _ENDS[name]
-        return f"{for_it} speaks for $target, {against} against. The stronger the colour, the more."
+        return (
+            f"{_RELEVANCE} {for_it} speaks for $target, {against} against; the stronger the colour, the more."
+        )
 
 
 def look_of(options: Mapping[str, Any]) -> Look:

@@ -44,13 +44,16 @@ def to_html(explanations: Accounted | Mapping[str, Accounted], picture: Any = No
     return report(list(items_of(given, picture, look)), look, title=look.title or title_of(given, look))
 
 
-def items_of(given: Mapping[str, Accounted], picture: Any, look: Look) -> Iterator[Item]:
+def items_of(
+    given: Mapping[str, Accounted], picture: Any, look: Look, *, thumbnails: int = 0
+) -> Iterator[Item]:
     """Encode one sample after the other.
 
     Args:
         given: explanations of the same samples, by name.
         picture: as for `to_html`.
         look: options.
+        thumbnails: how many samples the page has, if it has others too.
 
     Raises:
         InputError: as for `to_html`.
@@ -84,10 +87,10 @@ def items_of(given: Mapping[str, Accounted], picture: Any, look: Look) -> Iterat
         )
     count = len(first)
     chosen = _chosen(count, look)
-    _require_room(encoded_size((first.shape[1], first.shape[2], first.shape[3])) * len(given), chosen)
+    _require_room(encoded_size(first.shape[1:]) * len(given), chosen)
     labels, truth = look.of_samples("labels", count), look.of_samples("truth", count)
     pictures = _Pictures(picture, count)
-    small = thumbnail_size(len(chosen))
+    small = thumbnail_size(thumbnails or len(chosen))
     applied = {name: "\n".join(map(str, each.rules)) for name, each in given.items()}
     used = 0
     for place, sample in enumerate(chosen):
