@@ -6,9 +6,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from playwright.sync_api import expect
 from torch import nn
+from typer.testing import CliRunner
 
 import relprop
+from relprop.cli.commands import app
 from relprop.data.mnist import tutorial_sample
 from relprop.pages.fragment import to_fragment
 from relprop.pages.pictures import to_html
@@ -75,7 +79,7 @@ def test_the_value_below_the_mouse_is_the_relevance(digits, opened, shot, tmp_pa
     explanation.save(tmp_path / "x.html", picture=images, model="mnist-cnn", truth=labels)
     R = explanation.relevance[3, 0]
     with opened(tmp_path / "x.html", fragment="#3") as page:
-        assert page.locator("#label").inner_text() == "sample 3"
+        expect(page.locator("#label")).to_have_text("sample 3")
         largest = int(R.abs().argmax())
         assert f"row {largest // 32}, column {largest % 32}" in page.locator("#reading").inner_text()
         for row, column in ((0, 0), (16, 19), (13, 20), (31, 31), (25, 9)):
@@ -218,7 +222,7 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
     marked.save(tmp_path / "x.html", picture=images, labels=names, truth=truth)
     with opened(tmp_path / "x.html") as page:
         shown = lambda: page.locator("#cards li:visible .name").all_inner_texts()  # noqa: E731
-        assert len(shown()) == 12
+        expect(page.locator("#cards li:visible")).to_have_count(12)
         shot(page, "picture-gallery")
         page.get_by_label("Search").fill("class 8")
         assert shown() == ["digit e", "digit f", "digit i"]
@@ -244,18 +248,18 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
         page.get_by_label("reversed").check()
         assert shown() == names[::-1]
         page.get_by_role("link", name="digit k").click()
-        assert page.url.endswith("#10")
-        assert page.locator("#label").inner_text() == "digit k"
+        expect(page).to_have_url(re.compile("#10$"))
+        expect(page.locator("#label")).to_have_text("digit k")
         page.get_by_role("button", name="Next").click()
-        assert page.locator("#label").inner_text() == "digit j"
+        expect(page.locator("#label")).to_have_text("digit j")
         page.go_back()
-        assert page.locator("#label").inner_text() == "digit k"
+        expect(page.locator("#label")).to_have_text("digit k")
         page.go_back()
-        assert len(shown()) == 12
+        expect(page.locator("#cards li:visible")).to_have_count(12)
         page.keyboard.press("Enter")  # the card that was left has the focus
-        assert page.locator("#label").inner_text() == "digit k"
+        expect(page.locator("#label")).to_have_text("digit k")
         page.get_by_role("button", name="All samples").click()
-        assert len(shown()) == 12
+        expect(page.locator("#cards li:visible")).to_have_count(12)
 
 
 def test_dark_and_narrow(digits, opened, shot, tmp_path):
@@ -267,6 +271,7 @@ def test_dark_and_narrow(digits, opened, shot, tmp_path):
         assert max(map(int, re.findall(r"\d+", ground))) < 60
         shot(page, "picture-dark-360")
         page.get_by_role("button", name="All samples").click()
+        expect(page.locator("#cards li:visible")).to_have_count(12)
         assert wide(page) == 360
         shot(page, "picture-gallery-dark-360")
 
@@ -306,7 +311,7 @@ def test_hostile_names_run_nothing(colours, opened, tmp_path):
     (tmp_path / "x.html").write_text(page_of_both)
     with opened(tmp_path / "x.html") as page:
         assert page.locator("h1").inner_text() == NASTY
-        assert page.locator("#label").inner_text() == NASTY
+        expect(page.locator("#label")).to_have_text(NASTY)
         assert NASTY in page.locator("#meaning").inner_text()
         page.get_by_role("radio", name="other").check()
         assert NASTY in page.locator("#facts").inner_text()
@@ -321,7 +326,7 @@ def test_the_frame_of_a_notebook_works_and_is_kept_apart(digits, opened, shot, t
         page.locator("summary").click()
         frame = page.frame_locator("iframe")
         frame.get_by_role("link", name="sample 1").click()
-        assert frame.locator("#label").inner_text() == "sample 1"
+        expect(frame.locator("#label")).to_have_text("sample 1")
         frame.get_by_role("button", name="All samples").click()
         frame.get_by_role("link", name="sample 2").click()
         assert "relevance" in frame.locator("#reading").inner_text()
@@ -339,3 +344,38 @@ def test_without_scripts_there_are_still_pictures(digits, browser, tmp_path):
     assert not page.locator("#viewer").is_visible()
     assert not page.locator("#tools").is_visible()
     context.close()
+
+
+def test_a_report_of_the_command_line_is_understood_alone(opened, shot, tmp_path):
+    for name, level in (("grey.png", 130), ("dark.png", 40)):
+        noise = np.random.default_rng(level).integers(level - 40, level + 40, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef net():\n    torch.manual_seed(0)\n"
+        "    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "        nn.Linear(4, 3))\n    model[-1].bias.data.copy_(torch.tensor([3.0, 2.0, -4.0]))\n"
+        "    model.input_size = 32\n    model.classes = ['ant', 'bee', 'cat']\n    return model\n"
+    )
+    pictures = [tmp_path / name for name in ("grey.png", "broken.png", "dark.png")]
+    options = ("--top", 3, "--html", tmp_path / "report.html")
+    arguments = ("explain", f"{tmp_path}/own.py:net", *pictures, *options)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 2
+    with opened(tmp_path / "report.html") as page:
+        cards = page.locator("#cards li").all_inner_texts()
+        assert [card.split("\n")[0] for card in cards] == ["grey.png", "broken.png", "dark.png"]
+        assert "1 of 3 pictures could not be explained" in page.locator("body").inner_text()
+        assert "what each part of the input contributed" in page.locator("body").inner_text()
+        page.get_by_label("Search").fill("not a picture")
+        assert page.locator("#cards li:visible").count() == 1
+        page.get_by_label("Search").fill("")
+        shot(page, "report")
+        page.get_by_role("link", name="grey.png").click()
+        page.get_by_role("radio", name="cat").check()
+        assert "⚠" in page.locator("#notes li").evaluate("(e) => getComputedStyle(e, '::before').content")
+        assert "cat: the explained score is negative" in page.locator("#notes").inner_text()
+        page.get_by_role("button", name="Next").click()  # past the picture that could not be read
+        expect(page.locator("#label")).to_have_text("dark.png")
+        assert page.get_by_role("button", name="Next").is_disabled()
+        assert page.get_by_role("radio", name="cat").is_checked()
