@@ -12,6 +12,10 @@ GAP = 0.05
 """A ledger that is farther from balancing is worth a warning, as it is when it is computed."""
 
 
+MOST_NAMES = 4
+"""The title names so many explanations at most."""
+
+
 class Amounts(Protocol):
     """A ledger, as far as pages show it: see `relprop.results.ledger.Ledger`."""
 
@@ -53,7 +57,8 @@ def title_of(given: Mapping[str, Accounted], look: Look) -> str:
     who = look.model or "the model"
     samples = range(len(first.score)) if look.samples is None else look.samples
     if len(given) > 1:
-        return f"What {who} looks at: {', '.join(given)}"
+        named = ", ".join(given) if len(given) <= MOST_NAMES else f"{len(given)} explanations"
+        return f"What {who} looks at: {named}"
     targets = {target_of(first, int(sample), look) for sample in samples}
     if len(targets) > 1:
         return f"What {who} looks at, in {len(samples)} samples"
