@@ -232,6 +232,33 @@ def test_an_input_without_samples_is_one_sample():
 
 
 @pytest.mark.parametrize(
+    ("target", "title", "told", "aim"),
+    [
+        (1, "What makes net say class 1?", "class 1", "class 1"),
+        (relprop.targets.Difference(1, 2), "What net looks at", "Difference(index=(1, 1), against=2)", None),
+        (lambda y: y[:, 0], "What net looks at", "<lambda>", None),
+    ],
+)
+def test_what_is_explained_is_told_in_words(target, title, told, aim):
+    explanation, _ = explained(2, target)
+    page = to_html(explanation, model="net")
+    assert f"<title>{title}</title>" in page
+    found = data_of(page)["items"][1]["maps"][0]
+    assert found["target"].endswith(told)
+    assert found["aim"] == (aim or "a larger score")
+    assert f"Orange speaks for {found['aim']}, blue against" in page
+
+
+def test_the_only_output_of_a_model_is_no_class():
+    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)).eval()
+    explanation = relprop.explain(model, torch.rand(2, 4))
+    page = to_html(explanation)
+    assert "<title>What the model looks at</title>" in page
+    assert data_of(page)["items"][0]["maps"][0]["target"] == "the only output"
+    assert data_of(to_html(explanation, classes=["yes"]))["items"][0]["maps"][0]["target"] == "yes"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"colors": 1}, r"to_html\(colors=...\): there is no such option. Did you mean colour="),

@@ -6,22 +6,25 @@ script of the page and keeps it away from the notebook. The page is loaded when 
 only as many samples as keep a notebook small.
 """
 
+from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import accumulate
 from typing import Any
 
 from relprop.errors import visible
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import look_of
 from relprop.pages.pictures import items_of
-from relprop.pages.report import report
+from relprop.pages.report import MOST_BYTES as WHOLE
+from relprop.pages.report import meaning_of, report
 from relprop.pages.words import Accounted, title_of
 from relprop.view.plot import relevance_of
 
 MOST_SAMPLES = 12
 """The most samples that a notebook shows."""
 
-MOST_BYTES = 2**21
-"""The most relevance, encoded, that a notebook has for one explanation."""
+MOST_BYTES = 2**20
+"""The most data of the page in the frame."""
 
 
 def for_notebook(explanation: Accounted) -> str:
@@ -47,25 +50,35 @@ def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> 
     R, _ = relevance_of(explanation, options.get("of"), "to_html")
     count = len(R)
     if options.get("samples") is None:
-        fit = MOST_BYTES // encoded_size((1, 1, R[0].numel()))
+        fit = WHOLE // encoded_size(R.shape[1:])
         options["samples"] = range(max(1, min(count, MOST_SAMPLES, fit)))
     look = look_of(options)
     title = look.title or title_of({"": explanation}, look)
     items = list(items_of({"": explanation}, picture, look))
-    page = report(items, look, title)
-    told = [f"<b>{_safe(title)}</b>", f"{_safe(look.meaning())}"]
-    if len(items) < count:
+    inside = [item for item, size in zip(items, _sizes(items), strict=True) if size <= MOST_BYTES]
+    told = [f"<b>{_safe(title)}</b>", _safe(meaning_of(items, look))]
+    if len(inside) < count:
         told.append(
-            f"{len(items)} of {count} samples are shown; explanation.save(&quot;page.html&quot;) has more."
+            f"{len(items)} of {count} samples are shown, {len(inside)} of them also interactively; "
+            "explanation.save(&quot;page.html&quot;) has more."
         )
-    frame = (
-        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{_safe(title)}" '
-        'style="width: 100%; height: 48rem; border: 1px solid #8884"></iframe>'
-    )
     return (
         f"<div><p>{'<br>'.join(told)}</p>"
         f'<div style="display: flex; flex-wrap: wrap; gap: 1em">{"".join(map(_figure, items))}</div>'
-        f"<details><summary>Interactive: read values, change colours</summary>{frame}</details></div>"
+        f"{_frame(report(inside, look, title), title) if inside else ''}</div>"
+    )
+
+
+def _sizes(items: Sequence[Item]) -> Iterable[int]:
+    """Return the size of each sample together with those before it."""
+    return accumulate(item.size for item in items)
+
+
+def _frame(page: str, title: str) -> str:
+    return (
+        "<details><summary>Interactive: read values, change colours</summary>"
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{_safe(title)}" '
+        'style="width: 100%; height: 48rem; border: 1px solid #8884"></iframe></details>'
     )
 
 

@@ -36,6 +36,7 @@ class Map:
     Attributes:
         name: the text of its toggle, if a sample has several explanations.
         target: what is explained, in words: "class 3" or the name of a class.
+        aim: what positive relevance speaks for, in words: the class, or "a larger score".
         score: the explained score.
         measure: the name of the score.
         total: the sum of relevance.
@@ -49,6 +50,7 @@ class Map:
 
     name: str
     target: str
+    aim: str
     score: float
     measure: str
     total: float
@@ -116,6 +118,7 @@ class Item:
                 {
                     "name": each.name,
                     "target": each.target,
+                    "aim": each.aim,
                     "score": _finite(each.score),
                     "measure": each.measure,
                     "total": _finite(each.total),

@@ -123,7 +123,7 @@ class Look:
             )
         return list(given)
 
-    def meaning(self, target: str = "the explained class") -> str:
+    def meaning(self, target: str) -> str:
         """Return a sentence that says what the first colours of a page mean."""
         return self._meaning(self.channels).replace("$target", target)
 

@@ -15,7 +15,16 @@ from relprop.errors import InputError
 from relprop.pages.items import LONGEST, Item, Map, encoded, encoded_size, picture_url, still
 from relprop.pages.look import Look, look_of
 from relprop.pages.report import MOST_BYTES, report, thumbnail_size
-from relprop.pages.words import Accounted, caption_of, label_of, notes_of, predicted_of, target_of, title_of
+from relprop.pages.words import (
+    Accounted,
+    aim_of,
+    caption_of,
+    label_of,
+    notes_of,
+    predicted_of,
+    target_of,
+    title_of,
+)
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.display import as_picture
 from relprop.view.plot import relevance_of
@@ -223,6 +232,7 @@ def _map(
     return Map(
         name=name,
         target=target_of(explanation, sample, look),
+        aim=aim_of(explanation, sample, look),
         score=float(explanation.score[sample]),
         measure=explanation.measure,
         total=float(R.sum()),

@@ -22,6 +22,12 @@ def thumbnail_size(count: int) -> int:
     return 448 if count == 1 else 128
 
 
+def meaning_of(items: Sequence[Item], look: Look) -> str:
+    """Return a sentence that says what the colours of all samples mean at first."""
+    aims = {each.aim for item in items for each in item.maps}
+    return look.meaning(aims.pop() if len(aims) == 1 else "the explained class")
+
+
 def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> str:
     """Return the page of some samples, as HTML.
 
@@ -47,7 +53,7 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
         ["maps.js", "drawing.js", "facts.js", "viewer.js", "gallery.js"],
         title=_safe(title),
         about=f'<p class="about">{_safe(about)}</p>' if about else "",
-        meaning=_safe(look.meaning()),
+        meaning=_safe(meaning_of(items, look)),
         doubtful="or a wrong prediction" if any(item.differs for item in items) else "",
         cards="\n".join(map(_card, items)),
         data=data_block("data", everything),

@@ -10,7 +10,7 @@ const state = {
 let maps = []; // Relevance of the item, one for each explanation
 let picture = null; // its pixels: of its own size, lightened, and in the map's size
 
-const isStrip = () => maps[0].rows === 1 && maps[0].columns > 1;
+const isStrip = () => maps[0].rows === 1;
 const view = () => (picture ? state.view : "map");
 
 function placeName(row, column) {
@@ -32,7 +32,7 @@ function draw() {
   at("high").textContent = `${number(limit, 3)}${state.percentile < 100 ? " and more" : ""}`;
   at("percentile-told").textContent = `${number(state.percentile)} %`;
   at("opacity-told").textContent = `${Math.round(100 * state.opacity)} %`;
-  at("meaning").textContent = data.look.meaning[unsigned ? "unsigned" : "signed"].replace("$target", () => map.map.target);
+  at("meaning").textContent = data.look.meaning[unsigned ? "unsigned" : "signed"].replace("$target", () => map.map.aim);
   read();
 }
 

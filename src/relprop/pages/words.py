@@ -62,19 +62,30 @@ def title_of(given: Mapping[str, Accounted], look: Look) -> str:
     targets = {target_of(first, int(sample), look) for sample in samples}
     if len(targets) > 1:
         return f"What {who} looks at, in {len(samples)} samples"
-    return f"What makes {who} say {targets.pop()}?" if _is_class(first.target) else f"What {who} looks at"
+    return f"What makes {who} say {targets.pop()}?" if _is_class(first, look) else f"What {who} looks at"
 
 
 def target_of(explanation: Accounted, sample: int, look: Look) -> str:
     """Say what is explained of a sample: a class by its name, or another target in words."""
-    target = explanation.target
-    if _is_class(target):
-        return look.class_name(int(target[sample]))
+    if _is_class(explanation, look):
+        return look.class_name(int(explanation.target[sample]))
+    if isinstance(explanation.target, torch.Tensor):
+        return "the only output"
     return explanation.described(None, [sample])["Target"]
 
 
-def _is_class(target: Any) -> bool:
-    return isinstance(target, torch.Tensor) and not target.is_floating_point() and target.dim() == 1
+def aim_of(explanation: Accounted, sample: int, look: Look) -> str:
+    """Say what positive relevance speaks for."""
+    return target_of(explanation, sample, look) if _is_class(explanation, look) else "a larger score"
+
+
+def _is_class(explanation: Accounted, look: Look) -> bool:
+    """Whether classes are explained, and not the only output of a model, such as that of a regression."""
+    target, output = explanation.target, explanation.output
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.dim() != 1:
+        return False
+    alone = isinstance(output, torch.Tensor) and (output.dim() == 1 or output.shape[1] == 1)
+    return not alone or look.classes is not None
 
 
 def label_of(sample: int, labels: Sequence[Any] | None, count: int) -> str:

@@ -73,7 +73,10 @@ class Report:
         if self._summed:
             facts.append(("Channels", "summed, so that all pictures fit into the page"))
         explained = "" if best in asked else f"; explained: {', '.join(answer.title for answer in asked)}"
-        maps = [replace(each, target=answer.title) for each, answer in zip(item.maps, asked, strict=True)]
+        maps = [
+            replace(each, target=answer.title, aim=answer.title)
+            for each, answer in zip(item.maps, asked, strict=True)
+        ]
         item = replace(
             item,
             number=self._number(found.picture),
