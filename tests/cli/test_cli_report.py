@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import re
 import shutil
 import weakref
@@ -203,6 +204,21 @@ def test_pictures_of_one_name_are_told_apart(own: str) -> None:
     shutil.copy("0.png", "other/0.png")
     run(own, "0.png", "other/0.png", "1.png", "--html", "report.html")
     assert [item["label"] for item in data_of(written())["items"]] == ["0.png", "other/0.png", "1.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files as on Unix")
+def test_names_of_files_that_are_hostile_or_no_utf_8(own: str) -> None:
+    names = [os.fsdecode(name) for name in (b"a\xffb.png", b"c\x1b[31m.png", b'<img src=x>&".png')]
+    for name in names:
+        shutil.copy("0.png", name)
+    assert run(own, *names, "--html", "report.html").exit_code == 0
+    data = data_of(written())
+    assert [item["label"] for item in data["items"]] == [
+        r"a\udcffb.png",
+        r"c\x1b[31m.png",
+        '<img src=x>&".png',
+    ]
+    assert len(Elements(written()).named("img")) == 3
 
 
 def test_channels_are_summed_where_all_would_not_fit(own: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,16 @@ def test_hostile_texts_are_no_html():
     assert data_of(page)["items"][0]["label"] == NASTY
 
 
+def test_what_is_invisible_is_an_escape():
+    explanation, _ = explained(1)
+    options = {"labels": ["a\u202eb\udcff"], "model": "m\x1b", "classes": ["\u200b"] * 5}
+    page = to_html(explanation, **options)
+    data = data_of(page)
+    assert (data["items"][0]["label"], data["model"]) == (r"a\u202eb\udcff", r"m\x1b")
+    assert data["items"][0]["maps"][0]["target"] == r"\u200b"
+    assert not set("\u202e\udcff\x1b\u200b") & set(page)
+
+
 def test_samples_are_chosen_and_keep_their_numbers():
     explanation, images = explained(5)
     data = data_of(to_html(explanation, images, samples=[4, 1], labels=list("abcde")))

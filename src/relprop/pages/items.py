@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from relprop.errors import visible
 from relprop.pages.look import Look
 from relprop.pages.page import data_url
 from relprop.view.arrays import Pixels
@@ -61,6 +62,22 @@ class Map:
     rules: str
     applied: str
 
+    def as_data(self, rules: int) -> dict[str, Any]:
+        """Return it for the page's script, with the number of its rules among those of the page."""
+        return {
+            "name": visible(self.name),
+            "target": visible(self.target),
+            "aim": visible(self.aim),
+            "score": _finite(self.score),
+            "measure": self.measure,
+            "total": _finite(self.total),
+            "ledger": [(name, _finite(amount)) for name, amount in self.ledger.items()],
+            "gap": _finite(self.gap),
+            "largest": self.largest,
+            "values": self.values,
+            "rules": rules,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -98,7 +115,9 @@ class Item:
         return len(self.picture) + len(self.still) + sum(len(each.values) for each in self.maps)
 
     def as_data(self, pictures: dict[str, int], rules: dict[tuple[str, str], int]) -> dict[str, Any]:
-        """Return it for the page's script. Numbers that are not finite become None.
+        """Return it for the page's script.
+
+        Numbers that are not finite become None, and what is invisible in texts becomes an escape.
 
         Args:
             pictures: numbers of the pictures so far. Samples of the same picture share it.
@@ -106,29 +125,16 @@ class Item:
         """
         return {
             "number": self.number,
-            "label": self.label,
-            "caption": self.caption,
+            "label": visible(self.label),
+            "caption": visible(self.caption),
             "shape": self.shape,
             "picture": pictures.setdefault(self.picture, len(pictures)) if self.picture else None,
-            "facts": self.facts,
-            "notes": self.notes,
+            "facts": [(name, visible(text)) for name, text in self.facts],
+            "notes": [visible(note) for note in self.notes],
             "differs": self.differs,
-            "error": self.error,
+            "error": visible(self.error),
             "maps": [
-                {
-                    "name": each.name,
-                    "target": each.target,
-                    "aim": each.aim,
-                    "score": _finite(each.score),
-                    "measure": each.measure,
-                    "total": _finite(each.total),
-                    "ledger": [[name, _finite(amount)] for name, amount in each.ledger.items()],
-                    "gap": _finite(each.gap),
-                    "largest": each.largest,
-                    "values": each.values,
-                    "rules": rules.setdefault((each.rules, each.applied), len(rules)),
-                }
-                for each in self.maps
+                each.as_data(rules.setdefault((each.rules, each.applied), len(rules))) for each in self.maps
             ],
         }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import InputError, did_you_mean, visible
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
 from relprop.view.heatmaps import COLOUR_FROM, LIGHTENED, OPACITY_POWER, REDUCTIONS, UNSIGNED
@@ -142,7 +142,7 @@ class Look:
             "shared": bool(self.shared),
             "opacity": float(self.opacity),
             "grey": bool(self.grey),
-            "features": [str(name) for name in self.features or ()],
+            "features": [visible(str(name)) for name in self.features or ()],
         }
 
     def _meaning(self, channels: str) -> str:

@@ -43,8 +43,8 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
     everything = {
         "items": data,
         "pictures": list(pictures),
-        "rules": [{"name": name, "applied": applied} for name, applied in rules],
-        "model": look.model or "",
+        "rules": [{"name": visible(name), "applied": visible(applied, keep="\n")} for name, applied in rules],
+        "model": visible(look.model or ""),
         "look": look.for_script(),
     }
     return page(
