@@ -320,6 +320,9 @@ def test_relevance_that_no_page_shows_is_refused_with_what_helps():
 def test_explanations_of_other_samples_are_refused():
     with pytest.raises(InputError, match=r"to_html\(\{\}\): give one explanation or more, by name"):
         to_html({})
+    for wrong in (torch.rand(2, 3), {"a": torch.rand(2, 3)}):
+        with pytest.raises(InputError, match=r"to_html\(Tensor\): give an explanation, as relprop.explain"):
+            to_html(wrong)
     one, other = explained(3)[0], explained(2)[0]
     with pytest.raises(InputError, match=r"has the shapes .*; give explanations of the same samples"):
         to_html({"a": one, "b": other})

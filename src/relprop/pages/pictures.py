@@ -68,32 +68,8 @@ def items_of(
         InputError: as for `to_html`.
         FileError: a picture cannot be read.
     """
-    if not given:
-        raise InputError("to_html({}): give one explanation or more, by name.")
-    found = {name: _with_axes(relevance_of(each, look.of, "to_html")[0]) for name, each in given.items()}
-    sizes = {(len(R), *R.shape[2:]) for R in found.values()}
-    if len(sizes) > 1:
-        shapes = ", ".join(str(tuple(R.shape)) for R in found.values())
-        raise InputError(
-            f"to_html: relevance has the shapes {shapes}; give explanations of the same samples."
-        )
+    found = _relevance(given, picture, look)
     first = next(iter(found.values()))
-    for name, R in found.items():
-        if len(given[name].score) != len(R) or R.shape != first.shape:
-            raise InputError(
-                f"to_html: relevance of shape {tuple(R.shape)} is not that of {len(given[name].score)} "
-                f"samples of shape {tuple(first.shape[1:])}. Give explanations of inputs whose samples are "
-                "the first dimension, with the same channels."
-            )
-    if picture is not None and first.shape[2] == 1 < first.shape[3]:
-        raise InputError(
-            "to_html(picture=...): relevance of a sequence or of features has no picture. Leave picture= out."
-        )
-    if look.features is not None and len(look.features) != first.shape[3]:
-        raise InputError(
-            f"to_html(features=...) has {len(look.features)} names for {first.shape[3]} features; give a "
-            "name for each."
-        )
     count = len(first)
     chosen = _chosen(count, look)
     _require_room(encoded_size(first.shape[1:]) * len(given), chosen)
@@ -156,6 +132,48 @@ class _Pictures:
         if not self._each:
             self._shared = found
         return found
+
+
+def _relevance(given: Mapping[str, Accounted], picture: Any, look: Look) -> dict[str, torch.Tensor]:
+    """Return the relevance by each explanation, (N, C, H, W).
+
+    Raises:
+        InputError: what is given are no explanations of the same samples, or options or the picture are for
+            relevance of another shape.
+    """
+    if not given:
+        raise InputError("to_html({}): give one explanation or more, by name.")
+    for each in given.values():
+        if not hasattr(each, "ledger"):
+            raise InputError(
+                f"to_html({type(each).__name__}): give an explanation, as relprop.explain returns it, or "
+                "several by name."
+            )
+    found = {name: _with_axes(relevance_of(each, look.of, "to_html")[0]) for name, each in given.items()}
+    sizes = {(len(R), *R.shape[2:]) for R in found.values()}
+    if len(sizes) > 1:
+        shapes = ", ".join(str(tuple(R.shape)) for R in found.values())
+        raise InputError(
+            f"to_html: relevance has the shapes {shapes}; give explanations of the same samples."
+        )
+    first = next(iter(found.values()))
+    for name, R in found.items():
+        if len(given[name].score) != len(R) or R.shape != first.shape:
+            raise InputError(
+                f"to_html: relevance of shape {tuple(R.shape)} is not that of {len(given[name].score)} "
+                f"samples of shape {tuple(first.shape[1:])}. Give explanations of inputs whose samples are "
+                "the first dimension, with the same channels."
+            )
+    if picture is not None and first.shape[2] == 1 < first.shape[3]:
+        raise InputError(
+            "to_html(picture=...): relevance of a sequence or of features has no picture. Leave picture= out."
+        )
+    if look.features is not None and len(look.features) != first.shape[3]:
+        raise InputError(
+            f"to_html(features=...) has {len(look.features)} names for {first.shape[3]} features; give a "
+            "name for each."
+        )
+    return found
 
 
 def _with_axes(R: torch.Tensor) -> torch.Tensor:
