@@ -30,7 +30,7 @@ def test_it_replaces_nothing_of_others(tmp_path: Path) -> None:
     error = raised(other)
     assert isinstance(error, FileError)
     assert str(error) == (
-        f"{other} exists and was not made by relprop, which replaces its own pages only. Move it, or choose "
+        f"{other} exists and was not made by relprop, which replaces only its own pages. Move it, or choose "
         "another name."
     )
     assert other.read_text() == "<h1>mine</h1>"

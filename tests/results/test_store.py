@@ -207,10 +207,12 @@ def test_a_picture_and_everything_go_by_the_suffix(tmp_path):
     for name in ("a.pt", "a"):
         with pytest.raises(
             InputError,
-            match=rf"save\('.*{name}'\): give a name that ends in .png, for a picture, or in .safeten",
+            match=rf"save\('.*{name}'\): give a name that ends in .png, for a picture, in .html, for a",
         ):
             explanation.save(tmp_path / name)
-    with pytest.raises(InputError, match=r"a picture and drawing options are for .png only. Leave them out"):
+    with pytest.raises(
+        InputError, match=r"a picture and drawing options are for .png and .html only. Leave them out"
+    ):
         explanation.save(tmp_path / "a.safetensors", percentile=99)
     assert os.listdir(tmp_path) == ["a.PNG"]
 

@@ -316,10 +316,10 @@ def test_the_last_digits_are_misread(page):
 
 
 def test_a_page_that_relprop_did_not_make_is_kept(tmp_path: Path) -> None:
-    from relprop.pages.page import made_by_relprop
+    from relprop.pages.page import is_own_page
 
     (tmp_path / "own.html").write_text(demo())
     (tmp_path / "other.html").write_text("<p>mine</p>")
-    assert made_by_relprop(tmp_path / "own.html")
-    assert not made_by_relprop(tmp_path / "other.html")
-    assert not made_by_relprop(tmp_path / "none.html")
+    assert is_own_page(tmp_path / "own.html")
+    assert not is_own_page(tmp_path / "other.html")
+    assert not is_own_page(tmp_path / "none.html")

@@ -17,7 +17,7 @@ from typing import Any
 from relprop.files import VERSION
 
 _HEAD = 4096
-"""How many bytes at the beginning of a file are searched for who wrote it."""
+"""A page says within so many bytes what wrote it."""
 
 _POLICY = (
     "default-src 'none'",
@@ -68,14 +68,14 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
 
 
-def _digest(script: str) -> str:
-    return b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
-
-
-def made_by_relprop(path: Path) -> bool:
-    """Whether a file is a page that says near its beginning that relprop wrote it."""
+def is_own_page(path: Path) -> bool:
+    """Whether a file is a page that relprop wrote."""
     try:
         with path.open("rb") as file:
             return b'<meta name="generator" content="relprop ' in file.read(_HEAD)
     except OSError:
         return False
+
+
+def _digest(script: str) -> str:
+    return b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
 from relprop.errors import InputError
-from relprop.files import VERSION, path_of
+from relprop.files import VERSION, path_of, write_whole
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
 from relprop.results.named import ByName, device_named
@@ -226,41 +226,69 @@ class Explanation:
         """
         from relprop.view.plot import plot  # Pillow is loaded only by those who draw
 
-        drawn = self
-        if len(self) == 1:  # an input without samples is drawn as one
-            inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
-            drawn = dataclasses.replace(self, inputs=inputs)
-        return plot(drawn, picture, **options)
+        return plot(self._with_samples(), picture, **options)
+
+    def to_html(self, picture: Any = None, **options: Any) -> str:
+        """Return a page on which every value can be read. It needs no other file and no network.
+
+        Args:
+            picture: as for `plot`.
+            options: such as labels=, classes= and truth=: see `relprop.pages.look.Look`.
+
+        Raises:
+            InputError: relevance that a page cannot show, an option without meaning, a picture that does not
+            fit, more data than a page should have. FileError: a picture that cannot be read.
+        """
+        from relprop.pages.pictures import to_html  # as above
+
+        return to_html(self._with_samples(), picture, **options)
+
+    def _repr_html_(self) -> str:
+        from relprop.pages.fragment import for_notebook  # as above
+
+        return for_notebook(self._with_samples())
+
+    def _with_samples(self) -> "Explanation":
+        """Return the explanation with an input without samples as one sample, as it is drawn."""
+        if len(self) != 1:
+            return self
+        inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
+        return dataclasses.replace(self, inputs=inputs)
 
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any
     ) -> None:
-        """Write a file, whole or not at all: a `.png` has the plot, a `.safetensors` has everything.
+        """Write a file, whole or not at all. The suffix decides what it has.
+
+        `.png` has the plot, `.html` the page that `to_html` returns, and `.safetensors` everything.
 
         Args:
             path: name of the file. `relprop.load_explanation` reads a `.safetensors` file.
-            picture: for `.png`, as for `plot`.
-            model: name of the model. The file's metadata have it beside rules, target, score and sums.
-            options: for `.png`, as for `plot`.
+            picture: for `.png` and `.html`, as for `plot`.
+            model: name of the model. The file has it beside rules, target, score and sums.
+            options: for `.png`, as for `plot`; for `.html`, as for `to_html`.
 
         Raises:
             InputError: another suffix, a picture or options for a `.safetensors` file, a tensor that cannot
-                be stored, or a case that `plot` refuses.
+                be stored, or a case that `plot` or `to_html` refuses.
             FileError: the file cannot be written.
         """
         suffix = path_of(path, "explanation.save").suffix.lower()
         if suffix == ".png":
             self.plot(picture, model=model, **options).save(path)
             return
+        if suffix == ".html":
+            write_whole(Path(path), self.to_html(picture, model=model, **options).encode("utf-8", "replace"))
+            return
         if suffix != ".safetensors":
             raise InputError(
-                f"explanation.save({str(path)!r}): give a name that ends in .png, for a picture, or in "
-                ".safetensors, for everything."
+                f"explanation.save({str(path)!r}): give a name that ends in .png, for a picture, in "
+                ".html, for a page, or in .safetensors, for everything."
             )
         if picture is not None or options:
             raise InputError(
-                f"explanation.save({str(path)!r}): a picture and drawing options are for .png only. Leave "
-                "them out."
+                f"explanation.save({str(path)!r}): a picture and drawing options are for .png and .html "
+                "only. Leave them out."
             )
         save_record(path, self, self.described(model))
 

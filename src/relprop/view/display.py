@@ -44,6 +44,31 @@ def as_pictures(picture: Any, count: int, height: int, width: int) -> NDArray[np
     return np.broadcast_to(resized, (count, height, width, 3))
 
 
+def as_picture(picture: Any, height: int, width: int, longest: int) -> Image.Image:
+    """Return one picture in colour and of its own size, for a map of this height and width.
+
+    Args:
+        picture: one picture, as for `as_pictures`.
+        height: height of the map in pixels.
+        width: width of the map in pixels.
+        longest: length of the longer side in pixels, to which larger pictures are reduced.
+
+    Raises:
+        InputError: there are several pictures, or the aspect ratio or the values are those that `as_pictures`
+            refuses.
+        FileError: a file cannot be read.
+    """
+    pictures = _split(picture)
+    if len(pictures) != 1:
+        raise InputError(f"picture= has {len(pictures)} pictures for one map; give one.")
+    _require_aspect(pictures[0], height, width)
+    longer = max(pictures[0].size)
+    if longer <= longest:
+        return pictures[0]
+    size = [max(1, round(side * longest / longer)) for side in pictures[0].size]
+    return pictures[0].resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
 def _split(picture: Any) -> list[Image.Image]:
     """Return single pictures, in colour."""
     if isinstance(picture, (str, os.PathLike)):
@@ -105,12 +130,16 @@ def opaque(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float64]:
+def _require_aspect(picture: Image.Image, height: int, width: int) -> None:
     if abs(picture.width * height / (picture.height * width) - 1) > ASPECT:
         raise InputError(
             f"picture= is {picture.width} x {picture.height} pixels and the map {width} x {height}: their "
             "shapes differ. Give the picture as the model saw it, cropped and not distorted."
         )
+
+
+def _resized(picture: Image.Image, height: int, width: int) -> NDArray[np.float64]:
+    _require_aspect(picture, height, width)
     if picture.size != (width, height):
         # Small pictures are enlarged by whole pixels, as the maps are.
         whole = width % picture.width == 0 and height % picture.height == 0

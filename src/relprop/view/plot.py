@@ -66,7 +66,7 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
         FileError: a picture cannot be read.
     """
     look = options_of(options)
-    R, name = _relevance(relevance, look)
+    R, name = relevance_of(relevance, look.of)
     chosen = _chosen(len(R), look)
     scaled = scale(reduce_channels(R[chosen], look.channels), percentile=look.percentile, shared=look.shared)
     labels = _labels(relevance, len(R), look)
@@ -101,7 +101,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     look = options_of(options)
     if not explanations:
         raise InputError("compare({}): give one explanation or more, by name.")
-    found = {name: _relevance(explanation, look)[0] for name, explanation in explanations.items()}
+    found = {name: relevance_of(explanation, look.of)[0] for name, explanation in explanations.items()}
     shapes = {tuple(R.shape) for R in found.values()}
     if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
         raise InputError(
@@ -154,30 +154,41 @@ def _in_rows(
     return grid([[block] for block in blocks])
 
 
-def _relevance(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
-    """Return the relevance to draw, and its name or, for the only input, None."""
+def relevance_of(
+    subject: Explained | torch.Tensor, of: str | None, call: str = "plot"
+) -> tuple[torch.Tensor, str | None]:
+    """Return the relevance to draw, and its name or, for the only input, None.
+
+    Args:
+        subject: an explanation, or relevance itself.
+        of: the input or recorded module that the user names.
+        call: what was called, for errors.
+
+    Raises:
+        InputError: there is no such relevance, or there are several and none is named.
+    """
     inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
     inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
-    if len(inputs) == 1 and (look.of is None or look.of in inputs):
+    if len(inputs) == 1 and (of is None or of in inputs):
         return _with_samples(next(iter(inputs.values()))), None
     shapes = [f"{name} {tuple(R.shape)}" for name, R in inputs.items()]
     names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
-    if look.of is None:
+    if of is None:
         raise InputError(
-            f"there is relevance of several inputs: {names}. Choose one: plot(of={next(iter(inputs))!r})."
+            f"there is relevance of several inputs: {names}. Choose one: {call}(of={next(iter(inputs))!r})."
         )
-    if look.of in inputs:
-        return _with_samples(inputs[look.of]), look.of
-    if look.of not in inner:
+    if of in inputs:
+        return _with_samples(inputs[of]), of
+    if of not in inner:
         raise InputError(
-            f"plot(of={look.of!r}): there is no relevance of this name. "
+            f"{call}(of={of!r}): there is no relevance of this name. "
             + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
         )
     try:
-        return _with_samples(inner[look.of]), look.of
+        return _with_samples(inner[of]), of
     except InputError as error:
         raise InputError(
-            f"plot(of={look.of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
+            f"{call}(of={of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
         ) from None
 
 

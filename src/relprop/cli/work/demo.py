@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from relprop.cli.work.terminal import tell
-from relprop.errors import FileError, InputError
+from relprop.cli.work.terminal import refuse_to_replace_others, tell
+from relprop.errors import InputError
 from relprop.files import write_whole
-from relprop.pages.page import made_by_relprop
 from relprop.tutorial.demo.page import demo
 
 
@@ -22,11 +21,7 @@ def write_demo(file: Path) -> None:
         raise InputError(
             f"relprop demo {file}: the page is HTML. Give a name that ends in .html, or a folder."
         )
-    if file.is_file() and not made_by_relprop(file):
-        raise FileError(
-            f"{file} exists and was not made by relprop, which replaces its own pages only. Move it, or "
-            "choose another name."
-        )
+    refuse_to_replace_others([file], "another name")
     content = demo().encode("utf-8")
     write_whole(file, content)
     tell(f"{file}: {len(content) / 1e6:.1f} MB. Open it in a browser and draw a digit.")
