@@ -29,6 +29,9 @@ from relprop.view.arrays import as_array, require_finite
 from relprop.view.display import as_picture
 from relprop.view.plot import relevance_of
 
+_ROUNDING = 1e-6
+"""Sinks with no more than this part of the largest amount are rounding errors, and are not shown."""
+
 MOST = 1000
 """Largest number of samples of a page if none are chosen."""
 
@@ -257,7 +260,7 @@ def _map(
         ledger={
             row: amount
             for row, amount in amounts.items()
-            if row in ("seed", "inputs") or not abs(amount) <= 1e-12 * most
+            if row in ("seed", "inputs") or not abs(amount) <= _ROUNDING * most
         },
         gap=float(explanation.ledger.gap[sample]),
         largest=largest,

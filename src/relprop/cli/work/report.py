@@ -130,7 +130,8 @@ class Report:
         """
         if not self._items:
             return False
-        name, all_ = self._model.name, len(self._pictures)
+        # Of a model in a file, the name of the file is enough here; the facts have all of it.
+        name, all_ = self._model.name.rpartition(os.sep)[2], len(self._pictures)
         explained = [item for item in self._items if not item.error]
         if all_ == 1 and explained:
             title = f"What makes {name} say {explained[0].maps[0].target}?"
