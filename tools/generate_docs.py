@@ -36,6 +36,7 @@ from relprop.rules import book, files, linear
 from relprop.rules.elsewhere_names import LIBRARIES, Here, Library
 from relprop.rules.presets import DEFAULT, DEFAULT_FOR_TOKENS, DEFAULT_WITHOUT_BOUNDS, PRESET_SOURCES
 from relprop.rules.sources import REFERENCES
+from relprop.tutorial.demo.page import demo
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -285,6 +286,7 @@ def generated() -> dict[Path, str]:
         DOCS / "rules.md": rules_and_presets(),
         DOCS / "operations.md": operation_table(),
         DOCS / "coming-from.md": coming_from(),
+        DOCS / "digit.html": demo(),
         DOCS / "performance.md": NOTE + performance(results),
     }
     found |= {DOCS / "images" / name: plot for name, plot in plots_of(results).items()}

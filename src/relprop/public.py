@@ -8,7 +8,8 @@ from relprop.results.explanation import Explanation, load_explanation
 from relprop.rules.composite import Composite
 from relprop.rules.presets import PRESETS
 from relprop.runs.coverage import Coverage, coverage
-from relprop.runs.explain import Explainer, explain, explain_each
+from relprop.runs.explain import explain, explain_each
+from relprop.runs.explainer import Explainer
 from relprop.runs.propagating import propagating
 from relprop.text.explain import explain_text
 from relprop.text.generation import Generation, explain_generation

@@ -82,7 +82,37 @@ class Leaky(nn.Module):
         return torch.where(x > 0, x, self.slope * x)
 
 
+class NoBackward(Function):
+    """Of each element, without a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * x
+
+
+class Summed(Function):
+    """No function of single elements, without a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.cumsum(1)
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(1, keepdim=True)
+
+
+class OfDictionary(nn.Module):
+    def forward(self, given: dict[str, Tensor]) -> Tensor:
+        return 2 * given["x"]
+
+
 relprop.register(ByNumPy, "pointwise")
+relprop.register(NoBackward, "linear")
+relprop.register(Summed, "linear")
+relprop.register(Halves, "pointwise")
+relprop.register(OfDictionary, "linear")
 relprop.register(Blur, "linear")
 relprop.register(Spike, "identity")
 relprop.register(Fake, "identity")
@@ -111,6 +141,7 @@ masked, leaky, other = Masked(), Leaky(0.1), Leaky(-0.5)
 WHOLE = {
     "a function by NumPy": (ByNumPy.apply, F.silu),
     "a linear one": (lambda h: Blur.apply(h, 0.5), lambda h: h + 0.5 * h.roll(1, -1)),
+    "a linear one of each element, without a backward": (NoBackward.apply, lambda h: 2 * h),
     "a gate": (lambda h: masked(h, h.flip(1)), lambda h: h * (h.flip(1).relu().tanh()).detach()),
     "a gate by its name": (
         lambda h: masked(mask=h.flip(1), x=h),
@@ -232,3 +263,32 @@ def test_the_coverage_has_a_declared_class() -> None:
     covered = relprop.coverage(nn.Sequential(Thrice(), nn.Linear(3, 2)).eval(), torch.rand(2, 3))
     assert [(c.operation, c.how) for c in covered.crossings][:1] == [("Thrice", "as it was declared")]
     assert len(covered.crossings) == 2
+
+
+REFUSED = {
+    "no backward": (
+        Summed.apply,
+        "it has no backward; give Summed a static method backward(ctx, grad), which returns the gradient "
+        "of each argument",
+    ),
+    "not pointwise": (
+        Halves(),
+        "it was registered as 'pointwise', but is no function of single elements: for zeros of another shape "
+        "it raises IndexError",
+    ),
+    "how it is registered": (Halves(), "as by relprop.register(Halves, 'pointwise') or 'linear'"),
+    "how it is accepted": (Halves(), "explain(..., accept=['Halves'])"),
+    "a dictionary": (
+        lambda h: OfDictionary()({"x": h}),
+        "register(OfDictionary, ...): OfDictionary takes tensors in a dictionary, and what is declared takes "
+        "them as arguments, or in lists.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_crossed_as_declared_is_refused(name: str) -> None:
+    function, said = REFUSED[name]
+    with pytest.raises(relprop.RelpropError) as raised:
+        explained(function)
+    assert said in str(raised.value)

@@ -207,11 +207,11 @@ def test_a_picture_and_everything_go_by_the_suffix(tmp_path):
     for name in ("a.pt", "a"):
         with pytest.raises(
             InputError,
-            match=rf"save\('.*{name}'\): give a name that ends in .png, .svg or .pdf, for a p",
+            match=rf"save\('.*{name}'\): give a name that ends in .png, .svg or .pdf, for a picture, in .h",
         ):
             explanation.save(tmp_path / name)
     with pytest.raises(
-        InputError, match=r"a picture and drawing options are for .png, .svg and .pdf only. Leave them out"
+        InputError, match=r"a picture and drawing options are for pictures and pages only. Leave them out"
     ):
         explanation.save(tmp_path / "a.safetensors", percentile=99)
     assert os.listdir(tmp_path) == ["a.PNG"]

@@ -530,3 +530,11 @@ def test_relevance_beside_the_first_layers_is_not_lost(name: str, rule: Any) -> 
     everywhere = relprop.explain(function, x, target=1, rules=[(First() | ~Depth(0), Flat()), *entries])
     assert found.ledger.gap.max() < 1e-12
     close(found.relevance, everywhere.relevance)
+
+
+@pytest.mark.parametrize("value", ["x", 1, None])
+def test_options_that_are_no_truth_values_are_refused(value):
+    with pytest.raises(RuleError, match=r"absolute must be True or False\."):
+        Proportional(value)
+    with pytest.raises(RuleError, match=r"activations must be True or False\."):
+        SignalTakesAll(activations=value)

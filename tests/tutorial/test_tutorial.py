@@ -413,10 +413,11 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, monkeypatch, at):
         "report": ("report", press),
     }[at]
     monkeypatch.setattr(command, name, replacement)
-    (tmp_path / "report.html").write_text("of an earlier run")
+    earlier = '<meta name="generator" content="relprop 0.3.0">of an earlier run'
+    (tmp_path / "report.html").write_text(earlier)
     done = run("--out", tmp_path)
     assert done.exit_code != 0
-    assert (tmp_path / "report.html").read_text() == "of an earlier run"
+    assert (tmp_path / "report.html").read_text() == earlier
     pictures = {"computing": 0, "third picture": 2, "report": 7}[at]
     assert len(list(tmp_path.iterdir())) == 1 + pictures
 
@@ -448,9 +449,10 @@ def test_running_again_gives_the_same_bytes(ran, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_picture_that_relprop_did_not_make_is_not_replaced(tmp_path):
-    (tmp_path / "data.png").write_bytes(b"mine")
+@pytest.mark.parametrize("name", ["data.png", "report.html"])
+def test_a_file_that_relprop_did_not_make_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
     done = run("--out", tmp_path)
-    with pytest.raises(FileError, match=r"data\.png exists and was not made by relprop"):
+    with pytest.raises(FileError, match=rf"{name} exists and was not made by relprop"):
         raise done.exception
-    assert [path.name for path in tmp_path.iterdir()] == ["data.png"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]

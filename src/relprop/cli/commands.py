@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from relprop.cli.coverage import coverage
+from relprop.cli.demo import demo
 from relprop.cli.explain import explain
 from relprop.cli.rules import rules
 from relprop.cli.status import INTERRUPTED
@@ -47,7 +48,7 @@ def _add(command: Callable[..., None]) -> None:
     app.command(help=told_as_is, short_help=told.splitlines()[0])(command)
 
 
-for _command in (tutorial, explain, train, rules, coverage, text):
+for _command in (tutorial, demo, explain, train, rules, coverage, text):
     _add(_command)
 
 

@@ -59,6 +59,15 @@ def explain(
             show_default="beside each picture",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one page of HTML with all pictures, on which every value can be read. Heatmaps are "
+            "then written with --out only.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show which pixels of a picture speak for the class that the model sees in it.
 
@@ -71,11 +80,16 @@ def explain(
     model, and the operations of torch, that take most. A convolution that is
     folded with a batch norm goes backward in the batch norm.
 
-    Example:
+    The page of --html is one file that can be sent: thumbnails, predictions and
+    warnings, and for each picture the relevance of every pixel. With --top there
+    is a choice between the classes.
+
+    Examples:
       relprop explain efficientnet-lite0 cat.jpg --target "Egyptian cat"
+      relprop explain efficientnet-lite0 *.jpg --top 3 --html report.html
     """
     from relprop.cli.work.explain import explain_pictures
     from relprop.cli.work.one_picture import Wishes
 
     options = ModelOptions(model, weights, classes, size, mean, std)
-    explain_pictures(options, files, out, Wishes(target, top, rules, view, compile, profile))
+    explain_pictures(options, files, out, html, Wishes(target, top, rules, view, compile, profile))

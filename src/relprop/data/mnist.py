@@ -99,9 +99,14 @@ def tutorial_sample() -> tuple[Tensor, Tensor]:
     Returns:
         Pixels in [-1, 1], float32 (12, 1, 28, 28), and labels, int64 (12,).
     """
-    data = test_set()
-    chosen = torch.from_numpy(np.random.RandomState(1234).randint(0, len(data), [12]))
+    data, chosen = test_set(), torch.tensor(tutorial_indices())
     return pixels(data.images[chosen]).unsqueeze(1), data.labels[chosen]
+
+
+def tutorial_indices() -> list[int]:
+    """Return the numbers of the tutorial's 12 digits in the test set."""
+    drawn: list[int] = np.random.RandomState(1234).randint(0, 10_000, [12]).tolist()
+    return drawn
 
 
 def _read_pair(folder: Path, names: tuple[str, str]) -> MNIST:

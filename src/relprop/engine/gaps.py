@@ -133,7 +133,16 @@ _ATTENTION = ("attn", "attention", "flash", "xformers")
 
 
 def without_gradient(operation: str) -> str:
-    """Return the reason why a linear operation of another library is not covered, and what helps."""
+    """Return the reason why a linear operation without a gradient is not covered, and what helps.
+
+    Args:
+        operation: name of an operation of another library, or of the class of an autograd function.
+    """
+    if "::" not in operation:
+        return (
+            f"it has no backward; give {operation} a static method backward(ctx, grad), which returns the "
+            "gradient of each argument (docs/own-rules.md)"
+        )
     return (
         "torch has no gradient of it; give it one by torch.library.register_autograd("
         f"{operation!r}, backward), where backward(ctx, grad) returns the gradient of each argument "
@@ -156,8 +165,8 @@ def what_helps(acceptable: Collection[str]) -> str:
     return (
         f"say how relevance crosses it, as by relprop.register({min(acceptable)!r}, 'pointwise') or "
         "'linear', 'identity', 'product', 'constant' (docs/own-rules.md), or accept "
-        f"the plain gradient with explain(..., accept={sorted(acceptable)!r}); the ledger will hardly "
-        "balance then."
+        f"the plain gradient with explain(..., accept={sorted(map(str, acceptable))!r}); the ledger will "
+        "hardly balance then."
     )
 
 

@@ -17,9 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import (
-    TorchDispatchMode,
     _get_current_dispatch_mode_stack,
 )
 
@@ -34,10 +32,11 @@ from relprop.engine.gaps import Gap, gradients_off, reason_of
 from relprop.engine.keep import saved_value
 from relprop.engine.known import merge_tags
 from relprop.engine.levels import aside, here, seeing, tracking
+from relprop.engine.mode import Mode
 from relprop.engine.modules import follow_modules
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen, inner_of, run_of, value_of
+from relprop.engine.seen import Seen, inner_of, value_of
 from relprop.engine.surroundings import leaving_no_trace, without_mode
 from relprop.engine.writing import Beginnings, Writing
 from relprop.errors import InputError
@@ -71,7 +70,7 @@ class Interception:
         self.beginnings = beginnings
         self._at_modules = [o for o in observers if type(o).after_module is not Observer.after_module]
         self._at_calls = [o for o in observers if type(o).after_call is not Observer.after_call]
-        self.mode = _Mode(weakref.proxy(self))
+        self.mode = Mode(weakref.proxy(self))
         self.writing = Writing(run, beginnings)
         run.interception = weakref.proxy(self)
 
@@ -358,7 +357,7 @@ class Interception:
         with leaving_no_trace() as around:
             here.nested = any([run is not self for run in active_runs.stack])
             active_runs.stack.append(self)
-            here.traced = any(type(m) is not _Mode for m in _get_current_dispatch_mode_stack())
+            here.traced = any(type(m) is not Mode for m in _get_current_dispatch_mode_stack())
             around.hold(seeing())
             torch._C._push_on_torch_dispatch_stack(self.mode)
             if self.run.modules.frames and len(self.run.weights):  # a module that runs again
@@ -385,46 +384,6 @@ def _require_fitting(entry: Entry, call: Call) -> None:
             f"the entry for {call.operation!r} cannot take the operation's arguments: {error}. It is called "
             f"as entry(run, call, {', '.join(call.signature.keywords)})."
         ) from None
-
-
-class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Dispatch mode for the calls of a thread, on wrapper tensors and on plain tensors alone."""
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the compiler is off already (`uncompiled`), and importing it takes seconds
-
-    def __enter__(self) -> "_Mode":
-        # Each thread has its own stack. Torch's own method would also set flags that all threads share.
-        torch._C._push_on_torch_dispatch_stack(self)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        torch._C._pop_torch_dispatch_stack(None)
-
-    def __init__(self, interception: Interception) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._interception = interception
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, interception = kwargs or {}, self._interception
-        if Seen not in types and type(func) is OpOverload and not interception.writing.looks_at_plain:
-            return interception.plain(func, args, kwargs)
-        run = run_of(args) or run_of(kwargs.values())
-        if run is not None and not run.is_over:
-            interception = run.interception  # the tensors may be of a run around this one, or within it
-        return interception.see(func, args, kwargs)
-
-
-if TorchVersion(torch.__version__) < "2.9":
-    # Modes get operations of functions there that they are registered for, and not the others.
-    from torch._higher_order_ops.flex_attention import flex_attention
-
-    @flex_attention.py_impl(_Mode)
-    def _see_flex_attention(mode: _Mode, *args: Any, **kwargs: Any) -> Any:
-        return mode.__torch_dispatch__(flex_attention, (), args, kwargs)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def drawn_of(explained: Explained, picture: Any, look: Options, layout: Layout, 
             values or the names do not fit.
         FileError: a picture cannot be read.
     """
-    R, name = drawable(explained, look)
+    R, name = drawable(explained, look.of)
     labels = labels_of(explained, len(R), look)
     if layout.sample is not None or (look.samples is None and not every):
         chosen = [require_sample(layout.sample or 0, len(R), "plot")]

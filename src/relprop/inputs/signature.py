@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -67,18 +67,23 @@ def without_cache(model: Any, positional: int, arguments: dict[str, Any]) -> dic
     return arguments | {"use_cache": False} if "use_cache" in list(names)[positional:] else arguments
 
 
-def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], arguments: dict[str, Any]) -> None:
+def options_of(function: Callable[..., Any]) -> list[str]:
+    """Return the names of a function's arguments that are given by name alone."""
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def require_arguments(options: Sequence[str], model: Callable[..., Any], arguments: dict[str, Any]) -> None:
     """Refuse a keyword that is probably misspelled, or that is an argument of another library.
 
     A keyword that the model does not have is refused if it is an argument of another library, or similar to
-    an option of `ours`. A model that takes any keyword may have one of this name. For such a model a keyword
+    an option. A model that takes any keyword may have one of this name. For such a model a keyword
     is refused if it is very similar to an option or to a named argument of the model, or if it is an argument
     of another library that no model has.
 
     Args:
-        ours: the function with the options.
+        options: the names of relprop's options.
         model: the user's model.
-        arguments: the keyword arguments that are not options of `ours`.
+        arguments: the keyword arguments that are no options.
 
     Raises:
         InputError: a keyword is refused.
@@ -88,7 +93,6 @@ def require_arguments(ours: Callable[..., Any], model: Callable[..., Any], argum
     if not parameters or not unknown:
         return
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    options = [name for name, p in inspect.signature(ours).parameters.items() if p.kind is p.KEYWORD_ONLY]
     of_model = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for name in unknown:
         said = "" if takes_any and name in ALSO_OF_MODELS else told(name, "arguments")

@@ -17,7 +17,7 @@ from relprop.crossing.chains import attach_to_root, chained, is_finite_at_zero
 from relprop.crossing.exact import Exact, as_function, relevant_in
 from relprop.engine.gaps import without_gradient
 from relprop.engine.interception import Entry
-from relprop.engine.known import merge_tags
+from relprop.engine.known import Pointwise, merge_tags
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import value_of
 from relprop.errors import InputError
@@ -38,11 +38,26 @@ def pointwise(run: Run, call: Call, *_args: Any) -> Any:
     chain = chained(run, call, relevant) if alike else None
     if chain is None:
         run.gap(call.name, "it was registered as 'pointwise', but is no function of one tensor's elements")
+    elif (failed := _failure_at_zero(chain)) is not None:
+        run.gap(
+            call.name,
+            f"it was registered as 'pointwise', but is no function of single elements: for zeros of another "
+            f"shape it raises {type(failed).__name__}: {failed}",
+        )
     elif not is_finite_at_zero(chain, look=True):
         run.gap(call.name, "it was registered as 'pointwise', but is not finite where its tensor is zero")
     else:
         return attach_to_root(run, call, chain)
     return _COEFFICIENTS(run, call)
+
+
+def _failure_at_zero(chain: Pointwise) -> Exception | None:
+    """Return the exception that a function raises for zeros, which need not have the shape of its tensor."""
+    try:
+        is_finite_at_zero(chain, look=True)
+    except Exception as error:  # of a function of the user's
+        return error
+    return None
 
 
 def linear(run: Run, call: Call, *_args: Any) -> Any:
@@ -135,7 +150,7 @@ def _with_gradient(run: Run, call: Call, factors: Sequence[Tensor]) -> Call | No
     What is linear in each of these operands, and computes each element of its own, needs none of torch: its
     gradient is its value with ones in the place of the operand.
     """
-    if not lacks_gradient(call.operation):
+    if call.signature.derived and not lacks_gradient(call.operation):
         return call
     places = [i for i, a in enumerate(call.args) if any(a is t for t in factors)]
     function = _ByElement(call.signature.operation, tuple(places))

@@ -23,6 +23,14 @@ from relprop.engine.levels import aside
 from relprop.engine.seen import is_relevant
 from relprop.errors import InputError
 
+
+class _ClassName(str):
+    """Name of a class. In what a user may type, the class itself stands without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 _declared: WeakKeyDictionary[type, Entry] = WeakKeyDictionary()
 
 
@@ -87,6 +95,12 @@ def _called(
     places = {name: i for i, name in enumerate(names[: len(args)])}
     places |= {name: len(args) + i for i, name in enumerate(kwargs)}
     call = Call(_signature_of(kind, function, len(args), tuple(kwargs), places), [*args, *kwargs.values()])
+    if any(is_relevant(t) for a in call.args if isinstance(a, Mapping) for t in tensors_in(a)):
+        raise InputError(
+            f"register({kind.__name__}, ...): {kind.__name__} takes tensors in a dictionary, and what is "
+            "declared takes them as arguments, or in lists. Leave it undeclared, so that its operations are "
+            "seen, or give it each tensor as an argument."
+        )
     # A tensor among the arguments shows that no other call with these has the same values.
     call.args.append(torch.tensor(0))
     return runs[-1].see_whole(call, _declared[kind], lambda: function(*args, **kwargs))
@@ -116,7 +130,7 @@ def _signature_of(
             )
         return result
 
-    name, count = kind.__name__, positional + len(keywords) + 1
+    name, count = _ClassName(kind.__name__), positional + len(keywords) + 1
     return Signature(
         operation=operation,
         name=name,
@@ -131,9 +145,14 @@ def _signature_of(
         views=False,
         composite=False,
         tracked=False,
-        derived=True,
+        derived=not _lacks_backward(kind),
         documented=name,
     )
+
+
+def _lacks_backward(kind: type) -> bool:
+    """Whether a class is an autograd function without a backward."""
+    return issubclass(kind, Function) and kind.backward is Function.backward and kind.vjp is Function.vjp
 
 
 def _is_recorded() -> bool:

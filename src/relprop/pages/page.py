@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from relprop.files import VERSION
+
+_HEAD = 4096
+"""A page says within so many bytes what wrote it."""
 
 _POLICY = (
     "default-src 'none'",
@@ -62,6 +66,15 @@ def data_block(name: str, data: Any) -> str:
 def data_url(content: bytes, kind: str = "image/png") -> str:
     """Return the content of a file as a URL, for pictures that are part of a page."""
     return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
+
+
+def is_own_page(path: Path) -> bool:
+    """Whether a file is a page that relprop wrote."""
+    try:
+        with path.open("rb") as file:
+            return b'<meta name="generator" content="relprop ' in file.read(_HEAD)
+    except OSError:
+        return False
 
 
 def _digest(script: str) -> str:

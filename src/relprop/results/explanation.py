@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,25 +12,22 @@ from torch import Tensor
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
 from relprop.errors import InputError
-from relprop.files import VERSION, path_of
+from relprop.files import VERSION, path_of, write_whole
 from relprop.results.columns import listed, shortened
 from relprop.results.inner import InnerRelevance
 from relprop.results.ledger import Ledger
 from relprop.results.named import ByName, device_named
 from relprop.results.samples import Index, chosen, joined, joined_targets, of_target, same, taken
 from relprop.results.store import load_record, save_record, text_of
-from relprop.results.summaries import Summaries
+from relprop.results.views import Views, with_samples
 from relprop.rules.book import cited
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
-
-    from relprop.view.sheet import Plot
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Summaries):
+class Explanation(Views):
     """The relevance of a batch of inputs, with the scores, the rules and the ledger.
 
     An explanation behaves like a batch: `len(explanation)` is the number of samples, `explanation[2]` and
@@ -212,58 +209,23 @@ class Explanation(Summaries):
         """Return BibTeX entries of the papers to cite: the sources of the rules and of the preset."""
         return cited(self.preset, [applied.rule for applied in self.rules])
 
-    @overload
-    def plot(self, picture: Any = None, *, ax: None = None, **options: Any) -> "Plot": ...
-
-    @overload
-    def plot(self, picture: Any = None, *, ax: "Axes", **options: Any) -> "Axes": ...
-
-    def plot(self, picture: Any = None, *, ax: "Axes | None" = None, **options: Any) -> "Plot | Axes":
-        """Draw a heatmap of each sample or, with a picture, relevance over it. Notebooks show the plot.
-
-        Args:
-            picture: the picture that the model saw: its input, or Pillow images, arrays, names of files.
-            ax: axes of matplotlib, on which one sample is drawn (`sample=0`). They are returned.
-            options: drawing options, such as percentile=99.5 or channels="norm": see
-                `relprop.view.options.Options` and, for axes, `relprop.figures.options.Layout`.
-
-        Raises:
-            InputError: relevance that cannot be drawn, an option without meaning, a picture that does not
-                fit, or no axes.
-            FileError: a picture that cannot be read.
-        """
-        drawn = self._with_samples()
-        if ax is not None:
-            from relprop.figures.samples import on_axes  # matplotlib is loaded only by those who draw
-
-            return on_axes(drawn, ax, picture, options)
-        from relprop.view.plot import plot  # Pillow is loaded only by those who draw
-
-        return plot(drawn, picture, **options)
-
-    def _with_samples(self) -> "Explanation":
-        """Return the explanation with a dimension of samples, also of an input that has none."""
-        if len(self) != 1:
-            return self
-        inputs = {name: R if len(R) == 1 else R[None] for name, R in self.inputs.items()}
-        return dataclasses.replace(self, inputs=inputs)
-
     def save(
         self, path: Path | str, picture: Any = None, *, model: str | None = None, **options: Any
     ) -> None:
-        """Write a file, whole or not at all: a `.png` has the plot, a `.safetensors` has everything.
+        """Write a file, whole or not at all. The suffix decides what it has.
 
-        A `.svg` or `.pdf` has a figure for papers, drawn by matplotlib, with the options of `plot`.
+        `.png` has the plot, `.svg` and `.pdf` a figure for papers, drawn by matplotlib, `.html` the page that
+        `to_html` returns, and `.safetensors` everything.
 
         Args:
             path: name of the file. `relprop.load_explanation` reads a `.safetensors` file.
-            picture: for pictures, as for `plot`.
-            model: name of the model. The file's metadata have it beside rules, target, score and sums.
-            options: for pictures, as for `plot`.
+            picture: for pictures and pages, as for `plot`.
+            model: name of the model. The file has it beside rules, target, score and sums.
+            options: for pictures, as for `plot`; for `.html`, as for `to_html`.
 
         Raises:
             InputError: another suffix, a picture or options for a `.safetensors` file, a tensor that cannot
-                be stored, or a case that `plot` refuses.
+                be stored, or a case that `plot` or `to_html` refuses.
             FileError: the file cannot be written.
         """
         suffix = path_of(path, "explanation.save").suffix.lower()
@@ -273,16 +235,19 @@ class Explanation(Summaries):
         if suffix in (".svg", ".pdf"):
             from relprop.figures.samples import figure_of  # matplotlib is loaded only by those who draw
 
-            figure_of(self._with_samples(), picture, {"model": model, **options}).save(path)
+            figure_of(with_samples(self), picture, {"model": model, **options}).save(path)
+            return
+        if suffix == ".html":
+            write_whole(Path(path), self.to_html(picture, model=model, **options).encode("utf-8", "replace"))
             return
         if suffix != ".safetensors":
             raise InputError(
                 f"explanation.save({str(path)!r}): give a name that ends in .png, .svg or .pdf, for a "
-                "picture, or in .safetensors, for everything."
+                "picture, in .html, for a page, or in .safetensors, for everything."
             )
         if picture is not None or options:
             raise InputError(
-                f"explanation.save({str(path)!r}): a picture and drawing options are for .png, .svg and .pdf "
+                f"explanation.save({str(path)!r}): a picture and drawing options are for pictures and pages "
                 "only. Leave them out."
             )
         save_record(path, self, self.described(model))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from relprop.calls.site import Kind
+from relprop.errors import RuleError
 from relprop.rules.rule import OPTION, PrintedRule
 
 __all__ = ["AveragePooling", "BySize", "EqualShares", "Proportional", "SignalTakesAll", "Uniform"]
@@ -27,6 +28,10 @@ class NonlinearRule(PrintedRule):
     def puts_relevance(self) -> bool:
         """Whether the rule may put relevance on elements that are zero."""
         return False
+
+    def _require_truth_value(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            raise RuleError(f"{self}: {name} must be True or False.")
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,11 +51,17 @@ class SignalTakesAll(NonlinearRule):
     Args:
         activations: whether the result of an activation function, such as SiLU, is the gate of a signal that
             is none, as in gated feed-forward layers and linear attention.
+
+    Raises:
+        RuleError: `activations` is neither true nor false.
     """
 
     activations: bool = field(default=False, metadata=OPTION)
 
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
+
+    def __post_init__(self) -> None:
+        self._require_truth_value("activations")
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,11 +74,17 @@ class Proportional(NonlinearRule):
 
     Args:
         absolute: whether the share is |a|/(|a| + |b|), which is never above one.
+
+    Raises:
+        RuleError: `absolute` is neither true nor false.
     """
 
     absolute: bool = field(default=False, metadata=OPTION)
 
     kinds: ClassVar[frozenset[str]] = frozenset({Kind.PRODUCT})
+
+    def __post_init__(self) -> None:
+        self._require_truth_value("absolute")
 
     def parts(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return the parts of the relevance of a·b that a and b get. The two parts sum to one."""

@@ -13,7 +13,7 @@ from relprop.engine.run import Run
 from relprop.errors import RuleError
 from relprop.inputs.arguments import only_tokens
 from relprop.inputs.evaluation import require_evaluation_mode
-from relprop.inputs.signature import joined_arguments, require_arguments, require_clear
+from relprop.inputs.signature import joined_arguments, options_of, require_arguments, require_clear
 from relprop.operations import FAMILIES, TABLE
 from relprop.operations.whole import is_declared
 from relprop.rules.bounds import Bounds
@@ -125,7 +125,7 @@ def coverage(
         RuleError: rules without meaning.
     """
     require_evaluation_mode(model)
-    require_arguments(explain, model, arguments)
+    require_arguments(options_of(explain), model, arguments)
     require_clear("coverage", model, len(inputs), {"rules": rules, "bounds": bounds}, kwargs)
     arguments = joined_arguments(kwargs, arguments)
     name, composite = resolve(rules, bounds, of_tokens=only_tokens(inputs, arguments))

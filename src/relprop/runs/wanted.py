@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from relprop.engine.inner_values import Condition, Selector, Start
+from relprop.engine.conditions import Condition
+from relprop.engine.inner_values import Selector, Start
 from relprop.errors import RuleError
 from relprop.runs.propagating import as_list
 

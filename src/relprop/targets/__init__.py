@@ -4,10 +4,12 @@ Dataclasses among the names that this folder exports are stored with an explanat
 as it prints.
 """
 
-from relprop.targets import classes, structured
+from relprop.targets import classes, given, structured
 from relprop.targets.classes import *
+from relprop.targets.given import *
 from relprop.targets.structured import *
 
 __all__: list[str] = []
 __all__ += classes.__all__
+__all__ += given.__all__
 __all__ += structured.__all__

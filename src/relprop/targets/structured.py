@@ -9,7 +9,8 @@ from torch import Tensor
 
 from relprop.calls.nested import values_of
 from relprop.errors import InputError
-from relprop.targets.classes import Logit, OfClass, TargetLike, as_target
+from relprop.targets.classes import Logit, OfClass
+from relprop.targets.given import TargetLike, as_target
 from relprop.targets.scores import OfSamples, applied, logits_of, measure_of
 
 __all__ = ["At", "Part", "Region"]

@@ -19,7 +19,8 @@ from relprop.results.store import load_record, save_record
 from relprop.rules.choice import Rules
 from relprop.runs.backward import Progress
 from relprop.runs.explain import explain_each
-from relprop.targets.classes import Logit, OfClass, TargetLike
+from relprop.targets.classes import Logit, OfClass
+from relprop.targets.given import TargetLike
 from relprop.targets.structured import At
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Any
 
 from relprop.errors import InputError, did_you_mean, quoted
 from relprop.models.language import LanguageModel
-from relprop.targets.classes import Difference, TargetLike
+from relprop.targets.classes import Difference
+from relprop.targets.given import TargetLike
 from relprop.text.generation import decoder_start
 from relprop.text.tokens import Token, decoded, token_named, vocabulary_size
 

@@ -68,6 +68,31 @@ def _one_or_each(picture: Any, count: int) -> list[Image.Image]:
     return pictures
 
 
+def as_picture(picture: Any, height: int, width: int, longest: int) -> Image.Image:
+    """Return one picture in colour and of its own size, for a map of this height and width.
+
+    Args:
+        picture: one picture, as for `as_pictures`.
+        height: height of the map in pixels.
+        width: width of the map in pixels.
+        longest: length of the longer side in pixels, to which larger pictures are reduced.
+
+    Raises:
+        InputError: there are several pictures, or the aspect ratio or the values are those that `as_pictures`
+            refuses.
+        FileError: a file cannot be read.
+    """
+    pictures = _split(picture)
+    if len(pictures) != 1:
+        raise InputError(f"picture= has {len(pictures)} pictures for one map; give one.")
+    _require_aspect(pictures[0], height, width)
+    longer = max(pictures[0].size)
+    if longer <= longest:
+        return pictures[0]
+    size = [max(1, round(side * longest / longer)) for side in pictures[0].size]
+    return pictures[0].resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
 def _split(picture: Any) -> list[Image.Image]:
     """Return single pictures, in colour."""
     if isinstance(picture, (str, os.PathLike)):

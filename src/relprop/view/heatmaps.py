@@ -35,11 +35,11 @@ UNSIGNED = ("absolute sum", "norm")
 
 # Numbers for readable overlays, chosen by eye on digits and photographs.
 # Smaller values have the colour of this one, and only their opacity is lower.
-_COLOUR_FROM = 0.5
+COLOUR_FROM = 0.5
 # Opacity is proportional to this power of the absolute value.
-_OPACITY_POWER = 0.75
+OPACITY_POWER = 0.75
 # Grey pictures are mixed with this share of white, so that dark colours can be seen on black.
-_LIGHTENED = 0.5
+LIGHTENED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def backdrop(pictures: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return pictures (..., 3) in light grey, so that dark colours can be seen over them."""
     # Luma of ITU-R BT.601, as in Pillow's mode "L".
     luma = pictures @ np.array([0.299, 0.587, 0.114])
-    return np.repeat(_LIGHTENED + (1 - _LIGHTENED) * luma[..., None], 3, axis=-1)
+    return np.repeat(LIGHTENED + (1 - LIGHTENED) * luma[..., None], 3, axis=-1)
 
 
 def layer(
@@ -190,5 +190,5 @@ def layer(
         opacity: opacity of the largest relevance, 0 to 1.
     """
     size = np.abs(values)
-    seen = np.copysign(np.maximum(size, _COLOUR_FROM), values)
-    return colour_named(colour, "overlay")(seen), opacity * (size**_OPACITY_POWER)[..., None]
+    seen = np.copysign(np.maximum(size, COLOUR_FROM), values)
+    return colour_named(colour, "overlay")(seen), opacity * (size**OPACITY_POWER)[..., None]

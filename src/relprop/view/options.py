@@ -72,11 +72,25 @@ def options_of(options: Mapping[str, Any]) -> Options:
     Raises:
         InputError: there is no option of such a name. The error offers near matches.
     """
-    known = [option.name for option in fields(Options)]
+    require_known(options, Options, "plot")
+    return Options(**options)
+
+
+def require_known(options: Mapping[str, Any], kind: type[Any], call: str) -> None:
+    """Check that options exist.
+
+    Args:
+        options: what users give, by name.
+        kind: the dataclass that has the options.
+        call: what was called, for errors.
+
+    Raises:
+        InputError: there is no option of such a name. The error offers near matches.
+    """
+    known = [option.name for option in fields(kind)]
     for name in options:
         if name not in known:
             hint = did_you_mean(name, known, most=1, written="{}=".format)
             raise InputError(
-                f"plot({name}=...): there is no such option.{hint} There are: {', '.join(known)}."
+                f"{call}({name}=...): there is no such option.{hint} There are: {', '.join(known)}."
             )
-    return Options(**options)

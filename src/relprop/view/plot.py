@@ -43,7 +43,7 @@ def plot(relevance: Explained | torch.Tensor, picture: Any = None, **options: An
         FileError: a picture cannot be read.
     """
     look = options_of(options)
-    R, name = drawable(relevance, look)
+    R, name = drawable(relevance, look.of)
     chosen = chosen_samples(len(R), look)
     scaled = scale(reduce_channels(R[chosen], look.channels), percentile=look.percentile, shared=look.shared)
     labels = labels_of(relevance, len(R), look)
@@ -78,7 +78,7 @@ def compare(explanations: Mapping[str, Explained], picture: Any = None, **option
     look = options_of(options)
     if not explanations:
         raise InputError("compare({}): give one explanation or more, by name.")
-    found = {name: drawable(explanation, look)[0] for name, explanation in explanations.items()}
+    found = {name: drawable(explanation, look.of)[0] for name, explanation in explanations.items()}
     shapes = {tuple(R.shape) for R in found.values()}
     if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
         raise InputError(

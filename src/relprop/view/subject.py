@@ -80,13 +80,15 @@ def relevance_of(
         ) from None
 
 
-def drawable(subject: Explained | torch.Tensor, look: Options) -> tuple[torch.Tensor, str | None]:
+def drawable(
+    subject: Explained | torch.Tensor, of: str | None, call: str = "plot"
+) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw, with a dimension of samples and at least one more, and its name.
 
     Raises:
         InputError: as for `relevance_of`; or it has another shape.
     """
-    R, name = relevance_of(subject, look.of)
+    R, name = relevance_of(subject, of, call)
     if R.dim() < 2 or not R.numel():
         reduce_channels(R)  # raises an error that names the shape
     return R, name

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import rich.progress
@@ -10,9 +10,11 @@ import typer
 
 from relprop.cli.model_options import ModelOptions
 from relprop.cli.status import INTERRUPTED
+from relprop.cli.work.heatmap import write_heatmap
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.one_picture import Explaining, Wishes, explain_picture
-from relprop.cli.work.terminal import console, progress_bar, tell
+from relprop.cli.work.report import Report, check_report
+from relprop.cli.work.terminal import console, progress_bar, refuse_to_replace_others, tell
 from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
 
@@ -22,20 +24,34 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 PATIENCE = 2.0
 
 
-def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | None, wishes: Wishes) -> None:
-    """Make a heatmap of each picture, and say in a line what was found.
+def explain_pictures(
+    options: ModelOptions, files: Sequence[Path], out: Path | None, html: Path | None, wishes: Wishes
+) -> None:
+    """Make a heatmap of each picture, or a page of all, and say in a line what was found.
+
+    Args:
+        options: which model.
+        files: the pictures.
+        out: where heatmaps go.
+        html: the page to write, if there is to be one. Heatmaps are then written only if `out` is given.
+        wishes: what to explain, and how to show it.
 
     Raises:
-        InputError: the options have no meaning, or a heatmap would replace another picture.
+        InputError: the options have no meaning, a heatmap would replace another picture, or the page would be
+            too large.
         ModelError: there is no such model, or it does not work here.
         FileError: a file that belongs to the model is missing, damaged or does not fit.
         Exit: with status 2, where pictures cannot be explained; with 130, after Ctrl-C.
     """
     pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
-    destinations = plan(pictures, out)
+    destinations: Mapping[Path, Path | None] = plan(pictures, out)
+    if html is not None:
+        check_report(html, files)
+        destinations = destinations if out is not None else dict.fromkeys(pictures)
     found = named_model(options)
     wishes.check(found)
     explaining = Explaining(found, wishes)
+    report = None if html is None else Report(html, found, list(destinations))
     terminal = console()
     errors: list[str] = []
     warnings: list[str] = []
@@ -49,10 +65,22 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
                 bar.start()
             bar.update(task, description=visible(picture.name))
             try:
-                terminal.print(explain_picture(found, picture, heatmap, wishes, warnings, explaining))
+                if heatmap is not None:
+                    refuse_to_replace_others([heatmap], "another place with --out")
+                finding = explain_picture(found, picture, wishes, explaining)
+                warnings += finding.warnings
+                if heatmap is not None:
+                    write_heatmap(finding, found, heatmap, wishes.view)
+                if report is not None:
+                    report.add(finding)
+                terminal.print(finding.lines(heatmap))
             except (FileError, InputError) as error:
                 errors.append(f"error: {error}")
+                if report is not None:
+                    report.add_error(picture, error)
             done += 1
+            if report is not None:
+                report.require_room()
             bar.advance(task)
     except KeyboardInterrupt:
         interrupted = True
@@ -63,6 +91,8 @@ def explain_pictures(options: ModelOptions, files: Sequence[Path], out: Path | N
     # At the end, where they are seen, and not between the lines of a progress bar.
     for line in [*dict.fromkeys(warnings), *errors]:
         tell(line, err=True)
+    if report is not None and report.write(interrupted):
+        terminal.print(str(report.path))
     if interrupted:
         tell(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
         raise typer.Exit(INTERRUPTED)

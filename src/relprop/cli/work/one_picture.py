@@ -1,29 +1,21 @@
-"""One picture explained: its heatmap, and a line that says what was found."""
+"""One picture explained, and lines that say what was found."""
 
-import dataclasses
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import relprop
 from relprop.cli.words import VIEWS
 from relprop.cli.work.answers import Answer, answer_for, answers, class_named
 from relprop.cli.work.profile import Profile, profiled
-from relprop.cli.work.terminal import refuse_to_replace_others
 from relprop.errors import InputError, at_the_shell
 from relprop.models import Model, Prepared, errors_of, output_of
 from relprop.results.explanation import Explanation
-from relprop.view.arrays import Pixels
-from relprop.view.mosaic import mosaic, save_png
 from relprop.view.picture import read_picture
-from relprop.view.plot import compare
-
-# Each pixel of a digit and of its map becomes a square of this many pixels, 28 pixels 280.
-ENLARGE = 10
 
 # The most classes that are explained of one picture: each takes a backward, and a place in the plot.
 MOST = 100
@@ -98,25 +90,87 @@ class Explaining:
             )
 
 
-def explain_picture(
-    model: Model, picture: Path, heatmap: Path, wishes: Wishes, notes: list[str], explaining: Explaining
-) -> str:
-    """Write the heatmap of one picture and say in a line, or one for each class, what was found.
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found of one picture.
+
+    Attributes:
+        picture: the file.
+        prepared: the picture as the model sees it.
+        best: the class that the model sees in it.
+        explained: the explanation of each class that was asked for.
+        said: warnings, and the classes that each is about.
+    """
+
+    picture: Path
+    prepared: Prepared
+    best: Answer
+    explained: Mapping[Answer, Explanation]
+    said: Mapping[str, list[str]]
+
+    @property
+    def pixels(self) -> dict[str, Explanation]:
+        """The explanations, by what is written above each, with the relevance of the pixels shown alone."""
+        return {
+            self._title(answer): replace(explanation, inputs={"pixels": self.relevance(explanation)})
+            for answer, explanation in self.explained.items()
+        }
+
+    def relevance(self, explanation: Explanation) -> torch.Tensor:
+        """Return the relevance of the pixels that are part of the picture."""
+        return self.prepared.shown(explanation.relevance)
+
+    @property
+    def notes(self) -> list[str]:
+        """The warnings, with the classes that they are about if there are others."""
+        return [f"{of}: {message}" if of else message for of, message in self._said()]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings as lines for the terminal."""
+        return [
+            f"warning: {self.picture}{f' ({of})' if of else ''}: {message}" for of, message in self._said()
+        ]
+
+    def _said(self) -> list[tuple[str, str]]:
+        several = len(self.explained) > 1
+        return [
+            (", ".join(dict.fromkeys(titles)) if several else "", message)
+            for message, titles in self.said.items()
+        ]
+
+    def lines(self, heatmap: Path | None) -> str:
+        """Say what the model sees, what each explanation found and, if it was drawn, where."""
+        lines = []
+        for answer, explanation in self.explained.items():
+            line = answer.line if answer is self.best else f"explained {answer.line}"
+            lines.append(f"{line}; sum of relevance {_shared_out(explanation)} ({explanation.preset})")
+        first = f"{self.best.line}; " if self.best not in self.explained else ""
+        lines[0] = f"{self.picture}: {first}{lines[0]}"
+        if heatmap is not None:
+            lines[-1] = f"{lines[-1]}; {heatmap}"
+        return "\n  ".join(lines)
+
+    def _title(self, answer: Answer) -> str:
+        """Label a class, with its number where another one has the same label."""
+        same = [other for other in self.explained if other.label == answer.label]
+        return answer.label if len(same) == 1 else f"{answer.label} ({answer.index})"
+
+
+def explain_picture(model: Model, picture: Path, wishes: Wishes, explaining: Explaining) -> Finding:
+    """Explain the classes of one picture that are asked for.
 
     Args:
         model: which model.
         picture: the file to explain.
-        heatmap: the file to write.
-        wishes: what to explain, and how to show it.
-        notes: warnings are added to it.
+        wishes: what to explain.
         explaining: computes explanations.
 
     Raises:
         InputError: the picture, or what the model says of it, cannot be explained.
         ModelError: the model fails, or has another number of classes than there are names.
-        FileError: the picture cannot be read, or the heatmap not be written.
+        FileError: the picture cannot be read.
     """
-    refuse_to_replace_others([heatmap])
     prepared = model.prepare(read_picture(picture), str(picture))
     found = answers(output_of(model, prepared.x), model)
     if wishes.target is None:
@@ -131,73 +185,7 @@ def explain_picture(
             explained[answer] = explaining(prepared.x, answer.target)
         for warning in caught:
             said.setdefault(at_the_shell(warning.message), []).append(answer.title)
-    for message, titles in said.items():
-        of = f" ({', '.join(dict.fromkeys(titles))})" if len(chosen) > 1 else ""
-        notes.append(f"warning: {picture}{of}: {message}")
-    pixels, about = _drawn(model, prepared, explained, wishes.view)
-    save_png(heatmap, pixels, about | {"Predicted class": found[0].name or str(found[0].index)})
-    return _lines(picture, heatmap, found[0], explained)
-
-
-def _drawn(
-    model: Model, prepared: Prepared, explained: dict[Answer, Explanation], view: str
-) -> tuple[Pixels, dict[str, str]]:
-    """Draw the picture and the relevance of each class, and say for the file's metadata what is drawn."""
-    shown = {
-        _unique(answer, explained): dataclasses.replace(
-            explanation, inputs={"pixels": _shown(prepared, explanation)}
-        )
-        for answer, explanation in explained.items()
-    }
-    plot = compare(shown, prepared.picture, beside=view == "heatmap", shared=True, model=model.name)
-    pixels, about = plot.pixels, dict(plot.metadata)
-    if len(explained) == 1:
-        answer, explanation = next(iter(explained.items()))
-        about = explanation.described(model.name) | {
-            "Title": f"Relevance of the pixels for {_title(answer)}",
-            "Class": answer.name or str(answer.index),
-            "Target": answer.line,
-        }
-        if model.digits and view == "heatmap":
-            pixels = _digit(prepared, _shown(prepared, explanation))
-    return pixels, about | {"Weights": model.weights}
-
-
-def _title(answer: Answer) -> str:
-    return f"class {answer.name or answer.index}"
-
-
-def _unique(answer: Answer, explained: dict[Answer, Explanation]) -> str:
-    """Label a class, with its number where another one has the same label."""
-    same = [other for other in explained if other.label == answer.label]
-    return answer.label if len(same) == 1 else f"{answer.label} ({answer.index})"
-
-
-def _shown(prepared: Prepared, explanation: Explanation) -> torch.Tensor:
-    return prepared.shown(explanation.relevance)
-
-
-def _digit(prepared: Prepared, relevance: torch.Tensor) -> Pixels:
-    """Set a digit and its relevance side by side, in the tutorial's colours."""
-    levels = 2 * (prepared.picture[None, ..., 0] / 255) - 1
-    return np.hstack(
-        [
-            mosaic(levels, "grey", enlarge=ENLARGE, border=1, rescale=False),
-            mosaic(relevance, "heatmap", enlarge=ENLARGE, border=1),
-        ]
-    )
-
-
-def _lines(picture: Path, heatmap: Path, best: Answer, explained: dict[Answer, Explanation]) -> str:
-    """Say what the model sees and what each explanation found."""
-    lines = []
-    for answer, explanation in explained.items():
-        line = answer.line if answer is best else f"explained {answer.line}"
-        lines.append(f"{line}; sum of relevance {_shared_out(explanation)} ({explanation.preset})")
-    first = f"{best.line}; " if best not in explained else ""
-    lines[0] = f"{picture}: {first}{lines[0]}"
-    lines[-1] = f"{lines[-1]}; {heatmap}"
-    return "\n  ".join(lines)
+    return Finding(picture, prepared, found[0], explained, said)
 
 
 def _shared_out(explanation: Explanation) -> str:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from relprop.errors import FileError, visible
+from relprop.pages.page import is_own_page
 from relprop.view.mosaic import made_by_relprop
 
 
@@ -44,15 +45,20 @@ def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> r
     )
 
 
-def refuse_to_replace_others(pictures: Iterable[Path]) -> None:
-    """Only pictures that relprop made are replaced.
+def refuse_to_replace_others(paths: Iterable[Path], remedy: str) -> None:
+    """Only pictures and pages that relprop made are replaced.
+
+    Args:
+        paths: files that are about to be written.
+        remedy: what else to choose, for the error: "another name".
 
     Raises:
         FileError: one of the files exists and is none of these.
     """
-    for path in pictures:
-        if os.path.isfile(path) and not made_by_relprop(path):
+    for path in paths:
+        is_page = path.suffix.lower() in (".html", ".htm")
+        if os.path.isfile(path) and not (is_own_page(path) if is_page else made_by_relprop(path)):
             raise FileError(
-                f"{path} exists and was not made by relprop, which replaces only its own pictures. Move it, "
-                "or choose another place with --out."
+                f"{path} exists and was not made by relprop, which replaces only its own "
+                f"{'pages' if is_page else 'pictures'}. Move it, or choose {remedy}."
             )

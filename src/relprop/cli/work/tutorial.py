@@ -20,7 +20,8 @@ def make_tutorial(out: Path, weights: Path | None) -> None:
         raise FileError(f"cannot write into {out}: it is a file. Name a folder with --out.")
     networks = load_networks(weights)
     origin = "the package’s own weights" if weights is None else f"the weights in the folder {weights}"
-    refuse_to_replace_others(out / f"{name}.png" for name in ("data", *(step.name for step in STEPS)))
+    names = ["report.html", "data.png", *(f"{step.name}.png" for step in STEPS)]
+    refuse_to_replace_others([out / name for name in names], "another place with --out")
     terminal = console()
     # The report is opened first, so that a folder that cannot be written to is known before anything is
     # computed, and finished last.

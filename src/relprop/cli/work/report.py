@@ -1,0 +1,155 @@
+"""A page of all pictures that were explained, with what was found of each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from relprop.cli.work.one_picture import Finding
+from relprop.cli.work.terminal import refuse_to_replace_others
+from relprop.errors import FileError, InputError
+from relprop.files import write_whole
+from relprop.models import Model
+from relprop.pages.items import Item, encoded_size
+from relprop.pages.look import Look
+from relprop.pages.pictures import items_of
+from relprop.pages.report import MOST_BYTES, report
+from relprop.results.explanation import Explanation
+
+
+def check_report(path: Path, pictures: Sequence[Path]) -> None:
+    """Find out before any picture is explained whether the page can be written.
+
+    Raises:
+        InputError: the name does not end in .html, or is that of one of the pictures.
+        FileError: there is something else at the path that relprop did not write.
+    """
+    if path.suffix.lower() != ".html":
+        raise InputError(f"--html {path}: give a name that ends in .html.")
+    if os.path.realpath(path) in {os.path.realpath(picture) for picture in pictures}:
+        raise InputError(f"--html {path}: this is one of the pictures given. Choose another name.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
+    refuse_to_replace_others([path], "another name with --html")
+
+
+class Report:
+    """Collects what was found, encoded at once, and writes the page.
+
+    Args:
+        path: the file to write.
+        model: which model.
+        pictures: all pictures that are to be explained.
+    """
+
+    def __init__(self, path: Path, model: Model, pictures: Sequence[Path]) -> None:
+        self.path = path
+        self._model = model
+        self._pictures = list(pictures)
+        self._look = Look(model=model.name, classes=model.classes, shared=True)
+        self._items: list[Item] = []
+        self._size = 0
+        self._failed = 0
+        self._summed: bool | None = None
+
+    def add(self, found: Finding) -> None:
+        """Take up what was found of a picture.
+
+        Raises:
+            InputError: relevance that cannot be drawn.
+        """
+        shown = self._small_enough(found.pixels)
+        given = shown if len(shown) > 1 else {"": next(iter(shown.values()))}
+        item = next(items_of(given, found.prepared.picture, self._look, thumbnails=len(self._pictures)))
+        best, asked = found.best, list(found.explained)
+        facts = [("Predicted", best.title)]
+        if best.share is not None:
+            facts.append(("Share of the picture" if best.area else "Probability", f"{best.share:.2f}"))
+        facts.append(("Weights", self._model.weights))
+        if self._summed:
+            facts.append(("Channels", "summed, so that all pictures fit into the page"))
+        explained = "" if best in asked else f"; explained: {', '.join(answer.title for answer in asked)}"
+        maps = [
+            replace(each, target=answer.title, aim=answer.title)
+            for each, answer in zip(item.maps, asked, strict=True)
+        ]
+        item = replace(
+            item,
+            number=self._number(found.picture),
+            label=self._label(found.picture),
+            caption=best.label + explained,
+            maps=tuple(maps),
+            facts=tuple(facts),
+            notes=tuple(found.notes),
+        )
+        self._items.append(item)
+        self._size += item.size
+
+    def _small_enough(self, shown: dict[str, Explanation]) -> dict[str, Explanation]:
+        """Sum over the channels if all pictures would otherwise not fit into the page."""
+        if self._summed is None:
+            sizes = [encoded_size(each.relevance.shape[1:]) for each in shown.values()]
+            self._summed = sum(sizes) * len(self._pictures) > MOST_BYTES // 2
+        if not self._summed:
+            return shown
+        return {
+            name: replace(each, inputs={"pixels": each.relevance.sum(1, keepdim=True)})
+            for name, each in shown.items()
+        }
+
+    def add_error(self, picture: Path, error: Exception) -> None:
+        """Note that a picture could not be explained, and why."""
+        self._items.append(Item(number=self._number(picture), label=self._label(picture), error=str(error)))
+        self._failed += 1
+
+    def require_room(self) -> None:
+        """Find out, as soon as one picture is explained, whether all of them fit into a page.
+
+        Raises:
+            InputError: they do not.
+        """
+        explained = len(self._items) - self._failed
+        if not explained or self._size / explained * len(self._pictures) <= MOST_BYTES:
+            return
+        fit = MOST_BYTES * explained // self._size
+        raise InputError(
+            f"--html {self.path}: {len(self._pictures):,} pictures would take "
+            f"{self._size / explained * len(self._pictures) / 2**20:,.0f} MB, and a page has "
+            f"{MOST_BYTES / 2**20:.0f} MB at most. {fit} of them fit. Give fewer pictures, or fewer classes "
+            "with --top."
+        )
+
+    def write(self, interrupted: bool = False) -> bool:
+        """Write the page, whole or not at all; return whether there was anything to write.
+
+        Args:
+            interrupted: whether some pictures are missing because of Ctrl-C. The page says so.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
+        if not self._items:
+            return False
+        # Of a model in a file, the name of the file is enough here; the facts have all of it.
+        name, all_ = self._model.name.rpartition(os.sep)[2], len(self._pictures)
+        explained = [item for item in self._items if not item.error]
+        if all_ == 1 and explained:
+            title = f"What makes {name} say {explained[0].maps[0].target}?"
+        else:
+            title = f"What {name} looks at, in {all_} picture{'s' if all_ > 1 else ''}"
+        about = []
+        if interrupted:
+            about.append(f"interrupted: {len(explained)} of {all_} pictures done")
+        if self._failed:
+            about.append(f"{self._failed} of {all_} pictures could not be explained")
+        page = report(self._items, self._look, title, about="; ".join(about))
+        write_whole(self.path, page.encode("utf-8", "replace"))
+        return True
+
+    def _number(self, picture: Path) -> int:
+        return self._pictures.index(picture) + 1
+
+    def _label(self, picture: Path) -> str:
+        """Return a picture's name, with its folder if there is another one of this name."""
+        same = [other for other in self._pictures if other.name == picture.name]
+        return picture.name if len(same) == 1 else str(picture)

@@ -1,0 +1,96 @@
+// All samples: thumbnails that can be searched and sorted. The address keeps which one is chosen, as in "#3".
+
+const cards = [...at("cards").children].map((card, place) => ({ card, item: data.items[place] }));
+const several = cards.length > 1;
+
+const VALUES = {
+  number: (item) => item.number,
+  score: (item) => -item.maps[0].score,
+  total: (item) => -item.maps[0].total,
+  gap: (item) => -item.maps[0].gap,
+  absorbed: (item) => {
+    const amounts = Object.fromEntries(item.maps[0].ledger);
+    return -Math.abs(1 - amounts.inputs / amounts.seed);
+  },
+};
+
+function texts(item) {
+  const said = [item.label, item.caption, item.error, ...item.notes, ...item.facts.map(([, text]) => text)];
+  return [...said, ...item.maps.flatMap((map) => [map.name, map.target])].join("\n").toLowerCase();
+}
+
+// The cards that are shown, in their order. Samples that could not be explained are last.
+function listed() {
+  const wanted = at("search").value.trim().toLowerCase();
+  const doubtful = at("doubtful").checked;
+  const value = VALUES[at("sort").value];
+  const found = cards.filter(({ item }) =>
+    texts(item).includes(wanted) && (!doubtful || item.notes.length > 0 || item.differs || item.error));
+  const key = ({ item }) => {
+    const known = item.error && value !== VALUES.number ? NaN : value(item);
+    return Number.isFinite(known) ? known : Infinity;
+  };
+  const direction = at("reverse").checked ? -1 : 1;
+  return found.sort((one, other) => {
+    const [a, b] = [key(one), key(other)];
+    if (a === b) return one.item.number - other.item.number;
+    return Number.isFinite(a) && Number.isFinite(b) ? direction * (a - b) : a - b;
+  });
+}
+
+function arrangeCards() {
+  const shown = listed();
+  for (const { card } of cards) card.hidden = true;
+  for (const { card } of shown) {
+    card.hidden = false;
+    at("cards").append(card);
+  }
+  at("count").textContent = `${shown.length} of ${cards.length}`;
+}
+
+function choose(number) {
+  // Not by a link: within a frame, its address would be that of the page around it.
+  location.hash = number === null ? "" : `#${number}`;
+}
+
+function neighbour(step) {
+  const shown = listed().filter(({ item }) => !item.error);
+  const place = shown.findIndex(({ item }) => item === state.item);
+  return shown[place + step]?.item ?? null;
+}
+
+function follow() {
+  const chosen = cards.find(({ item }) => !item.error && `#${item.number}` === location.hash)
+    ?? (several ? null : cards.find(({ item }) => !item.error));
+  const before = state.item;
+  at("viewer").hidden = !chosen;
+  at("gallery").hidden = Boolean(chosen);
+  at("back").hidden = at("previous").hidden = at("next").hidden = !several;
+  if (!chosen) {
+    state.item = null;
+    cards.find(({ item }) => item === before)?.card.firstElementChild.focus();
+    return;
+  }
+  show(chosen.item);
+  at("previous").disabled = !neighbour(-1);
+  at("next").disabled = !neighbour(1);
+  if (!several) return;
+  if (before === null) at("label").focus();
+  scrollTo(0, 0);
+}
+
+for (const { card, item } of cards) {
+  card.querySelector("a")?.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    choose(item.number);
+  });
+}
+at("back").addEventListener("click", () => choose(null));
+at("previous").addEventListener("click", () => choose(neighbour(-1).number));
+at("next").addEventListener("click", () => choose(neighbour(1).number));
+for (const id of ["search", "sort", "reverse", "doubtful"]) at(id).addEventListener("input", arrangeCards);
+addEventListener("hashchange", follow);
+at("tools").hidden = !several;
+arrangeCards();
+follow();

@@ -1,0 +1,202 @@
+"""What a page tells of one sample, encoded at once: its picture, its maps of relevance, its numbers.
+
+Relevance is stored as 16-bit integers, scaled by the largest absolute value of the map. So a value is exact
+to half of 1/32767 of the largest one.
+"""
+
+import io
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from relprop.errors import visible
+from relprop.pages.look import Look
+from relprop.pages.page import data_url
+from relprop.view.arrays import Pixels
+from relprop.view.display import as_pictures
+from relprop.view.heatmaps import overlay, paint, reduce_channels, scale
+from relprop.view.mosaic import png_bytes
+
+STEPS = 32767
+"""The integer that stands for the largest absolute value."""
+
+LONGEST = 1024
+"""Length of the longer side of a picture on a page. Larger ones are reduced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """The relevance of one sample by one explanation.
+
+    Attributes:
+        name: the text of its toggle, if a sample has several explanations.
+        target: what is explained, in words: "class 3" or the name of a class.
+        aim: what positive relevance speaks for, in words: the class, or "a larger score".
+        score: the explained score.
+        measure: the name of the score.
+        total: the sum of relevance.
+        ledger: the amounts of the ledger, by name: "seed", "inputs", and each sink.
+        gap: how far the ledger is from balancing, relative to the largest amount.
+        largest: the largest absolute value of relevance.
+        values: relevance of all channels, (C, H, W), as `encoded` makes it.
+        rules: name of the rules.
+        applied: a line for each operation with its rule.
+    """
+
+    name: str
+    target: str
+    aim: str
+    score: float
+    measure: str
+    total: float
+    ledger: Mapping[str, float]
+    gap: float
+    largest: float
+    values: str
+    rules: str
+    applied: str
+
+    def as_data(self, rules: int) -> dict[str, Any]:
+        """Return it for the page's script, with the number of its rules among those of the page."""
+        return {
+            "name": visible(self.name),
+            "target": visible(self.target),
+            "aim": visible(self.aim),
+            "score": _finite(self.score),
+            "measure": self.measure,
+            "total": _finite(self.total),
+            "ledger": [(name, _finite(amount)) for name, amount in self.ledger.items()],
+            "gap": _finite(self.gap),
+            "largest": self.largest,
+            "values": self.values,
+            "rules": rules,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One sample of a page.
+
+    Attributes:
+        number: the number that the address of the page keeps, as in "#3".
+        label: a text that names the sample.
+        caption: a line below its thumbnail.
+        shape: channels, height and width of its maps.
+        picture: the picture as a URL; "" if there is none.
+        still: a drawing as a URL, which is shown as thumbnail and where no script runs.
+        maps: its maps, one for each explanation.
+        facts: what else is known, in pairs of name and text.
+        notes: warnings, in whole sentences.
+        differs: whether the model predicts something else than is right.
+        error: why there is nothing else, if the sample could not be explained.
+    """
+
+    number: int
+    label: str
+    caption: str = ""
+    shape: tuple[int, int, int] = (0, 0, 0)
+    picture: str = ""
+    still: str = ""
+    maps: tuple[Map, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    differs: bool = False
+    error: str = ""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes that it takes in a page, without its texts."""
+        return len(self.picture) + len(self.still) + sum(len(each.values) for each in self.maps)
+
+    def as_data(self, pictures: dict[str, int], rules: dict[tuple[str, str], int]) -> dict[str, Any]:
+        """Return it for the page's script.
+
+        Numbers that are not finite become None, and what is invisible in texts becomes an escape.
+
+        Args:
+            pictures: numbers of the pictures so far. Samples of the same picture share it.
+            rules: numbers of the names of rules, with the rules applied, so far.
+        """
+        return {
+            "number": self.number,
+            "label": visible(self.label),
+            "caption": visible(self.caption),
+            "shape": self.shape,
+            "picture": pictures.setdefault(self.picture, len(pictures)) if self.picture else None,
+            "facts": [(name, visible(text)) for name, text in self.facts],
+            "notes": [visible(note) for note in self.notes],
+            "differs": self.differs,
+            "error": visible(self.error),
+            "maps": [
+                each.as_data(rules.setdefault((each.rules, each.applied), len(rules))) for each in self.maps
+            ],
+        }
+
+
+def encoded(R: NDArray[np.float64]) -> tuple[float, str]:
+    """Return the largest absolute value of relevance, and relevance in steps of 1/32767 of it, in base64.
+
+    Args:
+        R: relevance of one sample, (C, H, W), finite.
+    """
+    largest = float(np.abs(R).max())
+    levels = np.rint(R / (largest or 1.0) * STEPS).astype("<i2")
+    return largest, b64encode(levels.tobytes()).decode("ascii")
+
+
+def encoded_size(shape: Sequence[int]) -> int:
+    """Return the number of bytes that a map of this shape takes in a page."""
+    return -(-2 * math.prod(shape) // 3) * 4
+
+
+def picture_url(picture: Image.Image) -> str:
+    """Return a picture as a URL."""
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return data_url(content.getvalue())
+
+
+def still(R: NDArray[np.float64], picture: Image.Image | None, look: Look, size: int) -> str:
+    """Draw the relevance of one sample, over its picture if there is one, as a URL.
+
+    Args:
+        R: relevance, (C, H, W).
+        picture: the picture.
+        look: colours, percentile and so on.
+        size: length of the longer side in pixels, at most.
+    """
+    values = scale(reduce_channels(R[None], look.channels), percentile=look.percentile).values
+    colour = look.colours(look.channels)
+    if picture is None:
+        drawn = paint(values, colour)[0]
+    else:
+        seen = as_pictures(picture, 1, *values.shape[1:])
+        drawn = overlay(values, seen, colour, opacity=look.opacity, grey=look.grey)[0]
+    return data_url(png_bytes(_resized(drawn, size)))
+
+
+def _resized(drawn: Pixels, size: int) -> Pixels:
+    """Reduce a drawing, or enlarge it by whole pixels. One that is a single line becomes a strip."""
+    height, width = drawn.shape[:2]
+    image = Image.fromarray(drawn)
+    if height == 1 and width > 1:
+        times = max(1, size // width)
+        wide = min(size, times * width)
+        strip = image.resize((wide, 1), Image.Resampling.NEAREST if wide >= width else Image.Resampling.BOX)
+        return np.asarray(strip.resize((wide, max(8, size // 6)), Image.Resampling.NEAREST))
+    longer = max(height, width)
+    if longer > size:
+        smaller = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
+        return np.asarray(image.resize(smaller, Image.Resampling.BOX))
+    times = max(1, size // longer)
+    return np.asarray(image.resize((width * times, height * times), Image.Resampling.NEAREST))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

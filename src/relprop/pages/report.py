@@ -1,0 +1,80 @@
+"""A page with a viewer for each sample and, if there are several, a gallery of thumbnails.
+
+The page is in `pictures.html` beside this file. Its script has five parts, in this order: `maps.js` has
+relevance as numbers and colours, `drawing.js` the canvases, `facts.js` words and tables, `viewer.js` one
+sample, and `gallery.js` all samples.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from relprop.errors import visible
+from relprop.pages.items import Item
+from relprop.pages.look import Look
+from relprop.pages.page import data_block, page
+
+MOST_BYTES = 64 * 2**20
+"""The most data that a page has. Browsers open it within seconds, and it can still be sent."""
+
+
+def thumbnail_size(count: int) -> int:
+    """Return the length of the longer side of thumbnails in pixels. A single one is the static picture."""
+    return 448 if count == 1 else 128
+
+
+def meaning_of(items: Sequence[Item], look: Look) -> str:
+    """Return a sentence that says what the colours of all samples mean at first."""
+    aims = {each.aim for item in items for each in item.maps}
+    return look.meaning(aims.pop() if len(aims) == 1 else "the explained class")
+
+
+def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> str:
+    """Return the page of some samples, as HTML.
+
+    Args:
+        items: the samples, in their order.
+        look: how the page begins.
+        title: the page's title.
+        about: a line below it, such as that a run was interrupted.
+    """
+    pictures: dict[str, int] = {}
+    rules: dict[tuple[str, str], int] = {}
+    data = [item.as_data(pictures, rules) for item in items]
+    everything = {
+        "items": data,
+        "pictures": list(pictures),
+        "rules": [{"name": visible(name), "applied": visible(applied, keep="\n")} for name, applied in rules],
+        "model": visible(look.model or ""),
+        "look": look.for_script(),
+    }
+    return page(
+        "relprop.pages",
+        "pictures.html",
+        ["maps.js", "drawing.js", "facts.js", "viewer.js", "gallery.js"],
+        title=_safe(title),
+        about=f'<p class="about">{_safe(about)}</p>' if about else "",
+        meaning=_safe(meaning_of(items, look)),
+        doubtful="or a wrong prediction" if any(item.differs for item in items) else "",
+        cards="\n".join(map(_card, items)),
+        data=data_block("data", everything),
+    )
+
+
+def _card(item: Item) -> str:
+    """Return a sample's thumbnail with what is known in a few words, as HTML."""
+    label = f'<span class="name">{_safe(item.label)}</span>'
+    if item.error:
+        return f'<li><div class="card">{label}<span class="warned">{_safe(item.error)}</span></div></li>'
+    lines = [f'<span class="quiet">{_safe(item.caption)}</span>'] if item.caption else []
+    if item.differs:
+        lines.append('<span class="warned">wrong prediction</span>')
+    if item.notes:
+        count = len(item.notes)
+        lines.append(f'<span class="warned">{count} warning{"s" if count > 1 else ""}</span>')
+    alt = f"Relevance {f'of {item.label} ' if item.label else ''}for {item.maps[0].target}"
+    picture = f'<img src="{item.still}" alt="{_safe(alt)}" loading="lazy">'
+    return f'<li><a class="card" href="#{item.number}">{picture}{label}{"".join(lines)}</a></li>'
+
+
+def _safe(text: str) -> str:
+    return escape(visible(text))

@@ -1,0 +1,127 @@
+"""What a page says of an explanation, in words: title, target, prediction, caption and warnings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from relprop.pages.look import Look
+from relprop.view.subject import Explained
+
+GAP = 0.05
+"""A ledger that is farther from balancing is worth a warning, as it is when it is computed."""
+
+
+MOST_NAMES = 4
+"""The title names so many explanations at most."""
+
+
+class Amounts(Protocol):
+    """A ledger, as far as pages show it: see `relprop.results.ledger.Ledger`."""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some amounts belong to the batch as a whole."""
+
+    @property
+    def gap(self) -> torch.Tensor:
+        """How far each sample is from balancing, relative to its largest amount."""
+
+    def rows(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Return names and amounts: "seed", "inputs", each sink."""
+
+
+class Accounted(Explained, Protocol):
+    """An explanation, as far as pages show it: see `relprop.results.explanation.Explanation`."""
+
+    @property
+    def output(self) -> Any:
+        """The model's output."""
+
+    @property
+    def preset(self) -> str:
+        """The name of the rules."""
+
+    @property
+    def rules(self) -> Sequence[Any]:
+        """The rules applied, one for each operation."""
+
+    @property
+    def ledger(self) -> Amounts:
+        """Where relevance went."""
+
+
+def title_of(given: Mapping[str, Accounted], look: Look) -> str:
+    """Return a title that says what is explained."""
+    first = next(iter(given.values()))
+    who = look.model or "the model"
+    samples = range(len(first.score)) if look.samples is None else look.samples
+    if len(given) > 1:
+        named = ", ".join(given) if len(given) <= MOST_NAMES else f"{len(given)} explanations"
+        return f"What {who} looks at: {named}"
+    targets = {target_of(first, int(sample), look) for sample in samples}
+    if len(targets) > 1:
+        return f"What {who} looks at, in {len(samples)} samples"
+    return f"What makes {who} say {targets.pop()}?" if _is_class(first, look) else f"What {who} looks at"
+
+
+def target_of(explanation: Accounted, sample: int, look: Look) -> str:
+    """Say what is explained of a sample: a class by its name, or another target in words."""
+    if _is_class(explanation, look):
+        return look.class_name(int(explanation.target[sample]))
+    if isinstance(explanation.target, torch.Tensor):
+        return "the only output"
+    return explanation.described(None, [sample])["Target"]
+
+
+def aim_of(explanation: Accounted, sample: int, look: Look) -> str:
+    """Say what positive relevance speaks for."""
+    return target_of(explanation, sample, look) if _is_class(explanation, look) else "a larger score"
+
+
+def _is_class(explanation: Accounted, look: Look) -> bool:
+    """Whether classes are explained, and not the only output of a model, such as that of a regression."""
+    target, output = explanation.target, explanation.output
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.dim() != 1:
+        return False
+    alone = isinstance(output, torch.Tensor) and (output.dim() == 1 or output.shape[1] == 1)
+    return not alone or look.classes is not None
+
+
+def label_of(sample: int, labels: Sequence[Any] | None, count: int) -> str:
+    """Return a text that names a sample; "" for the only one."""
+    if labels is not None:
+        return str(labels[sample])
+    return f"sample {sample}" if count > 1 else ""
+
+
+def predicted_of(given: Mapping[str, Accounted], sample: int, count: int) -> int | None:
+    """Return the class with the largest output; None where the outputs are not those of a classifier."""
+    output = next(iter(given.values())).output
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != count:
+        return None
+    return int(output[sample].argmax()) if output.shape[1] > 1 and output.is_floating_point() else None
+
+
+def caption_of(given: Mapping[str, Accounted], sample: int, predicted: int | None, look: Look) -> str:
+    """Return what is explained, its score and, if it is another class, what the model predicts."""
+    first = next(iter(given.values()))
+    target, score = target_of(first, sample, look), f"{first.measure} {float(first.score[sample]):.4g}"
+    said = f"{target}, {score}" if len(given) == 1 else ""
+    if predicted is None or look.class_name(predicted) == target:
+        return said
+    return f"{said}; predicted {look.class_name(predicted)}".removeprefix("; ")
+
+
+def notes_of(given: Mapping[str, Accounted], sample: int) -> Iterator[str]:
+    """Say what makes an explanation doubtful."""
+    for name, explanation in given.items():
+        the = f"{name}: the" if name else "The"
+        if explanation.measure == "score" and float(explanation.score[sample]) < 0:
+            yield (
+                f"{the} score is negative. Relevance then explains why it is low, and rules such as z+ "
+                "explain positive scores only."
+            )
+        gap = float(explanation.ledger.gap[sample])
+        if not gap <= GAP:
+            yield f"{the} ledger does not balance: {gap:.1e} of the largest amount is missing or in excess."

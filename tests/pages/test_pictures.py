@@ -1,0 +1,361 @@
+"""Interactive pages of explanations: what is in them, and what is refused."""
+
+import dataclasses
+import io
+import re
+from base64 import b64decode
+
+import numpy as np
+import pytest
+import torch
+from noise import explained
+from PIL import Image
+from torch import nn
+
+import relprop
+from page_content import Elements, data_of, relevance_in
+from relprop.errors import InputError
+from relprop.pages import pictures
+from relprop.pages.pictures import to_html
+from relprop.view.arrays import as_pixels
+from relprop.view.colour import positive, signed
+from relprop.view.heatmaps import REDUCTIONS, scale
+
+NASTY = "</script><img src=x onerror=alert(1)>\"'"
+
+
+def table(count=2):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    return relprop.explain(model, torch.rand(count, 4), target=1)
+
+
+def alike(explanation, count):
+    """An explanation of so many samples, all alike."""
+    return explanation[[0] * count]
+
+
+def pixels_of(url):
+    assert url.startswith("data:image/png;base64,")
+    return Image.open(io.BytesIO(b64decode(url.partition(",")[2])))
+
+
+def test_relevance_comes_back_to_half_a_step_of_its_largest():
+    explanation, images = explained()
+    data = data_of(to_html(explanation, images))
+    for number, R in enumerate(explanation.relevance.double().numpy()):
+        found = relevance_in(data, number)
+        assert found.shape == R.shape
+        largest = np.abs(R).max()
+        assert np.abs(found - R).max() <= 0.5001 * largest / 32767
+        assert np.abs(found).max() == pytest.approx(largest, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_zeros_and_other_dtypes(dtype):
+    explanation, _ = explained(1)
+    R = torch.zeros(1, 3, 8, 8, dtype=dtype)
+    R[0, 1, 2, 3] = -0.5
+    some, none = (
+        dataclasses.replace(explanation, inputs={"x": relevance}) for relevance in (R, torch.zeros_like(R))
+    )
+    assert relevance_in(data_of(to_html(some)), 0)[1, 2, 3] == -0.5
+    assert not relevance_in(data_of(to_html(none)), 0).any()
+
+
+def test_a_page_has_what_is_known_of_each_sample():
+    explanation, images = explained()
+    names = ["ant", "bee", "cat", "dog", "elk"]
+    page = to_html(explanation, images, classes=names, labels=["a.png", "b.png", "c.png"], model="net")
+    data = data_of(page)
+    predicted = explanation.output.argmax(1).tolist()
+    for number, item in enumerate(data["items"]):
+        [found] = item["maps"]
+        assert (item["number"], item["label"]) == (number, ["a.png", "b.png", "c.png"][number])
+        assert found["target"] == "cat"
+        assert found["score"] == pytest.approx(float(explanation.score[number]))
+        assert found["total"] == pytest.approx(float(explanation.relevance[number].sum()), rel=1e-5)
+        amounts = dict(found["ledger"])
+        assert amounts["seed"] == pytest.approx(sum(amounts.values()) - amounts["seed"], rel=1e-5)
+        assert item["facts"] == [["Predicted", names[predicted[number]]]]
+        assert data["rules"][found["rules"]]["name"] == "epsilon-gamma-flat"
+        assert "0: conv2d: " in data["rules"][found["rules"]]["applied"]
+    assert data["model"] == "net"
+    assert "<title>What makes net say cat?</title>" in page
+
+
+def test_pictures_have_their_own_size_and_are_stored_once():
+    explanation, images = explained()
+    own = data_of(to_html(explanation, images))
+    assert [item["picture"] for item in own["items"]] == [0, 1, 2]
+    np.testing.assert_array_equal(
+        np.asarray(pixels_of(own["pictures"][1])), as_pixels(images[1].permute(1, 2, 0).double().numpy())
+    )
+    large = Image.new("RGB", (40, 40), "red")
+    shared = data_of(to_html(explanation, large))
+    assert [item["picture"] for item in shared["items"]] == [0, 0, 0]
+    assert [pixels_of(url).size for url in shared["pictures"]] == [(40, 40)]
+    photograph = data_of(to_html(explanation[0], Image.new("RGB", (3000, 3000))))
+    assert pixels_of(photograph["pictures"][0]).size == (1024, 1024)
+
+
+def test_explanations_of_the_same_samples_are_toggles():
+    explanation, images = explained()
+    other, _ = explained(target=3, rules="epsilon")
+    data = data_of(to_html({"two": explanation, "three": other}, images))
+    for number, item in enumerate(data["items"]):
+        assert [found["name"] for found in item["maps"]] == ["two", "three"]
+        assert [found["target"] for found in item["maps"]] == ["class 2", "class 3"]
+        R = other.relevance[number].double().numpy()
+        assert np.abs(relevance_in(data, number, 1) - R).max() <= np.abs(R).max() / 32767
+    assert len(data["pictures"]) == 3
+    assert [each["name"] for each in data["rules"]] == ["epsilon-gamma-flat", "epsilon"]
+
+
+def test_the_script_has_the_colours_of_plots():
+    data = data_of(to_html(explained(1)[0]))
+    for name, colour in {"signed": signed, "unsigned": positive}.items():
+        table = np.frombuffer(b64decode(data["look"][name]), np.uint8).reshape(511, 3)
+        np.testing.assert_array_equal(table, as_pixels(colour(np.linspace(-1, 1, 511))))
+        np.testing.assert_array_equal(table[255], [255, 255, 255])
+    own = data_of(to_html(explained(1)[0], colour="heatmap"))["look"]
+    assert own["signed"] == own["unsigned"] != data["look"]["signed"]
+    assert own["meaning"]["signed"].endswith(
+        "to the score. Red speaks for $target, blue against; the stronger the colour, the more."
+    )
+
+
+def test_a_reader_without_scripts_sees_every_sample():
+    explanation, images = explained()
+    page = Elements(to_html(explanation, images, labels=["a", "b", "c"]))
+    stills = [image for image in page.named("img") if image["src"].startswith("data:image/png")]
+    assert [image["alt"] for image in stills] == [f"Relevance of {x} for class 2" for x in "abc"]
+    assert pixels_of(stills[0]["src"]).size == (128, 128)
+    assert [link["href"] for link in page.named("a")] == ["#0", "#1", "#2"]
+    assert "Without JavaScript" in " ".join(page.texts)
+    [alone] = Elements(to_html(explanation[0], images[:1])).named("img")
+    assert pixels_of(alone["src"]).size == (448, 448)
+
+
+def test_warnings_and_wrong_predictions_are_marked():
+    explanation, images = explained()
+    best = explanation.output.argmax(1).tolist()
+    truth = [best[0], (best[1] + 1) % 5, best[2]]
+    score = explanation.score.clone()
+    score[2] = -1
+    page = to_html(dataclasses.replace(explanation, score=score), images, truth=torch.tensor(truth))
+    items = data_of(page)["items"]
+    assert [item["differs"] for item in items] == [False, True, False]
+    assert items[1]["facts"][1] == ["Label", f"class {truth[1]}"]
+    assert [len(item["notes"]) for item in items] == [0, 0, 1]
+    assert items[2]["notes"][0].startswith("The score is negative. Relevance then explains why it is low")
+    assert page.count("wrong prediction</span>") == 1
+    assert page.count("1 warning</span>") == 1
+
+
+def test_a_ledger_that_does_not_balance_is_a_warning():
+    explanation, images = explained(1)
+    books = dataclasses.replace(explanation.ledger, seed=2 * explanation.ledger.seed)
+    [item] = data_of(to_html(dataclasses.replace(explanation, ledger=books), images))["items"]
+    [note] = item["notes"]
+    assert re.fullmatch(
+        r"The ledger does not balance: [45]\.\de-01 of the largest amount is missing or in excess\.", note
+    )
+
+
+def test_a_ledger_of_samples_that_are_mixed_says_so():
+    explanation, _ = explained(2)
+    books = dataclasses.replace(explanation.ledger, mixed=True)
+    for item in data_of(to_html(dataclasses.replace(explanation, ledger=books)))["items"]:
+        assert item["facts"][-1] == ["Ledger", "of all samples together: the model mixes them"]
+        assert not item["notes"]
+
+
+def test_amounts_that_are_not_finite_are_none():
+    explanation, _ = explained(1)
+    books = dataclasses.replace(explanation.ledger, absorbed={"bias": torch.tensor([float("nan")])})
+    [item] = data_of(to_html(dataclasses.replace(explanation, ledger=books)))["items"]
+    assert dict(item["maps"][0]["ledger"])["bias"] is None
+
+
+def test_the_same_explanation_gives_the_same_bytes(tmp_path):
+    explanation, images = explained()
+    for name in ("a.html", "b.HTML"):
+        explanation.save(tmp_path / name, picture=images, model="net")
+    content = (tmp_path / "a.html").read_bytes()
+    assert content == (tmp_path / "b.HTML").read_bytes()
+    assert content.decode() == explanation.to_html(images, model="net")
+
+
+def test_hostile_texts_are_no_html():
+    explanation, images = explained(1)
+    page = to_html(
+        {NASTY: explanation, "other": explanation},
+        images,
+        labels=[NASTY],
+        classes=[NASTY] * 5,
+        model=NASTY,
+        title=NASTY,
+    )
+    found = Elements(page)
+    assert len(found.named("script")) == 2
+    assert len(found.named("img")) == 1
+    assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
+    assert data_of(page)["items"][0]["label"] == NASTY
+
+
+def test_what_is_invisible_is_an_escape():
+    explanation, _ = explained(1)
+    options = {"labels": ["a\u202eb\udcff"], "model": "m\x1b", "classes": ["\u200b"] * 5}
+    page = to_html(explanation, **options)
+    data = data_of(page)
+    assert (data["items"][0]["label"], data["model"]) == (r"a\u202eb\udcff", r"m\x1b")
+    assert data["items"][0]["maps"][0]["target"] == r"\u200b"
+    assert not set("\u202e\udcff\x1b\u200b") & set(page)
+
+
+def test_samples_are_chosen_and_keep_their_numbers():
+    explanation, images = explained(5)
+    data = data_of(to_html(explanation, images, samples=[4, 1], labels=list("abcde")))
+    assert [(item["number"], item["label"]) for item in data["items"]] == [(4, "e"), (1, "b")]
+    R = explanation.relevance[4].double().numpy()
+    np.testing.assert_allclose(relevance_in(data, 0), R, atol=np.abs(R).max() / 32767)
+    shown = np.asarray(pixels_of(data["pictures"][0]))
+    np.testing.assert_array_equal(shown, as_pixels(images[4].permute(1, 2, 0).double().numpy()))
+
+
+def test_features_and_sequences_are_one_row():
+    data = data_of(to_html(table(), features=["age", "size", "weight", "x"]))
+    assert data["items"][0]["shape"] == [1, 1, 4]
+    assert data["look"]["features"] == ["age", "size", "weight", "x"]
+    explanation, _ = explained(2)
+    signal = dataclasses.replace(explanation, inputs={"x": torch.rand(2, 3, 50)})
+    assert data_of(to_html(signal))["items"][1]["shape"] == [3, 1, 50]
+
+
+def test_an_input_without_samples_is_one_sample():
+    explanation, _ = explained(1)
+    R = torch.rand(6, 4)
+    whole = dataclasses.replace(explanation, inputs={"nodes": R})
+    [item] = data_of(whole.to_html())["items"]
+    assert item["shape"] == [6, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("target", "title", "told", "aim"),
+    [
+        (1, "What makes net say class 1?", "class 1", "class 1"),
+        (relprop.targets.Difference(1, 2), "What net looks at", "Difference(index=(1, 1), against=2)", None),
+        (lambda y: y[:, 0], "What net looks at", "<lambda>", None),
+    ],
+)
+def test_what_is_explained_is_told_in_words(target, title, told, aim):
+    explanation, _ = explained(2, target)
+    page = to_html(explanation, model="net")
+    assert f"<title>{title}</title>" in page
+    found = data_of(page)["items"][1]["maps"][0]
+    assert found["target"].endswith(told)
+    assert found["aim"] == (aim or "a larger score")
+    assert f"Orange speaks for {found['aim']}, blue against" in page
+
+
+def test_the_only_output_of_a_model_is_no_class():
+    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)).eval()
+    explanation = relprop.explain(model, torch.rand(2, 4))
+    page = to_html(explanation)
+    assert "<title>What the model looks at</title>" in page
+    assert data_of(page)["items"][0]["maps"][0]["target"] == "the only output"
+    assert data_of(to_html(explanation, classes=["yes"]))["items"][0]["maps"][0]["target"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"colors": 1}, r"to_html\(colors=...\): there is no such option. Did you mean colour="),
+        ({"enlarge": 2}, r"to_html\(enlarge=...\): there is no such option.*There are: of, samples"),
+        ({"channels": "mean"}, r"to_html\(channels='mean'\): no such reduction.*There are: 'sum'"),
+        ({"percentile": 0}, r"to_html\(percentile=0\): give a number above 0, and 100 at most"),
+        ({"opacity": "full"}, r"to_html\(opacity='full'\): give a number from 0 to 1"),
+        ({"samples": [3]}, r"to_html\(samples=\[3\]\): give one number or more, from 0 to 2"),
+        ({"samples": 2}, r"to_html\(samples=2\): give one number or more, from 0 to 2"),
+        ({"labels": ["a"]}, r"to_html\(labels=\['a'\]\): give a list of 3, with one element for each"),
+        ({"truth": [1]}, r"to_html\(truth=\[1\]\): give a list of 3"),
+        ({"classes": ["a"]}, r"to_html\(classes=...\) has 1 names, but there is class \d; give a name for"),
+        ({"features": ["a"]}, r"to_html\(features=...\) has 1 names for 8 features; give a name for each"),
+        ({"of": "layer3"}, r"to_html\(of='layer3'\): there is no relevance of this name"),
+        ({"colour": "blue"}, r"to_html\(colour='blue'\): there is no such colour"),
+        (
+            {"picture": torch.rand(2, 3, 8, 8)},
+            r"picture= has 2 pictures for 3 maps; give one, or",
+        ),
+        (
+            {"picture": torch.rand(3, 9, 8)},
+            r"picture= is 8 x 9 pixels and the map 8 x 8: their",
+        ),
+    ],
+)
+def test_what_has_no_meaning_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        to_html(explained()[0], **options)
+
+
+def test_relevance_that_no_page_shows_is_refused_with_what_helps():
+    explanation, _ = explained(2)
+    volume = dataclasses.replace(explanation, inputs={"x": torch.rand(2, 3, 4, 5, 6)})
+    with pytest.raises(InputError, match=r"relevance of shape \(2, 3, 4, 5, 6\) cannot be shown") as refused:
+        volume.to_html()
+    remedy = str(refused.value).partition("other dimensions: ")[2].removesuffix(".")
+    summed = eval(remedy, {"dataclasses": dataclasses, "explanation": volume})
+    assert data_of(summed.to_html())["items"][0]["shape"] == [3, 5, 6]
+    broken = dataclasses.replace(explanation, inputs={"x": torch.full((2, 3, 8, 8), float("nan"))})
+    with pytest.raises(InputError, match=r"to_html: 192 of 192 values are NaN or infinite, the first in"):
+        broken.to_html()
+    ids = dataclasses.replace(explanation, inputs={"ids": torch.rand(7, 4)})
+    with pytest.raises(InputError, match=r"relevance of shape \(7, 1, 1, 4\) is not that of 2 samples"):
+        ids.to_html()
+    with pytest.raises(InputError, match=r"relevance of a sequence or of features has no picture"):
+        to_html(table(), torch.rand(2, 3, 4, 4))
+
+
+def test_explanations_of_other_samples_are_refused():
+    with pytest.raises(InputError, match=r"to_html\(\{\}\): give one explanation or more, by name"):
+        to_html({})
+    for wrong in (torch.rand(2, 3), {"a": torch.rand(2, 3)}):
+        with pytest.raises(InputError, match=r"to_html\(Tensor\): give an explanation, as relprop.explain"):
+            to_html(wrong)
+    one, other = explained(3)[0], explained(2)[0]
+    with pytest.raises(InputError, match=r"has the shapes .*; give explanations of the same samples"):
+        to_html({"a": one, "b": other})
+
+
+def test_a_page_that_would_be_too_large_says_how_many_samples_fit(monkeypatch):
+    explanation, _ = explained(3)
+    with pytest.raises(InputError, match=r"there are 1,001 samples; a page shows 1,000, unless") as refused:
+        to_html(alike(explanation, 1001))
+    assert str(refused.value).endswith("Choose: to_html(samples=range(1000)).")
+    assert len(data_of(to_html(alike(explanation, 1001), samples=range(2)))["items"]) == 2
+    monkeypatch.setattr(pictures, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"to_html: 3 samples take 0 MB.* 1 of them fit. .*range\(1\)"):
+        to_html(explanation)
+    monkeypatch.setattr(pictures, "MOST_BYTES", 100)
+    with pytest.raises(InputError, match=r"one sample takes 0 MB.*explanation\.save\('x.safetensors'\)"):
+        to_html(explanation)
+
+
+def test_pictures_count_for_the_size_of_a_page(monkeypatch):
+    explanation, _ = explained(4)
+    noise = torch.rand(4, 3, 64, 64)
+    one = pictures.items_of({"": explanation[0]}, noise[:1], pictures.look_of({}))
+    size = next(one).size
+    monkeypatch.setattr(pictures, "MOST_BYTES", round(2.5 * size))
+    with pytest.raises(InputError, match=r"2 of them fit. Choose: to_html\(samples=range\(2\)\)"):
+        to_html(explanation, noise)
+    assert len(data_of(to_html(explanation, noise, samples=range(2)))["items"]) == 2
+
+
+def test_stills_are_drawn_as_plots_are():
+    explanation, _ = explained(1)
+    [still] = Elements(to_html(explanation, channels="norm")).named("img")
+    found = np.asarray(pixels_of(still["src"]))[::56, ::56]
+    values = scale(REDUCTIONS["norm"](explanation.relevance.double().numpy())).values
+    np.testing.assert_array_equal(found, as_pixels(positive(values[0])))
