@@ -210,7 +210,29 @@ def test_a_constant_signal_is_a_line_in_the_middle(signals, ax):
     np.testing.assert_allclose(lines, np.arange(3)[:, None].repeat(40, 1))
 
 
+def test_a_signal_has_a_gap_where_it_is_nan_or_infinite(signals, ax):
+    explanation, x = signals
+    broken = x[0].clone()
+    broken[0, 7], broken[1, 3], broken[2] = float("nan"), float("inf"), float("nan")
+    explanation.plot(ax=ax, signal=broken)
+    lines = np.array([line.get_ydata() for line in ax.get_lines() if len(line.get_xdata()) == 40])
+    np.testing.assert_array_equal(np.isfinite(lines), np.isfinite(broken.numpy()))
+    for row in (0, 1):  # the others still fill the row
+        assert np.nanmax(lines[row]) - np.nanmin(lines[row]) == pytest.approx(0.84)
+
+
 # All of them
+
+
+def test_no_setting_of_the_user_turns_a_map_around(images, signals):
+    parts = images[0].aggregate(torch.arange(64).reshape(8, 8) // 16)
+    drawn = [Drawing().subplots() for _ in range(4)]
+    with mpl.rc_context({"image.origin": "lower"}):
+        images[0].plot(images[1], ax=drawn[0])
+        images[0].plot(images[1], ax=drawn[1], beside=True)
+        signals[0].plot(ax=drawn[2])
+        parts.map(ax=drawn[3])
+    assert {image.origin for ax in drawn for image in ax.get_images()} == {"upper"}
 
 
 def test_the_style_of_the_user_is_used_and_left(images, table, ax):

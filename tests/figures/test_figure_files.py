@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
@@ -18,6 +19,7 @@ import relprop
 from relprop.errors import FileError, InputError
 from relprop.figures.figure import Figure
 from relprop.figures.samples import figure_of
+from relprop.figures.style import own_style
 
 
 def texts(path):
@@ -120,6 +122,26 @@ def test_settings_of_the_user_do_not_change_a_figure_nor_does_a_figure_change_th
         explanation.save(tmp_path / "c.svg")
     assert "DejaVu Serif" in (tmp_path / "c.svg").read_text()
     assert "DejaVu Serif" not in (tmp_path / "a.svg").read_text()
+
+
+def test_threads_draw_one_after_the_other_so_that_the_settings_are_the_users_at_the_end():
+    entered, leave = threading.Event(), threading.Event()
+
+    def draw():
+        with own_style():
+            entered.set()
+            leave.wait(20)
+
+    with mpl.rc_context():
+        before = dict(mpl.rcParams.copy())
+        other = threading.Thread(target=draw)
+        with own_style():
+            other.start()
+            assert not entered.wait(0.2)
+        leave.set()
+        other.join(20)
+        assert entered.is_set()
+        assert dict(mpl.rcParams.copy()) == before
 
 
 def test_a_backend_is_never_chosen(tmp_path):

@@ -42,14 +42,18 @@ def draw(
     scale = scale_of(limit, look)
     height, width = relevance.shape if picture is None else picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    how: dict[str, Any] = {"interpolation": "bilinear" if look.smooth else "none", "extent": extent}
+    how: dict[str, Any] = {
+        "interpolation": "bilinear" if look.smooth else "none",
+        "extent": extent,
+        "origin": "upper",  # whatever the user's settings say
+    }
     if picture is None or look.beside:
         ax.imshow(relevance, norm=scale[0], cmap=scale[1], **how)
     if picture is not None:
         shift = width * (1 + GAP) if look.beside else 0.0
         seen = backdrop(picture) if look.grey and not look.beside else picture
         place = (extent[0] - shift, extent[1] - shift, *extent[2:])
-        ax.imshow(np.clip(seen, 0, 1), interpolation="none", extent=place, zorder=-1)
+        ax.imshow(np.clip(seen, 0, 1), interpolation="none", extent=place, origin="upper", zorder=-1)
         if not look.beside:
             values = np.clip(relevance / (limit or 1.0), -1, 1)
             colours, alpha = layer(values, look.colours, look.opacity)

@@ -34,6 +34,7 @@ def draw(
     """Draw relevance (C, T), with the signal (C, T) over it if there is one, and return the scale.
 
     Each channel of the signal fills its row, whatever its unit: from its smallest value to its largest.
+    Its line has a gap where the signal is NaN or infinite.
     """
     channels, steps = relevance.shape
     scale = scale_of(limit, look, strongest=1.0 if signal is None else STRONGEST)
@@ -43,11 +44,16 @@ def draw(
         cmap=scale[1],
         interpolation="none",
         aspect="auto",
+        origin="upper",  # whatever the user's settings say
         extent=(-0.5, steps - 0.5, channels - 0.5, -0.5),
     )
     if signal is not None:
-        low, high = signal.min(1, keepdims=True), signal.max(1, keepdims=True)
-        share = np.divide(signal - low, high - low, out=np.full_like(signal, 0.5), where=high > low)
+        known = np.isfinite(signal)
+        seen = np.where(known, signal, np.nan)
+        low = signal.min(1, keepdims=True, where=known, initial=np.inf)
+        high = signal.max(1, keepdims=True, where=known, initial=-np.inf)
+        middle = np.where(known, 0.5, np.nan)
+        share = np.divide(seen - low, high - low, out=middle, where=(high > low) & known)
         for row, line in enumerate(share):
             ax.plot(np.arange(steps), row + 0.42 - 0.84 * line, color=INK, linewidth=0.7)
     for row in range(1, channels):

@@ -1,6 +1,7 @@
 """The look of relprop's figures: sizes for papers, colours, and axes of the right kind."""
 
 import textwrap
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -62,15 +63,23 @@ OWN = {
 }
 
 
+_ALONE = threading.RLock()
+"""Held while matplotlib's settings are relprop's own. Matplotlib has one set of settings for all threads."""
+
+
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Set matplotlib's own defaults and `OWN` for a while. Fonts remain those that the user set."""
-    # Not by items(): to read "backend" would choose one.
+    """Set matplotlib's own defaults and `OWN` for a while. Fonts remain those that the user set.
+
+    One thread at a time: a second one would take the settings of the first for the user's, and leave them.
+    """
     settings: Any = mpl.rcParams
-    names = [name for name in settings if name.startswith(("font.", "mathtext."))]
-    fonts: dict[str, Any] = {name: settings[name] for name in names if name not in OWN}
-    with matplotlib.style.context(["default", {**fonts, **OWN}]):
-        yield
+    with _ALONE:
+        # Not by items(): to read "backend" would choose one.
+        names = [name for name in settings if name.startswith(("font.", "mathtext."))]
+        fonts: dict[str, Any] = {name: settings[name] for name in names if name not in OWN}
+        with matplotlib.style.context(["default", {**fonts, **OWN}]):
+            yield
 
 
 def require_axes(ax: Any, call: str) -> Axes:
