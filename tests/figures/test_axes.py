@@ -1,8 +1,10 @@
 """One sample on the user's axes: maps, pictures under them, signals, tables."""
 
 import dataclasses
+import pickle
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def labels(ax, axis="y"):
 
 def numbers(ax):
     """The numbers to the right of bars."""
-    return labels(ax.child_axes[0])
+    return [text.get_text() for text in ax.texts]
 
 
 # Images
@@ -163,6 +165,123 @@ def test_long_names_are_cut_and_controls_are_shown(table, ax):
     assert {"a" * 63 + "…", "b\\x1b[31m", "c d"} <= set(labels(ax))
 
 
+def spread(ax):
+    """The ends of all bars."""
+    return [end for bar in ax.patches for end in (bar.get_x(), bar.get_x() + bar.get_width())]
+
+
+def test_bars_on_axes_with_a_common_scale_are_all_whole(table):
+    explanation, _ = table
+    larger = dataclasses.replace(explanation, inputs={"input": 10 * explanation.relevance})
+    for order in ((larger, explanation), (explanation, larger)):
+        axes = Drawing().subplots(1, 2, sharex=True)
+        for ax, each in zip(axes, order, strict=True):
+            each.plot(ax=ax)
+        low, high = axes[0].get_xlim()
+        assert axes[1].get_xlim() == (low, high)
+        ends = [*spread(axes[0]), *spread(axes[1])]
+        assert low <= min(ends) < max(ends) <= high
+
+
+def test_bars_have_names_of_their_own(table):
+    axes = Drawing().subplots(1, 2, sharey=True)
+    told = r"\(ax=...\): the axes share their y axis with others, so .* Make them with sharey=False"
+    for call, draw in (("plot", table[0].plot), ("waterfall", table[0].waterfall)):
+        with pytest.raises(InputError, match=call + told):
+            draw(ax=axes[0])
+    assert not axes[0].has_data()
+
+
+def test_maps_and_signals_share_axes_only_with_the_same_limits(images, signals):
+    one, other = Drawing().subplots(1, 2, sharex=True, sharey=True)
+    images[0].plot(ax=one)
+    images[0].plot(ax=other, sample=1)
+    large = np.zeros((16, 16, 3), np.uint8)
+    message = (
+        r"\(ax=...\): the axes share their x axis .* from -0.5 to 7.5; here .* -0.5 to 15.5. Make them with"
+    )
+    with pytest.raises(InputError, match="plot" + message):
+        images[0].plot(large, ax=other)
+    with pytest.raises(InputError, match=r"parts.map" + message):
+        images[0].aggregate(torch.arange(64).reshape(8, 8)).map(large, ax=other)
+    with pytest.raises(InputError, match=r"here it would be from -0.5 to 39.5"):
+        signals[0].plot(ax=other)
+    assert other.get_xlim() == (-0.5, 7.5)
+
+
+def test_axes_are_drawn_on_again_as_if_they_were_new(images, signals, table):
+    figure = Drawing()
+    ax = figure.subplots()
+    place = ax.get_position(original=True).bounds
+    for draw in (
+        lambda: images[0].plot(ax=ax),
+        lambda: signals[0].plot(ax=ax, signal=signals[1]),
+        lambda: images[0].aggregate(torch.arange(64).reshape(8, 8) // 16).map(ax=ax),
+    ):
+        draw()
+        assert len(figure.axes) == 2
+    images[0].plot(ax=ax, bar=False)
+    assert figure.axes == [ax]
+    assert ax.get_position(original=True).bounds == place
+    assert len(ax.get_images()) == 1
+    table[0].waterfall(ax=ax)
+    table[0].plot(ax=ax)
+    fresh = Drawing().subplots()
+    table[0].plot(ax=fresh)
+    assert not ax.get_images()
+    assert ax.get_aspect() == "auto"
+    assert len(ax.get_children()) == len(fresh.get_children())
+    assert labels(ax) == labels(fresh)
+    assert ax.get_xlim() == fresh.get_xlim()
+
+
+def test_what_the_user_drew_before_stays_and_what_the_user_removed_is_gone(images, table):
+    figure = Drawing()
+    ax = figure.subplots()
+    line = ax.axvline(0.1)
+    table[0].plot(ax=ax)
+    assert line in ax.get_lines()
+    images[0].plot(ax=ax)
+    figure.axes[1].remove()
+    ax.clear()
+    mine = ax.axvline(0.2)
+    images[0].plot(ax=ax)
+    assert mine in ax.get_lines()
+    assert len(figure.axes) == 2
+
+
+def test_a_scale_has_its_cell_in_a_tight_layout(images):
+    figure = Drawing(figsize=(8, 3))
+    axes = figure.subplots(1, 2)
+    for ax in axes:
+        images[0].plot(ax=ax)
+    figure.tight_layout()
+    figure.draw_without_rendering()
+    first_bar = figure.axes[2].get_tightbbox()
+    assert axes[0].get_window_extent().x1 < first_bar.x0 < first_bar.x1 < axes[1].get_window_extent().x0
+
+
+def test_lines_and_the_score_are_seen_in_a_dark_style(table):
+    with mpl.style.context("dark_background"):
+        ax = Drawing().subplots()
+        table[0].waterfall(ax=ax)
+    drawn = [ax.patches[-1].get_facecolor(), *ax.collections[0].get_edgecolor()]
+    drawn.append(mpl.colors.to_rgba(ax.get_lines()[0].get_color()))
+    assert {tuple(colour[:3]) for colour in drawn} == {(1.0, 1.0, 1.0)}
+
+
+def test_axes_with_bars_and_scales_can_be_pickled(images, table):
+    figure = Drawing()
+    one, other = figure.subplots(1, 2)
+    table[0].waterfall(ax=one)
+    images[0].plot(ax=other)
+    copy = pickle.loads(pickle.dumps(figure))
+    assert numbers(copy.axes[0]) == numbers(one)
+    images[0].plot(ax=copy.axes[1], bar=False)
+    assert len(copy.axes) == 2
+    copy.draw_without_rendering()
+
+
 # Signals
 
 
@@ -263,6 +382,12 @@ def test_axes_within_a_figure_of_figures(images):
     outer.draw_without_rendering()
 
 
+def removed(figure):
+    ax = figure.subplots()
+    ax.remove()
+    return ax
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -279,6 +404,12 @@ def test_axes_within_a_figure_of_figures(images):
             lambda f: f.add_subplot(projection="polar"),
             r"plot\(ax=...\): the axes are PolarAxes, with the projection 'polar'. Give axes with the us",
         ),
+        (
+            lambda f: f.add_subplot(xscale="log"),
+            r"plot\(ax=...\): the scale of the x axis is 'log', but relevance may be zero or neg",
+        ),
+        (lambda f: f.add_subplot(yscale="symlog"), r"y axis is 'symlog', .* ax.set_yscale\('linear'\)"),
+        (removed, r"plot\(ax=...\): the axes were removed from their figure. Give axes of a figure"),
         (lambda f: f.add_subplot(projection="3d"), r"the axes are Axes3D, with the projection '3d'"),
     ],
 )

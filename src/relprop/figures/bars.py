@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from relprop.errors import visible
-from relprop.figures.style import COLUMN, FAINT, INK, LETTER, NEGATIVE, PAGE, POSITIVE, number, spell
+from relprop.figures.axes import clear_ours, ink_of, remember, shared_ends
+from relprop.figures.style import COLUMN, FAINT, LETTER, NEGATIVE, PAGE, POSITIVE, number, spell
 from relprop.view.arrays import require_finite
 from relprop.view.entries import Amounts, largest
 
@@ -32,6 +33,10 @@ def letters_in(width: float) -> int:
     return max(8, min(LONGEST, int(0.62 * width / (0.9 * LETTER))))
 
 
+TEXT = "text"
+"""The colour that texts have on the axes."""
+
+
 @dataclass(frozen=True)
 class Bar:
     """A row.
@@ -40,7 +45,7 @@ class Bar:
         name: the text to the left of it.
         amount: how long the bar is.
         start: where it begins.
-        colour: of the bar; by default that of the sign.
+        colour: of the bar; by default that of the sign. `TEXT` is the colour of texts.
     """
 
     name: str
@@ -98,13 +103,16 @@ def draw(
         linked: whether each bar begins where the one above it ends, which thin lines show.
         longest: longer names are cut, at this number of letters.
     """
-    rows = np.arange(len(bars))
+    clear_ours(ax)
+    ink, rows = ink_of(ax), np.arange(len(bars))
     starts, amounts = (np.array([getattr(bar, name) for bar in bars]) for name in ("start", "amount"))
     colours = [bar.colour or (NEGATIVE if bar.amount < 0 else POSITIVE) for bar in bars]
-    ax.barh(rows, amounts, left=starts, height=0.72, color=colours)
-    ax.axvline(0, color=INK, linewidth=0.6)
+    colours = [ink if colour == TEXT else colour for colour in colours]
+    drawn = ax.barh(rows, amounts, left=starts, height=0.72, color=colours)
+    remember(ax, drawn[0])
+    ax.axvline(0, color=ink, linewidth=0.6)
     if linked:
-        ax.vlines((starts + amounts)[:-1], rows[:-1], rows[1:], color=INK, linewidth=0.4, linestyles="dotted")
+        ax.vlines((starts + amounts)[:-1], rows[:-1], rows[1:], color=ink, linewidth=0.4, linestyles="dotted")
     ax.set_yticks(rows, labels=[_short(bar.name, longest) for bar in bars])
     spell(ax.get_yticklabels(), literal=literal)
     ax.set_ylim(len(bars) - 0.4, -0.6)
@@ -113,14 +121,26 @@ def draw(
     ax.set_xlabel(axis)
     ends = [0.0, *starts, *(starts + amounts)]
     room = 0.02 * (max(ends) - min(ends) or 1.0)
-    ax.set_xlim(min(ends) - room, max(ends) + room)
+    low, high = min(ends) - room, max(ends) + room
+    # Axes with a common scale show the bars of all of them.
+    others = shared_ends(ax)
+    ax.set_xlim(min(low, *others) if others else low, max(high, *others) if others else high)
     # Few and short numbers, so that they have room below narrow axes.
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     # Numbers at the ends of bars would lie on names and on other bars.
-    numbers = ax.secondary_yaxis("right")
-    numbers.set_yticks(rows, labels=[number(bar.amount, sign=True) for bar in bars])
-    numbers.tick_params(length=0)
-    numbers.spines[:].set_visible(False)
+    names = ax.get_yticklabels()
+    for row, bar in enumerate(bars):
+        ax.annotate(
+            number(bar.amount, sign=True),
+            xy=(1.0, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(3.5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=names[0].get_fontsize(),
+            color=names[0].get_color(),
+            annotation_clip=False,
+        )
     if title:
         spell([ax.set_title(visible(title, keep="\n"))])
 

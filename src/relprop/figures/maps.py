@@ -9,6 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from numpy.typing import NDArray
 
+from relprop.figures.axes import clear_ours, remember, remember_scale
 from relprop.figures.style import FAINT, colour_map, number
 from relprop.view.heatmaps import backdrop, layer
 from relprop.view.options import Options
@@ -28,6 +29,15 @@ def scale_of(limit: float, look: Options, strongest: float = 1.0) -> Scale:
     return Normalize(-full if look.signed else 0.0, full), colours
 
 
+def limits(
+    relevance: NDArray[np.float64], look: Options, picture: NDArray[np.float64] | None = None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of x and y of a map (H, W), with its picture (h, w, 3) if there is one."""
+    height, width = relevance.shape if picture is None else picture.shape[:2]
+    shift = width * (1 + GAP) if look.beside and picture is not None else 0.0
+    return (-0.5 - shift, width - 0.5), (height - 0.5, -0.5)
+
+
 def draw(
     ax: Axes,
     relevance: NDArray[np.float64],
@@ -39,9 +49,10 @@ def draw(
 
     Each value is a rectangle, in vector files too: the file has the values, and no enlarged picture.
     """
+    clear_ours(ax)
     scale = scale_of(limit, look)
-    height, width = relevance.shape if picture is None else picture.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    (left, right), (bottom, top) = limits(relevance, look, picture)
+    extent = (-0.5, right, bottom, top)
     how: dict[str, Any] = {
         "interpolation": "bilinear" if look.smooth else "none",
         "extent": extent,
@@ -50,16 +61,16 @@ def draw(
     if picture is None or look.beside:
         ax.imshow(relevance, norm=scale[0], cmap=scale[1], **how)
     if picture is not None:
-        shift = width * (1 + GAP) if look.beside else 0.0
         seen = backdrop(picture) if look.grey and not look.beside else picture
-        place = (extent[0] - shift, extent[1] - shift, *extent[2:])
+        place = (left, left + right + 0.5, bottom, top)
         ax.imshow(np.clip(seen, 0, 1), interpolation="none", extent=place, origin="upper", zorder=-1)
         if not look.beside:
             values = np.clip(relevance / (limit or 1.0), -1, 1)
             colours, alpha = layer(values, look.colours, look.opacity)
             ax.imshow(np.clip(np.concatenate([colours, alpha], axis=-1), 0, 1), **how)
-        ax.set_xlim(place[0], extent[1])
-        ax.set_ylim(extent[2], extent[3])
+    ax.set_xlim(left, right)
+    ax.set_ylim(bottom, top)
+    remember(ax, ax.get_images()[-1])
     ax.set_xticks([])
     ax.set_yticks([])
     beside = picture is not None and look.beside
@@ -72,7 +83,11 @@ def colour_bar(axes: Sequence[Axes], scale: Scale, limit: float | None, look: Op
     # Any: axes of a user may be those of a figure within a figure.
     figure: Any = axes[0].figure
     options: dict[str, Any] = {"fraction": 0.045, "pad": 0.03, "aspect": 22} | place
-    bar = figure.colorbar(ScalarMappable(*scale), ax=list(axes), **options)
+    # The scale of single axes is a cell beside them, which tight_layout knows.
+    cell, where = axes[0].get_subplotspec(), axes[0].get_position(original=True)
+    bar = figure.colorbar(ScalarMappable(*scale), ax=axes[0] if len(axes) == 1 else list(axes), **options)
+    if len(axes) == 1:
+        remember_scale(axes[0], bar, cell, where)
     low, high = float(scale[0].vmin or 0), float(scale[0].vmax or 0)
     ends = ("−", "+") if limit is None else (number(low), number(high))
     if limit == 0:

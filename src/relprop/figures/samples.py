@@ -8,10 +8,11 @@ from matplotlib.figure import Figure as Drawing
 
 from relprop.errors import InputError, visible
 from relprop.figures import bars, maps, signals
+from relprop.figures.axes import require_axes, require_fitting_limits, require_own_names
 from relprop.figures.drawn import Drawn, drawn_of
 from relprop.figures.figure import Figure
 from relprop.figures.options import Layout, split
-from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, lines_of, own_style, require_axes, spell, wrapped
+from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, lines_of, own_style, spell, wrapped
 from relprop.view.entries import with_value
 from relprop.view.options import Options
 from relprop.view.subject import Explained
@@ -36,6 +37,13 @@ def on_axes(explained: Explained, ax: Any, picture: Any, options: Mapping[str, A
             "sample=0)."
         )
     drawn = drawn_of(explained, picture, look, layout, every=False)
+    relevance, seen = drawn.relevance[0], drawn.seen[0]
+    if drawn.kind == "table":
+        require_own_names(where, "plot")
+    elif drawn.kind == "map":
+        require_fitting_limits(where, *maps.limits(relevance, look, seen), "plot")
+    else:
+        require_fitting_limits(where, *signals.limits(relevance), "plot")
     scale = _draw(where, drawn, 0, look, layout, look.title or drawn.labels[0])
     if scale is not None and look.bar:
         maps.colour_bar([where], scale, drawn.limits[0], look)

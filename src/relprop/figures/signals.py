@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from relprop.errors import visible
+from relprop.figures.axes import clear_ours, remember
 from relprop.figures.maps import Scale, scale_of
 from relprop.figures.style import FAINT, INK, spell
 from relprop.view.options import Options
@@ -23,6 +24,12 @@ def height(channels: int) -> float:
     return max(0.7, min(0.32 * channels, 6.0)) + 0.6
 
 
+def limits(relevance: NDArray[np.float64]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of x and y of a signal (C, T)."""
+    channels, steps = relevance.shape
+    return (-0.5, steps - 0.5), (channels - 0.5, -0.5)
+
+
 def draw(
     ax: Axes,
     relevance: NDArray[np.float64],
@@ -37,16 +44,19 @@ def draw(
     Its line has a gap where the signal is NaN or infinite.
     """
     channels, steps = relevance.shape
+    clear_ours(ax)
+    x, y = limits(relevance)
     scale = scale_of(limit, look, strongest=1.0 if signal is None else STRONGEST)
-    ax.imshow(
+    image = ax.imshow(
         relevance,
         norm=scale[0],
         cmap=scale[1],
         interpolation="none",
         aspect="auto",
         origin="upper",  # whatever the user's settings say
-        extent=(-0.5, steps - 0.5, channels - 0.5, -0.5),
+        extent=(*x, *y),
     )
+    remember(ax, image)
     if signal is not None:
         known = np.isfinite(signal)
         seen = np.where(known, signal, np.nan)
@@ -58,8 +68,8 @@ def draw(
             ax.plot(np.arange(steps), row + 0.42 - 0.84 * line, color=INK, linewidth=0.7)
     for row in range(1, channels):
         ax.axhline(row - 0.5, color=FAINT, linewidth=0.5)
-    ax.set_xlim(-0.5, steps - 0.5)
-    ax.set_ylim(channels - 0.5, -0.5)
+    ax.set_xlim(*x)
+    ax.set_ylim(*y)
     every = -(-channels // MOST_NAMES)
     rows = list(range(0, channels, every))
     if names is None and channels == 1:

@@ -1,4 +1,4 @@
-"""The look of relprop's figures: sizes for papers, colours, and axes of the right kind."""
+"""The look of relprop's figures: sizes for papers, colours, and texts."""
 
 import textwrap
 import threading
@@ -10,12 +10,10 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 
-from relprop.errors import InputError
 from relprop.view.colour import Colour, Values, signed
 
 COLUMN = 3.4
@@ -80,25 +78,6 @@ def own_style() -> Iterator[None]:
         fonts: dict[str, Any] = {name: settings[name] for name in names if name not in OWN}
         with matplotlib.style.context(["default", {**fonts, **OWN}]):
             yield
-
-
-def require_axes(ax: Any, call: str) -> Axes:
-    """Return what a user gives as axes.
-
-    Raises:
-        InputError: it is something else, or the axes are polar or have three dimensions.
-    """
-    if isinstance(ax, Axes) and ax.name == "rectilinear":
-        return ax
-    if isinstance(ax, Axes):
-        raise InputError(
-            f"{call}(ax=...): the axes are {type(ax).__name__}, with the projection {ax.name!r}. Give axes "
-            "with the usual one, as figure.add_subplot() makes them."
-        )
-    remedy = "Give axes of matplotlib, as figure.add_subplot() or plt.subplots() makes them."
-    if isinstance(ax, np.ndarray | list | tuple):
-        remedy = "Give one of them, as in ax=axes[0]."
-    raise InputError(f"{call}(ax=...): this is {type(ax).__name__}, and no axes. {remedy}")
 
 
 def colour_map(colour: Colour, *, signed: bool = True, strongest: float = 1.0) -> ListedColormap:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from relprop.errors import InputError, did_you_mean, visible
 from relprop.figures import bars, maps
+from relprop.figures.axes import require_axes, require_fitting_limits, require_own_names
 from relprop.figures.figure import Figure
 from relprop.figures.options import require_title, require_width, split
 from relprop.figures.style import (
@@ -23,7 +24,6 @@ from relprop.figures.style import (
     TITLE,
     lines_of,
     own_style,
-    require_axes,
     spell,
     wrapped,
 )
@@ -94,7 +94,7 @@ def waterfall(
         for row, step in zip(rows, steps, strict=True)
         if step.kind != "difference" or abs(row.amount) > TOO_SMALL * span
     ]
-    seen.append(bars.Bar(measure, score, colour=INK))
+    seen.append(bars.Bar(measure, score, colour=bars.TEXT))
     return _drawn(seen, ax, "explanation.waterfall", about, title, literal=literal, linked=True, width=width)
 
 
@@ -145,6 +145,7 @@ def _drawn(
     require_title(title, call)
     if ax is not None:
         where = require_axes(ax, call)
+        require_own_names(where, call)
         bars.draw(where, rows, title=title, **how)
         return where
     with own_style():
@@ -208,6 +209,7 @@ def parts_as_map(
             spell([axes.set_title(visible(title, keep="\n"))])
 
     if where is not None:
+        require_fitting_limits(where, *maps.limits(values[0], look, seen), "parts.map")
         draw(where, look.title)
         return where
     inches = float(layout.width or COLUMN)
