@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 
 import matplotlib as mpl
 import matplotlib.style
@@ -12,8 +13,10 @@ from matplotlib.figure import Figure as Drawing
 
 from relprop.errors import InputError
 from relprop.figures.style import NEGATIVE, POSITIVE
+from relprop.figures.texts import number
 from relprop.view.colour import positive, signed
 from relprop.view.display import as_pictures
+from relprop.view.entries import with_value
 from relprop.view.heatmaps import enlarge, overlay, reduce_channels, scale
 
 
@@ -123,7 +126,7 @@ def test_features_are_bars_with_names_and_values(table, ax):
     assert explanation.plot(ax=ax, features=names, values=x, k=5, sample=1) is ax
     R = explanation.relevance[1].double()
     order = R.abs().argsort(descending=True).tolist()
-    told = [f"{names[n]} = {float(x[1, n]):.4g}".replace("= -", "= −") for n in order[:5]]
+    told = [f"{names[n]} = {number(float(x[1, n]))}" for n in order[:5]]
     assert labels(ax) == [*told, "the other 3"]
     bars = ax.patches
     assert len(bars) == 6
@@ -132,7 +135,7 @@ def test_features_are_bars_with_names_and_values(table, ax):
     assert sum(bar.get_width() for bar in bars) == pytest.approx(float(R.sum()))
     for bar, n in zip(bars, order[:5], strict=False):
         assert bar.get_facecolor()[:3] == pytest.approx(POSITIVE if R[n] > 0 else NEGATIVE)
-    assert numbers(ax)[0] == f"{float(R[order[0]]):+.3g}".replace("-", "−")
+    assert numbers(ax)[0] == f"{float(R[order[0]]):+.4g}".replace("-", "−")
     low, high = ax.get_xlim()
     assert all(low < end < high for bar in bars for end in (bar.get_x(), bar.get_x() + bar.get_width()))
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the largest is at the top
@@ -150,10 +153,14 @@ def test_a_single_other_feature_has_its_name(table, ax):
 
 def test_names_may_be_mathematics_but_need_not(table, ax):
     explanation, _ = table
-    names = [r"$\sigma$", "$ and $\\nothing$", "price in $", *"abcde"]
+    money = ["income $20k-$30k", "a $5/b $6", "$a\\b$3"]
+    names = [r"$\sigma$", "$ and $\\nothing$", "price in $", "$x$", "rate $R^2$", *money]
     explanation.plot(ax=ax, features=names)
     texts = {text.get_text(): text.get_parse_math() for text in ax.get_yticklabels()}
     assert texts[r"$\sigma$"]
+    assert texts["$x$"]
+    assert texts["rate $R^2$"]
+    assert not any(texts[name] for name in money)
     assert not texts["$ and $\\nothing$"]
     assert not texts["price in $"]
     ax.figure.draw_without_rendering()
@@ -162,7 +169,77 @@ def test_names_may_be_mathematics_but_need_not(table, ax):
 def test_long_names_are_cut_and_controls_are_shown(table, ax):
     explanation, _ = table
     explanation.plot(ax=ax, features=["a" * 100, "b\x1b[31m", "c\nd", *"efghi"])
-    assert {"a" * 63 + "…", "b\\x1b[31m", "c d"} <= set(labels(ax))
+    assert {"b\\x1b[31m", "c d"} <= set(labels(ax))
+    (cut,) = [name for name in labels(ax) if "…" in name]
+    assert re.fullmatch("a{15,}…a{15,}", cut)
+
+
+def test_long_names_are_cut_in_their_middle_and_their_values_are_whole(table):
+    explanation, x = table
+    names = [f"mean outstanding balance of the current account, month {n}" for n in range(8)]
+    for width in (3, 7):
+        ax = Drawing(figsize=(width, 3)).subplots()
+        explanation.plot(ax=ax, features=names, values=x)
+        values = {f"{n} = {number(float(v))}" for n, v in enumerate(x[0])}
+        assert {name[name.index(" = ") - 1 :] for name in labels(ax)} == values
+        assert all(name.startswith("mean") and "…" in name for name in labels(ax))
+        # The bars have a part of the width.
+        ax.figure.set_layout_engine("constrained")
+        ax.figure.draw_without_rendering()
+        assert ax.get_position().width > 0.1
+
+
+def test_names_of_channels_and_labels_have_the_width_of_the_axes(signals):
+    figure = Drawing(figsize=(7, 2), layout="constrained")
+    name = "left ventricular electrode, second position (mV), filtered"
+    for ax in figure.subplots(1, 3):
+        signals[0].plot(ax=ax, features=[name, "b", "c"], classes=["black-and-tan coonhound, a hound", "b"])
+        title = ax.get_title()
+        assert "\n" in title
+        assert title.replace("\n", " ").startswith("black-and-tan coonhound, a hound, score")
+    figure.draw_without_rendering()
+    widths = [ax.get_position().width for ax in figure.axes[:3]]
+    assert min(widths) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (12345.0, "12345"),
+        (20_200_101.0, "20200101"),
+        (2024.5, "2024"),
+        (12345.678, "12346"),
+        (9999.7, "10000"),
+        (123456.7, "123457"),
+        (0.00012345, "0.0001234"),
+        (-1e-7, "−1e−7"),
+        (2.5e7 + 0.5, "2.5e7"),
+        (-0.0, "0"),
+    ],
+)
+def test_numbers_are_written_in_one_way_beside_names_and_bars(value, told):
+    assert with_value("a", value) == f"a = {told}"
+    assert number(value) == told
+    assert number(abs(value), sign=True).lstrip("+") == told.lstrip("−")
+
+
+def test_bars_of_a_table_have_no_percentile_and_not_too_many_rows(table, ax):
+    explanation, _ = table
+    with pytest.raises(
+        InputError,
+        match=r"plot\(percentile=90\) is for maps and signals, which have .* Leave percentile= out",
+    ):
+        explanation.plot(ax=ax, percentile=90)
+    wide = dataclasses.replace(explanation, inputs={"input": torch.rand(2, 300)})
+    with pytest.raises(
+        InputError, match=r"plot\(k=201\): a figure has 200 bars at most. Give a smaller k=, or make a table"
+    ):
+        wide.plot(ax=ax, k=201)
+    with pytest.raises(InputError, match=r"explanation.waterfall\(k=300\): a figure has 200 bars at most"):
+        wide.waterfall(ax=ax, k=1000)
+    with pytest.raises(InputError, match=r"parts.bars\(k=299\): a figure has 200 bars at most"):
+        wide.aggregate([[n] for n in range(299)]).bars(ax=ax, k=299)
+    assert not ax.has_data()
 
 
 def spread(ax):

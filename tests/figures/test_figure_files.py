@@ -267,6 +267,14 @@ def test_a_signal_and_a_table_have_a_row_for_each_sample(signals, table):
     assert len(figure_of(table[0], None, {"samples": [1]}).axes) == 1
 
 
+def test_bars_of_several_rows_have_one_scale_if_it_is_shared(table):
+    own, shared = (
+        [ax.get_xlim() for ax in figure_of(table[0], None, how).axes] for how in ({}, {"shared": True})
+    )
+    assert own[0] != own[1]
+    assert shared[0] == shared[1] == (min(low for low, _ in own), max(high for _, high in own))
+
+
 def test_a_notebook_shows_a_figure(table):
     figure = figure_of(table[0], None, {"samples": [0]})
     with Image.open(io.BytesIO(figure._repr_png_())) as picture:

@@ -41,9 +41,9 @@ def test_it_prints_as_a_table():
         str(found)
         == repr(found)
         == (
-            "feature  value  relevance  share of the score\n"
-            "income   1e+05         -1               -50 %\n"
-            "age         30        0.5                25 %\n"
+            "feature   value  relevance  share of the score\n"
+            "income   100000         -1               -50 %\n"
+            "age          30        0.5                25 %\n"
             "2 of 4 features, -25 % of the score 2"
         )
     )

@@ -7,30 +7,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from relprop.errors import visible
-from relprop.figures.axes import clear_ours, ink_of, remember, shared_ends
-from relprop.figures.style import COLUMN, FAINT, LETTER, NEGATIVE, PAGE, POSITIVE, number, spell
+from relprop.errors import InputError, visible
+from relprop.figures.axes import clear_ours, inches_of, ink_of, remember, shared_ends
+from relprop.figures.style import COLUMN, FAINT, NEGATIVE, PAGE, POSITIVE
+from relprop.figures.texts import LONGEST, letters_in, number, shortened, spell
 from relprop.view.arrays import require_finite
 from relprop.view.entries import Amounts, largest
 
 ROW = 0.19
 """Height of a row in inches."""
 
-LONGEST = 64
-"""Longer names are cut, at this number of letters."""
+MOST = 200
+"""Largest number of bars of a figure. Drawing more takes minutes, and nobody reads them."""
 
-LONG = 30
+NAMES = 0.62
+"""Names have room for so much of the width of axes, before it is divided between names and bars."""
+
+LONG = 26
 """A figure with a longer name is as wide as a page, if the user does not say how wide."""
 
 
 def width_for(names: Iterable[str]) -> float:
     """Return the width of a figure of bars with these names in inches."""
     return PAGE if max(map(len, names), default=0) > LONG else COLUMN
-
-
-def letters_in(width: float) -> int:
-    """Return how many letters of a name a figure of some inches has room for, beside its bars."""
-    return max(8, min(LONGEST, int(0.62 * width / (0.9 * LETTER))))
 
 
 TEXT = "text"
@@ -65,8 +64,9 @@ def ranked(names: Sequence[str], amounts: Amounts, k: int, call: str, *, in_orde
         in_order: whether they stay in their order, and not with the largest first.
 
     Raises:
-        InputError: an amount is NaN or infinite.
+        InputError: an amount is NaN or infinite, or there would be too many bars.
     """
+    require_few(min(k, len(amounts)), k, call)
     require_finite(amounts, call)
     # A bar of one other would say less than its name.
     chosen = largest(amounts, len(amounts) if len(amounts) == k + 1 else k)
@@ -75,6 +75,19 @@ def ranked(names: Sequence[str], amounts: Amounts, k: int, call: str, *, in_orde
         rest = float(np.delete(amounts, chosen).sum())
         bars.append(Bar(f"the other {others:,}", rest, colour=FAINT))
     return bars
+
+
+def require_few(count: int, k: int, call: str) -> None:
+    """Check how many of the largest have a bar.
+
+    Raises:
+        InputError: there are more than a figure can have.
+    """
+    if count > MOST:
+        raise InputError(
+            f"{call}(k={k}): a figure has {MOST} bars at most. Give a smaller k=, or make a table of all of "
+            f"them: explanation.top(k={k}).to_csv(), or parts.save('parts.csv')."
+        )
 
 
 def height(rows: int) -> float:
@@ -90,7 +103,6 @@ def draw(
     axis: str = "relevance",
     literal: bool = False,
     linked: bool = False,
-    longest: int = LONGEST,
 ) -> None:
     """Draw bars, with their amounts beside them.
 
@@ -101,7 +113,6 @@ def draw(
         axis: what the amounts are.
         literal: whether "$" in names is always a letter.
         linked: whether each bar begins where the one above it ends, which thin lines show.
-        longest: longer names are cut, at this number of letters.
     """
     clear_ours(ax)
     ink, rows = ink_of(ax), np.arange(len(bars))
@@ -113,7 +124,10 @@ def draw(
     ax.axvline(0, color=ink, linewidth=0.6)
     if linked:
         ax.vlines((starts + amounts)[:-1], rows[:-1], rows[1:], color=ink, linewidth=0.4, linestyles="dotted")
-    ax.set_yticks(rows, labels=[_short(bar.name, longest) for bar in bars])
+    ax.set_yticks(rows, labels=["" for _ in bars])
+    size = ax.get_yticklabels()[0].get_fontsize()
+    longest = min(LONGEST, letters_in(NAMES * inches_of(ax), float(size)))
+    ax.set_yticks(rows, labels=[shortened(bar.name, longest) for bar in bars])
     spell(ax.get_yticklabels(), literal=literal)
     ax.set_ylim(len(bars) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -143,8 +157,3 @@ def draw(
         )
     if title:
         spell([ax.set_title(visible(title, keep="\n"))])
-
-
-def _short(name: str, longest: int) -> str:
-    name = visible(" ".join(name.split()))
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"

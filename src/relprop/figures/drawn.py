@@ -94,6 +94,11 @@ def _require_fitting(kind: str, look: Options, layout: Layout) -> None:
             f"plot(channels={look.channels!r}): in a figure each channel of a signal has a row, and each "
             "feature a bar. Leave channels= out."
         )
+    if kind == "table" and look.percentile != Options.percentile:
+        raise InputError(
+            f"plot(percentile={look.percentile!r}) is for maps and signals, which have colours. "
+            "Bars have no colours to be full. Leave percentile= out."
+        )
     if kind != "map" and look.beside:
         raise InputError("plot(beside=True) is for pictures only. Leave beside= out.")
 

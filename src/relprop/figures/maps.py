@@ -10,7 +10,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from numpy.typing import NDArray
 
 from relprop.figures.axes import clear_ours, remember, remember_scale
-from relprop.figures.style import FAINT, colour_map, number
+from relprop.figures.style import FAINT, colour_map
+from relprop.figures.texts import number
 from relprop.view.heatmaps import backdrop, layer
 from relprop.view.options import Options
 
@@ -89,7 +90,7 @@ def colour_bar(axes: Sequence[Axes], scale: Scale, limit: float | None, look: Op
     if len(axes) == 1:
         remember_scale(axes[0], bar, cell, where)
     low, high = float(scale[0].vmin or 0), float(scale[0].vmax or 0)
-    ends = ("−", "+") if limit is None else (number(low), number(high))
+    ends = ("−", "+") if limit is None else (number(low, digits=3), number(high, digits=3))
     if limit == 0:
         bar.set_ticks([0.0], labels=["0"])
     elif look.signed:

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure as Drawing
 
 from relprop.errors import InputError, visible
 from relprop.figures import bars, maps, signals
-from relprop.figures.axes import require_axes, require_fitting_limits, require_own_names
+from relprop.figures.axes import inches_of, require_axes, require_fitting_limits, require_own_names
 from relprop.figures.drawn import Drawn, drawn_of
 from relprop.figures.figure import Figure
 from relprop.figures.options import Layout, split
-from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, lines_of, own_style, spell, wrapped
+from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, own_style
+from relprop.figures.texts import lines_of, spell, wrapped
 from relprop.view.entries import with_value
 from relprop.view.options import Options
 from relprop.view.subject import Explained
@@ -44,7 +45,8 @@ def on_axes(explained: Explained, ax: Any, picture: Any, options: Mapping[str, A
         require_fitting_limits(where, *maps.limits(relevance, look, seen), "plot")
     else:
         require_fitting_limits(where, *signals.limits(relevance), "plot")
-    scale = _draw(where, drawn, 0, look, layout, look.title or drawn.labels[0])
+    label = wrapped(drawn.labels[0], inches_of(where), float(where.title.get_fontsize()))
+    scale = _draw(where, drawn, 0, look, layout, look.title or label)
     if scale is not None and look.bar:
         maps.colour_bar([where], scale, drawn.limits[0], look)
     return where
@@ -75,8 +77,11 @@ def figure_of(explained: Explained, picture: Any, options: Mapping[str, Any]) ->
     with own_style():
         drawing = Drawing(figsize=(width, height), layout="constrained")
         cells: list[Axes] = drawing.subplots(rows, columns, squeeze=False).flatten().tolist()
-        letters = bars.letters_in(width)
-        scales = [_draw(cells[n], drawn, n, look, layout, labels[n], letters) for n in range(count)]
+        scales = [_draw(cells[n], drawn, n, look, layout, labels[n]) for n in range(count)]
+        if drawn.kind == "table" and look.shared:
+            ends = [ax.get_xlim() for ax in cells]
+            for ax in cells:
+                ax.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
         for empty in cells[count:]:
             empty.set_axis_off()
         if look.bar and scales[0] is not None:
@@ -93,7 +98,6 @@ def _draw(
     look: Options,
     layout: Layout,
     title: str,
-    letters: int = bars.LONGEST,
 ) -> maps.Scale | None:
     """Draw a sample, and return the scale of its colours, if it has one."""
     relevance, limit, seen = drawn.relevance[number], drawn.limits[number], drawn.seen[number]
@@ -104,7 +108,7 @@ def _draw(
         scale = signals.draw(ax, relevance, limit, look, seen, drawn.names)
     else:
         rows = bars.ranked(_features(drawn, number), relevance, layout.k, "plot")
-        bars.draw(ax, rows, longest=letters)
+        bars.draw(ax, rows)
     if title:
         spell([ax.set_title(visible(title, keep="\n"))])
     return scale

@@ -6,14 +6,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from relprop.errors import visible
-from relprop.figures.axes import clear_ours, remember
+from relprop.figures.axes import clear_ours, inches_of, remember
 from relprop.figures.maps import Scale, scale_of
-from relprop.figures.style import FAINT, INK, spell
+from relprop.figures.style import FAINT, INK
+from relprop.figures.texts import LONGEST, letters_in, shortened, spell
 from relprop.view.options import Options
 
 STRONGEST = 0.55
 """The value of the colour map that is the strongest colour behind a line, so that the line can be seen."""
+
+NAMES = 0.4
+"""Names of channels have room for so much of the width of axes."""
 
 MOST_NAMES = 24
 """More channels are not named one by one."""
@@ -74,7 +77,11 @@ def draw(
     rows = list(range(0, channels, every))
     if names is None and channels == 1:
         rows = []
-    told = [visible(names[row]) if names is not None else str(row) for row in rows]
+    told = [names[row] if names is not None else str(row) for row in rows]
+    ax.set_yticks(rows, labels=["" for _ in rows])
+    for label in ax.get_yticklabels()[:1]:
+        longest = min(LONGEST, letters_in(NAMES * inches_of(ax), float(label.get_fontsize())))
+        told = [shortened(name, longest) for name in told]
     ax.set_yticks(rows, labels=told)
     spell(ax.get_yticklabels())
     if names is None and channels > 1:

@@ -1,18 +1,14 @@
-"""The look of relprop's figures: sizes for papers, colours, and texts."""
+"""The look of relprop's figures: sizes for papers, settings and colours."""
 
-import textwrap
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 from matplotlib.colors import ListedColormap
-from matplotlib.mathtext import MathTextParser
-from matplotlib.text import Text
 
 from relprop.view.colour import Colour, Values, signed
 
@@ -21,9 +17,6 @@ COLUMN = 3.4
 
 PAGE = 7.0
 """Width of a figure in inches: both columns."""
-
-LETTER = 0.064
-"""Width of a letter of a title in inches, on the average."""
 
 BAR = 0.72
 """Width of a scale of colours with its numbers in inches."""
@@ -90,47 +83,3 @@ def colour_map(colour: Colour, *, signed: bool = True, strongest: float = 1.0) -
     """
     values: Values = np.linspace(-strongest if signed else 0.0, strongest, 511 if signed else 256)
     return ListedColormap(colour(values), name=getattr(colour, "__name__", "relprop"))
-
-
-def spell(texts: Iterable[Text], *, literal: bool = False) -> None:
-    """Let only those texts be mathematics, between "$", that matplotlib can read as such.
-
-    Args:
-        texts: texts of a figure that the user wrote, or that are the user's data.
-        literal: whether "$" is always a letter, as in tokens.
-    """
-    for text in texts:
-        text.set_parse_math(not literal and _is_mathematics(text.get_text()))
-
-
-@cache
-def _is_mathematics(text: str) -> bool:
-    if text.replace(r"\$", "").count("$") < 2:
-        return False
-    try:
-        MathTextParser("path").parse(text)
-    except ValueError:
-        return False
-    return True
-
-
-def number(amount: float, *, sign: bool = False) -> str:
-    """Return an amount with three digits, and the sign that is as wide as a plus."""
-    return f"{amount:{'+' if sign else ''}.3g}".replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
-
-
-def wrapped(label: str, width: float) -> str:
-    """Break a title into lines of a width in inches. A number stays beside the word before it."""
-    return "\n".join(_wrapped(line, width) for line in label.split("\n"))
-
-
-def _wrapped(line: str, width: float) -> str:
-    first, space, last = line.rpartition(" ")
-    whole = f"{first}\N{NO-BREAK SPACE}{last}" if space else line
-    lines = textwrap.wrap(whole, max(8, int(width / LETTER)))
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def lines_of(title: str) -> int:
-    """Return how many lines a title has."""
-    return title.count("\n") + 1 if title else 0

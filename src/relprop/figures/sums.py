@@ -22,11 +22,9 @@ from relprop.figures.style import (
     FAINT,
     INK,
     TITLE,
-    lines_of,
     own_style,
-    spell,
-    wrapped,
 )
+from relprop.figures.texts import lines_of, spell, wrapped
 from relprop.view.display import as_whole_pictures
 from relprop.view.entries import Amounts, require_count
 from relprop.view.heatmaps import scale
@@ -82,6 +80,8 @@ def waterfall(
     Raises:
         InputError: no axes, or axes of another kind.
     """
+    entries = sum(step.kind == "entry" for step in steps)
+    bars.require_few(entries, entries, "explanation.waterfall")
     rows, start = [], 0.0
     colours = {"others": FAINT, "sink": SINK, "difference": FAINT}
     for step in steps:
@@ -154,7 +154,7 @@ def _drawn(
         drawing = Drawing(
             figsize=(wide, bars.height(len(rows)) + TITLE * lines_of(told)), layout="constrained"
         )
-        bars.draw(drawing.subplots(), rows, title=told, longest=bars.letters_in(wide), **how)
+        bars.draw(drawing.subplots(), rows, title=told, **how)
     return Figure(drawing, dict(about))
 
 

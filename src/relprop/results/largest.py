@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.errors import InputError, did_you_mean
 from relprop.results.columns import aligned, as_percent, comma_separated, one_line, share_of
 from relprop.view.arrays import as_array, require_finite
-from relprop.view.entries import Amounts, feature_names, largest, require_count, values_of
+from relprop.view.entries import Amounts, digits_of, feature_names, largest, require_count, values_of
 from relprop.view.heatmaps import REDUCTIONS
 
 _WHAT = {1: "input", 2: "feature", 3: "time step", 4: "pixel"}
@@ -85,8 +85,8 @@ class Largest:
         rows = [
             [
                 one_line(entry.name),
-                *(["" if entry.value is None else f"{entry.value:.4g}"] if values else []),
-                f"{entry.relevance:.4g}",
+                *(["" if entry.value is None else digits_of(entry.value)] if values else []),
+                digits_of(entry.relevance),
                 as_percent(entry.share),
             ]
             for entry in self.entries
@@ -94,7 +94,7 @@ class Largest:
         shown = math.fsum(entry.relevance for entry in self.entries)
         many = f"{self.count:,} {self.what}{'s' * (self.count != 1)}"
         parts = as_percent(share_of(shown, self.score))
-        below = f"{len(self)} of {many}, {parts} of the {self.measure} {self.score:.4g}"
+        below = f"{len(self)} of {many}, {parts} of the {self.measure} {digits_of(self.score)}"
         return f"{aligned([head, *rows])}\n{below}"
 
     __repr__ = __str__

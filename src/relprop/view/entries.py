@@ -111,6 +111,17 @@ def values_of(
     raise InputError(f"{call}({name}=...) has the shape {found.shape}; the input has {either}.")
 
 
+def digits_of(amount: float, digits: int = 4) -> str:
+    """Return a number as text: whole ones up to nine digits whole, others with some digits.
+
+    There is no exponent from 1e-4 to 1e6.
+    """
+    size = abs(amount)
+    if size < 1e9 and float(amount).is_integer():
+        return str(int(amount))
+    return f"{amount:.0f}" if 10**digits - 0.5 <= size < 1e6 else f"{amount:.{digits}g}"
+
+
 def with_value(name: str, value: float) -> str:
     """Return a name with the value of the input, for figures: "age = −0.5"."""
-    return f"{name} = {value:.4g}".replace("= -", "= −")
+    return f"{name} = {digits_of(value)}".replace("= -", "= −").replace("e-0", "e−").replace("e+0", "e")

@@ -18,7 +18,8 @@ class Options:
         samples: numbers of the samples to draw; by default all.
         channels: how channels become one value: "sum", "absolute sum", "max" or "norm".
         percentile: percentile of the absolute values from which on colours are full, above 0, up to 100.
-        shared: one scale for all maps, so that they can be compared, instead of one for each.
+        shared: one scale for all maps, or all bars of tables, so that they can be compared, instead of one
+            for each.
         colour: the name of a colour map, or a function; by default "signed", or "positive" if `channels`
             removes the sign.
         enlarge: width and height of each value in pixels; by default the longer side of maps gets about 224
