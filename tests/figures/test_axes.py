@@ -12,12 +12,14 @@ import torch
 from matplotlib.figure import Figure as Drawing
 
 from relprop.errors import InputError
+from relprop.figures.options import _KINDS, Layout
 from relprop.figures.style import NEGATIVE, POSITIVE
 from relprop.figures.texts import number
 from relprop.view.colour import positive, signed
 from relprop.view.display import as_pictures
 from relprop.view.entries import with_value
 from relprop.view.heatmaps import enlarge, overlay, reduce_channels, scale
+from relprop.view.options import OF_FIGURES, Options
 
 
 def labels(ax, axis="y"):
@@ -442,6 +444,33 @@ def test_the_style_of_the_user_is_used_and_left(images, table, ax):
     assert dict(mpl.rcParams.copy()) == before
 
 
+def test_samples_are_counted_from_the_last_one_too(images, ax):
+    explanation, _ = images
+    told = f"score {float(explanation.score[2]):.4g}"
+    assert told in explanation.plot(ax=ax, sample=-1).get_title()
+    assert told in explanation.plot(ax=ax, samples=[-1]).get_title()
+    assert told in explanation.plot(ax=ax, samples=iter([2])).get_title()
+    assert told in explanation.plot(ax=ax, sample=torch.tensor(2)).get_title()
+
+
+def test_every_option_has_a_kind_or_is_checked_with_the_relevance():
+    known = {option.name for kind in (Options, Layout) for option in dataclasses.fields(kind)}
+    assert known - _KINDS.keys() == {"sample", "features", "values", "signal"}
+    assert _KINDS.keys() <= known
+    assert tuple(option.name for option in dataclasses.fields(Layout)) == OF_FIGURES
+
+
+def test_options_of_figures_are_told_to_those_who_draw_none(signals, tmp_path):
+    message = (
+        r"plot\(signal=...\): only figures have this option. Write one by "
+        r"explanation.save\('x.pdf', signal=...\), or '.svg', or draw on axes of matplotlib "
+        r"by plot\(ax=..., signal=...\)"
+    )
+    for draw in (signals[0].plot, lambda **how: signals[0].save(tmp_path / "a.png", **how)):
+        with pytest.raises(InputError, match=message):
+            draw(signal=signals[1])
+
+
 def test_a_title_and_names_of_classes(images, ax):
     explanation, _ = images
     explanation.plot(ax=ax, classes=["a", "b", "tiger cat", "d", "e"])
@@ -522,6 +551,19 @@ def test_axes_of_a_wrong_kind_are_refused(images, make, message):
         ("images", {"values": [1]}, r"plot\(values=...\) is for tables \(N, F\) only. Leave values= out"),
         ("images", {"signal": [1]}, r"plot\(signal=...\) is for signals \(N, C, T\) only"),
         ("images", {"colour": 3}, r"plot\(colour=3\): give the name of a colour map, or a function"),
+        ("images", {"of": ["input"]}, r"plot\(of=\['input'\]\): give the name of an input or of a recorded"),
+        ("images", {"channels": ["sum"]}, r"plot\(channels=\['sum'\]\): give one of 'sum', "),
+        ("images", {"model": 5}, r"plot\(model=5\): give a text"),
+        ("images", {"bar": None}, r"plot\(bar=None\): give True or False"),
+        ("images", {"bar": "no"}, r"plot\(bar='no'\): give True or False"),
+        ("images", {"percentile": "9"}, r"plot\(percentile='9'\): give a number above 0, up to 100"),
+        ("images", {"opacity": torch.tensor(0.5)}, r"plot\(opacity=tensor\(0.5000\)\): give a number from 0"),
+        ("table", {"width": np.ones(2)}, r"plot\(width=array\(\[1., 1.\]\)\): give the width in inches"),
+        ("table", {"k": torch.ones(2)}, r"plot\(k=tensor\(\[1., 1.\]\)\): give a whole number"),
+        ("table", {"features": torch.tensor(1)}, r"plot\(features=tensor\(1\)\): give a list of 8 names"),
+        ("table", {"sample": ""}, r"plot\(sample=''\): there is no such sample; give a number from 0 to 1"),
+        ("table", {"sample": []}, r"plot\(sample=\[\]\): there is no such sample"),
+        ("images", {"samples": torch.tensor(1)}, r"plot\(samples=tensor\(1\)\): give a list of numbers"),
         ("images", {"title": 3}, r"plot\(title=3\): give a text"),
         ("images", {"samples": 3}, r"plot\(samples=3\): give a list of numbers"),
         ("images", {"samples": ["a"]}, r"plot\(samples=\['a'\]\): give a list of numbers"),
@@ -587,9 +629,3 @@ def test_relevance_that_is_nan_is_refused(what, message, request, ax):
     broken = dataclasses.replace(explanation, inputs={"x": R})
     with pytest.raises(InputError, match=message):
         broken.plot(ax=ax)
-
-
-def test_the_plot_of_pixels_has_no_options_of_figures(table):
-    explanation, _ = table
-    with pytest.raises(InputError, match=r"plot\(features=...\): there is no such option"):
-        explanation.plot(features=["a"] * 8)

@@ -113,6 +113,7 @@ def test_one_number_a_sample_and_an_input_without_samples():
     assert [(entry.place, entry.relevance) for entry in found] == [((), 4.0)]
     whole = relprop.explain(lambda x: (x * x).sum(), torch.tensor([[1.0], [3.0], [2.0]]))
     assert (whole.top(1)[0].place, whole.top(1).what) == ((1, 0), "entry")
+    assert "1 of 3 entries, " in str(whole.top(1))
 
 
 def test_several_inputs_and_recorded_modules_by_name():

@@ -63,7 +63,7 @@ def drawn_of(explained: Explained, picture: Any, look: Options, layout: Layout, 
     R, name = drawable(explained, look.of)
     labels = labels_of(explained, len(R), look)
     if layout.sample is not None or (look.samples is None and not every):
-        chosen = [require_sample(layout.sample or 0, len(R), "plot")]
+        chosen = [require_sample(0 if layout.sample is None else layout.sample, len(R), "plot")]
     else:
         chosen = chosen_samples(len(R), look)
     kind = {2: "table", 3: "signal"}.get(R.dim(), "map")

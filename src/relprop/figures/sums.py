@@ -11,11 +11,11 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from relprop.errors import InputError, did_you_mean, visible
+from relprop.errors import InputError, visible
 from relprop.figures import bars, maps
 from relprop.figures.axes import require_axes, require_fitting_limits, require_own_names
 from relprop.figures.figure import Figure
-from relprop.figures.options import require_title, require_width, split
+from relprop.figures.options import require_option, split
 from relprop.figures.style import (
     BAR,
     COLUMN,
@@ -28,6 +28,7 @@ from relprop.figures.texts import lines_of, spell, wrapped
 from relprop.view.display import as_whole_pictures
 from relprop.view.entries import Amounts, require_count
 from relprop.view.heatmaps import scale
+from relprop.view.options import require_known
 
 SINK = "#8c8c8c"
 
@@ -141,8 +142,9 @@ def _drawn(
     width: float | None = None,
     **how: Any,
 ) -> Figure | Axes:
-    require_width(width, call)
-    require_title(title, call)
+    if width is not None:
+        require_option("width", width, call)
+    require_option("title", title, call)
     if ax is not None:
         where = require_axes(ax, call)
         require_own_names(where, call)
@@ -185,12 +187,7 @@ def parts_as_map(
         FileError: a picture cannot be read.
     """
     where = None if ax is None else require_axes(ax, "parts.map")
-    for name in options:
-        if name not in OF_MAPS:
-            hint = did_you_mean(name, OF_MAPS, most=1, written="{}=".format)
-            raise InputError(
-                f"parts.map({name}=...): there is no such option.{hint} There are: {', '.join(OF_MAPS)}."
-            )
+    require_known(options, OF_MAPS, "parts.map")
     look, layout = split({"percentile": 100, **options}, "parts.map")
     if look.beside and picture is None:
         raise InputError("parts.map(beside=True) needs a picture: parts.map(picture, beside=True).")

@@ -92,12 +92,16 @@ class Largest:
             for entry in self.entries
         ]
         shown = math.fsum(entry.relevance for entry in self.entries)
-        many = f"{self.count:,} {self.what}{'s' * (self.count != 1)}"
+        many = f"{self.count:,} {self.what if self.count == 1 else _many(self.what)}"
         parts = as_percent(share_of(shown, self.score))
         below = f"{len(self)} of {many}, {parts} of the {self.measure} {digits_of(self.score)}"
         return f"{aligned([head, *rows])}\n{below}"
 
     __repr__ = __str__
+
+
+def _many(what: str) -> str:
+    return "entries" if what == "entry" else f"{what}s"
 
 
 def largest_of(

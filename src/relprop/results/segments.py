@@ -1,13 +1,14 @@
 """Parts of an input as users give them: maps of integers, masks, spans, groups of columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from relprop.errors import InputError, did_you_mean
+from relprop.view.entries import is_whole
 
 CALL = "explanation.aggregate"
 
@@ -74,11 +75,7 @@ def _array(value: Any) -> Tensor | None:
 
 
 def _is_span(part: Any) -> bool:
-    return isinstance(part, tuple) and len(part) == 2 and all(_is_whole(end) for end in part)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    return isinstance(part, tuple) and len(part) == 2 and all(is_whole(end) for end in part)
 
 
 def _shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -153,7 +150,7 @@ def _column(column: Any, which: str, count: int, features: Sequence[str] | None)
         raise InputError(
             f"{CALL}: segments{which} has the name {column!r}. Give the names of all columns: features=[...]."
         )
-    if not _is_whole(column) or not 0 <= column < count:
+    if not is_whole(column) or not 0 <= column < count:
         raise InputError(f"{CALL}: segments{which} has {column!r}. Give whole numbers from 0 to {count - 1}.")
     return int(column)
 

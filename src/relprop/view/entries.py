@@ -1,7 +1,8 @@
 """The entries of relevance, such as pixels or features: which are the largest, and what they are called."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,30 @@ from relprop.view.arrays import as_array
 Amounts = NDArray[np.float64]
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, also one of NumPy or torch, and not a boolean."""
+    try:
+        operator.index(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
+
+
+def list_of(values: Any) -> list[Any] | None:
+    """Return values that can be read one by one as a list, others as None."""
+    try:
+        return list(values)
+    except TypeError:  # also of a tensor that is a single number
+        return None
+
+
 def require_count(k: Any, call: str) -> int:
     """Return how many entries a user asks for.
 
     Raises:
         InputError: it is no whole number, or less than 1.
     """
-    if not isinstance(k, SupportsIndex) or isinstance(k, bool) or int(k) < 1:
+    if not is_whole(k) or int(k) < 1:
         raise InputError(f"{call}(k={k!r}): give a whole number, 1 or more.")
     return int(k)
 
@@ -45,8 +63,7 @@ def require_row(number: Any, count: int, call: str, what: str) -> int:
     Raises:
         InputError: there is none of this number.
     """
-    whole = isinstance(number, SupportsIndex) and not isinstance(number, bool)
-    if not whole or not -count <= int(number) < count:
+    if not is_whole(number) or not -count <= int(number) < count:
         there = f"there is only {what} 0" if count == 1 else f"give a number from 0 to {count - 1}"
         raise InputError(f"{call}({what}={number!r}): there is no such {what}; {there}.")
     return int(number) % count
@@ -65,12 +82,13 @@ def feature_names(features: Sequence[str] | None, count: int, call: str) -> list
     """
     if features is None:
         return None
-    if not isinstance(features, Iterable):
+    given = list_of(features)
+    if given is None:
         raise InputError(f"{call}(features={features!r}): give a list of {count} names.")
-    names = [] if isinstance(features, str) else [str(name) for name in features]
+    names = [] if isinstance(features, str) else [str(name) for name in given]
     if len(names) != count:
-        given = "a single text" if isinstance(features, str) else f"{len(names)} names"
-        raise InputError(f"{call}(features=...) has {given} for {count} features; give a name for each.")
+        told = "a single text" if isinstance(features, str) else f"{len(names)} names"
+        raise InputError(f"{call}(features=...) has {told} for {count} features; give a name for each.")
     return names
 
 

@@ -77,21 +77,33 @@ def options_of(options: Mapping[str, Any]) -> Options:
     return Options(**options)
 
 
-def require_known(options: Mapping[str, Any], kind: type[Any], call: str) -> None:
+OF_FIGURES = ("sample", "features", "values", "signal", "k", "width")
+"""What only figures of matplotlib have: see `relprop.figures.options.Layout`."""
+
+
+def require_known(
+    options: Mapping[str, Any], known: type[Any] | Sequence[str] | Sequence[type[Any]], call: str
+) -> None:
     """Check that options exist.
 
     Args:
         options: what users give, by name.
-        kind: the dataclass that has the options.
+        known: the names that exist; or the dataclasses that have them.
         call: what was called, for errors.
 
     Raises:
         InputError: there is no option of such a name. The error offers near matches.
     """
-    known = [option.name for option in fields(kind)]
+    names: list[str] = []
+    for each in [known] if isinstance(known, type) else known:
+        names += [each] if isinstance(each, str) else [option.name for option in fields(each)]
     for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known, most=1, written="{}=".format)
+        if name in names:
+            continue
+        if known is Options and name in OF_FIGURES:
             raise InputError(
-                f"{call}({name}=...): there is no such option.{hint} There are: {', '.join(known)}."
+                f"{call}({name}=...): only figures have this option. Write one by explanation.save('x.pdf', "
+                f"{name}=...), or '.svg', or draw on axes of matplotlib by plot(ax=..., {name}=...)."
             )
+        hint = did_you_mean(name, names, most=1, written="{}=".format)
+        raise InputError(f"{call}({name}=...): there is no such option.{hint} There are: {', '.join(names)}.")

@@ -107,10 +107,10 @@ def chosen_samples(count: int, look: Options) -> list[int]:
             )
         return list(range(count))
     chosen = [int(sample) for sample in look.samples]
-    wrong = [sample for sample in chosen if not 0 <= sample < count]
+    wrong = [sample for sample in chosen if not -count <= sample < count]
     if wrong or not chosen:
         raise InputError(f"plot(samples={look.samples!r}): give one number or more, from 0 to {count - 1}.")
-    return chosen
+    return [sample % count for sample in chosen]
 
 
 def given_labels(count: int, look: Options) -> list[str] | None:
