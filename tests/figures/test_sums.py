@@ -21,7 +21,7 @@ def labels(ax):
 
 def test_each_bar_of_a_waterfall_begins_where_the_one_above_ends(table):
     explanation, x = table
-    figure = explanation.waterfall(1, k=3, features=list("abcdefgh"), values=x, title="Why?")
+    figure = explanation.waterfall(3, 1, features=list("abcdefgh"), values=x, title="Why?")
     assert isinstance(figure, Figure)
     (ax,) = figure.axes
     names, bars = labels(ax), ax.patches
@@ -67,7 +67,7 @@ def test_a_waterfall_of_pixels_and_of_two_inputs(images):
 def test_parts_as_bars(table, ax):
     explanation, _ = table
     parts = explanation.aggregate({"first": [0, 1], "last": [7]})
-    figure = parts.bars(1)
+    figure = parts.bars(sample=1)
     (own,) = figure.axes
     amounts = {part.name: part.relevance for part in parts.of(1)}
     assert sorted(labels(own), key=lambda name: -abs(amounts[name])) == labels(own)
@@ -75,7 +75,7 @@ def test_parts_as_bars(table, ax):
         [bar.get_width() for bar in own.patches], [amounts[name] for name in labels(own)]
     )
     assert figure.metadata["Sample"] == "1"
-    assert parts.bars(1, ax=ax, k=1) is ax
+    assert parts.bars(1, 1, ax=ax) is ax
     assert labels(ax)[1] == "the other 2"
 
 
@@ -128,7 +128,7 @@ def test_edges_go_around_parts_of_any_form(images):
 
 
 def test_parts_of_single_pixels_have_no_edges(images, monkeypatch):
-    monkeypatch.setattr("relprop.figures.sums.MOST_EDGES", 13)
+    monkeypatch.setattr("relprop.figures.parts.MOST_EDGES", 13)
     (edges,) = images[0].aggregate(torch.arange(64).reshape(8, 8)).map().axes[0].patches
     assert not len(edges.get_path().vertices)
 
@@ -148,10 +148,11 @@ def test_figures_of_parts_are_files(images, tmp_path):
     [
         (lambda parts: parts.bars(k=0), r"parts.bars\(k=0\): give a whole number, 1 or more"),
         (
-            lambda parts: parts.bars(3),
-            r"parts.of\(sample=3\): there is no such sample; give a number from 0 to 2",
+            lambda parts: parts.bars(sample=3),
+            r"parts.bars\(sample=3\): there is no such sample; give a number from 0 to 2",
         ),
         (lambda parts: parts.bars(title=None), r"parts.bars\(title=None\): give a text"),
+        (lambda parts: parts.bars(width=99), r"parts.bars\(width=99\): give the width in inches"),
         (lambda parts: parts.bars(ax=1), r"parts.bars\(ax=...\): this is int, and no axes"),
         (lambda parts: parts.map(sample=3), r"parts.map\(sample=3\): there is no such sample"),
         (lambda parts: parts.map(ax=1), r"parts.map\(ax=...\): this is int, and no axes"),
@@ -180,6 +181,28 @@ def test_only_parts_of_images_are_maps(images, table):
         InputError, match=r"parts.map\(\): the parts differ between channels. Draw them by parts.bars"
     ):
         images[0].aggregate(first).map()
+
+
+def test_the_title_is_by_default_what_is_explained_with_its_score(images, ax):
+    explanation, x = images
+    parts = explanation.aggregate(SEGMENTS)
+    label = f"2, score {float(explanation.score[1]):.4g}"
+    drawn = [parts.bars(sample=1), parts.map(x, sample=1), explanation.waterfall(sample=1)]
+    assert [figure.axes[0].get_title() for figure in drawn] == [label] * 3
+    for draw in (parts.bars, parts.map, explanation.waterfall):
+        assert draw(ax=ax, sample=1).get_title() == label
+        assert draw(ax=ax, sample=1, title="Mine").get_title() == "Mine"
+        assert draw(sample=1, width=5).drawing.get_size_inches()[0] == pytest.approx(5)
+
+
+def test_a_figure_of_parts_is_described_by_its_own_sample_and_relevance():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 3)).eval()
+    found = relprop.explain(model, torch.rand(2, 1, 8, 8), target=[0, 2], record="0")
+    about = found.aggregate(torch.zeros(6, 6, dtype=torch.int64), of="0").map(sample=1).metadata
+    assert about["Title"] == "Relevance of 0 for class 2"
+    assert about["Relevance of"] == "0"
+    assert about["Score"] == f"{float(found.score[1]):.6g}"
+    assert about["Sum of relevance"] == f"{float(found.inner['0'][1].double().sum()):.6g}"
 
 
 def test_figures_of_the_user_are_left_as_they_are(table):

@@ -204,6 +204,41 @@ def test_bars_are_in_the_order_of_the_text(model):
         found.bars(width=-1)
 
 
+def test_of_a_generation_only_what_came_before_a_token_is_drawn_and_listed(model):
+    found = explain_text(model("gpt2"), "The film was good. It was", generate=3)
+    before = found.answers[1].place
+    assert before == found.prompt + 1
+    assert found.top(100, answer=1).count == before
+    assert len(found.bars(100, answer=1).axes[0].patches) == before
+    names = [text.get_text() for text in found.waterfall(100, answer=1).axes[0].get_yticklabels()]
+    assert sum(name.startswith("'") for name in names) == before
+    assert found.sentences().top(100, answer=1).count == 3
+
+
+def test_the_title_is_by_default_the_target_with_its_score(model):
+    found = explain_text(model("gpt2"), TEXT, target=" Paris")
+    answer = found.answers[0]
+    told = f"{answer.target}, {answer.measure} {answer.score:.4g}"
+    assert found.bars().axes[0].get_title() == found.waterfall().axes[0].get_title() == told
+
+
+def test_what_is_merged_is_not_cut_again(model, tmp_path):
+    found = explain_text(model("gpt2"), TEXT, target=" Paris")
+    with pytest.raises(
+        InputError,
+        match=r"explanation.words\(\): tokens are merged into sentences already, which are larger. Take",
+    ):
+        found.sentences().words()
+    turns = explain_text(model("gpt2"), "User: One. Two.\nAssistant: Three.", target=" Paris").turns()
+    with pytest.raises(InputError, match=r"explanation.sentences\(\): tokens are merged into turns already"):
+        turns.sentences()
+    assert len(found.words().sentences()) == len(found.sentences())
+    with pytest.raises(InputError, match=r"explanation.merge\(\[\(1.5, 3\)\]\): give pairs of numbers"):
+        found.merge([(1.5, 3)])
+    with pytest.raises(InputError, match=r"explanation.bars\(\).save\('x.pdf'\) and explanation.waterfall"):
+        found.save(tmp_path / "t.pdf")
+
+
 def test_a_waterfall_of_words_ends_at_the_score(model):
     found = explain_text(model("gpt2"), TEXT, target=" Paris").words()
     (ax,) = found.waterfall(k=4).axes

@@ -16,7 +16,7 @@ from relprop.figures.style import BAR, COLUMN, PAGE, TITLE, own_style
 from relprop.figures.texts import lines_of, spell, wrapped
 from relprop.view.entries import with_value
 from relprop.view.options import Options
-from relprop.view.subject import Explained
+from relprop.view.subject import Explained, described_as
 
 COLUMNS = 4
 """Largest number of maps in a row, if the user does not say it."""
@@ -152,8 +152,5 @@ def _bars(cells: Sequence[Axes], scale: maps.Scale, drawn: Drawn, look: Options)
 
 
 def _about(explained: Explained, drawn: Drawn, look: Options) -> dict[str, str]:
-    about = explained.described(look.model, drawn.samples)
-    if drawn.name is not None:
-        title = about["Title"].replace("Relevance of the input", f"Relevance of {drawn.name}", 1)
-        about |= {"Title": title, "Relevance of": drawn.name}
+    about = described_as(explained.described(look.model, drawn.samples), drawn.name)
     return about | ({"Title": look.title} if look.title else {})

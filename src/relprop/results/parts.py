@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from relprop.errors import InputError, did_you_mean
 from relprop.results.columns import aligned, as_percent, comma_separated, one_line, share_of
-from relprop.view.entries import require_sample
+from relprop.view.entries import require_count, require_sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,8 @@ class Parts:
         measure: the name of the score.
         places: which part each element of the input is in, by number, of the input's shape, int64; -1 for
             none.
-        metadata: a description in words, for files.
+        labels: what is explained of each sample, and its score.
+        metadata: a description of each sample in words, for files.
     """
 
     names: tuple[str, ...]
@@ -65,7 +67,8 @@ class Parts:
     score: Tensor
     measure: str
     places: Tensor
-    metadata: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...]
+    metadata: tuple[dict[str, str], ...]
 
     @property
     def total(self) -> Tensor:
@@ -136,26 +139,54 @@ class Parts:
         return comma_separated([head, *([row[key] for key in head] for row in self.as_data())])
 
     @overload
-    def bars(self, sample: int = 0, *, k: int = 12, ax: None = None, title: str = "") -> "Figure": ...
+    def bars(
+        self,
+        k: int = 12,
+        sample: int = 0,
+        *,
+        ax: None = None,
+        title: str = "",
+        width: float | None = None,
+    ) -> "Figure": ...
 
     @overload
-    def bars(self, sample: int = 0, *, k: int = 12, ax: "Axes", title: str = "") -> "Axes": ...
+    def bars(
+        self, k: int = 12, sample: int = 0, *, ax: "Axes", title: str = "", width: float | None = None
+    ) -> "Axes": ...
 
     def bars(
-        self, sample: int = 0, *, k: int = 12, ax: "Axes | None" = None, title: str = ""
+        self,
+        k: int = 12,
+        sample: int = 0,
+        *,
+        ax: "Axes | None" = None,
+        title: str = "",
+        width: float | None = None,
     ) -> "Figure | Axes":
         """Draw a bar for each of the k largest parts of a sample, and one for the others together.
+
+        Args:
+            k: how many parts have a bar of their own.
+            sample: number of the sample.
+            ax: axes to draw on, in the style of the user.
+            title: text above; by default what is explained, and the score.
+            width: of the figure in inches; by default 3.4, or 7 for long names.
 
         Returns:
             A figure; or the axes, if they were given.
 
         Raises:
-            InputError: no such sample, `k` is less than 1, or no axes.
+            InputError: no such sample, `k` is less than 1 or more than 200, or no axes.
         """
-        from relprop.figures.sums import parts_as_bars  # matplotlib is loaded only by those who draw
+        from relprop.figures.of_bars import Frame, ranked_bars  # matplotlib is loaded only by those who draw
 
-        told = [(part.name, part.relevance) for part in self.of(sample)]
-        return parts_as_bars(told, k, ax, title, self._about(sample))
+        call = "parts.bars"
+        k, sample = require_count(k, call), require_sample(sample, len(self.score), call)
+        told = self.of(sample)
+        amounts = np.array([part.relevance for part in told])
+        label, about = self.labels[sample], self._about(sample)
+        frame = Frame(call=call, ax=ax, title=title, label=label, width=width, about=about)
+        return ranked_bars([part.name for part in told], amounts, k, frame)
 
     @overload
     def map(self, picture: Any = None, *, ax: None = None, sample: int = 0, **options: Any) -> "Figure": ...
@@ -181,7 +212,7 @@ class Parts:
             InputError: no such sample, parts of something other than images, or a case that `plot` refuses.
             FileError: a picture cannot be read.
         """
-        from relprop.figures.sums import parts_as_map
+        from relprop.figures.parts import parts_as_map  # as above
         from relprop.view.subject import pictures_of
 
         sample = require_sample(sample, len(self.score), "parts.map")
@@ -194,7 +225,8 @@ class Parts:
         if (places != places[:1]).any():
             raise InputError("parts.map(): the parts differ between channels. Draw them by parts.bars().")
         seen = pictures_of(picture, len(self.score), [sample])
-        return parts_as_map(self.as_map()[sample, :1], places[0], seen, ax, options, self._about(sample))
+        about, label = self._about(sample), self.labels[sample]
+        return parts_as_map(self.as_map()[sample, :1], places[0], seen, ax, options, about, label)
 
     def save(self, path: Path | str) -> None:
         """Write the table as comma-separated values, whole or not at all.
@@ -213,7 +245,8 @@ class Parts:
         write_whole(Path(path), self.to_csv().encode())
 
     def _about(self, sample: int) -> dict[str, str]:
-        return self.metadata | {"Sample": str(sample)}
+        told = f"{float(self.total[sample]):.6g}"
+        return self.metadata[sample] | {"Sum of relevance": told, "Sample": str(sample)}
 
     def __str__(self) -> str:
         samples = len(self.score)

@@ -12,7 +12,8 @@ from relprop.results.segments import places_of
 from relprop.results.waterfall import in_samples, steps_of
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.entries import feature_names, require_sample
-from relprop.view.subject import Explained, relevance_of
+from relprop.view.options import Options
+from relprop.view.subject import Explained, described_as, labels_of, relevance_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,57 +108,60 @@ class Summaries:
         told, places = places_of(segments, names, tuple(R.shape), columns)
         sums = torch.zeros(len(R), len(told) + 1, dtype=torch.float64)
         sums.scatter_add_(1, places.reshape(len(R), -1) + 1, amounts.reshape(len(R), -1))
-        about = self.described(None, None)
-        if name is not None:
-            about["Relevance of"] = name
+        about = [described_as(self.described(None, [n]), name) for n in range(len(self.score))]
         score = self.score.detach().cpu()
-        return Parts(told, sums[:, 1:], sums[:, 0], score, self.measure, places, about)
+        labels = tuple(labels_of(self, len(score), Options()))
+        return Parts(told, sums[:, 1:], sums[:, 0], score, self.measure, places, labels, tuple(about))
 
     @overload
     def waterfall(
         self: Accounted,
-        sample: int = 0,
         k: int = 10,
+        sample: int = 0,
         *,
         ax: None = None,
         features: Sequence[str] | None = None,
         values: Any = None,
         title: str = "",
+        width: float | None = None,
     ) -> "Figure": ...
 
     @overload
     def waterfall(
         self: Accounted,
-        sample: int = 0,
         k: int = 10,
+        sample: int = 0,
         *,
         ax: "Axes",
         features: Sequence[str] | None = None,
         values: Any = None,
         title: str = "",
+        width: float | None = None,
     ) -> "Axes": ...
 
     def waterfall(
         self: Accounted,
-        sample: int = 0,
         k: int = 10,
+        sample: int = 0,
         *,
         ax: "Axes | None" = None,
         features: Sequence[str] | None = None,
         values: Any = None,
         title: str = "",
+        width: float | None = None,
     ) -> "Figure | Axes":
         """Draw where a score came from: the largest entries, all others, each sink of the ledger, the score.
 
         Each bar begins where the one above it ends, so that all amounts add up to the score.
 
         Args:
-            sample: number of the sample.
             k: how many entries have a bar of their own. Those of several inputs are drawn together.
+            sample: number of the sample.
             ax: axes to draw on, in the style of the user.
             features: names of the features of a table.
             values: the table that the model saw, or its row. The values are written beside the names.
-            title: text above.
+            title: text above; by default what is explained, and the score.
+            width: of the figure in inches; by default 3.4, or 7 for long names.
 
         Returns:
             A figure, which notebooks show and `.save("x.pdf")` writes; or the axes, if they were given.
@@ -169,7 +173,9 @@ class Summaries:
         call = "explanation.waterfall"
         sample = require_sample(sample, len(self.score), call)
         steps = steps_of(self.inputs, self.ledger, sample, k, call, features=features, values=values)
-        from relprop.figures.sums import waterfall  # matplotlib is loaded only by those who draw
+        from relprop.figures.of_bars import Frame  # matplotlib is loaded only by those who draw
+        from relprop.figures.waterfall import waterfall
 
-        about = self.described(None, [sample])
-        return waterfall(steps, float(self.ledger.seed[sample]), self.measure, ax, title, about)
+        label, about = labels_of(self, len(self.score), Options())[sample], self.described(None, [sample])
+        frame = Frame(call=call, ax=ax, title=title, label=label, width=width, about=about)
+        return waterfall(steps, float(self.ledger.seed[sample]), self.measure, frame)

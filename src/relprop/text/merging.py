@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import index
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,12 @@ Explained = TypeVar("Explained", bound=TokenRelevance)
 
 
 def word_places(explanation: TokenRelevance) -> list[int]:
-    """Return the number of its word for each token."""
+    """Return the number of its word for each token.
+
+    Raises:
+        InputError: tokens are merged into something larger.
+    """
+    _require_finer(explanation, "word", ("sentence", "turn"))
     pieces = explanation.pieces
     return numbered(
         number == 0 or piece.word != pieces[number - 1].word for number, piece in enumerate(pieces)
@@ -23,8 +29,21 @@ def word_places(explanation: TokenRelevance) -> list[int]:
 
 
 def sentence_places(explanation: TokenRelevance) -> list[int]:
-    """Return the number of its sentence for each token. Special tokens are alone."""
+    """Return the number of its sentence for each token. Special tokens are alone.
+
+    Raises:
+        InputError: tokens are merged into something larger.
+    """
+    _require_finer(explanation, "sentence", ("turn",))
     return _places_by_text(explanation.pieces, _sentence_starts, special_alone=True)
+
+
+def _require_finer(explanation: TokenRelevance, unit: str, larger: Sequence[str]) -> None:
+    if explanation.unit in larger:
+        raise InputError(
+            f"explanation.{unit}s(): tokens are merged into {explanation.unit}s already, which are larger. "
+            f"Take {unit}s of the explanation of tokens, as explain_text returns it."
+        )
 
 
 def turn_places(explanation: TokenRelevance) -> list[int]:
@@ -57,7 +76,7 @@ def span_places(spans: Any, count: int) -> list[int]:
     starts = [True] * count
     last = 0
     try:
-        pairs = [(int(start), int(end)) for start, end in spans]
+        pairs = [(index(start), index(end)) for start, end in spans]
     except (TypeError, ValueError):
         raise InputError(
             f"explanation.merge({spans!r}): give pairs of numbers of tokens, [(start, end), ...]."

@@ -64,6 +64,9 @@ class TextExplanation(TextSummaries):
 
         A word ends at white space, or before that if the tokenizer says so. Generated tokens are not merged,
         since each has an answer of its own.
+
+        Raises:
+            InputError: tokens are merged into sentences or turns already.
         """
         return merge(self, word_places(self), "word")
 
@@ -72,6 +75,9 @@ class TextExplanation(TextSummaries):
 
         A sentence ends with ".", "!", "?" or "…" before white space, or with a line break. Special tokens
         stay by themselves, and generated tokens are not merged.
+
+        Raises:
+            InputError: tokens are merged into turns already.
         """
         return merge(self, sentence_places(self), "sentence")
 
@@ -94,7 +100,7 @@ class TextExplanation(TextSummaries):
                 Tokens between spans stay by themselves.
 
         Raises:
-            InputError: spans overlap, or are beyond the text.
+            InputError: spans overlap, are beyond the text, or are no whole numbers.
         """
         return merge(self, span_places(spans, len(self.pieces)), "part")
 
@@ -153,7 +159,8 @@ class TextExplanation(TextSummaries):
         if suffix not in (".html", ".json"):
             raise InputError(
                 f"explanation.save({str(path)!r}): give a name that ends in .html, for a page, in .json, for "
-                "programs, or in .safetensors, for everything."
+                "programs, or in .safetensors, for everything. Figures are saved by "
+                "explanation.bars().save('x.pdf') and explanation.waterfall().save('x.pdf')."
             )
         # A lone surrogate, such as that of a path in another encoding, cannot be written in UTF-8.
         content = self.html() if suffix == ".html" else self.to_json() + "\n"

@@ -1,6 +1,6 @@
 """What an explanation of a text says in short: the largest tokens or words, and the score in steps."""
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from relprop.errors import quoted
 from relprop.results.largest import Largest, entries_of
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from relprop.figures.figure import Figure
+    from relprop.figures.of_bars import Frame
 
 
 class TextSummaries(TokenRelevance):
@@ -33,7 +34,9 @@ class TextSummaries(TokenRelevance):
         k = require_count(k, "explanation.top")
         amounts = row_of(self, answer, "explanation.top")
         told = self.answers[answer]
-        return entries_of(amounts, k, told.score, told.measure, what=self.unit, names=names_of(self))
+        return entries_of(
+            amounts, k, told.score, told.measure, what=self.unit, names=names_of(self)[: len(amounts)]
+        )
 
     @overload
     def bars(
@@ -76,7 +79,7 @@ class TextSummaries(TokenRelevance):
             answer: number of the answer; of a generation, that of the generated token.
             ax: axes to draw on, in the style of the user.
             in_order: whether they are in the order of the text, and not the largest first.
-            title: text above.
+            title: text above; by default the target and its score.
             width: of the figure in inches; by default 3.4, or 7 for sentences and turns.
 
         Returns:
@@ -87,11 +90,10 @@ class TextSummaries(TokenRelevance):
         """
         k = require_count(k, "explanation.bars")
         amounts = row_of(self, answer, "explanation.bars")
-        from relprop.figures.sums import texts_as_bars  # matplotlib is loaded only by those who draw
+        from relprop.figures.of_bars import ranked_bars  # matplotlib is loaded only by those who draw
 
-        return texts_as_bars(
-            names_of(self), amounts, k, ax, title, about(self, answer), in_order=in_order, width=width
-        )
+        frame = _frame(self, answer, "explanation.bars", ax, title, width)
+        return ranked_bars(names_of(self)[: len(amounts)], amounts, k, frame, in_order=in_order)
 
     @overload
     def waterfall(
@@ -130,7 +132,7 @@ class TextSummaries(TokenRelevance):
             k: how many tokens have a bar of their own.
             answer: number of the answer; of a generation, that of the generated token.
             ax: axes to draw on, in the style of the user.
-            title: text above.
+            title: text above; by default the target and its score.
             width: of the figure in inches; by default 3.4, or 7 for sentences and turns.
 
         Returns:
@@ -144,15 +146,32 @@ class TextSummaries(TokenRelevance):
         told = self.answers[answer]
         call, names = "explanation.waterfall", names_of(self)
         found = steps(names.__getitem__, amounts, told.absorbed, told.score, k, call, what=f"{self.unit}s")
-        from relprop.figures.sums import waterfall  # matplotlib is loaded only by those who draw
+        from relprop.figures.waterfall import waterfall  # as above
 
-        return waterfall(
-            found, told.score, told.measure, ax, title, about(self, answer), literal=True, width=width
-        )
+        return waterfall(found, told.score, told.measure, _frame(self, answer, call, ax, title, width))
+
+
+def _frame(
+    explanation: TokenRelevance, answer: int, call: str, ax: Any, title: str, width: float | None
+) -> "Frame":
+    """Return what is around bars: above them is the target, with its score."""
+    from relprop.figures.of_bars import Frame  # as above
+
+    told = explanation.answers[answer]
+    label = f"{told.target}, {told.measure} {told.score:.4g}"
+    return Frame(
+        call=call,
+        ax=ax,
+        title=title,
+        label=label,
+        width=width,
+        about=about(explanation, answer),
+        literal=True,
+    )
 
 
 def row_of(explanation: TokenRelevance, answer: int, call: str) -> Amounts:
-    """Return the relevance of each piece for an answer, float64.
+    """Return the relevance of each piece for an answer, float64; of a generation, of those before it.
 
     Raises:
         InputError: there is no such answer, or relevance is NaN.
@@ -160,7 +179,9 @@ def row_of(explanation: TokenRelevance, answer: int, call: str) -> Amounts:
     number = require_row(answer, len(explanation.answers), call, "answer")
     amounts = as_array(explanation.rows[number], call, "values")
     require_finite(amounts, call)
-    return amounts
+    place = explanation.answers[number].place
+    # What is generated later is no part of what the model read.
+    return amounts[:place] if explanation.relevance.dim() == 2 else amounts
 
 
 def names_of(explanation: TokenRelevance) -> list[str]:

@@ -155,6 +155,14 @@ def _class(number: int, look: Options) -> str:
     return look.classes[number]
 
 
+def described_as(about: dict[str, str], name: str | None) -> dict[str, str]:
+    """Return a description as that of the relevance of this name; None is the only input."""
+    if name is None:
+        return about
+    title = about["Title"].replace("Relevance of the input", f"Relevance of {name}", 1)
+    return about | {"Title": title, "Relevance of": name}
+
+
 def pictures_of(picture: Any, count: int, chosen: Sequence[int]) -> Any:
     """Return the pictures of the chosen samples, if there is a picture for each sample."""
     several = isinstance(picture, (list, tuple)) or (
