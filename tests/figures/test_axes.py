@@ -259,7 +259,7 @@ def test_bars_on_axes_with_a_common_scale_are_all_whole(table):
         low, high = axes[0].get_xlim()
         assert axes[1].get_xlim() == (low, high)
         ends = [*spread(axes[0]), *spread(axes[1])]
-        assert low <= min(ends) < max(ends) <= high
+        assert low < min(ends) < max(ends) < high
 
 
 def test_bars_have_names_of_their_own(table):

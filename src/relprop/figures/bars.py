@@ -133,12 +133,10 @@ def draw(
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel(axis)
-    ends = [0.0, *starts, *(starts + amounts)]
-    room = 0.02 * (max(ends) - min(ends) or 1.0)
-    low, high = min(ends) - room, max(ends) + room
     # Axes with a common scale show the bars of all of them.
-    others = shared_ends(ax)
-    ax.set_xlim(min(low, *others) if others else low, max(high, *others) if others else high)
+    ends = [0.0, *starts, *(starts + amounts), *shared_ends(ax)]
+    room = 0.02 * (max(ends) - min(ends) or 1.0)
+    ax.set_xlim(min(ends) - room, max(ends) + room)
     # Few and short numbers, so that they have room below narrow axes.
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     # Numbers at the ends of bars would lie on names and on other bars.
