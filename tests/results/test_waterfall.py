@@ -81,7 +81,7 @@ def test_names_of_features_pixels_steps_and_of_several_inputs():
     assert names(x=table) == "feature 1"
     assert names(x=table, features=["a", "b", "c"], values=[1, -2, 3]) == "b = −2"
     assert names(x=torch.eye(3)[None, None] * torch.tensor([1.0, 1.0, 2.0])) == "pixel (2, 2)"
-    assert names(x=table[None]) == "step 1"
+    assert names(x=table[None]) == "time step 1"
     assert names(age=table, pixels=torch.full((1, 2, 2, 2), 9.0)) == "pixels: pixel (0, 0)"
 
 

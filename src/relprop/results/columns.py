@@ -40,8 +40,8 @@ def as_percent(share: float) -> str:
 
 
 def one_line(name: str) -> str:
-    """Return a name without line breaks and characters that cannot be seen."""
-    return visible(" ".join(name.split(" ")))
+    """Return a name with escapes for line breaks and for characters that cannot be seen."""
+    return visible(name)
 
 
 def share_of(amount: float, score: float) -> float:

@@ -12,11 +12,17 @@ from torch import Tensor
 from relprop.errors import InputError, did_you_mean
 from relprop.results.columns import aligned, as_percent, comma_separated, one_line, share_of
 from relprop.view.arrays import as_array, require_finite
-from relprop.view.entries import Amounts, digits_of, feature_names, largest, require_count, values_of
+from relprop.view.entries import (
+    Amounts,
+    digits_of,
+    feature_names,
+    kind_of_entry,
+    largest,
+    place_of_entry,
+    require_count,
+    values_of,
+)
 from relprop.view.heatmaps import REDUCTIONS
-
-_WHAT = {1: "input", 2: "feature", 3: "time step", 4: "pixel"}
-"""What an entry is, by the number of dimensions of relevance, with that of samples and channels."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def largest_of(
             f"{tuple(R.shape)}. Leave features= out."
         )
     names = feature_names(features, amounts.size, "explanation.top")
-    what = _WHAT.get(R.dim(), "entry") if has_channels or R.dim() <= 2 else "entry"
+    what = kind_of_entry(R.dim()) if has_channels or R.dim() <= 2 else "entry"
     return entries_of(amounts, k, score, measure, what=what, names=names, values=seen)
 
 
@@ -170,10 +176,9 @@ def entries_of(
     entries = []
     for number, place in zip(largest(flat, k).tolist(), places, strict=True):
         where = tuple(map(int, place))
-        plain = str(where[0]) if len(where) == 1 else str(where)
         amount = float(flat[number])
         value = None if values is None else float(values.reshape(-1)[number])
-        name = names[number] if names is not None else plain
+        name = names[number] if names is not None else place_of_entry(where)
         entries.append(Entry(where, name, amount, share_of(amount, score), value))
     return Largest(tuple(entries), what, flat.size, score, measure)
 

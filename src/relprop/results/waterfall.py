@@ -16,7 +16,9 @@ from relprop.view.arrays import as_array, require_finite
 from relprop.view.entries import (
     Amounts,
     feature_names,
+    kind_of_entry,
     largest,
+    place_of_entry,
     require_count,
     values_of,
     with_value,
@@ -100,7 +102,10 @@ def _namer(
 
     def name_of(number: int) -> str:
         place = np.unravel_index(number, shape) if shape else ()
-        name = names[number] if names is not None else _place(place, dimensions)
+        # Rows and columns are those of a pixel, or of an input of which nothing more is known.
+        kind = "" if len(place) > 1 and dimensions != 4 else f"{kind_of_entry(dimensions)} "
+        plain = f"{kind}{place_of_entry(place)}"
+        name = names[number] if names is not None else plain
         return before + (name if seen is None else with_value(name, float(seen.reshape(-1)[number])))
 
     return name_of
@@ -171,11 +176,3 @@ def in_samples(R: Tensor, samples: int, call: str) -> tuple[Tensor, bool]:
             "dimension. Take the part of a sample from the tensor itself."
         )
     return R, False
-
-
-def _place(place: Any, dimensions: int) -> str:
-    """Return the name of an entry by its place, and by the dimensions of the input with its samples."""
-    where = tuple(map(int, place))
-    if len(where) == 1:
-        return f"{'feature' if dimensions <= 2 else 'step'} {where[0]}"
-    return f"{'pixel ' if dimensions == 4 else ''}{where}"

@@ -69,6 +69,17 @@ def require_row(number: Any, count: int, call: str, what: str) -> int:
     return int(number) % count
 
 
+def kind_of_entry(dimensions: int) -> str:
+    """Return what an entry is, by the dimensions of relevance with that of samples and channels."""
+    return {1: "input", 2: "feature", 3: "time step", 4: "pixel"}.get(dimensions, "entry")
+
+
+def place_of_entry(place: Sequence[Any]) -> str:
+    """Return the place of an entry as text: "28" of a feature or time step, "(78, 68)" of a pixel."""
+    where = tuple(map(int, place))
+    return str(where[0]) if len(where) == 1 else str(where)
+
+
 def largest(amounts: Amounts, k: int) -> NDArray[np.int64]:
     """Return the numbers of the k largest amounts (entries,) by size, of equal ones the first."""
     return np.argsort(-np.abs(amounts), kind="stable")[:k].astype(np.int64)

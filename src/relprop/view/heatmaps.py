@@ -55,6 +55,20 @@ class Scaled:
     limits: NDArray[np.float64]
 
 
+def require_drawable(shape: tuple[int, ...]) -> None:
+    """Check that relevance of a shape can be drawn.
+
+    Raises:
+        InputError: it is that of no images, sequences or features, or has no elements.
+    """
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise InputError(
+            f"relevance of shape {tuple(shape)} cannot be drawn. Give that of images (N, C, H, W), sequences "
+            "(N, C, T) or features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
+            "dimensions, and give it to relprop.view.plot.plot."
+        )
+
+
 def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum") -> Maps:
     """Reduce the channels of relevance to one map for each sample.
 
@@ -76,12 +90,7 @@ def reduce_channels(relevance: torch.Tensor | NDArray[Any], channels: str = "sum
             f"channels={channels!r}: no such reduction.{hint} There are: {', '.join(map(repr, REDUCTIONS))}."
         )
     R = as_array(relevance, "heatmaps", "values")
-    if R.ndim not in (2, 3, 4) or R.size == 0:
-        raise InputError(
-            f"relevance of shape {R.shape} cannot be drawn. Give that of images (N, C, H, W), sequences "
-            "(N, C, T) or features (N, F), N > 0. Select a part of explanation.relevance, sum over other "
-            "dimensions, and give it to relprop.view.plot.plot."
-        )
+    require_drawable(R.shape)
     if R.ndim == 2:
         R = R[:, None, :]
     if R.ndim == 3:

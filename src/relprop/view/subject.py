@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from relprop.errors import InputError
-from relprop.view.heatmaps import reduce_channels
+from relprop.view.heatmaps import require_drawable
 from relprop.view.options import Options
 
 
@@ -90,7 +90,7 @@ def drawable(
     """
     R, name = relevance_of(subject, of, call)
     if R.dim() < 2 or not R.numel():
-        reduce_channels(R)  # raises an error that names the shape
+        require_drawable(tuple(R.shape))
     return R, name
 
 
