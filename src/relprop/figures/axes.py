@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 
 from relprop.errors import InputError
+from relprop.figures.texts import wrapped
 
 _OURS = "_relprop_drew"
 """The attribute of axes that says what relprop drew on them: an artist, and how to remove the scale."""
@@ -117,6 +118,11 @@ def remember_scale(ax: Axes, bar: Colorbar, cell: Any, place: Any) -> None:
 def ink_of(ax: Axes) -> Any:
     """Return the colour of texts on axes, which can be seen on their background, as in a dark style."""
     return ax.xaxis.label.get_color()
+
+
+def label_on(ax: Axes, label: str) -> str:
+    """Return a label broken into lines that are no wider than axes with a scale of colours."""
+    return wrapped(label, 0.85 * inches_of(ax), float(ax.title.get_fontsize()))
 
 
 def inches_of(ax: Axes) -> float:

@@ -23,7 +23,7 @@ MOST = 200
 NAMES = 0.62
 """Names have room for so much of the width of axes, before it is divided between names and bars."""
 
-LONG = 26
+LONG = 27
 """A figure with a longer name is as wide as a page, if the user does not say how wide."""
 
 
@@ -148,7 +148,7 @@ def draw(
             xycoords=("axes fraction", "data"),
             xytext=(3.5, 0),
             textcoords="offset points",
-            va="center",
+            va="center_baseline",  # as that of names
             fontsize=names[0].get_fontsize(),
             color=names[0].get_color(),
             annotation_clip=False,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from relprop.figures import bars
-from relprop.figures.axes import inches_of, require_axes, require_own_names
+from relprop.figures.axes import label_on, require_axes, require_own_names
 from relprop.figures.figure import Figure
 from relprop.figures.options import require_option
 from relprop.figures.style import TITLE, own_style
@@ -62,8 +62,8 @@ def drawn_bars(rows: Sequence[bars.Bar], frame: Frame, *, linked: bool = False) 
     if frame.ax is not None:
         where = require_axes(frame.ax, frame.call)
         require_own_names(where, frame.call)
-        label = wrapped(frame.label, inches_of(where), float(where.title.get_fontsize()))
-        bars.draw(where, rows, title=frame.title or label, literal=frame.literal, linked=linked)
+        title = frame.title or label_on(where, frame.label)
+        bars.draw(where, rows, title=title, literal=frame.literal, linked=linked)
         return where
     with own_style():
         wide = float(frame.width or bars.width_for(row.name for row in rows))

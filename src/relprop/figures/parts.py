@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from relprop.errors import InputError, visible
 from relprop.figures import maps
-from relprop.figures.axes import inches_of, require_axes, require_fitting_limits
+from relprop.figures.axes import label_on, require_axes, require_fitting_limits
 from relprop.figures.figure import Figure
 from relprop.figures.options import split
 from relprop.figures.style import BAR, COLUMN, INK, TITLE, own_style
@@ -74,8 +74,7 @@ def parts_as_map(
 
     if where is not None:
         require_fitting_limits(where, *maps.limits(values[0], look, seen), "parts.map")
-        points = float(where.title.get_fontsize())
-        draw(where, look.title or wrapped(label, inches_of(where), points))
+        draw(where, look.title or label_on(where, label))
         return where
     inches = float(layout.width or COLUMN)
     share = height / (width * (2 + maps.GAP if look.beside else 1))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Drawing
 
 from relprop.errors import InputError, visible
 from relprop.figures import bars, maps, signals
-from relprop.figures.axes import inches_of, require_axes, require_fitting_limits, require_own_names
+from relprop.figures.axes import label_on, require_axes, require_fitting_limits, require_own_names
 from relprop.figures.drawn import Drawn, drawn_of
 from relprop.figures.figure import Figure
 from relprop.figures.options import Layout, split
@@ -45,8 +45,7 @@ def on_axes(explained: Explained, ax: Any, picture: Any, options: Mapping[str, A
         require_fitting_limits(where, *maps.limits(relevance, look, seen), "plot")
     else:
         require_fitting_limits(where, *signals.limits(relevance), "plot")
-    label = wrapped(drawn.labels[0], inches_of(where), float(where.title.get_fontsize()))
-    scale = _draw(where, drawn, 0, look, layout, look.title or label)
+    scale = _draw(where, drawn, 0, look, layout, look.title or label_on(where, drawn.labels[0]))
     if scale is not None and look.bar:
         maps.colour_bar([where], scale, drawn.limits[0], look)
     return where
