@@ -1,6 +1,7 @@
 """Figures of few numbers: waterfalls, and sums over parts as bars and as maps."""
 
 import itertools
+import pickle
 
 import matplotlib.figure
 import numpy as np
@@ -193,6 +194,17 @@ def test_the_title_is_by_default_what_is_explained_with_its_score(images, ax):
         assert draw(ax=ax, sample=1).get_title() == label
         assert draw(ax=ax, sample=1, title="Mine").get_title() == "Mine"
         assert draw(sample=1, width=5).drawing.get_size_inches()[0] == pytest.approx(5)
+
+
+def test_only_the_sample_that_is_drawn_is_described(table, monkeypatch):
+    told = []
+    own = relprop.Explanation.described
+    monkeypatch.setattr(relprop.Explanation, "described", lambda self, *of: told.append(of) or own(self, *of))
+    parts = table[0].aggregate([[0, 1]])
+    assert not told
+    parts.bars(sample=1)
+    assert told == [(None, [1])]
+    assert pickle.loads(pickle.dumps(parts)).bars().metadata == parts.bars().metadata
 
 
 def test_a_figure_of_parts_is_described_by_its_own_sample_and_relevance():

@@ -1,7 +1,7 @@
 """Relevance summed over parts of the input: superpixels, masks, spans of time, groups of columns."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -58,7 +58,7 @@ class Parts:
         places: which part each element of the input is in, by number, of the input's shape, int64; -1 for
             none.
         labels: what is explained of each sample, and its score.
-        metadata: a description of each sample in words, for files.
+        described: returns a description of a sample in words, for files.
     """
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Parts:
     measure: str
     places: Tensor
     labels: tuple[str, ...]
-    metadata: tuple[dict[str, str], ...]
+    described: Callable[[int], dict[str, str]]
 
     @property
     def total(self) -> Tensor:
@@ -246,7 +246,7 @@ class Parts:
 
     def _about(self, sample: int) -> dict[str, str]:
         told = f"{float(self.total[sample]):.6g}"
-        return self.metadata[sample] | {"Sum of relevance": told, "Sample": str(sample)}
+        return self.described(sample) | {"Sum of relevance": told, "Sample": str(sample)}
 
     def __str__(self) -> str:
         samples = len(self.score)

@@ -1,6 +1,7 @@
 """What an explanation says in short: its largest entries, sums over parts, and where the score came from."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
@@ -108,10 +109,18 @@ class Summaries:
         told, places = places_of(segments, names, tuple(R.shape), columns)
         sums = torch.zeros(len(R), len(told) + 1, dtype=torch.float64)
         sums.scatter_add_(1, places.reshape(len(R), -1) + 1, amounts.reshape(len(R), -1))
-        about = [described_as(self.described(None, [n]), name) for n in range(len(self.score))]
         score = self.score.detach().cpu()
         labels = tuple(labels_of(self, len(score), Options()))
-        return Parts(told, sums[:, 1:], sums[:, 0], score, self.measure, places, labels, tuple(about))
+        return Parts(
+            told,
+            sums[:, 1:],
+            sums[:, 0],
+            score,
+            self.measure,
+            places,
+            labels,
+            partial(_described, self, name),
+        )
 
     @overload
     def waterfall(
@@ -179,3 +188,8 @@ class Summaries:
         label, about = labels_of(self, len(self.score), Options())[sample], self.described(None, [sample])
         frame = Frame(call=call, ax=ax, title=title, label=label, width=width, about=about)
         return waterfall(steps, float(self.ledger.seed[sample]), self.measure, frame)
+
+
+def _described(explained: Explained, name: str | None, sample: int) -> dict[str, str]:
+    """Return the description of one sample. Those of all samples would take long."""
+    return described_as(explained.described(None, [sample]), name)
