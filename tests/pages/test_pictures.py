@@ -307,9 +307,14 @@ def test_relevance_that_no_page_shows_is_refused_with_what_helps():
     remedy = str(refused.value).partition("other dimensions: ")[2].removesuffix(".")
     summed = eval(remedy, {"dataclasses": dataclasses, "explanation": volume})
     assert data_of(summed.to_html())["items"][0]["shape"] == [3, 5, 6]
-    broken = dataclasses.replace(explanation, inputs={"x": torch.full((2, 3, 8, 8), float("nan"))})
-    with pytest.raises(InputError, match=r"to_html: 192 of 192 values are NaN or infinite, the first in"):
+    R = torch.zeros(2, 3, 8, 8)
+    R[1, 2, 4, 5:7] = float("nan")
+    broken = dataclasses.replace(explanation, inputs={"x": R})
+    place = "sample 1: 2 of 192 values are NaN or infinite, the first in channel 2, row 4, column 5"
+    with pytest.raises(InputError, match=f"to_html: {place}. Find out"):
         broken.to_html()
+    with pytest.raises(InputError, match=f"to_html: other, {place}. Find out"):
+        to_html({"one": explanation, "other": broken})
     ids = dataclasses.replace(explanation, inputs={"ids": torch.rand(7, 4)})
     with pytest.raises(InputError, match=r"relevance of shape \(7, 1, 1, 4\) is not that of 2 samples"):
         ids.to_html()

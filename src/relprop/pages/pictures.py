@@ -32,6 +32,8 @@ from relprop.view.plot import relevance_of
 _ROUNDING = 1e-6
 """Sinks with no more than this part of the largest amount are rounding errors, and are not shown."""
 
+_AXES = ("channel", "row", "column")
+
 MOST = 1000
 """Largest number of samples of a page if none are chosen."""
 
@@ -84,7 +86,7 @@ def items_of(
     for place, sample in enumerate(chosen):
         maps = {name: as_array(R[sample], "to_html", "values") for name, R in found.items()}
         for name, values in maps.items():
-            require_finite(values, f"to_html: {name}" if name else "to_html")
+            require_finite(values, f"to_html: {f'{name}, ' if name else ''}sample {sample}", _AXES)
         one = next(iter(maps.values()))
         image, url = pictures.of(sample, *one.shape[1:])
         predicted = predicted_of(given, sample, count)

@@ -1,5 +1,6 @@
 """Tensors and arrays as arrays of float64, and colours as pixels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,28 @@ def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArr
     return values.astype(np.float64)
 
 
-def require_finite(values: NDArray[np.float64], call: str) -> None:
-    """Check that values (N, H, W) are finite.
+IMAGE = ("image", "row", "column")
+"""Names of the axes of images (N, H, W)."""
+
+
+def require_finite(values: NDArray[np.float64], call: str, axes: Sequence[str] = IMAGE) -> None:
+    """Check that values are finite.
+
+    Args:
+        values: the values.
+        call: what got them, for the error.
+        axes: a name for each axis of the values.
 
     Raises:
         InputError: a value is NaN or infinite. The error has the place of the first one.
     """
     finite = np.isfinite(values)
     if not finite.all():
-        image, row, column = np.argwhere(~finite)[0].tolist()
+        numbers = np.argwhere(~finite)[0].tolist()
+        place = ", ".join(f"{axis} {number}" for axis, number in zip(axes, numbers, strict=True))
         raise InputError(
             f"{call}: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first in "
-            f"image {image}, row {row}, column {column}. Find out where they come from before drawing them."
+            f"{place}. Find out where they come from before drawing them."
         )
 
 
