@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+import warnings
 from base64 import b64decode
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import nn
 
 import relprop
 from page_content import Elements, data_of, relevance_in
-from relprop.errors import InputError
+from relprop.errors import InputError, ScoreWarning
 from relprop.pages import pictures
 from relprop.pages.pictures import to_html
+from relprop.runs.warnings import warn_of_books
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import positive, signed
 from relprop.view.heatmaps import REDUCTIONS, scale
@@ -148,7 +150,10 @@ def test_warnings_and_wrong_predictions_are_marked():
     assert [item["differs"] for item in items] == [False, True, False]
     assert items[1]["facts"][1] == ["Label", f"class {truth[1]}"]
     assert [len(item["notes"]) for item in items] == [0, 0, 1]
-    assert items[2]["notes"][0].startswith("The score is negative. Relevance then explains why it is low")
+    assert items[2]["notes"] == [
+        "The explained score is negative. Relevance then explains why the score is low, and rules such as z+ "
+        "explain positive scores only."
+    ]
     assert page.count("wrong prediction</span>") == 1
     assert page.count("1 warning</span>") == 1
 
@@ -161,6 +166,29 @@ def test_a_ledger_that_does_not_balance_is_a_warning():
     assert re.fullmatch(
         r"The ledger does not balance: [45]\.\de-01 of the largest amount is missing or in excess\.", note
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_page_warns_of_the_same_gaps_as_the_explanation(dtype):
+    explanation, _ = explained(1)
+    books = dataclasses.replace(explanation.ledger, seed=1.1 * explanation.ledger.seed)
+    off = dataclasses.replace(explanation, ledger=books, inputs={"x": explanation.relevance.to(dtype)})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_books(off)
+    [item] = data_of(to_html(off))["items"]
+    assert len(item["notes"]) == len(told) == (dtype == torch.float32)
+
+
+def test_a_negative_output_is_told_on_a_page_as_when_it_is_explained():
+    model = nn.Linear(4, 1).eval()
+    nn.init.constant_(model.bias, -9)
+    with pytest.warns(ScoreWarning) as told:
+        explanation = relprop.explain(model, torch.rand(1, 4))
+    [item] = data_of(to_html(explanation))["items"]
+    said = item["notes"][0]
+    assert str(told[0].message).startswith(said[0].lower() + said[1:])
+    assert "why the output is low" in said
 
 
 def test_a_ledger_of_samples_that_are_mixed_says_so():

@@ -28,9 +28,7 @@ from relprop.pages.words import (
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.display import as_picture
 from relprop.view.plot import relevance_of
-
-_ROUNDING = 1e-6
-"""Sinks with no more than this part of the largest amount are rounding errors, and are not shown."""
+from relprop.view.way import ROUNDING
 
 _AXES = ("channel", "row", "column")
 
@@ -262,7 +260,7 @@ def _map(
         ledger={
             row: amount
             for row, amount in amounts.items()
-            if row in ("seed", "inputs") or not abs(amount) <= _ROUNDING * most
+            if row in ("seed", "inputs") or not abs(amount) <= ROUNDING * most
         },
         gap=float(explanation.ledger.gap[sample]),
         largest=largest,

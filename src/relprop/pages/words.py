@@ -6,11 +6,8 @@ from typing import Any, Protocol
 import torch
 
 from relprop.pages.look import Look
+from relprop.view.doubts import relevance_of_negative, unbalanced
 from relprop.view.plot import Explained
-
-GAP = 0.05
-"""A ledger that is farther from balancing is worth a warning, as it is when it is computed."""
-
 
 MOST_NAMES = 4
 """The title names so many explanations at most."""
@@ -81,11 +78,15 @@ def aim_of(explanation: Accounted, sample: int, look: Look) -> str:
 
 def _is_class(explanation: Accounted, look: Look) -> bool:
     """Whether classes are explained, and not the only output of a model, such as that of a regression."""
-    target, output = explanation.target, explanation.output
+    target = explanation.target
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.dim() != 1:
         return False
-    alone = isinstance(output, torch.Tensor) and (output.dim() == 1 or output.shape[1] == 1)
-    return not alone or look.classes is not None
+    return not _is_only_output(explanation) or look.classes is not None
+
+
+def _is_only_output(explanation: Accounted) -> bool:
+    output = explanation.output
+    return isinstance(output, torch.Tensor) and (output.dim() == 1 or output.shape[1] == 1)
 
 
 def label_of(sample: int, labels: Sequence[Any] | None, count: int) -> str:
@@ -114,14 +115,18 @@ def caption_of(given: Mapping[str, Accounted], sample: int, predicted: int | Non
 
 
 def notes_of(given: Mapping[str, Accounted], sample: int) -> Iterator[str]:
-    """Say what makes an explanation doubtful."""
+    """Say what makes an explanation doubtful, as it is told when it is computed."""
     for name, explanation in given.items():
-        the = f"{name}: the" if name else "The"
-        if explanation.measure == "score" and float(explanation.score[sample]) < 0:
-            yield (
-                f"{the} score is negative. Relevance then explains why it is low, and rules such as z+ "
-                "explain positive scores only."
-            )
-        gap = float(explanation.ledger.gap[sample])
-        if not gap <= GAP:
-            yield f"{the} ledger does not balance: {gap:.1e} of the largest amount is missing or in excess."
+        for problem in _problems(explanation, sample):
+            yield f"{name}: {problem}" if name else f"{problem[0].upper()}{problem[1:]}"
+
+
+def _problems(explanation: Accounted, sample: int) -> Iterator[str]:
+    of_one_output = isinstance(explanation.target, torch.Tensor) and explanation.measure == "score"
+    if of_one_output and float(explanation.score[sample]) < 0:
+        what = "output" if _is_only_output(explanation) else "score"
+        yield f"the explained score is negative. {relevance_of_negative(what)}"
+    dtype = next(iter(explanation.inputs.values())).dtype
+    told = unbalanced(float(explanation.ledger.gap[sample]), dtype)
+    if told:
+        yield f"{told}."
