@@ -164,8 +164,70 @@ def test_ctrl_c_writes_what_was_found_so_far(own: str, monkeypatch: pytest.Monke
     assert '<p class="about">interrupted: 2 of 3 pictures done</p>' in written()
     assert [item["label"] for item in data_of(written())["items"]] == ["0.png", "1.png"]
     Path("report.html").unlink()
-    assert run(own, "2.png", "0.png", "--html", "report.html").exit_code == 130
+    result = run(own, "2.png", "0.png", "--html", "report.html")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[0] == "no report.html: no picture was explained."
     assert not Path("report.html").exists()
+
+
+def test_ctrl_c_keeps_an_earlier_page(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(own, "0.png", "1.png", "2.png", "--html", "report.html")
+    before = written()
+    real = command.explain_picture
+
+    def pressed(model, picture, *rest):
+        if picture.name == "1.png":
+            raise KeyboardInterrupt
+        return real(model, picture, *rest)
+
+    monkeypatch.setattr(command, "explain_picture", pressed)
+    for _ in range(2):  # the page of the last run that was interrupted is replaced
+        result = run(own, "0.png", "1.png", "--html", "report.html")
+        assert result.exit_code == 130
+        assert result.stdout.splitlines()[-1] == "report-interrupted.html"
+        assert result.stderr.splitlines() == [
+            "report.html is still that of an earlier run: what was done is in report-interrupted.html.",
+            "interrupted: 1 of 2 pictures done",
+        ]
+    assert written() == before
+    assert "interrupted: 1 of 2 pictures done</p>" in written("report-interrupted.html")
+    Path("report-interrupted.html").write_text("mine")
+    error = raised(own, "0.png", "--html", "report.html")
+    assert str(error).startswith("report-interrupted.html exists and was not made by relprop")
+
+
+def test_where_no_picture_was_explained_an_earlier_page_stays(own: str) -> None:
+    Path("broken.png").write_text("no picture")
+    result = run(own, "broken.png", "--html", "report.html")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "no report.html: no picture was explained."
+    assert not Path("report.html").exists()
+    run(own, "0.png", "--html", "report.html")
+    before = written()
+    result = run(own, "broken.png", "none.png", "--html", "report.html")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-2:] == [
+        "report.html is still that of an earlier run: no picture was explained.",
+        "2 of 2 pictures could not be explained.",
+    ]
+    assert written() == before
+
+
+def test_heatmaps_that_are_not_written_can_have_one_name(own: str) -> None:
+    with Image.open("0.png") as picture:
+        picture.save("0.bmp")
+    assert run(own, "0.png", "0.bmp", "--html", "report.html").exit_code == 0
+    assert [item["label"] for item in data_of(written())["items"]] == ["0.png", "0.bmp"]
+    error = raised(own, "0.png", "0.bmp", "--html", "report.html", "--out", "maps")
+    assert "would both be maps/0-heatmap.png" in str(error)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="/proc of Linux, which takes no files")
+def test_a_place_that_takes_no_page_is_known_first(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "explain_picture", lambda *_: pytest.fail("a picture was explained"))
+    error = raised(own, "0.png", "--html", "/proc/x.html")
+    assert isinstance(error, FileError)
+    assert str(error) == "cannot write /proc/x.html: No such file or directory. Choose another folder."
 
 
 def test_running_again_replaces_the_page_by_the_same_bytes(own: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from relprop.cli.work.one_picture import Finding
 from relprop.cli.work.terminal import refuse_to_replace_others
-from relprop.errors import FileError, InputError
-from relprop.files import write_whole
+from relprop.errors import InputError
+from relprop.files import require_writable, write_whole
 from relprop.models import Model
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import Look
@@ -22,15 +22,20 @@ def check_report(path: Path, pictures: Sequence[Path]) -> None:
 
     Raises:
         InputError: the name does not end in .html, or is that of one of the pictures.
-        FileError: there is something else at the path that relprop did not write.
+        FileError: there is something else at the path that relprop did not write, or nothing can be written.
     """
     if path.suffix.lower() != ".html":
         raise InputError(f"--html {path}: give a name that ends in .html.")
     if os.path.realpath(path) in {os.path.realpath(picture) for picture in pictures}:
         raise InputError(f"--html {path}: this is one of the pictures given. Choose another name.")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
-    refuse_to_replace_others([path], "another name with --html")
+    # After Ctrl-C, an earlier page stays, and the new one has a name of its own.
+    refuse_to_replace_others([path, _of_interrupted(path)], "another name with --html")
+    require_writable(path)
+
+
+def _of_interrupted(path: Path) -> Path:
+    """Return where the page of a run that was interrupted goes, if there is an earlier page."""
+    return path.with_stem(f"{path.stem}-interrupted")
 
 
 class Report:
@@ -119,8 +124,11 @@ class Report:
             "with --top."
         )
 
-    def write(self, interrupted: bool = False) -> bool:
-        """Write the page, whole or not at all; return whether there was anything to write.
+    def write(self, interrupted: bool = False) -> Path | None:
+        """Write the page, whole or not at all; return where it is.
+
+        Nothing is written if no picture was explained. A page of a run that was interrupted does not replace
+        an earlier one, but stands beside it.
 
         Args:
             interrupted: whether some pictures are missing because of Ctrl-C. The page says so.
@@ -128,8 +136,8 @@ class Report:
         Raises:
             FileError: the file cannot be written.
         """
-        if not self._items:
-            return False
+        if len(self._items) == self._failed:
+            return None
         # Of a model in a file, the name of the file is enough here; the facts have all of it.
         name, all_ = self._model.name.rpartition(os.sep)[2], len(self._pictures)
         explained = [item for item in self._items if not item.error]
@@ -143,8 +151,9 @@ class Report:
         if self._failed:
             about.append(f"{self._failed} of {all_} pictures could not be explained")
         page = report(self._items, self._look, title, about="; ".join(about))
-        write_whole(self.path, page.encode("utf-8", "replace"))
-        return True
+        path = _of_interrupted(self.path) if interrupted and self.path.exists() else self.path
+        write_whole(path, page.encode("utf-8"))
+        return path
 
     def _number(self, picture: Path) -> int:
         return self._pictures.index(picture) + 1
