@@ -99,10 +99,10 @@ def test_the_best_classes_are_toggles_and_warnings_are_told(own: str) -> None:
         "<img src=x onerror=alert(1)></script>",
     ]
     assert [found["name"][:8] for found in item["maps"]] == ["ant, pro", "bee, pro", "<img src"]
-    [note] = item["notes"]
-    assert note.startswith(
-        "<img src=x onerror=alert(1)></script>: the explained score is negative. Relevance"
-    )
+    assert [len(found["notes"]) for found in item["maps"]] == [0, 0, 1]
+    [note] = item["maps"][2]["notes"]
+    assert note.startswith("The explained score is negative. Relevance")
+    assert "warnings for 1 of 3 explanations" in written()
     assert note.endswith("by --target.")
     assert "warning: 0.png (<img" in result.stderr
     found = Elements(written())

@@ -149,8 +149,8 @@ def test_warnings_and_wrong_predictions_are_marked():
     items = data_of(page)["items"]
     assert [item["differs"] for item in items] == [False, True, False]
     assert items[1]["facts"][1] == ["Label", f"class {truth[1]}"]
-    assert [len(item["notes"]) for item in items] == [0, 0, 1]
-    assert items[2]["notes"] == [
+    assert [len(item["maps"][0]["notes"]) for item in items] == [0, 0, 1]
+    assert items[2]["maps"][0]["notes"] == [
         "The explained score is negative. Relevance then explains why the score is low, and rules such as z+ "
         "explain positive scores only."
     ]
@@ -158,11 +158,20 @@ def test_warnings_and_wrong_predictions_are_marked():
     assert page.count("1 warning</span>") == 1
 
 
+def test_warnings_are_those_of_each_explanation_and_counted_once():
+    explanation, _ = explained(1)
+    low = dataclasses.replace(explanation, score=-explanation.score)
+    page = to_html({"a": explanation, "b": low, "c": low})
+    [item] = data_of(page)["items"]
+    assert [len(found["notes"]) for found in item["maps"]] == [0, 1, 1]
+    assert page.count("warnings for 2 of 3 explanations</span>") == 1
+
+
 def test_a_ledger_that_does_not_balance_is_a_warning():
     explanation, images = explained(1)
     books = dataclasses.replace(explanation.ledger, seed=2 * explanation.ledger.seed)
     [item] = data_of(to_html(dataclasses.replace(explanation, ledger=books), images))["items"]
-    [note] = item["notes"]
+    [note] = item["maps"][0]["notes"]
     assert re.fullmatch(
         r"The ledger does not balance: [45]\.\de-01 of the largest amount is missing or in excess\.", note
     )
@@ -177,7 +186,7 @@ def test_a_page_warns_of_the_same_gaps_as_the_explanation(dtype):
         warnings.simplefilter("always")
         warn_of_books(off)
     [item] = data_of(to_html(off))["items"]
-    assert len(item["notes"]) == len(told) == (dtype == torch.float32)
+    assert len(item["maps"][0]["notes"]) == len(told) == (dtype == torch.float32)
 
 
 def test_a_negative_output_is_told_on_a_page_as_when_it_is_explained():
@@ -186,7 +195,7 @@ def test_a_negative_output_is_told_on_a_page_as_when_it_is_explained():
     with pytest.warns(ScoreWarning) as told:
         explanation = relprop.explain(model, torch.rand(1, 4))
     [item] = data_of(to_html(explanation))["items"]
-    said = item["notes"][0]
+    said = item["maps"][0]["notes"][0]
     assert str(told[0].message).startswith(said[0].lower() + said[1:])
     assert "why the output is low" in said
 
@@ -196,7 +205,7 @@ def test_a_ledger_of_samples_that_are_mixed_says_so():
     books = dataclasses.replace(explanation.ledger, mixed=True)
     for item in data_of(to_html(dataclasses.replace(explanation, ledger=books)))["items"]:
         assert item["facts"][-1] == ["Ledger", "of all samples together: the model mixes them"]
-        assert not item["notes"]
+        assert not item["maps"][0]["notes"]
 
 
 def test_amounts_that_are_not_finite_are_none():

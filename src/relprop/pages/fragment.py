@@ -83,7 +83,7 @@ def _frame(page: str, title: str) -> str:
 
 
 def _figure(item: Item) -> str:
-    words = ", ".join(filter(None, [item.label, item.caption]))
+    words = ", ".join(filter(None, [item.told.label, item.told.caption]))
     caption = f"<figcaption>{_safe(words)}</figcaption>"
     return f'<figure style="margin: 0"><img src="{item.still}" alt="{_safe(words)}">{caption}</figure>'
 

@@ -14,8 +14,10 @@ const VALUES = {
   },
 };
 
+const notesOf = (item) => item.maps.flatMap((map) => map.notes);
+
 function texts(item) {
-  const said = [item.label, item.caption, item.error, ...item.notes, ...item.facts.map(([, text]) => text)];
+  const said = [item.label, item.caption, item.error, ...notesOf(item), ...item.facts.map(([, text]) => text)];
   return [...said, ...item.maps.flatMap((map) => [map.name, map.target])].join("\n").toLowerCase();
 }
 
@@ -25,7 +27,7 @@ function listed() {
   const doubtful = at("doubtful").checked;
   const value = VALUES[at("sort").value];
   const found = cards.filter(({ item }) =>
-    texts(item).includes(wanted) && (!doubtful || item.notes.length > 0 || item.differs || item.error));
+    texts(item).includes(wanted) && (!doubtful || notesOf(item).length > 0 || item.differs || item.error));
   const key = ({ item }) => {
     const known = item.error && value !== VALUES.number ? NaN : value(item);
     return Number.isFinite(known) ? known : Infinity;

@@ -18,6 +18,7 @@ from PIL import Image
 from relprop.errors import visible
 from relprop.pages.look import Look
 from relprop.pages.page import data_url
+from relprop.pages.words import Told, ToldOfMap
 from relprop.view.arrays import Pixels
 from relprop.view.display import as_pictures
 from relprop.view.heatmaps import overlay, paint, reduce_channels, scale
@@ -36,8 +37,7 @@ class Map:
 
     Attributes:
         name: the text of its toggle, if a sample has several explanations.
-        target: what is explained, in words: "class 3" or the name of a class.
-        aim: what positive relevance speaks for, in words: the class, or "a larger score".
+        told: what is told of it in words.
         score: the explained score.
         measure: the name of the score.
         total: the sum of relevance.
@@ -50,8 +50,7 @@ class Map:
     """
 
     name: str
-    target: str
-    aim: str
+    told: ToldOfMap
     score: float
     measure: str
     total: float
@@ -66,8 +65,9 @@ class Map:
         """Return it for the page's script, with the number of its rules among those of the page."""
         return {
             "name": visible(self.name),
-            "target": visible(self.target),
-            "aim": visible(self.aim),
+            "target": visible(self.told.target),
+            "aim": visible(self.told.aim),
+            "notes": [visible(f"{note[:1].upper()}{note[1:]}") for note in dict.fromkeys(self.told.notes)],
             "score": _finite(self.score),
             "measure": self.measure,
             "total": _finite(self.total),
@@ -84,29 +84,19 @@ class Item:
     """One sample of a page.
 
     Attributes:
-        number: the number that the address of the page keeps, as in "#3".
-        label: a text that names the sample.
-        caption: a line below its thumbnail.
+        told: what is told of it in words.
         shape: channels, height and width of its maps.
         picture: the picture as a URL; "" if there is none.
         still: a drawing as a URL, which is shown as thumbnail and where no script runs.
         maps: its maps, one for each explanation.
-        facts: what else is known, in pairs of name and text.
-        notes: warnings, in whole sentences.
-        differs: whether the model predicts something else than is right.
         error: why there is nothing else, if the sample could not be explained.
     """
 
-    number: int
-    label: str
-    caption: str = ""
+    told: Told
     shape: tuple[int, int, int] = (0, 0, 0)
     picture: str = ""
     still: str = ""
     maps: tuple[Map, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    differs: bool = False
     error: str = ""
 
     @property
@@ -124,14 +114,13 @@ class Item:
             rules: numbers of the names of rules, with the rules applied, so far.
         """
         return {
-            "number": self.number,
-            "label": visible(self.label),
-            "caption": visible(self.caption),
+            "number": self.told.number,
+            "label": visible(self.told.label),
+            "caption": visible(self.told.caption),
             "shape": self.shape,
             "picture": pictures.setdefault(self.picture, len(pictures)) if self.picture else None,
-            "facts": [(name, visible(text)) for name, text in self.facts],
-            "notes": [visible(note) for note in self.notes],
-            "differs": self.differs,
+            "facts": [(name, visible(text)) for name, text in self.told.facts],
+            "differs": self.told.differs,
             "error": visible(self.error),
             "maps": [
                 each.as_data(rules.setdefault((each.rules, each.applied), len(rules))) for each in self.maps

@@ -4,7 +4,7 @@
 `relprop.pages.report` puts the page together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,7 @@ from relprop.errors import InputError
 from relprop.pages.items import LONGEST, Item, Map, encoded, encoded_size, picture_url, still
 from relprop.pages.look import Look, look_of
 from relprop.pages.report import MOST_BYTES, report, thumbnail_size
-from relprop.pages.words import (
-    Accounted,
-    aim_of,
-    caption_of,
-    label_of,
-    notes_of,
-    predicted_of,
-    target_of,
-    title_of,
-)
+from relprop.pages.words import Accounted, Told, ToldOfMap, title_of, told_of
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.display import as_picture
 from relprop.view.plot import relevance_of
@@ -57,7 +48,12 @@ def to_html(explanations: Accounted | Mapping[str, Accounted], picture: Any = No
 
 
 def items_of(
-    given: Mapping[str, Accounted], picture: Any, look: Look, *, thumbnails: int = 0
+    given: Mapping[str, Accounted],
+    picture: Any,
+    look: Look,
+    *,
+    told: Callable[[int], Told] | None = None,
+    thumbnails: int = 0,
 ) -> Iterator[Item]:
     """Encode one sample after the other.
 
@@ -65,6 +61,7 @@ def items_of(
         given: explanations of the same samples, by name.
         picture: as for `to_html`.
         look: options.
+        told: what is told of each sample, by number; by default what its explanations know.
         thumbnails: how many samples the page has, if it has others too.
 
     Raises:
@@ -87,19 +84,17 @@ def items_of(
             require_finite(values, f"to_html: {f'{name}, ' if name else ''}sample {sample}", _AXES)
         one = next(iter(maps.values()))
         image, url = pictures.of(sample, *one.shape[1:])
-        predicted = predicted_of(given, sample, count)
         right = None if truth is None else int(truth[sample])
+        said = told_of(given, sample, look, labels, right) if told is None else told(sample)
         item = Item(
-            number=sample,
-            label=label_of(sample, labels, count),
-            caption=caption_of(given, sample, predicted, look),
+            told=said,
             shape=(one.shape[0], one.shape[1], one.shape[2]),
             picture=url,
             still=still(one, image, look, small),
-            maps=tuple(_map(name, given[name], sample, maps[name], applied[name], look) for name in given),
-            facts=tuple(_facts(given, predicted, right, look)),
-            notes=tuple(notes_of(given, sample)),
-            differs=right is not None and predicted is not None and right != predicted,
+            maps=tuple(
+                _map(name, given[name], sample, values, applied[name], said.maps[name])
+                for name, values in maps.items()
+            ),
         )
         used += item.size
         if place == 0:
@@ -233,27 +228,15 @@ def _require_room(size: int, chosen: Sequence[int]) -> None:
     )
 
 
-def _facts(
-    given: Mapping[str, Accounted], predicted: int | None, right: int | None, look: Look
-) -> Iterator[tuple[str, str]]:
-    if predicted is not None:
-        yield "Predicted", look.class_name(predicted)
-    if right is not None:
-        yield "Label", look.class_name(right)
-    if any(explanation.ledger.mixed for explanation in given.values()):
-        yield "Ledger", "of all samples together: the model mixes them"
-
-
 def _map(
-    name: str, explanation: Accounted, sample: int, R: NDArray[np.float64], applied: str, look: Look
+    name: str, explanation: Accounted, sample: int, R: NDArray[np.float64], applied: str, told: ToldOfMap
 ) -> Map:
     largest, values = encoded(R)
     amounts = {row: float(amount[sample]) for row, amount in explanation.ledger.rows()}
     most = max((abs(amount) for amount in amounts.values()), default=0.0)
     return Map(
         name=name,
-        target=target_of(explanation, sample, look),
-        aim=aim_of(explanation, sample, look),
+        told=told,
         score=float(explanation.score[sample]),
         measure=explanation.measure,
         total=float(R.sum()),

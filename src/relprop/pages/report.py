@@ -24,7 +24,7 @@ def thumbnail_size(count: int) -> int:
 
 def meaning_of(items: Sequence[Item], look: Look) -> str:
     """Return a sentence that says what the colours of all samples mean at first."""
-    aims = {each.aim for item in items for each in item.maps}
+    aims = {each.told.aim for item in items for each in item.maps}
     return look.meaning(aims.pop() if len(aims) == 1 else "the explained class")
 
 
@@ -54,26 +54,33 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
         title=_safe(title),
         about=f'<p class="about">{_safe(about)}</p>' if about else "",
         meaning=_safe(meaning_of(items, look)),
-        doubtful="or a wrong prediction" if any(item.differs for item in items) else "",
+        doubtful="or a wrong prediction" if any(item.told.differs for item in items) else "",
         cards="\n".join(map(_card, items)),
         data=data_block("data", everything),
     )
 
 
+def _warned(item: Item) -> str:
+    """Say how many warnings there are, or for how many of several explanations; "" where there are none."""
+    counts = [len(set(each.told.notes)) for each in item.maps]
+    if len(counts) > 1 and any(counts):
+        return f"warnings for {len(counts) - counts.count(0)} of {len(counts)} explanations"
+    return f"{sum(counts)} warning{'s' if sum(counts) > 1 else ''}" if any(counts) else ""
+
+
 def _card(item: Item) -> str:
     """Return a sample's thumbnail with what is known in a few words, as HTML."""
-    label = f'<span class="name">{_safe(item.label)}</span>'
+    label = f'<span class="name">{_safe(item.told.label)}</span>'
     if item.error:
         return f'<li><div class="card">{label}<span class="warned">{_safe(item.error)}</span></div></li>'
-    lines = [f'<span class="quiet">{_safe(item.caption)}</span>'] if item.caption else []
-    if item.differs:
+    lines = [f'<span class="quiet">{_safe(item.told.caption)}</span>'] if item.told.caption else []
+    if item.told.differs:
         lines.append('<span class="warned">wrong prediction</span>')
-    if item.notes:
-        count = len(item.notes)
-        lines.append(f'<span class="warned">{count} warning{"s" if count > 1 else ""}</span>')
-    alt = f"Relevance {f'of {item.label} ' if item.label else ''}for {item.maps[0].target}"
+    if warned := _warned(item):
+        lines.append(f'<span class="warned">{warned}</span>')
+    alt = f"Relevance {f'of {item.told.label} ' if item.told.label else ''}for {item.maps[0].told.target}"
     picture = f'<img src="{item.still}" alt="{_safe(alt)}" loading="lazy">'
-    return f'<li><a class="card" href="#{item.number}">{picture}{label}{"".join(lines)}</a></li>'
+    return f'<li><a class="card" href="#{item.told.number}">{picture}{label}{"".join(lines)}</a></li>'
 
 
 def _safe(text: str) -> str:

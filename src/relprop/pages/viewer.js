@@ -110,6 +110,7 @@ function showMap(index) {
   const largest = number(maps[state.map].plane(state.channels)[place]);
   canvas.setAttribute("aria-label", `Relevance for ${map.target}: sum ${number(map.total)}, largest value ${largest} at `
     + placeName(Math.floor(place / columns), place % columns));
+  at("notes").replaceChildren(...map.notes.map((note) => element("li", note, { className: "warned" })));
   showLedger(map);
   showFacts(state.item, map);
   draw();
@@ -138,7 +139,6 @@ async function show(item) {
   if (state.channels >= channels) state.channels = data.look.channels;
   at("label").textContent = item.label;
   at("label").hidden = !item.label;
-  at("notes").replaceChildren(...item.notes.map((note) => element("li", note, { className: "warned" })));
   toggles("explanations", { ...item.maps.map((map) => map.name) }, state.map, showMap);
   at("shared-control").hidden = item.maps.length < 2;
   const numbered = Array.from({ length: channels }, (_, c) => [String(c), `channel ${c}`]);

@@ -1,6 +1,7 @@
 """What a page says of an explanation, in words: title, target, prediction, caption and warnings."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -48,6 +49,42 @@ class Accounted(Explained, Protocol):
         """Where relevance went."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToldOfMap:
+    """What a page tells of one explanation of a sample.
+
+    Attributes:
+        target: what is explained, in words: "class 3" or the name of a class.
+        aim: what positive relevance speaks for, in words: the class, or "a larger score".
+        notes: warnings, in sentences.
+    """
+
+    target: str
+    aim: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a page tells of one sample.
+
+    Attributes:
+        number: the number that the address of the page keeps, as in "#3".
+        label: a text that names the sample.
+        caption: a line below its thumbnail.
+        maps: what is told of each explanation, by its name.
+        facts: what else is known, in pairs of name and text.
+        differs: whether the model predicts something else than is right.
+    """
+
+    number: int
+    label: str
+    caption: str
+    maps: Mapping[str, ToldOfMap]
+    facts: tuple[tuple[str, str], ...] = ()
+    differs: bool = False
+
+
 def title_of(given: Mapping[str, Accounted], look: Look) -> str:
     """Return a title that says what is explained."""
     first = next(iter(given.values()))
@@ -89,14 +126,14 @@ def _is_only_output(explanation: Accounted) -> bool:
     return isinstance(output, torch.Tensor) and (output.dim() == 1 or output.shape[1] == 1)
 
 
-def label_of(sample: int, labels: Sequence[Any] | None, count: int) -> str:
+def _label(sample: int, labels: Sequence[Any] | None, count: int) -> str:
     """Return a text that names a sample; "" for the only one."""
     if labels is not None:
         return str(labels[sample])
     return f"sample {sample}" if count > 1 else ""
 
 
-def predicted_of(given: Mapping[str, Accounted], sample: int, count: int) -> int | None:
+def _predicted(given: Mapping[str, Accounted], sample: int, count: int) -> int | None:
     """Return the class with the largest output; None where the outputs are not those of a classifier."""
     output = next(iter(given.values())).output
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != count:
@@ -104,7 +141,7 @@ def predicted_of(given: Mapping[str, Accounted], sample: int, count: int) -> int
     return int(output[sample].argmax()) if output.shape[1] > 1 and output.is_floating_point() else None
 
 
-def caption_of(given: Mapping[str, Accounted], sample: int, predicted: int | None, look: Look) -> str:
+def _caption(given: Mapping[str, Accounted], sample: int, predicted: int | None, look: Look) -> str:
     """Return what is explained, its score and, if it is another class, what the model predicts."""
     first = next(iter(given.values()))
     target, score = target_of(first, sample, look), f"{first.measure} {float(first.score[sample]):.4g}"
@@ -114,14 +151,50 @@ def caption_of(given: Mapping[str, Accounted], sample: int, predicted: int | Non
     return f"{said}; predicted {look.class_name(predicted)}".removeprefix("; ")
 
 
-def notes_of(given: Mapping[str, Accounted], sample: int) -> Iterator[str]:
+def told_of(
+    given: Mapping[str, Accounted], sample: int, look: Look, labels: Sequence[Any] | None, truth: int | None
+) -> Told:
+    """Say of a sample what its explanations know.
+
+    Args:
+        given: the explanations, by name.
+        sample: its number.
+        look: options.
+        labels: a text for each sample.
+        truth: its right class.
+    """
+    count = len(next(iter(given.values())).score)
+    predicted = _predicted(given, sample, count)
+    return Told(
+        number=sample,
+        label=_label(sample, labels, count),
+        caption=_caption(given, sample, predicted, look),
+        maps={
+            name: ToldOfMap(
+                target=target_of(explanation, sample, look),
+                aim=aim_of(explanation, sample, look),
+                notes=tuple(_notes(explanation, sample)),
+            )
+            for name, explanation in given.items()
+        },
+        facts=tuple(_facts(given, predicted, truth, look)),
+        differs=truth is not None and predicted is not None and truth != predicted,
+    )
+
+
+def _facts(
+    given: Mapping[str, Accounted], predicted: int | None, truth: int | None, look: Look
+) -> Iterator[tuple[str, str]]:
+    if predicted is not None:
+        yield "Predicted", look.class_name(predicted)
+    if truth is not None:
+        yield "Label", look.class_name(truth)
+    if any(explanation.ledger.mixed for explanation in given.values()):
+        yield "Ledger", "of all samples together: the model mixes them"
+
+
+def _notes(explanation: Accounted, sample: int) -> Iterator[str]:
     """Say what makes an explanation doubtful, as it is told when it is computed."""
-    for name, explanation in given.items():
-        for problem in _problems(explanation, sample):
-            yield f"{name}: {problem}" if name else f"{problem[0].upper()}{problem[1:]}"
-
-
-def _problems(explanation: Accounted, sample: int) -> Iterator[str]:
     of_one_output = isinstance(explanation.target, torch.Tensor) and explanation.measure == "score"
     if of_one_output and float(explanation.score[sample]) < 0:
         what = "output" if _is_only_output(explanation) else "score"

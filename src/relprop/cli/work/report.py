@@ -14,6 +14,7 @@ from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import Look
 from relprop.pages.pictures import items_of
 from relprop.pages.report import MOST_BYTES, report
+from relprop.pages.words import Told, ToldOfMap
 from relprop.results.explanation import Explanation
 
 
@@ -64,8 +65,16 @@ class Report:
             InputError: relevance that cannot be drawn.
         """
         shown = self._small_enough(found.pixels)
-        given = shown if len(shown) > 1 else {"": next(iter(shown.values()))}
-        item = next(items_of(given, found.prepared.picture, self._look, thumbnails=len(self._pictures)))
+        if len(shown) == 1:
+            shown = {"": next(iter(shown.values()))}
+        told = self._told(found, list(shown))
+        many = len(self._pictures)
+        item = next(items_of(shown, found.prepared.picture, self._look, told=lambda _: told, thumbnails=many))
+        self._items.append(item)
+        self._size += item.size
+
+    def _told(self, found: Finding, names: Sequence[str]) -> Told:
+        """Return what is told of a picture, with the names of its explanations."""
         best, asked = found.best, list(found.explained)
         facts = [("Predicted", best.title)]
         if best.share is not None:
@@ -75,20 +84,15 @@ class Report:
             facts.append(("Channels", "summed, so that all pictures fit into the page"))
         explained = "" if best in asked else f"; explained: {', '.join(answer.title for answer in asked)}"
         maps = [
-            replace(each, target=answer.title, aim=answer.title)
-            for each, answer in zip(item.maps, asked, strict=True)
+            ToldOfMap(target=answer.title, aim=answer.title, notes=found.notes(answer)) for answer in asked
         ]
-        item = replace(
-            item,
+        return Told(
             number=self._number(found.picture),
             label=self._label(found.picture),
             caption=best.label + explained,
-            maps=tuple(maps),
             facts=tuple(facts),
-            notes=tuple(found.notes),
+            maps=dict(zip(names, maps, strict=True)),
         )
-        self._items.append(item)
-        self._size += item.size
 
     def _small_enough(self, shown: dict[str, Explanation]) -> dict[str, Explanation]:
         """Sum over the channels if all pictures would otherwise not fit into the page."""
@@ -104,7 +108,8 @@ class Report:
 
     def add_error(self, picture: Path, error: Exception) -> None:
         """Note that a picture could not be explained, and why."""
-        self._items.append(Item(number=self._number(picture), label=self._label(picture), error=str(error)))
+        told = Told(number=self._number(picture), label=self._label(picture), caption="", maps={})
+        self._items.append(Item(told=told, error=str(error)))
         self._failed += 1
 
     def require_room(self) -> None:
@@ -142,7 +147,7 @@ class Report:
         name, all_ = self._model.name.rpartition(os.sep)[2], len(self._pictures)
         explained = [item for item in self._items if not item.error]
         if all_ == 1 and explained:
-            title = f"What makes {name} say {explained[0].maps[0].target}?"
+            title = f"What makes {name} say {explained[0].maps[0].told.target}?"
         else:
             title = f"What {name} looks at, in {all_} picture{'s' if all_ > 1 else ''}"
         about = []
