@@ -17,6 +17,7 @@ import relprop
 from page_content import Elements, data_of, relevance_in
 from relprop.errors import InputError, ScoreWarning
 from relprop.pages import pictures
+from relprop.pages.fragment import to_fragment
 from relprop.pages.pictures import to_html
 from relprop.runs.warnings import warn_of_books
 from relprop.view.arrays import as_pixels
@@ -314,26 +315,100 @@ def test_the_only_output_of_a_model_is_no_class():
         ({"percentile": 0}, r"to_html\(percentile=0\): give a number above 0, and 100 at most"),
         ({"opacity": "full"}, r"to_html\(opacity='full'\): give a number from 0 to 1"),
         ({"samples": [3]}, r"to_html\(samples=\[3\]\): give one number or more, from 0 to 2"),
-        ({"samples": 2}, r"to_html\(samples=2\): give one number or more, from 0 to 2"),
-        ({"labels": ["a"]}, r"to_html\(labels=\['a'\]\): give a list of 3, with one element for each"),
-        ({"truth": [1]}, r"to_html\(truth=\[1\]\): give a list of 3"),
+        ({"samples": 2}, r"to_html\(samples=2\): give a list of the numbers of samples\."),
+        ({"samples": []}, r"to_html\(samples=\[\]\): give one number or more, from 0 to 2"),
+        (
+            {"samples": [True, False, True]},
+            r"to_html\(samples=\[True, False, True\]\): this is a mask; give the numbers: samples=\[0, 2\]\.",
+        ),
+        (
+            {"samples": torch.tensor([False, True, True])},
+            r"this is a mask; give the numbers: samples=\[1, 2\]\.",
+        ),
+        (
+            {"samples": [0, 1.7]},
+            r"to_html\(samples=\[0, 1\.7\]\): samples\[1\] is 1\.7; give a list of the numbers of samples, "
+            "whole numbers from 0",
+        ),
+        (
+            {"labels": ["a"]},
+            r"to_html\(labels=\['a'\]\) has 1 elements for 3 samples; give a list of 3, one for each",
+        ),
+        (
+            {"labels": [f"label {n}" for n in range(199)]},
+            r"to_html\(labels=\['label 0', .{40,60}\.\.\.\) has 199 elements for 3 samples",
+        ),
+        ({"labels": "abc"}, r"to_html\(labels='abc'\): give a list with a text for each sample\."),
+        ({"classes": "abcde"}, r"to_html\(classes='abcde'\): give a list with the names of all classes\."),
+        ({"truth": [1]}, r"to_html\(truth=\[1\]\) has 1 elements for 3 samples"),
+        ({"truth": 1}, r"to_html\(truth=1\): give a list with the number of each sample's class\."),
+        (
+            {"truth": [0, "a", 1]},
+            r"truth=\[0, 'a', 1\]\): truth\[1\] is 'a'; give a list with the number of each",
+        ),
+        ({"truth": [0, None, 1]}, r"truth\[1\] is None; give"),
+        ({"truth": [0.5, 1, 1]}, r"truth\[0\] is 0\.5; give"),
+        ({"truth": [True, False, True]}, r"truth\[0\] is True; give"),
+        ({"truth": [0, 99, 1]}, r"truth\[1\] is 99; give the numbers of classes, from 0 to 4\."),
+        (
+            {"truth": [0, -1, 1], "classes": list("abcde")},
+            r"truth=\[0, -1, 1\]\): truth\[1\] is -1; give the numbers of classes, from 0 to 4\.",
+        ),
+        ({"title": 3}, r"to_html\(title=3\): give a text\."),
+        ({"model": nn.ReLU()}, r"to_html\(model=ReLU\(\)\): give a text\."),
         ({"classes": ["a"]}, r"to_html\(classes=...\) has 1 names, but there is class \d; give a name for"),
-        ({"features": ["a"]}, r"to_html\(features=...\) has 1 names for 8 features; give a name for each"),
+        (
+            {"features": list("abcdefgh")},
+            r"to_html\(features=...\): relevance of shape \(3, 3, 8, 8\) is that of images, which have no",
+        ),
         ({"of": "layer3"}, r"to_html\(of='layer3'\): there is no relevance of this name"),
         ({"colour": "blue"}, r"to_html\(colour='blue'\): there is no such colour"),
         (
             {"picture": torch.rand(2, 3, 8, 8)},
-            r"picture= has 2 pictures for 3 maps; give one, or",
+            r"to_html\(picture=...\) has 2 pictures for 3 samples; give one, or",
         ),
         (
             {"picture": torch.rand(3, 9, 8)},
-            r"picture= is 8 x 9 pixels and the map 8 x 8: their",
+            r"to_html: picture= is 8 x 9 pixels and the map 8 x 8: their",
         ),
     ],
 )
 def test_what_has_no_meaning_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         to_html(explained()[0], **options)
+
+
+def test_names_of_features_are_as_many_as_features():
+    with pytest.raises(InputError, match=r"to_html\(features=...\) has 1 names for 4 features; give a name"):
+        to_html(table(), features=["a"])
+
+
+def test_classes_and_samples_can_be_arrays():
+    explanation, _ = explained(3)
+    truth = np.array([0, 1, 2])
+    options = {"truth": truth, "samples": np.array([2, 1]), "classes": np.array(list("abcde"))}
+    items = data_of(to_html(explanation, **options))["items"]
+    assert [item["number"] for item in items] == [2, 1]
+    assert [dict(item["facts"])["Label"] for item in items] == ["c", "b"]
+    assert to_html(explanation, truth=torch.tensor(truth)) == to_html(explanation, truth=truth.tolist())
+
+
+def test_errors_repeat_the_call_that_was_made(tmp_path):
+    explanation, images = explained(3)
+    path = tmp_path / "y.html"
+    call = re.escape(f"explanation.save({str(path)!r}")
+    for option, (given, message) in {
+        "pictures": (images, r", pictures=\.\.\.\): there is no such option\. Did you mean picture=\?"),
+        "samples": ([9], r", samples=\[9\]\): give one number"),
+        "of": ("x", r", of='x'\): there is no relevance of this name"),
+        "colour": ("blue", r", colour='blue'\): there is no such colour"),
+        "picture": (images[:2], r", picture=\.\.\.\) has 2 pictures for 3 samples"),
+    }.items():
+        with pytest.raises(InputError, match=call + message):
+            explanation.save(path, **{option: given})
+    assert not path.exists()
+    with pytest.raises(InputError, match=r"^to_fragment\(samples=\[9\]\): give one number or more"):
+        to_fragment(explanation, samples=[9])
 
 
 def test_relevance_that_no_page_shows_is_refused_with_what_helps():
@@ -362,6 +437,8 @@ def test_relevance_that_no_page_shows_is_refused_with_what_helps():
 def test_explanations_of_other_samples_are_refused():
     with pytest.raises(InputError, match=r"to_html\(\{\}\): give one explanation or more, by name"):
         to_html({})
+    with pytest.raises(InputError, match=r"to_html\(\{1: ...\}\): names of explanations are texts"):
+        to_html({1: explained(1)[0]})
     for wrong in (torch.rand(2, 3), {"a": torch.rand(2, 3)}):
         with pytest.raises(InputError, match=r"to_html\(Tensor\): give an explanation, as relprop.explain"):
             to_html(wrong)

@@ -11,7 +11,7 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from relprop.errors import visible
+from relprop.errors import Call, visible
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import look_of
 from relprop.pages.pictures import items_of
@@ -22,6 +22,8 @@ from relprop.view.plot import relevance_of
 
 MOST_SAMPLES = 12
 """The most samples that a notebook shows."""
+
+CALL = Call("to_fragment")
 
 MOST_BYTES = 2**20
 """The most data of the page in the frame."""
@@ -47,14 +49,14 @@ def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> 
         InputError: as for `to_html`.
         FileError: a picture cannot be read.
     """
-    R, _ = relevance_of(explanation, options.get("of"), "to_html")
+    R, _ = relevance_of(explanation, options.get("of"), CALL)
     count = len(R)
     if options.get("samples") is None:
         fit = WHOLE // encoded_size(R.shape[1:])
         options["samples"] = range(max(1, min(count, MOST_SAMPLES, fit)))
-    look = look_of(options)
-    title = look.title or title_of({"": explanation}, look)
+    look = look_of(options, CALL)
     items = list(items_of({"": explanation}, picture, look))
+    title = look.title or title_of({"": explanation}, look)
     inside = [item for item, size in zip(items, _sizes(items), strict=True) if size <= MOST_BYTES]
     told = [f"<b>{_safe(title)}</b>", _safe(meaning_of(items, look))]
     if len(inside) < count:

@@ -2,13 +2,15 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from operator import index
+from typing import Any, SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from relprop.errors import InputError, did_you_mean, visible
+from relprop.errors import Call, InputError, did_you_mean, visible
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
 from relprop.view.heatmaps import COLOUR_FROM, LIGHTENED, OPACITY_POWER, REDUCTIONS, UNSIGNED
@@ -16,6 +18,20 @@ from relprop.view.options import require_known
 
 LEVELS = 255
 """Steps of colour from zero to full colour, for each sign."""
+
+TO_HTML = Call("to_html")
+
+_LONG = 72
+"""Errors repeat so many characters of an option at most."""
+
+_LISTS = {
+    "samples": "a list of the numbers of samples",
+    "labels": "a list with a text for each sample",
+    "classes": "a list with the names of all classes",
+    "truth": "a list with the number of each sample's class",
+    "features": "a list with the names of all features",
+}
+"""What options with several elements are, for errors."""
 
 _RELEVANCE = "Colours are relevance: what each part of the input contributed to the score."
 
@@ -47,10 +63,11 @@ class Look:
         features: names of the features, if relevance is that of a table (samples, features).
         title: the page's title.
         model: name of the model.
+        call: what the user called, for errors. It is no option.
     """
 
     of: str | None = None
-    samples: Sequence[int] | None = None
+    samples: Sequence[int] | NDArray[np.integer[Any]] | Tensor | None = None
     channels: str = "sum"
     percentile: float = 99.5
     shared: bool = False
@@ -59,33 +76,74 @@ class Look:
     grey: bool = True
     labels: Sequence[str] | None = None
     classes: Sequence[str] | None = None
-    truth: Sequence[int] | Tensor | None = None
+    truth: Sequence[int] | NDArray[np.integer[Any]] | Tensor | None = None
     features: Sequence[str] | None = None
     title: str = ""
     model: str | None = None
+    call: Call = TO_HTML
 
     def __post_init__(self) -> None:
-        if self.channels not in REDUCTIONS:
+        for name in ("samples", "labels", "classes", "truth", "features"):
+            object.__setattr__(self, name, self._listed(name))
+        for name in ("title", "model"):
+            if not isinstance(getattr(self, name) or "", str):
+                raise InputError(f"{self._called(name)}: give a text.")
+        if self.samples is not None:
+            object.__setattr__(self, "samples", list(dict.fromkeys(self._numbers("samples"))))
+        if self.truth is not None:
+            object.__setattr__(self, "truth", self._numbers("truth"))
+        if not isinstance(self.channels, str) or self.channels not in REDUCTIONS:
             raise InputError(
-                f"to_html(channels={self.channels!r}): no such reduction."
+                f"{self._called('channels')}: no such reduction."
                 f"{did_you_mean(self.channels, REDUCTIONS)} There are: {', '.join(map(repr, REDUCTIONS))}."
             )
         if not _within(self.percentile, 100) or not self.percentile:
-            raise InputError(
-                f"to_html(percentile={self.percentile!r}): give a number above 0, and 100 at most."
-            )
+            raise InputError(f"{self._called('percentile')}: give a number above 0, and 100 at most.")
         if not _within(self.opacity, 1):
-            raise InputError(f"to_html(opacity={self.opacity!r}): give a number from 0 to 1.")
+            raise InputError(f"{self._called('opacity')}: give a number from 0 to 1.")
 
-    @property
-    def signed(self) -> bool:
-        """Whether the values drawn at first have a sign."""
-        return self.channels not in UNSIGNED
+    def _called(self, name: str) -> str:
+        """Return the call with an option as the user gave it, or as much as a line has of it."""
+        written = repr(getattr(self, name))
+        return self.call(f"{name}={written if len(written) <= _LONG else f'{written[: _LONG - 3]}...'}")
+
+    def _listed(self, name: str) -> list[Any] | None:
+        """Return an option that has several elements as a list; None if it is not given.
+
+        Raises:
+            InputError: it is no list, tuple, array or tensor.
+        """
+        given = getattr(self, name)
+        if given is None:
+            return None
+        if isinstance(given, Tensor | np.ndarray):
+            given = given.tolist()
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+            raise InputError(f"{self._called(name)}: give {_LISTS[name]}.")
+        return list(given)
+
+    def _numbers(self, name: str) -> list[int]:
+        """Return the elements of an option as whole numbers.
+
+        Raises:
+            InputError: an element is none. The error names it.
+        """
+        given = getattr(self, name)
+        if given and all(isinstance(each, bool | np.bool_) for each in given) and name == "samples":
+            chosen = [place for place, each in enumerate(given) if each]
+            raise InputError(f"{self._called(name)}: this is a mask; give the numbers: samples={chosen}.")
+        for place, each in enumerate(given):
+            if not isinstance(each, SupportsIndex) or isinstance(each, bool | np.bool_):
+                raise InputError(
+                    f"{self._called(name)}: {name}[{place}] is {each!r}; give {_LISTS[name]}, whole numbers "
+                    "from 0."
+                )
+        return list(map(index, given))
 
     def colours(self, channels: str) -> Colour:
         """Return the colour map for a reduction of channels."""
         default = "positive" if channels in UNSIGNED else "signed"
-        return colour_named(self.colour or default, "to_html")
+        return colour_named(self.colour or default, self.call)
 
     def class_name(self, number: int) -> str:
         """Return a class by its name or, if none is known, by its number.
@@ -97,31 +155,78 @@ class Look:
             return f"class {number}"
         if not 0 <= number < len(self.classes):
             raise InputError(
-                f"to_html(classes=...) has {len(self.classes)} names, but there is class {number}; give a "
-                "name for each class."
+                f"{self.call('classes=...')} has {len(self.classes)} names, but there is class {number}; "
+                "give a name for each class."
             )
         return str(self.classes[number])
 
-    def of_samples(self, name: str, count: int) -> list[Any] | None:
-        """Return what an option says of each sample.
+    def chosen(self, count: int, most: int) -> list[int]:
+        """Return the numbers of the samples to show.
 
         Args:
-            name: the option, "labels" or "truth".
             count: the number of samples.
+            most: how many are shown at most unless some are chosen.
 
         Raises:
-            InputError: the option has another number of elements.
+            InputError: there are more, or those chosen do not exist.
         """
-        given = getattr(self, name)
-        if given is None:
+        if self.samples is None:
+            if count > most:
+                raise InputError(
+                    f"{self.call}: there are {count:,} samples; a page shows {most:,}, unless others are "
+                    f"chosen. Choose: {self.call(f'samples=range({most})')}."
+                )
+            return list(range(count))
+        chosen = [int(sample) for sample in self.samples]
+        if not chosen or not all(0 <= sample < count for sample in chosen):
+            raise InputError(f"{self._called('samples')}: give one number or more, from 0 to {count - 1}.")
+        return chosen
+
+    def labels_of(self, count: int) -> list[str] | None:
+        """Return a text for each sample, if they are given.
+
+        Raises:
+            InputError: there is another number of texts.
+        """
+        return None if self.labels is None else list(map(str, self._each("labels", count)))
+
+    def truth_of(self, count: int, classes: int | None) -> list[int] | None:
+        """Return the right class of each sample, if they are given.
+
+        Args:
+            count: the number of samples.
+            classes: the number of classes, if it is known.
+
+        Raises:
+            InputError: there is another number of them, or no such class.
+        """
+        if self.truth is None:
             return None
-        if isinstance(given, Tensor):
-            given = given.tolist()
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != count:
+        given: list[int] = self._each("truth", count)
+        if classes is None and self.classes is not None:
+            classes = len(self.classes)
+        for place, number in enumerate(given):
+            if number < 0 or (classes is not None and number >= classes):
+                to = "" if classes is None else f" to {classes - 1}"
+                raise InputError(
+                    f"{self._called('truth')}: truth[{place}] is {number}; give the numbers of classes, from "
+                    f"0{to}."
+                )
+        return given
+
+    def _each(self, name: str, count: int) -> list[Any]:
+        """Return an option that has an element for each sample.
+
+        Raises:
+            InputError: it has another number of elements.
+        """
+        given: list[Any] = getattr(self, name)
+        if len(given) != count:
             raise InputError(
-                f"to_html({name}={given!r}): give a list of {count}, with one element for each sample."
+                f"{self._called(name)} has {len(given)} elements for {count} samples; give a list of "
+                f"{count}, one for each sample."
             )
-        return list(given)
+        return given
 
     def meaning(self, target: str) -> str:
         """Return a sentence that says what the first colours of a page mean."""
@@ -159,14 +264,18 @@ class Look:
         )
 
 
-def look_of(options: Mapping[str, Any]) -> Look:
+def look_of(options: Mapping[str, Any], call: Call = TO_HTML) -> Look:
     """Return the options that users give by name.
+
+    Args:
+        options: the options.
+        call: what the user called, for errors.
 
     Raises:
         InputError: there is no such option, or one has no meaning.
     """
-    require_known(options, Look, "to_html")
-    return Look(**options)
+    require_known(options, [each.name for each in fields(Look) if each.name != "call"], call)
+    return Look(**options, call=call)
 
 
 def _within(value: Any, most: float) -> bool:

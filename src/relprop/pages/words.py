@@ -93,7 +93,7 @@ def title_of(given: Mapping[str, Accounted], look: Look) -> str:
     if len(given) > 1:
         named = ", ".join(given) if len(given) <= MOST_NAMES else f"{len(given)} explanations"
         return f"What {who} looks at: {named}"
-    targets = {target_of(first, int(sample), look) for sample in samples}
+    targets = {target_of(first, sample, look) for sample in samples}
     if len(targets) > 1:
         return f"What {who} looks at, in {len(samples)} samples"
     return f"What makes {who} say {targets.pop()}?" if _is_class(first, look) else f"What {who} looks at"
@@ -133,12 +133,19 @@ def _label(sample: int, labels: Sequence[Any] | None, count: int) -> str:
     return f"sample {sample}" if count > 1 else ""
 
 
-def _predicted(given: Mapping[str, Accounted], sample: int, count: int) -> int | None:
-    """Return the class with the largest output; None where the outputs are not those of a classifier."""
+def classes_of(given: Mapping[str, Accounted], count: int) -> int | None:
+    """Return the number of classes; None where the outputs are not those of a classifier."""
     output = next(iter(given.values())).output
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != count:
         return None
-    return int(output[sample].argmax()) if output.shape[1] > 1 and output.is_floating_point() else None
+    return output.shape[1] if output.shape[1] > 1 and output.is_floating_point() else None
+
+
+def _predicted(given: Mapping[str, Accounted], sample: int, count: int) -> int | None:
+    """Return the class with the largest output, of a classifier."""
+    if classes_of(given, count) is None:
+        return None
+    return int(next(iter(given.values())).output[sample].argmax())
 
 
 def _caption(given: Mapping[str, Accounted], sample: int, predicted: int | None, look: Look) -> str:

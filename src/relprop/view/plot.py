@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.display import as_pictures
 from relprop.view.grid import captioned, grid
 from relprop.view.heatmaps import Scaled, reduce_channels, scale
-from relprop.view.options import Options, options_of
+from relprop.view.options import PLOT, Options, options_of
 from relprop.view.sheet import Plot, draw_maps, finished, full_colours, map_shape
 
 
@@ -155,7 +155,7 @@ def _in_rows(
 
 
 def relevance_of(
-    subject: Explained | torch.Tensor, of: str | None, call: str = "plot"
+    subject: Explained | torch.Tensor, of: str | None, call: Call = PLOT
 ) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw, and its name or, for the only input, None.
 
@@ -175,20 +175,21 @@ def relevance_of(
     names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
     if of is None:
         raise InputError(
-            f"there is relevance of several inputs: {names}. Choose one: {call}(of={next(iter(inputs))!r})."
+            f"there is relevance of several inputs: {names}. Choose one: "
+            f"{call(f'of={next(iter(inputs))!r}')}."
         )
     if of in inputs:
         return _with_samples(inputs[of]), of
     if of not in inner:
         raise InputError(
-            f"{call}(of={of!r}): there is no relevance of this name. "
+            f"{call(f'of={of!r}')}: there is no relevance of this name. "
             + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
         )
     try:
         return _with_samples(inner[of]), of
     except InputError as error:
         raise InputError(
-            f"{call}(of={of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
+            f"{call(f'of={of!r}')}: {error} Draw it by plot(tensor), of relprop.view.plot."
         ) from None
 
 
