@@ -18,7 +18,9 @@ from page_content import Elements, data_of, relevance_in
 from relprop.errors import InputError, ScoreWarning
 from relprop.pages import pictures
 from relprop.pages.fragment import to_fragment
+from relprop.pages.glossary import SINKS
 from relprop.pages.pictures import to_html
+from relprop.results.ledger import Ledger
 from relprop.runs.warnings import warn_of_books
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import positive, signed
@@ -199,6 +201,54 @@ def test_a_negative_output_is_told_on_a_page_as_when_it_is_explained():
     said = item["maps"][0]["notes"][0]
     assert str(told[0].message).startswith(said[0].lower() + said[1:])
     assert "why the output is low" in said
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 2, 3), nn.Linear(32 + 2, 3)
+
+    def forward(self, image, meta):
+        return self.last(torch.cat([self.first(image).relu().flatten(1), meta], 1))
+
+
+def test_a_page_names_the_input_or_module_that_it_shows():
+    torch.manual_seed(0)
+    explanation = relprop.explain(
+        Two().eval(), torch.rand(1, 1, 6, 6), torch.rand(1, 2), target=1, record=["first"]
+    )
+    for of, shown, told in (
+        ("image", "input image", "all inputs together: image, meta. This map shows image alone."),
+        (
+            "first",
+            "module first",
+            "This map shows relevance on its way there, at the output of module first.",
+        ),
+    ):
+        page = to_html(explanation, of=of)
+        assert f"<title>What makes the model say class 1? ({shown})</title>" in page
+        [item] = data_of(page)["items"]
+        kind, name = shown.split()
+        assert [kind.title(), name] in item["facts"]
+        assert item["maps"][0]["arrived"].startswith("Inputs: what has arrived at ")
+        assert item["maps"][0]["arrived"].endswith(told)
+    alone = data_of(to_html(explained(1)[0]))["items"][0]
+    assert alone["maps"][0]["arrived"] == "Inputs: what has arrived at the map."
+    assert [name for name, _ in alone["facts"]] == ["Predicted"]
+
+
+def test_sinks_and_rules_are_explained_on_the_page():
+    data = data_of(to_html({"a": explained(1)[0], "b": explained(1, rules=relprop.rules.Epsilon())[0]}))
+    assert data["shades"]["bias"] == "rgb(51, 34, 136)"  # as in plots of ledgers
+    assert data["sinks"]["bias"].startswith("biases of layers")
+    assert data["sinks"].keys() == data["shades"].keys() - {"inputs"}
+    assert data["rules"][0]["about"].startswith("epsilon-gamma-flat is a list of rules, one for each kind of")
+    assert data["rules"][1]["about"].startswith("Rules of one's own.")
+
+
+def test_every_sink_of_the_ledger_has_a_meaning():
+    named = re.findall(r'"([a-z ]+)": ', re.search(r"absorbed: (.*?)mixed:", Ledger.__doc__, re.DOTALL)[1])
+    assert set(named) == set(SINKS)
 
 
 def test_a_ledger_of_samples_that_are_mixed_says_so():

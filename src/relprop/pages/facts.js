@@ -1,6 +1,5 @@
 // What is told in words and numbers beside a map. Every text is set as text, so none can be HTML.
 
-const SHADES = ["#b3532a", "#4a78a8", "#8a7f72", "#7a9a5a", "#9a6aa0", "#c9a64a"];
 const MOST_ROWS = 1000; // of the table of all values
 const FEW_ROWS = 40; // up to which it is open
 
@@ -11,9 +10,9 @@ function element(name, text = "", attributes = {}) {
 }
 
 // A part of the ledger as a coloured box, striped where the amount is negative.
-function coloured(place, amount, kind) {
+function coloured(name, amount, kind) {
   const box = element("span", "", { className: `${kind} part${amount < 0 ? " against" : ""}` });
-  box.style.setProperty("--shade", SHADES[Math.min(place, SHADES.length - 1)]);
+  box.style.setProperty("--shade", data.shades[name]);
   return box;
 }
 
@@ -22,7 +21,7 @@ function showLedger(map) {
   const amounts = new Map(map.ledger);
   const seed = amounts.get("seed") ?? null;
   amounts.delete("seed");
-  const parts = [...amounts].map(([name, amount], place) => ({ name, amount, place }));
+  const parts = [...amounts].map(([name, amount]) => ({ name, amount }));
   const all = parts.reduce((sum, { amount }) => sum + Math.abs(amount), 0);
   const seen = parts.filter(({ amount }) => amount === null || Math.abs(amount) > 1e-4 * all);
   const terms = seen.map(({ name, amount }, n) => {
@@ -32,8 +31,8 @@ function showLedger(map) {
   document.getElementById("sum").textContent = `${number(seed)} = ${terms.join("")}`;
   const stack = document.getElementById("stack");
   stack.setAttribute("aria-label", seen.map(({ name, amount }) => `${name} ${share(amount, seed) || number(amount)}`).join(", "));
-  stack.replaceChildren(...seen.map(({ name, amount, place }) => {
-    const box = coloured(place, amount, "");
+  stack.replaceChildren(...seen.map(({ name, amount }) => {
+    const box = coloured(name, amount, "");
     box.title = `${name} ${number(amount)}`;
     box.style.flexGrow = (1000 * Math.abs(amount)) / all;
     return box;
@@ -45,8 +44,14 @@ function showLedger(map) {
     row.append(head, element("td", number(amount)), element("td", share(amount, seed)));
     return row;
   };
-  const rows = parts.map(({ name, amount, place }) => line(name, amount, coloured(place, amount, "swatch")));
+  const rows = parts.map(({ name, amount }) => line(name, amount, coloured(name, amount, "swatch")));
   document.getElementById("ledger").replaceChildren(line("score", seed), ...rows);
+  document.getElementById("arrived").textContent = map.arrived;
+  const told = parts.filter(({ name }) => name in data.sinks);
+  document.getElementById("meanings").hidden = !told.length;
+  document.getElementById("sinks").replaceChildren(
+    ...told.flatMap(({ name }) => [element("dt", name), element("dd", data.sinks[name])]),
+  );
 }
 
 function showFacts(item, map) {
@@ -54,11 +59,12 @@ function showFacts(item, map) {
   const measure = map.measure.charAt(0).toUpperCase() + map.measure.slice(1);
   const facts = [
     ["Model", data.model], ["Explained", map.target], ...item.facts, [measure, number(map.score, 6)], ["Rules", rules.name],
-    ["Sum of relevance", number(map.total, 6)], ["Ledger balances to", number(map.gap, 2)], ["Values", item.shape.join(" × ")],
+    ["Sum of relevance", number(map.total, 6)], ["All parts give the score", `up to ${number(map.gap, 2)} of the largest`], ["Values", item.shape.join(" × ")],
   ];
   const told = facts.filter(([, text]) => text);
   const lines = told.flatMap(([name, text]) => [element("dt", name), element("dd", text)]);
   document.getElementById("facts").replaceChildren(...lines);
+  document.getElementById("about-rules").textContent = rules.about;
   document.getElementById("applied").textContent = rules.applied;
 }
 

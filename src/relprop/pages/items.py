@@ -67,6 +67,7 @@ class Map:
             "name": visible(self.name),
             "target": visible(self.told.target),
             "aim": visible(self.told.aim),
+            "arrived": visible(self.told.arrived),
             "notes": [visible(f"{note[:1].upper()}{note[1:]}") for note in dict.fromkeys(self.told.notes)],
             "score": _finite(self.score),
             "measure": visible(self.measure),

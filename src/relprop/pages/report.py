@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from relprop.errors import visible
+from relprop.pages.glossary import ABSORBED, SINKS, about_rules, shades
 from relprop.pages.items import Item
 from relprop.pages.look import Look
 from relprop.pages.page import data_block, page
@@ -40,10 +41,20 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
     pictures: dict[str, int] = {}
     rules: dict[tuple[str, str], int] = {}
     data = [item.as_data(pictures, rules) for item in items]
+    sinks = {name for item in items for each in item.maps for name in each.ledger} - {"seed", "inputs"}
     everything = {
         "items": data,
         "pictures": list(pictures),
-        "rules": [{"name": visible(name), "applied": visible(applied, keep="\n")} for name, applied in rules],
+        "rules": [
+            {
+                "name": visible(name),
+                "applied": visible(applied, keep="\n"),
+                "about": visible(about_rules(name)),
+            }
+            for name, applied in rules
+        ],
+        "shades": {visible(name): colour for name, colour in shades(sinks).items()},
+        "sinks": {name: SINKS[name] for name in sorted(sinks) if name in SINKS},
         "model": visible(look.model or ""),
         "look": look.for_script(),
     }
@@ -55,6 +66,7 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
         about=f'<p class="about">{_safe(about)}</p>' if about else "",
         meaning=_safe(meaning_of(items, look)),
         doubtful="or a wrong prediction" if any(item.told.differs for item in items) else "",
+        absorbed=_safe(ABSORBED),
         cards="\n".join(map(_card, items)),
         data=data_block("data", everything),
     )

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import torch
 
+from relprop.pages.glossary import ARRIVED
 from relprop.pages.look import Look
 from relprop.view.doubts import relevance_of_negative, unbalanced
-from relprop.view.plot import Explained
+from relprop.view.plot import Explained, relevance_of
 
 MOST_NAMES = 4
 """The title names so many explanations at most."""
@@ -57,11 +58,13 @@ class ToldOfMap:
         target: what is explained, in words: "class 3" or the name of a class.
         aim: what positive relevance speaks for, in words: the class, or "a larger score".
         notes: warnings, in sentences.
+        arrived: what the inputs' part of the ledger is, in sentences.
     """
 
     target: str
     aim: str
     notes: tuple[str, ...] = ()
+    arrived: str = ARRIVED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +93,36 @@ def title_of(given: Mapping[str, Accounted], look: Look) -> str:
     first = next(iter(given.values()))
     who = look.model or "the model"
     samples = range(len(first.score)) if look.samples is None else look.samples
+    of = f" ({' '.join(shown)})" if (shown := _shown(first, look)) else ""
     if len(given) > 1:
         named = ", ".join(given) if len(given) <= MOST_NAMES else f"{len(given)} explanations"
-        return f"What {who} looks at: {named}"
+        return f"What {who} looks at{of}: {named}"
     targets = {target_of(first, sample, look) for sample in samples}
     if len(targets) > 1:
-        return f"What {who} looks at, in {len(samples)} samples"
-    return f"What makes {who} say {targets.pop()}?" if _is_class(first, look) else f"What {who} looks at"
+        return f"What {who} looks at, in {len(samples)} samples{of}"
+    if _is_class(first, look):
+        return f"What makes {who} say {targets.pop()}?{of}"
+    return f"What {who} looks at{of}"
+
+
+def _shown(explanation: Accounted, look: Look) -> tuple[str, str] | None:
+    """Return "input" or "module" and the name, if a page shows one of several inputs or a recorded module."""
+    _, name = relevance_of(explanation, look.of, look.call)
+    return None if name is None else ("input" if name in explanation.inputs else "module", name)
+
+
+def _arrived(explanation: Accounted, look: Look) -> str:
+    """Say what the inputs' part of the ledger is, beside what the map shows."""
+    match _shown(explanation, look):
+        case ("input", name):
+            names = ", ".join(explanation.inputs)
+            return f"Inputs: what has arrived at all inputs together: {names}. This map shows {name} alone."
+        case ("module", name):
+            return (
+                "Inputs: what has arrived at the model's input. This map shows relevance on its way there, "
+                f"at the output of module {name}."
+            )
+    return ARRIVED
 
 
 def target_of(explanation: Accounted, sample: int, look: Look) -> str:
@@ -181,6 +207,7 @@ def told_of(
                 target=target_of(explanation, sample, look),
                 aim=aim_of(explanation, sample, look),
                 notes=tuple(_notes(explanation, sample)),
+                arrived=_arrived(explanation, look),
             )
             for name, explanation in given.items()
         },
@@ -196,6 +223,9 @@ def _facts(
         yield "Predicted", look.class_name(predicted)
     if truth is not None:
         yield "Label", look.class_name(truth)
+    if shown := _shown(next(iter(given.values())), look):
+        kind, name = shown
+        yield kind.title(), name
     if any(explanation.ledger.mixed for explanation in given.values()):
         yield "Ledger", "of all samples together: the model mixes them"
 
