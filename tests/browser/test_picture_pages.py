@@ -211,6 +211,22 @@ def test_the_ledger_is_a_sentence_a_bar_and_a_table(digits, opened, tmp_path):
         assert rows[1].split("\t")[:2] == ["inputs", f"{inputs:.4g}"]
 
 
+def test_shares_of_a_negative_score_have_their_own_sign(colours, opened, tmp_path):
+    explained, _ = colours
+    one = explained["class 1"]
+    books = dataclasses.replace(one.ledger, seed=-one.ledger.seed)
+    dataclasses.replace(one, score=-one.score, ledger=books).save(tmp_path / "x.html")
+    R = one.relevance[0].sum(0)
+    with opened(tmp_path / "x.html") as page:
+        row, column = divmod(int(R.argmax()), 12)
+        hover(page, row, column, 12, 12)
+        share = 100 * float(R.max() / one.score[0])
+        assert f", {share:.3g} % of the score’s size" in page.locator("#reading").inner_text()
+        assert page.locator("#of-score").inner_text() == "of the score’s size"
+        assert page.locator("#ledger tr").first.inner_text().split("\t")[2] == "−100 %"
+        assert page.locator("#notes").inner_text().count("The explained score is negative") == 1
+
+
 def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_path):
     explanation, images, labels = digits
     truth = labels.tolist()
@@ -285,6 +301,8 @@ def test_a_table_is_bars_and_numbers(opened, shot, tmp_path):
     with opened(tmp_path / "x.html") as page:
         hover(page, 0, 2, 1, 4)
         assert page.locator("#reading b").inner_text() == NASTY
+        assert page.locator("#names span").all_inner_texts() == ["age", "size", NASTY, "x"]
+        assert page.locator("#percentile-told").inner_text() == "100 %"
         assert value_of(page) == pytest.approx(R[2], rel=1e-3)
         numbers = [
             row.split("\t")[-1].replace("−", "-") for row in page.locator("#values tr").all_inner_texts()

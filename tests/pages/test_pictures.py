@@ -321,6 +321,29 @@ def test_features_and_sequences_are_one_row():
     assert data_of(to_html(signal))["items"][1]["shape"] == [3, 1, 50]
 
 
+def test_the_still_of_a_table_is_bars_as_long_as_their_values():
+    explanation = table(1)
+    R = torch.tensor([[0.5, -1.0, 0.0, 0.25]])
+    page = to_html(dataclasses.replace(explanation, inputs={"x": R}))
+    assert data_of(page)["look"]["percentile"] == 100  # nothing is clipped
+    [still] = Elements(page).named("img")
+    pixels = np.asarray(pixels_of(still["src"])).astype(int)
+    half = pixels.shape[0] // 2
+    drawn = (pixels[:, 56::112] < 255).any(2)
+    assert pixels.shape == (2 * 74 + 1, 448, 3)
+    np.testing.assert_array_equal(drawn[:half].sum(0), [37, 0, 0, 18])
+    np.testing.assert_array_equal(drawn[half + 1 :].sum(0), [0, 74, 0, 0])
+    assert data_of(to_html(explanation, percentile=90))["look"]["percentile"] == 90
+    long = dataclasses.replace(explanation, inputs={"x": torch.rand(1, 1, 5000)})
+    assert pixels_of(Elements(to_html(long)).named("img")[0]["src"]).width == 448
+
+
+def test_a_negative_number_has_one_minus_sign_everywhere():
+    explanation, _ = explained(1)
+    low = dataclasses.replace(explanation, score=torch.tensor([-1.5]))
+    assert data_of(to_html(low))["items"][0]["caption"].startswith("class 2, score \N{MINUS SIGN}1.5")
+
+
 def test_an_input_without_samples_is_one_sample():
     explanation, _ = explained(1)
     R = torch.rand(6, 4)

@@ -46,6 +46,7 @@ function showLedger(map) {
   };
   const rows = parts.map(({ name, amount }) => line(name, amount, coloured(name, amount, "swatch")));
   document.getElementById("ledger").replaceChildren(line("score", seed), ...rows);
+  document.getElementById("of-score").textContent = ofScore(seed);
   document.getElementById("arrived").textContent = map.arrived;
   const told = parts.filter(({ name }) => name in data.sinks);
   document.getElementById("meanings").hidden = !told.length;

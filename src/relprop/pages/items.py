@@ -19,13 +19,17 @@ from relprop.errors import visible
 from relprop.pages.look import Look
 from relprop.pages.page import data_url
 from relprop.pages.words import Told, ToldOfMap
-from relprop.view.arrays import Pixels
+from relprop.view.arrays import Pixels, as_pixels
+from relprop.view.colour import Colour
 from relprop.view.display import as_pictures
 from relprop.view.heatmaps import overlay, paint, reduce_channels, scale
 from relprop.view.mosaic import png_bytes
 
 STEPS = 32767
 """The integer that stands for the largest absolute value."""
+
+_AXIS = (120, 115, 110)
+"""The colour of the line at zero."""
 
 LONGEST = 1024
 """Length of the longer side of a picture on a page. Larger ones are reduced."""
@@ -161,8 +165,11 @@ def still(R: NDArray[np.float64], picture: Image.Image | None, look: Look, size:
         look: colours, percentile and so on.
         size: length of the longer side in pixels, at most.
     """
-    values = scale(reduce_channels(R[None], look.channels), percentile=look.percentile).values
+    percentile = look.percentile_of(R.shape[1])
+    values = scale(reduce_channels(R[None], look.channels), percentile=percentile).values
     colour = look.colours(look.channels)
+    if values.shape[1] == 1 and picture is None:
+        return data_url(png_bytes(_bars(values[0, 0], colour, size)))
     if picture is None:
         drawn = paint(values, colour)[0]
     else:
@@ -171,15 +178,32 @@ def still(R: NDArray[np.float64], picture: Image.Image | None, look: Look, size:
     return data_url(png_bytes(_resized(drawn, size)))
 
 
+def _bars(values: NDArray[np.float64], colour: Colour, size: int) -> Pixels:
+    """Draw values from -1 to 1 as bars, upwards for what is positive, as `drawing.js` does.
+
+    Args:
+        values: the values. Of more than there are pixels, each bar has the largest of several.
+        colour: the colour map.
+        size: the width in pixels, at most.
+    """
+    if len(values) > size:
+        values = np.array([part[np.abs(part).argmax()] for part in np.array_split(values, size)])
+    # Pale colours would not be seen on white, so the smallest bars have the colour of a quarter.
+    inks = as_pixels(colour(np.sign(values) * np.maximum(np.abs(values), 0.25)))
+    half = max(8, size // 6)
+    level = np.arange(half, -half - 1, -1)[:, None]
+    ends = np.rint(values * half)
+    inside = (level * np.sign(ends) > 0) & (np.abs(level) <= np.abs(ends))
+    drawn = np.where(inside[..., None], inks, np.uint8(255))
+    drawn = np.repeat(drawn, max(1, size // len(values)), axis=1)
+    drawn[half] = _AXIS
+    return drawn
+
+
 def _resized(drawn: Pixels, size: int) -> Pixels:
-    """Reduce a drawing, or enlarge it by whole pixels. One that is a single line becomes a strip."""
+    """Reduce a drawing, or enlarge it by whole pixels."""
     height, width = drawn.shape[:2]
     image = Image.fromarray(drawn)
-    if height == 1 and width > 1:
-        times = max(1, size // width)
-        wide = min(size, times * width)
-        strip = image.resize((wide, 1), Image.Resampling.NEAREST if wide >= width else Image.Resampling.BOX)
-        return np.asarray(strip.resize((wide, max(8, size // 6)), Image.Resampling.NEAREST))
     longer = max(height, width)
     if longer > size:
         smaller = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))

@@ -51,7 +51,8 @@ class Look:
         of: the input to show, if there are several, or the recorded module, by name.
         samples: numbers of the samples to show; by default all, if there are at most 1,000.
         channels: how channels become one value: "sum", "absolute sum", "max" or "norm".
-        percentile: percentile of the absolute values from which on colours are full, above 0, up to 100.
+        percentile: percentile of the absolute values from which on colours are full, above 0, up to 100; by
+            default 99.5. Bars, of sequences and tables, are as long as the largest by default: 100.
         shared: one scale for the explanations of a sample, so that they can be compared.
         colour: the name of a colour map, or a function; by default "signed", or "positive" for values
             without sign.
@@ -69,7 +70,7 @@ class Look:
     of: str | None = None
     samples: Sequence[int] | NDArray[np.integer[Any]] | Tensor | None = None
     channels: str = "sum"
-    percentile: float = 99.5
+    percentile: float | None = None
     shared: bool = False
     colour: str | Colour | None = None
     opacity: float = 0.9
@@ -97,7 +98,7 @@ class Look:
                 f"{self._called('channels')}: no such reduction."
                 f"{did_you_mean(self.channels, REDUCTIONS)} There are: {', '.join(map(repr, REDUCTIONS))}."
             )
-        if not _within(self.percentile, 100) or not self.percentile:
+        if self.percentile is not None and (not _within(self.percentile, 100) or not self.percentile):
             raise InputError(f"{self._called('percentile')}: give a number above 0, and 100 at most.")
         if not _within(self.opacity, 1):
             raise InputError(f"{self._called('opacity')}: give a number from 0 to 1.")
@@ -232,8 +233,18 @@ class Look:
         """Return a sentence that says what the first colours of a page mean."""
         return self._meaning(self.channels).replace("$target", target)
 
-    def for_script(self) -> dict[str, Any]:
-        """Return what the page's script needs to draw: tables of colours, and how the page begins."""
+    def percentile_of(self, rows: int) -> float:
+        """Return the percentile for maps of so many rows. One row is drawn as bars."""
+        if self.percentile is None:
+            return 99.5 if rows > 1 else 100.0
+        return float(self.percentile)
+
+    def for_script(self, rows: int) -> dict[str, Any]:
+        """Return what the page's script needs to draw: tables of colours, and how the page begins.
+
+        Args:
+            rows: the number of rows of the maps.
+        """
         signed, unsigned = (_table(self.colours(channels)) for channels in ("sum", "norm"))
         return {
             "signed": signed,
@@ -243,7 +254,7 @@ class Look:
             "opacityPower": OPACITY_POWER,
             "lightened": LIGHTENED,
             "channels": self.channels,
-            "percentile": float(self.percentile),
+            "percentile": self.percentile_of(rows),
             "shared": bool(self.shared),
             "opacity": float(self.opacity),
             "grey": bool(self.grey),

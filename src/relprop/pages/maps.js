@@ -116,6 +116,9 @@ function number(value, digits = 4) {
   return text.replaceAll("-", "−");
 }
 
+// A part of the score. Of a negative one, the size is the whole, so that the part keeps its own sign.
 function share(part, whole) {
-  return whole && part !== null ? `${number((100 * part) / whole, 3)} %` : "";
+  return whole && part !== null ? `${number((100 * part) / Math.abs(whole), 3)} %` : "";
 }
+
+const ofScore = (score) => (score < 0 ? "of the score’s size" : "of the score");

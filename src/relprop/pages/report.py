@@ -56,7 +56,7 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
         "shades": {visible(name): colour for name, colour in shades(sinks).items()},
         "sinks": {name: SINKS[name] for name in sorted(sinks) if name in SINKS},
         "model": visible(look.model or ""),
-        "look": look.for_script(),
+        "look": look.for_script(max((item.shape[1] for item in items), default=0)),
     }
     return page(
         "relprop.pages",

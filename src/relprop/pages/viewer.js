@@ -43,7 +43,7 @@ function read() {
   const value = maps[state.map].plane(state.channels)[place];
   const told = `relevance ${value > 0 ? "+" : ""}${number(value)}`;
   const part = share(value, map.score);
-  const parts = [element("b", placeName(state.row, state.column)), element("div", part ? `${told}, ${part} of the score` : told)];
+  const parts = [element("b", placeName(state.row, state.column)), element("div", part ? `${told}, ${part} ${ofScore(map.score)}` : told)];
   if (picture) {
     const [red, green, blue] = picture.small.data.subarray(4 * place, 4 * place + 3);
     const swatch = element("span", "", { className: "swatch" });
@@ -131,6 +131,14 @@ function shapeFrame() {
     + "the cursor, with Shift by ten places; Home and End go to the ends of the row.";
 }
 
+// The names of features, or the numbers of places, below their bars if there is room for them.
+function nameBars() {
+  const { columns } = maps[0];
+  const names = isStrip() && columns <= FEW_ROWS ? Array.from({ length: columns }, (_, c) => data.look.features[c] ?? String(c)) : [];
+  at("names").className = names.some((name) => name.length > 60 / columns) ? "long" : "";
+  at("names").replaceChildren(...names.map((name) => element("span", name)));
+}
+
 async function show(item) {
   const [channels, rows, columns] = item.shape;
   Object.assign(state, { item, map: Math.min(state.map, item.maps.length - 1) });
@@ -147,6 +155,7 @@ async function show(item) {
   ));
   at("channels-control").hidden = channels < 2;
   shapeFrame();
+  nameBars();
   goToLargest();
   if (item.picture !== null) {
     const image = new Image();
