@@ -248,6 +248,11 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
         page.get_by_label("only with warnings or a wrong prediction").check()
         assert shown() == ["digit f", "digit h"]
         assert page.locator("#count").inner_text() == "2 of 12"
+        page.get_by_label("Search").fill("no such label")
+        assert page.locator("#count").inner_text() == "No sample has what is searched for."
+        page.get_by_label("Search").fill("")
+        options = page.locator("#sort option").all_inner_texts()
+        assert options[:2] == ["number, smallest first", "score, largest first"]
         page.get_by_label("only with warnings or a wrong prediction").uncheck()
         books = explanation.ledger
         orders = {
@@ -290,6 +295,14 @@ def test_dark_and_narrow(digits, opened, shot, tmp_path):
         expect(page.locator("#cards li:visible")).to_have_count(12)
         assert wide(page) == 360
         shot(page, "picture-gallery-dark-360")
+
+
+def test_warnings_are_asked_for_only_where_there_are_some(digits, opened, tmp_path):
+    explanation, images, _ = digits
+    explanation.save(tmp_path / "x.html", picture=images)
+    with opened(tmp_path / "x.html") as page:
+        assert page.locator("#sort").is_visible()
+        assert not page.locator("#doubtful").is_visible()
 
 
 def test_a_table_is_bars_and_numbers(opened, shot, tmp_path):

@@ -196,6 +196,15 @@ def test_ctrl_c_keeps_an_earlier_page(own: str, monkeypatch: pytest.MonkeyPatch)
     assert str(error).startswith("report-interrupted.html exists and was not made by relprop")
 
 
+def test_one_picture_is_no_plural(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "explain_picture", pressed)
+    result = run(own, "0.png", "--html", "report.html")
+    assert result.stderr.splitlines()[-1] == "interrupted: 0 of 1 picture done"
+
+
 def test_where_no_picture_was_explained_an_earlier_page_stays(own: str) -> None:
     Path("broken.png").write_text("no picture")
     result = run(own, "broken.png", "--html", "report.html")

@@ -27,10 +27,10 @@ def test_a_notebook_stays_small():
     many = explanation[[0] * 500]
     shown = many._repr_html_()
     assert len(Elements(shown).named("img")) == 12
-    assert "12 of 500 samples are shown, 12 of them also interactively; explanation.save(&quot;page" in shown
+    assert "<br>12 of 500 samples are shown. explanation.save(&quot;page.html&quot;) has all.</p>" in shown
     noise = dataclasses.replace(explanation, inputs={"x": torch.rand(3, 3, 200, 300)})
     shown = noise._repr_html_()  # one sample takes half a megabyte
-    assert "3 of 3 samples are shown, 2 of them also interactively" in shown
+    assert "<br>Only 2 of 3 can be shown interactively here. explanation.save(&quot;page.html" in shown
     assert len(shown) < 1.3 * fragment.MOST_BYTES
     [frame] = Elements(shown).named("iframe")
     assert [item["number"] for item in data_of(frame["srcdoc"])["items"]] == [0, 1]

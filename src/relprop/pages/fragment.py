@@ -61,14 +61,21 @@ def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> 
     told = [f"<b>{_safe(title)}</b>", _safe(meaning_of(items, look))]
     if len(inside) < count:
         told.append(
-            f"{len(items)} of {count} samples are shown, {len(inside)} of them also interactively; "
-            "explanation.save(&quot;page.html&quot;) has more."
+            f"{_counted(len(items), len(inside), count)} explanation.save(&quot;page.html&quot;) has all."
         )
     return (
         f"<div><p>{'<br>'.join(told)}</p>"
         f'<div style="display: flex; flex-wrap: wrap; gap: 1em">{"".join(map(_figure, items))}</div>'
         f"{_frame(report(inside, look, title), title) if inside else ''}</div>"
     )
+
+
+def _counted(shown: int, inside: int, count: int) -> str:
+    """Say how many samples are shown, and how many of these also interactively, where that is not all."""
+    told = [f"{shown} of {count} samples are shown."] if shown < count else []
+    if inside < shown:
+        told.append(f"Only {inside or 'none'} of {shown} can be shown interactively here.")
+    return " ".join(told)
 
 
 def _sizes(items: Sequence[Item]) -> Iterable[int]:

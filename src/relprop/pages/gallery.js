@@ -2,6 +2,7 @@
 
 const cards = [...at("cards").children].map((card, place) => ({ card, item: data.items[place] }));
 const several = cards.length > 1;
+const isDoubtful = (item) => notesOf(item).length > 0 || item.differs || Boolean(item.error);
 
 const VALUES = {
   number: (item) => item.number,
@@ -27,7 +28,7 @@ function listed() {
   const doubtful = at("doubtful").checked;
   const value = VALUES[at("sort").value];
   const found = cards.filter(({ item }) =>
-    texts(item).includes(wanted) && (!doubtful || notesOf(item).length > 0 || item.differs || item.error));
+    texts(item).includes(wanted) && (!doubtful || isDoubtful(item)));
   const key = ({ item }) => {
     const known = item.error && value !== VALUES.number ? NaN : value(item);
     return Number.isFinite(known) ? known : Infinity;
@@ -47,7 +48,7 @@ function arrangeCards() {
     card.hidden = false;
     at("cards").append(card);
   }
-  at("count").textContent = `${shown.length} of ${cards.length}`;
+  at("count").textContent = shown.length ? `${shown.length} of ${cards.length}` : "No sample has what is searched for.";
 }
 
 function choose(number) {
@@ -94,5 +95,6 @@ at("next").addEventListener("click", () => choose(neighbour(1).number));
 for (const id of ["search", "sort", "reverse", "doubtful"]) at(id).addEventListener("input", arrangeCards);
 addEventListener("hashchange", follow);
 at("tools").hidden = !several;
+at("doubtful-control").hidden = !cards.some(({ item }) => isDoubtful(item));
 arrangeCards();
 follow();

@@ -14,7 +14,7 @@ from relprop.cli.work.heatmap import write_heatmap
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.one_picture import Explaining, Wishes, explain_picture
 from relprop.cli.work.report import Report, check_report
-from relprop.cli.work.terminal import console, progress_bar, refuse_to_replace_others, tell
+from relprop.cli.work.terminal import console, counted, progress_bar, refuse_to_replace_others, tell
 from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
 
@@ -98,10 +98,10 @@ def explain_pictures(
         if page != report.path:
             tell(_not_written(report.path, page), err=True)
     if interrupted:
-        tell(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
+        tell(f"interrupted: {counted(done - len(errors), len(destinations))} done", err=True)
         raise typer.Exit(INTERRUPTED)
     if errors and len(destinations) > 1:
-        tell(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
+        tell(f"{counted(len(errors), len(destinations))} could not be explained.", err=True)
     if errors:
         raise typer.Exit(2)
 

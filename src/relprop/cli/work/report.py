@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from relprop.cli.work.one_picture import Finding
-from relprop.cli.work.terminal import refuse_to_replace_others
-from relprop.errors import InputError
+from relprop.cli.work.terminal import counted, plural, refuse_to_replace_others
+from relprop.errors import Call, InputError
 from relprop.files import require_writable, write_whole
 from relprop.models import Model
 from relprop.pages.items import Item, encoded_size
@@ -52,7 +52,7 @@ class Report:
         self.path = path
         self._model = model
         self._pictures = list(pictures)
-        self._look = Look(model=model.name, classes=model.classes, shared=True)
+        self._look = Look(model=model.name, classes=model.classes, shared=True, call=Call(f"--html {path}"))
         self._items: list[Item] = []
         self._size = 0
         self._failed = 0
@@ -123,7 +123,7 @@ class Report:
             return
         fit = MOST_BYTES * explained // self._size
         raise InputError(
-            f"--html {self.path}: {len(self._pictures):,} pictures would take "
+            f"--html {self.path}: {plural(len(self._pictures))} would take "
             f"{self._size / explained * len(self._pictures) / 2**20:,.0f} MB, and a page has "
             f"{MOST_BYTES / 2**20:.0f} MB at most. {fit} of them fit. Give fewer pictures, or fewer classes "
             "with --top."
@@ -149,12 +149,12 @@ class Report:
         if all_ == 1 and explained:
             title = f"What makes {name} say {explained[0].maps[0].told.target}?"
         else:
-            title = f"What {name} looks at, in {all_} picture{'s' if all_ > 1 else ''}"
+            title = f"What {name} looks at, in {plural(all_)}"
         about = []
         if interrupted:
-            about.append(f"interrupted: {len(explained)} of {all_} pictures done")
+            about.append(f"interrupted: {counted(len(explained), all_)} done")
         if self._failed:
-            about.append(f"{self._failed} of {all_} pictures could not be explained")
+            about.append(f"{counted(self._failed, all_)} could not be explained")
         page = report(self._items, self._look, title, about="; ".join(about))
         path = _of_interrupted(self.path) if interrupted and self.path.exists() else self.path
         write_whole(path, page.encode("utf-8"))

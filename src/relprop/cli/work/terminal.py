@@ -32,6 +32,16 @@ def tell(text: str, *, err: bool = False) -> None:
     typer.echo(visible(text, keep="\n"), err=err)
 
 
+def plural(pictures: int) -> str:
+    """Write a number of pictures: "1 picture", "2 pictures"."""
+    return f"{pictures:,} picture{'' if pictures == 1 else 's'}"
+
+
+def counted(some: int, all_: int) -> str:
+    """Write how many of all pictures: "1 of 2 pictures"."""
+    return f"{some:,} of {plural(all_)}"
+
+
 def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> rich.progress.Progress:
     """A bar, columns and a description. It goes when it is done, and is silent where nobody looks."""
     return rich.progress.Progress(
