@@ -480,7 +480,9 @@ def test_errors_repeat_the_call_that_was_made(tmp_path):
         with pytest.raises(InputError, match=call + message):
             explanation.save(path, **{option: given})
     assert not path.exists()
-    with pytest.raises(InputError, match=r"^to_fragment\(samples=\[9\]\): give one number or more"):
+    with pytest.raises(
+        InputError, match=r"^to_fragment\(explanation, samples=\[9\]\): give one number or more"
+    ):
         to_fragment(explanation, samples=[9])
 
 

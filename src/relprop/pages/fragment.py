@@ -11,7 +11,7 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from relprop.errors import Call, visible
+from relprop.errors import Call, RelpropError, visible
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import look_of
 from relprop.pages.pictures import items_of
@@ -23,18 +23,18 @@ from relprop.view.plot import relevance_of
 MOST_SAMPLES = 12
 """The most samples that a notebook shows."""
 
-CALL = Call("to_fragment")
+CALL = Call("to_fragment", "explanation")
 
 MOST_BYTES = 2**20
 """The most data of the page in the frame."""
 
 
 def for_notebook(explanation: Accounted) -> str:
-    """Return `to_fragment`, or the explanation as text if it cannot be drawn. This raises no error."""
+    """Return `to_fragment`, or the explanation as text, and why it cannot be drawn."""
     try:
         return to_fragment(explanation)
-    except Exception:
-        return f"<pre>{_safe(repr(explanation))}</pre>"
+    except RelpropError as error:
+        return f"<pre>{_safe(repr(explanation))}</pre><p>Not drawn: {_safe(str(error))}</p>"
 
 
 def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> str:
