@@ -113,6 +113,7 @@ def test_examples_can_be_copied() -> None:
         "explain",
         "rules",
         "coverage",
+        "demo",
         "text",
     }
 

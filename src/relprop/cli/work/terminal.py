@@ -66,7 +66,7 @@ def refuse_to_replace_others(paths: Iterable[Path], remedy: str) -> None:
         FileError: one of the files exists and is none of these.
     """
     for path in paths:
-        is_page = path.suffix.lower() in (".html", ".htm")
+        is_page = path.suffix.lower() == ".html"
         if os.path.isfile(path) and not (is_own_page(path) if is_page else made_by_relprop(path)):
             raise FileError(
                 f"{path} exists and was not made by relprop, which replaces only its own "
