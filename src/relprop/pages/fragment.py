@@ -11,9 +11,10 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from relprop.errors import Call, RelpropError, visible
+from relprop.errors import Call, RelpropError
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import look_of
+from relprop.pages.page import safe
 from relprop.pages.pictures import items_of
 from relprop.pages.report import MOST_BYTES as WHOLE
 from relprop.pages.report import meaning_of, report
@@ -34,7 +35,7 @@ def for_notebook(explanation: Accounted) -> str:
     try:
         return to_fragment(explanation)
     except RelpropError as error:
-        return f"<pre>{_safe(repr(explanation))}</pre><p>Not drawn: {_safe(str(error))}</p>"
+        return f"<pre>{safe(repr(explanation))}</pre><p>Not drawn: {safe(str(error))}</p>"
 
 
 def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> str:
@@ -58,7 +59,7 @@ def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> 
     items = list(items_of({"": explanation}, picture, look))
     title = look.title or title_of({"": explanation}, look)
     inside = [item for item, size in zip(items, _sizes(items), strict=True) if size <= MOST_BYTES]
-    told = [f"<b>{_safe(title)}</b>", _safe(meaning_of(items, look))]
+    told = [f"<b>{safe(title)}</b>", safe(meaning_of(items, look))]
     if len(inside) < count:
         told.append(
             f"{_counted(len(items), len(inside), count)} explanation.save(&quot;page.html&quot;) has all."
@@ -86,16 +87,12 @@ def _sizes(items: Sequence[Item]) -> Iterable[int]:
 def _frame(page: str, title: str) -> str:
     return (
         "<details><summary>Interactive: read values, change colours</summary>"
-        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{_safe(title)}" '
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{safe(title)}" '
         'style="width: 100%; height: 48rem; border: 1px solid #8884"></iframe></details>'
     )
 
 
 def _figure(item: Item) -> str:
     words = ", ".join(filter(None, [item.told.label, item.told.caption]))
-    caption = f"<figcaption>{_safe(words)}</figcaption>"
-    return f'<figure style="margin: 0"><img src="{item.still}" alt="{_safe(words)}">{caption}</figure>'
-
-
-def _safe(text: str) -> str:
-    return escape(visible(text))
+    caption = f"<figcaption>{safe(words)}</figcaption>"
+    return f'<figure style="margin: 0"><img src="{item.still}" alt="{safe(words)}">{caption}</figure>'

@@ -6,7 +6,6 @@ to half of 1/32767 of the largest one.
 
 import io
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 
 from relprop.errors import visible
 from relprop.pages.look import Look
-from relprop.pages.page import data_url
+from relprop.pages.page import base64_of, data_url
 from relprop.pages.words import Told, ToldOfMap
 from relprop.view.arrays import Pixels, as_pixels
 from relprop.view.colour import Colour
@@ -141,7 +140,7 @@ def encoded(R: NDArray[np.float64]) -> tuple[float, str]:
     """
     largest = float(np.abs(R).max())
     levels = np.rint(R / (largest or 1.0) * STEPS).astype("<i2")
-    return largest, b64encode(levels.tobytes()).decode("ascii")
+    return largest, base64_of(levels.tobytes())
 
 
 def encoded_size(shape: Sequence[int]) -> int:

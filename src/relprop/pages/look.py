@@ -1,6 +1,5 @@
 """How pages of pictures are drawn: the options that users give, and the colours as tables for the script."""
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import index
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relprop.errors import Call, InputError, did_you_mean, visible
+from relprop.pages.page import base64_of
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
 from relprop.view.heatmaps import COLOUR_FROM, LIGHTENED, OPACITY_POWER, REDUCTIONS, UNSIGNED
@@ -296,4 +296,4 @@ def _within(value: Any, most: float) -> bool:
 def _table(colour: Callable[..., Any]) -> str:
     """Return the colours of 2 · LEVELS + 1 values from -1 to 1 as bytes in base64: red, green, blue."""
     values = np.linspace(-1, 1, 2 * LEVELS + 1)
-    return b64encode(as_pixels(colour(values)).tobytes()).decode("ascii")
+    return base64_of(as_pixels(colour(values)).tobytes())

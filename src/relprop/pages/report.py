@@ -1,18 +1,17 @@
 """A page with a viewer for each sample and, if there are several, a gallery of thumbnails.
 
-The page is in `pictures.html` beside this file. Its script has five parts, in this order: `maps.js` has
+The page is in `report.html` beside this file. Its script has five parts, in this order: `maps.js` has
 relevance as numbers and colours, `drawing.js` the canvases, `facts.js` words and tables, `viewer.js` one
 sample, and `gallery.js` all samples.
 """
 
 from collections.abc import Sequence
-from html import escape
 
 from relprop.errors import visible
 from relprop.pages.glossary import ABSORBED, SINKS, about_rules, shades
 from relprop.pages.items import Item
 from relprop.pages.look import Look
-from relprop.pages.page import data_block, page
+from relprop.pages.page import data_block, page, safe
 
 MOST_BYTES = 64 * 2**20
 """The most data that a page has. Browsers open it within seconds, and it can still be sent."""
@@ -60,13 +59,13 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
     }
     return page(
         "relprop.pages",
-        "pictures.html",
+        "report.html",
         ["maps.js", "drawing.js", "facts.js", "viewer.js", "gallery.js"],
-        title=_safe(title),
-        about=f'<p class="about">{_safe(about)}</p>' if about else "",
-        meaning=_safe(meaning_of(items, look)),
+        title=safe(title),
+        about=f'<p class="about">{safe(about)}</p>' if about else "",
+        meaning=safe(meaning_of(items, look)),
         doubtful="or a wrong prediction" if any(item.told.differs for item in items) else "",
-        absorbed=_safe(ABSORBED),
+        absorbed=safe(ABSORBED),
         cards="\n".join(map(_card, items)),
         data=data_block("data", everything),
     )
@@ -82,18 +81,14 @@ def _warned(item: Item) -> str:
 
 def _card(item: Item) -> str:
     """Return a sample's thumbnail with what is known in a few words, as HTML."""
-    label = f'<span class="name">{_safe(item.told.label)}</span>'
+    label = f'<span class="name">{safe(item.told.label)}</span>'
     if item.error:
-        return f'<li><div class="card">{label}<span class="warned">{_safe(item.error)}</span></div></li>'
-    lines = [f'<span class="quiet">{_safe(item.told.caption)}</span>'] if item.told.caption else []
+        return f'<li><div class="card">{label}<span class="warned">{safe(item.error)}</span></div></li>'
+    lines = [f'<span class="quiet">{safe(item.told.caption)}</span>'] if item.told.caption else []
     if item.told.differs:
         lines.append('<span class="warned">wrong prediction</span>')
     if warned := _warned(item):
         lines.append(f'<span class="warned">{warned}</span>')
     alt = f"Relevance {f'of {item.told.label} ' if item.told.label else ''}for {item.maps[0].told.target}"
-    picture = f'<img src="{item.still}" alt="{_safe(alt)}" loading="lazy">'
+    picture = f'<img src="{item.still}" alt="{safe(alt)}" loading="lazy">'
     return f'<li><a class="card" href="#{item.told.number}">{picture}{label}{"".join(lines)}</a></li>'
-
-
-def _safe(text: str) -> str:
-    return escape(visible(text))
