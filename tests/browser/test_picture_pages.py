@@ -283,6 +283,26 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
         expect(page.locator("#cards li:visible")).to_have_count(12)
 
 
+def test_until_the_picture_is_decoded_relevance_is_drawn_alone(digits, opened, tmp_path):
+    explanation, images, _ = digits
+    explanation.save(tmp_path / "x.html", picture=images)
+    with opened(tmp_path / "x.html", fragment="#1") as page:
+        page.wait_for_function("!document.getElementById('opacity-control').hidden")
+        names = page.evaluate("[typeof state, typeof byId, typeof maps].join()")
+        assert names == "undefined,undefined,undefined"  # none is global
+        page.evaluate("void (HTMLImageElement.prototype.decode = () => new Promise(() => {}))")
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#label")).to_have_text("sample 2")
+        alone = paint(scale(REDUCTIONS["sum"](explanation.relevance[2:3].double().numpy())).values)[0]
+        assert np.abs(drawn(page) - alone.astype(int)).max() <= 3
+        page.evaluate("void (HTMLImageElement.prototype.decode = () => Promise.reject(new Error('broken')))")
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#unread")).to_be_visible()
+        alone = paint(scale(REDUCTIONS["sum"](explanation.relevance[3:4].double().numpy())).values)[0]
+        assert np.abs(drawn(page) - alone.astype(int)).max() <= 3
+        assert not page.locator("#views").is_visible()
+
+
 def test_dark_and_narrow(digits, opened, shot, tmp_path):
     explanation, images, _ = digits
     explanation.save(tmp_path / "x.html", picture=images)

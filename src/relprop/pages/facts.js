@@ -28,8 +28,8 @@ function showLedger(map) {
     const sign = n === 0 ? "" : amount < 0 ? " − " : " + ";
     return `${sign}${name} ${number(n && amount ? Math.abs(amount) : amount)}`;
   });
-  document.getElementById("sum").textContent = `${number(seed)} = ${terms.join("")}`;
-  const stack = document.getElementById("stack");
+  byId("sum").textContent = `${number(seed)} = ${terms.join("")}`;
+  const stack = byId("stack");
   stack.setAttribute("aria-label", seen.map(({ name, amount }) => `${name} ${share(amount, seed) || number(amount)}`).join(", "));
   stack.replaceChildren(...seen.map(({ name, amount }) => {
     const box = coloured(name, amount, "");
@@ -45,12 +45,12 @@ function showLedger(map) {
     return row;
   };
   const rows = parts.map(({ name, amount }) => line(name, amount, coloured(name, amount, "swatch")));
-  document.getElementById("ledger").replaceChildren(line("score", seed), ...rows);
-  document.getElementById("of-score").textContent = ofScore(seed);
-  document.getElementById("arrived").textContent = map.arrived;
+  byId("ledger").replaceChildren(line("score", seed), ...rows);
+  byId("of-score").textContent = ofScore(seed);
+  byId("arrived").textContent = map.arrived;
   const told = parts.filter(({ name }) => name in data.sinks);
-  document.getElementById("meanings").hidden = !told.length;
-  document.getElementById("sinks").replaceChildren(
+  byId("meanings").hidden = !told.length;
+  byId("sinks").replaceChildren(
     ...told.flatMap(({ name }) => [element("dt", name), element("dd", data.sinks[name])]),
   );
 }
@@ -64,15 +64,15 @@ function showFacts(item, map) {
   ];
   const told = facts.filter(([, text]) => text);
   const lines = told.flatMap(([name, text]) => [element("dt", name), element("dd", text)]);
-  document.getElementById("facts").replaceChildren(...lines);
-  document.getElementById("about-rules").textContent = rules.about;
-  document.getElementById("applied").textContent = rules.applied;
+  byId("facts").replaceChildren(...lines);
+  byId("about-rules").textContent = rules.about;
+  byId("applied").textContent = rules.applied;
 }
 
 // Features and short sequences in numbers, a column for each explanation.
 function showValues(maps, channels) {
   const places = maps.length && maps[0].columns <= MOST_ROWS ? maps[0].columns : 0;
-  Object.assign(document.getElementById("every"), { hidden: !places, open: places <= FEW_ROWS });
+  Object.assign(byId("every"), { hidden: !places, open: places <= FEW_ROWS });
   const head = element("tr");
   head.append(...["", ...maps.map(({ map }) => map.name || "relevance")].map((name) => element("th", name, { scope: "col" })));
   const rows = Array.from({ length: places }, (_, place) => {
@@ -81,5 +81,5 @@ function showValues(maps, channels) {
     row.append(...maps.map((map) => element("td", number(map.plane(channels)[place]))));
     return row;
   });
-  document.getElementById("values").replaceChildren(head, ...rows);
+  byId("values").replaceChildren(head, ...rows);
 }
