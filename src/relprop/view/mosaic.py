@@ -92,7 +92,9 @@ def png_bytes(rgb: Pixels, metadata: dict[str, str] | None = None) -> bytes:
 
     text = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
-        text.add_text(key, value)
+        # Names of such fields are Latin-1.
+        name = key.replace("\N{MINUS SIGN}", "-").encode("latin-1", "backslashreplace")
+        text.add_text(name, value)
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", pnginfo=text)
     return content.getvalue()
