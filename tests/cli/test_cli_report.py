@@ -59,6 +59,14 @@ def written(name: str = "report.html") -> str:
     return Path(name).read_text(encoding="utf-8")
 
 
+def a_one() -> str:
+    """Draw a one, and return the name of its file."""
+    ink = np.full((28, 28), 255, np.uint8)
+    ink[4:24, 12:16] = 0
+    Image.fromarray(ink).resize((140, 140)).save("one.png")
+    return "one.png"
+
+
 def test_a_page_has_every_picture_with_its_prediction_and_its_relevance(own: str) -> None:
     result = run(own, "0.png", "1.png", "2.png", "--html", "report.html")
     assert result.exit_code == 0, result.output
@@ -125,11 +133,18 @@ def test_heatmaps_are_written_too_if_their_place_is_given(own: str) -> None:
     assert len(data_of(written("new/report.html"))["items"]) == 2
 
 
+def test_negative_scores_have_a_true_minus_sign(own: str) -> None:
+    options = ("--top", 10, "--html", "report.html", "--out", "x.png")
+    assert run("mnist-cnn", a_one(), *options).exit_code == 0
+    maps = data_of(written())["items"][0]["maps"]
+    assert min(found["score"] for found in maps) < 0
+    for found in maps:
+        sign = "\N{MINUS SIGN}" if found["score"] < 0 else ""
+        assert found["name"].endswith(f", score {sign}{abs(found['score']):.4g}")
+
+
 def test_a_digit_has_no_margin_and_no_probability(own: str) -> None:
-    ink = np.full((28, 28), 255, np.uint8)
-    ink[4:24, 12:16] = 0
-    Image.fromarray(ink).resize((140, 140)).save("one.png")
-    assert run("mnist-cnn", "one.png", "--html", "report.html").exit_code == 0
+    assert run("mnist-cnn", a_one(), "--html", "report.html").exit_code == 0
     [item] = data_of(written())["items"]
     assert item["shape"] == [1, 28, 28]
     assert [name for name, _ in item["facts"]] == ["Predicted", "Weights"]

@@ -79,6 +79,11 @@ def safe(text: str) -> str:
     return escape(visible(text))
 
 
+def number(value: float, form: str = ".4g") -> str:
+    """Return a number as text, with a true minus sign."""
+    return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
+
+
 def is_own_page(path: Path) -> bool:
     """Whether a file is a page that relprop wrote."""
     try:

@@ -8,6 +8,7 @@ import torch
 
 from relprop.pages.glossary import ARRIVED
 from relprop.pages.look import Look
+from relprop.pages.page import number
 from relprop.view.doubts import relevance_of_negative, unbalanced
 from relprop.view.plot import Explained, relevance_of
 
@@ -174,15 +175,10 @@ def _predicted(given: Mapping[str, Accounted], sample: int, count: int) -> int |
     return int(next(iter(given.values())).output[sample].argmax())
 
 
-def _number(value: torch.Tensor) -> str:
-    """Write a number as the page's script does, with a true minus sign."""
-    return f"{float(value):.4g}".replace("-", "\N{MINUS SIGN}")
-
-
 def _caption(given: Mapping[str, Accounted], sample: int, predicted: int | None, look: Look) -> str:
     """Return what is explained, its score and, if it is another class, what the model predicts."""
     first = next(iter(given.values()))
-    target, score = target_of(first, sample, look), f"{first.measure} {_number(first.score[sample])}"
+    target, score = target_of(first, sample, look), f"{first.measure} {number(float(first.score[sample]))}"
     said = f"{target}, {score}" if len(given) == 1 else ""
     if predicted is None or look.class_name(predicted) == target:
         return said

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from relprop.errors import quoted, visible
-from relprop.pages.page import page, safe
+from relprop.pages.page import number, page, safe
 from relprop.text.answers import Answer, TokenRelevance, as_share
 from relprop.text.tokens import Token
 from relprop.view.colour import signed
@@ -77,9 +77,9 @@ def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
     return found
 
 
-def number(value: float) -> str:
+def _signed(value: float) -> str:
     """Return a relevance as text, with its sign and three digits."""
-    return f"{value:+.3g}".replace("-", "−")
+    return number(value, "+.3g")
 
 
 def heading(explanation: TokenRelevance) -> str:
@@ -144,7 +144,7 @@ def _shown(piece: Token) -> str:
 
 
 def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") -> str:
-    title = escape(f"{quoted(piece.text)} {number(value)}")
+    title = escape(f"{quoted(piece.text)} {_signed(value)}")
     return f'<span{about} style="{_style(look)}" title="{title}">{_shown(piece)}</span>'
 
 
@@ -191,9 +191,9 @@ def _facts(explanation: TokenRelevance) -> str:
                     f"{_ASKED[explanation.task]} {quoted(piece.text)}, {explanation.unit} {answer.place}",
                 )
             )
-        facts.append(("Sum of relevance", number(answer.total)))
+        facts.append(("Sum of relevance", _signed(answer.total)))
         sinks = sorted(answer.absorbed.items())
-        facts += [(f"Absorbed: {name}", number(amount)) for name, amount in sinks if amount]
+        facts += [(f"Absorbed: {name}", _signed(amount)) for name, amount in sinks if amount]
     else:
         facts.append(("Prompt", _prompt(explanation)))
         facts.append(("Generated", f"{len(explanation.answers)} token{_s(len(explanation.answers))}"))
@@ -234,8 +234,8 @@ def _matrix(explanation: TokenRelevance) -> str:
     for index, (answer, row) in enumerate(zip(explanation.answers, explanation.rows, strict=True)):
         known = columns[: answer.place]
         cells = [
-            f'<td style="{_style(look)}" title="{escape(quoted(piece.text))} {number(value)}">'
-            f'<span class="unseen">{number(value)}</span></td>'
+            f'<td style="{_style(look)}" title="{escape(quoted(piece.text))} {_signed(value)}">'
+            f'<span class="unseen">{_signed(value)}</span></td>'
             for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
         ]
         lines.append(
@@ -258,5 +258,5 @@ def _token_table(explanation: TokenRelevance) -> str:
         zip(explanation.pieces, explanation.rows[0].tolist(), strict=True)
     ):
         name = piece.text if piece.special else quoted(piece.text)
-        lines.append(f"<tr><td>{place}</td><td>{safe(name)}</td><td>{number(value)}</td></tr>")
+        lines.append(f"<tr><td>{place}</td><td>{safe(name)}</td><td>{_signed(value)}</td></tr>")
     return "\n".join([*lines, "</tbody></table></details>"])

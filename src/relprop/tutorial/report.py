@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relprop.files import VERSION
-from relprop.pages.page import data_url
+from relprop.pages.page import data_url, number
 from relprop.tutorial.steps import PUBLISHED, REPETITIONS, Maps, Tutorial
 from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic
@@ -145,7 +145,7 @@ def _largest_difference(maps: Maps) -> float:
 
 def _number(value: float, digits: int | str) -> str:
     form = f".{digits}f" if isinstance(digits, int) else f".{digits}"
-    return f"{value:{form}}".replace("-", "−")
+    return number(value, form)
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
