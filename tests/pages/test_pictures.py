@@ -435,6 +435,7 @@ def test_the_only_output_of_a_model_is_no_class():
             r"to_html\(features=...\): relevance of shape \(3, 3, 8, 8\) is that of images, which have no",
         ),
         ({"of": "layer3"}, r"to_html\(of='layer3'\): there is no relevance of this name"),
+        ({"colour": 3}, r"to_html\(colour=3\): there is no such colour. There are: grey,"),
         ({"colour": "blue"}, r"to_html\(colour='blue'\): there is no such colour"),
         (
             {"picture": torch.rand(2, 3, 8, 8)},

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from operator import index
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from relprop.errors import Call, InputError, did_you_mean, visible
+from relprop.pages.lists import called, listed, whole_numbers
 from relprop.pages.page import base64_of
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
@@ -20,18 +20,6 @@ LEVELS = 255
 """Steps of colour from zero to full colour, for each sign."""
 
 TO_HTML = Call("to_html")
-
-_LONG = 72
-"""Errors repeat so many characters of an option at most."""
-
-_LISTS = {
-    "samples": "a list of the numbers of samples",
-    "labels": "a list with a text for each sample",
-    "classes": "a list with the names of all classes",
-    "truth": "a list with the number of each sample's class",
-    "features": "a list with the names of all features",
-}
-"""What options with several elements are, for errors."""
 
 _RELEVANCE = "Colours are relevance: what each part of the input contributed to the score."
 
@@ -85,14 +73,15 @@ class Look:
 
     def __post_init__(self) -> None:
         for name in ("samples", "labels", "classes", "truth", "features"):
-            object.__setattr__(self, name, self._listed(name))
+            object.__setattr__(self, name, listed(self.call, name, getattr(self, name)))
         for name in ("title", "model"):
             if not isinstance(getattr(self, name) or "", str):
                 raise InputError(f"{self._called(name)}: give a text.")
         if self.samples is not None:
-            object.__setattr__(self, "samples", list(dict.fromkeys(self._numbers("samples"))))
+            samples = whole_numbers(self.call, "samples", list(self.samples))
+            object.__setattr__(self, "samples", list(dict.fromkeys(samples)))
         if self.truth is not None:
-            object.__setattr__(self, "truth", self._numbers("truth"))
+            object.__setattr__(self, "truth", whole_numbers(self.call, "truth", list(self.truth)))
         if not isinstance(self.channels, str) or self.channels not in REDUCTIONS:
             raise InputError(
                 f"{self._called('channels')}: no such reduction."
@@ -104,42 +93,7 @@ class Look:
             raise InputError(f"{self._called('opacity')}: give a number from 0 to 1.")
 
     def _called(self, name: str) -> str:
-        """Return the call with an option as the user gave it, or as much as a line has of it."""
-        written = repr(getattr(self, name))
-        return self.call(f"{name}={written if len(written) <= _LONG else f'{written[: _LONG - 3]}...'}")
-
-    def _listed(self, name: str) -> list[Any] | None:
-        """Return an option that has several elements as a list; None if it is not given.
-
-        Raises:
-            InputError: it is no list, tuple, array or tensor.
-        """
-        given = getattr(self, name)
-        if given is None:
-            return None
-        if isinstance(given, Tensor | np.ndarray):
-            given = given.tolist()
-        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-            raise InputError(f"{self._called(name)}: give {_LISTS[name]}.")
-        return list(given)
-
-    def _numbers(self, name: str) -> list[int]:
-        """Return the elements of an option as whole numbers.
-
-        Raises:
-            InputError: an element is none. The error names it.
-        """
-        given = getattr(self, name)
-        if given and all(isinstance(each, bool | np.bool_) for each in given) and name == "samples":
-            chosen = [place for place, each in enumerate(given) if each]
-            raise InputError(f"{self._called(name)}: this is a mask; give the numbers: samples={chosen}.")
-        for place, each in enumerate(given):
-            if not isinstance(each, SupportsIndex) or isinstance(each, bool | np.bool_):
-                raise InputError(
-                    f"{self._called(name)}: {name}[{place}] is {each!r}; give {_LISTS[name]}, whole numbers "
-                    "from 0."
-                )
-        return list(map(index, given))
+        return called(self.call, name, getattr(self, name))
 
     def colours(self, channels: str) -> Colour:
         """Return the colour map for a reduction of channels."""

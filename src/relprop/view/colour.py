@@ -91,11 +91,11 @@ def colour_named(colour: str | Colour, call: Call) -> Colour:
         call: what got it, for errors.
 
     Raises:
-        InputError: no colour map has this name.
+        InputError: no colour map has this name, or it is no name and no function.
     """
-    if not isinstance(colour, str):
+    if callable(colour):
         return colour
-    if colour not in COLOURS:
+    if not isinstance(colour, str) or colour not in COLOURS:
         hint = did_you_mean(colour, COLOURS)
         raise InputError(
             f"{call(f'colour={colour!r}')}: there is no such colour.{hint} There are: {', '.join(COLOURS)}."
