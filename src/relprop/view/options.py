@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import Call, InputError, did_you_mean
 from relprop.view.colour import Colour, colour_named
 from relprop.view.heatmaps import UNSIGNED
+
+PLOT = Call("plot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Options:
     @property
     def colours(self) -> Colour:
         """The colour map."""
-        return colour_named(self.colour or ("signed" if self.signed else "positive"), "plot")
+        return colour_named(self.colour or ("signed" if self.signed else "positive"), PLOT)
 
 
 def options_of(options: Mapping[str, Any]) -> Options:
@@ -72,25 +74,24 @@ def options_of(options: Mapping[str, Any]) -> Options:
     Raises:
         InputError: there is no option of such a name. The error offers near matches.
     """
-    require_known(options, Options, "plot")
+    require_known(options, [option.name for option in fields(Options)], PLOT)
     return Options(**options)
 
 
-def require_known(options: Mapping[str, Any], kind: type[Any], call: str) -> None:
+def require_known(options: Mapping[str, Any], known: Sequence[str], call: Call) -> None:
     """Check that options exist.
 
     Args:
         options: what users give, by name.
-        kind: the dataclass that has the options.
+        known: the names of the options.
         call: what was called, for errors.
 
     Raises:
         InputError: there is no option of such a name. The error offers near matches.
     """
-    known = [option.name for option in fields(kind)]
     for name in options:
         if name not in known:
-            hint = did_you_mean(name, known, most=1, written="{}=".format)
+            hint = did_you_mean(name, ["picture", *known], most=1, written="{}=".format)
             raise InputError(
-                f"{call}({name}=...): there is no such option.{hint} There are: {', '.join(known)}."
+                f"{call(f'{name}=...')}: there is no such option.{hint} There are: {', '.join(known)}."
             )
