@@ -3,6 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 
 class RelpropError(Exception):
@@ -41,6 +42,26 @@ class ScoreWarning(UserWarning):
     def __init__(self, problem: str, remedy: str = "", at_the_shell: str = "") -> None:
         super().__init__(f"{problem} {remedy}".strip())
         self.problem, self.at_the_shell = problem, at_the_shell or remedy
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the user, as errors repeat it.
+
+    Attributes:
+        name: the function: "plot".
+        first: its first argument as it is written, if errors repeat it.
+    """
+
+    name: str
+    first: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.first})" if self.first else self.name
+
+    def __call__(self, argument: str) -> str:
+        """Return the call with one more argument."""
+        return f"{self.name}({self.first}{', ' if self.first else ''}{argument})"
 
 
 def at_the_shell(warning: object) -> str:

@@ -24,13 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     target = _target(path)
     temporary = _beside(target)
     try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Made like any new file, so that the system gives it the usual rights. To read the umask in order
-            # to set them would change it for all threads.
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except OSError as error:
-            raise FileError(f"cannot write {path}: {error.strerror}. Choose another folder.") from error
+        _make(temporary, path)
         yield temporary
         temporary.replace(target)
     except RelpropError:
@@ -48,6 +42,17 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all (see `whole_file`)."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def require_writable(path: Path) -> None:
+    """Find out before long work whether `path` can be written later. Its folder is made.
+
+    Raises:
+        FileError: as for `whole_file`.
+    """
+    temporary = _beside(_target(path))
+    _make(temporary, path)
+    temporary.unlink()
 
 
 def path_of(name: Any, call: str) -> Path:
@@ -82,6 +87,21 @@ def _target(path: Path) -> Path:
     if no_file:
         raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
     return target
+
+
+def _make(temporary: Path, path: Path) -> None:
+    """Make the temporary file for `path`, and its folder.
+
+    Raises:
+        FileError: they cannot be made.
+    """
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        # Made like any new file, so that the system gives it the usual rights. To read the umask in order
+        # to set them would change it for all threads.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}. Choose another folder.") from error
 
 
 def _beside(target: Path) -> Path:

@@ -213,7 +213,8 @@ def test_numpy_explains_the_same_digits():
 def test_the_machine_is_described():
     about = description()
     assert about["processor"]
-    assert about["versions"]["torch"] == torch.__version__
+    # The version of a package may lack what a build adds, as in 2.6.0+cu124.
+    assert torch.__version__.startswith(about["versions"]["torch"].partition("+")[0])
     assert OtherWork()() >= 0
     assert 0 < importing(times=1) < 60
     assert LXT(Path("none"), threads=1).version() == ""

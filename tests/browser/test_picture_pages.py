@@ -211,6 +211,22 @@ def test_the_ledger_is_a_sentence_a_bar_and_a_table(digits, opened, tmp_path):
         assert rows[1].split("\t")[:2] == ["inputs", f"{inputs:.4g}"]
 
 
+def test_shares_of_a_negative_score_have_their_own_sign(colours, opened, tmp_path):
+    explained, _ = colours
+    one = explained["class 1"]
+    books = dataclasses.replace(one.ledger, seed=-one.ledger.seed)
+    dataclasses.replace(one, score=-one.score, ledger=books).save(tmp_path / "x.html")
+    R = one.relevance[0].sum(0)
+    with opened(tmp_path / "x.html") as page:
+        row, column = divmod(int(R.argmax()), 12)
+        hover(page, row, column, 12, 12)
+        share = 100 * float(R.max() / one.score[0])
+        assert f", {share:.3g} % of the score’s size" in page.locator("#reading").inner_text()
+        assert page.locator("#of-score").inner_text() == "of the score’s size"
+        assert page.locator("#ledger tr").first.inner_text().split("\t")[2] == "−100 %"
+        assert page.locator("#notes").inner_text().count("The explained score is negative") == 1
+
+
 def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_path):
     explanation, images, labels = digits
     truth = labels.tolist()
@@ -232,6 +248,11 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
         page.get_by_label("only with warnings or a wrong prediction").check()
         assert shown() == ["digit f", "digit h"]
         assert page.locator("#count").inner_text() == "2 of 12"
+        page.get_by_label("Search").fill("no such label")
+        assert page.locator("#count").inner_text() == "No sample has what is searched for."
+        page.get_by_label("Search").fill("")
+        options = page.locator("#sort option").all_inner_texts()
+        assert options[:2] == ["number, smallest first", "score, largest first"]
         page.get_by_label("only with warnings or a wrong prediction").uncheck()
         books = explanation.ledger
         orders = {
@@ -262,6 +283,26 @@ def test_a_gallery_is_searched_sorted_and_left_again(digits, opened, shot, tmp_p
         expect(page.locator("#cards li:visible")).to_have_count(12)
 
 
+def test_until_the_picture_is_decoded_relevance_is_drawn_alone(digits, opened, tmp_path):
+    explanation, images, _ = digits
+    explanation.save(tmp_path / "x.html", picture=images)
+    with opened(tmp_path / "x.html", fragment="#1") as page:
+        page.wait_for_function("!document.getElementById('opacity-control').hidden")
+        names = page.evaluate("[typeof state, typeof byId, typeof maps].join()")
+        assert names == "undefined,undefined,undefined"  # none is global
+        page.evaluate("void (HTMLImageElement.prototype.decode = () => new Promise(() => {}))")
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#label")).to_have_text("sample 2")
+        alone = paint(scale(REDUCTIONS["sum"](explanation.relevance[2:3].double().numpy())).values)[0]
+        assert np.abs(drawn(page) - alone.astype(int)).max() <= 3
+        page.evaluate("void (HTMLImageElement.prototype.decode = () => Promise.reject(new Error('broken')))")
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#unread")).to_be_visible()
+        alone = paint(scale(REDUCTIONS["sum"](explanation.relevance[3:4].double().numpy())).values)[0]
+        assert np.abs(drawn(page) - alone.astype(int)).max() <= 3
+        assert not page.locator("#views").is_visible()
+
+
 def test_dark_and_narrow(digits, opened, shot, tmp_path):
     explanation, images, _ = digits
     explanation.save(tmp_path / "x.html", picture=images)
@@ -276,6 +317,14 @@ def test_dark_and_narrow(digits, opened, shot, tmp_path):
         shot(page, "picture-gallery-dark-360")
 
 
+def test_warnings_are_asked_for_only_where_there_are_some(digits, opened, tmp_path):
+    explanation, images, _ = digits
+    explanation.save(tmp_path / "x.html", picture=images)
+    with opened(tmp_path / "x.html") as page:
+        assert page.locator("#sort").is_visible()
+        assert not page.locator("#doubtful").is_visible()
+
+
 def test_a_table_is_bars_and_numbers(opened, shot, tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -285,6 +334,8 @@ def test_a_table_is_bars_and_numbers(opened, shot, tmp_path):
     with opened(tmp_path / "x.html") as page:
         hover(page, 0, 2, 1, 4)
         assert page.locator("#reading b").inner_text() == NASTY
+        assert page.locator("#names span").all_inner_texts() == ["age", "size", NASTY, "x"]
+        assert page.locator("#percentile-told").inner_text() == "100 %"
         assert value_of(page) == pytest.approx(R[2], rel=1e-3)
         numbers = [
             row.split("\t")[-1].replace("−", "-") for row in page.locator("#values tr").all_inner_texts()
@@ -372,9 +423,10 @@ def test_a_report_of_the_command_line_is_understood_alone(opened, shot, tmp_path
         page.get_by_label("Search").fill("")
         shot(page, "report")
         page.get_by_role("link", name="grey.png").click()
+        assert page.locator("#notes li").count() == 0  # for an ant, the score is positive
         page.get_by_role("radio", name="cat").check()
         assert "⚠" in page.locator("#notes li").evaluate("(e) => getComputedStyle(e, '::before').content")
-        assert "cat: the explained score is negative" in page.locator("#notes").inner_text()
+        assert "The explained score is negative" in page.locator("#notes").inner_text()
         page.get_by_role("button", name="Next").click()  # past the picture that could not be read
         expect(page.locator("#label")).to_have_text("dark.png")
         assert page.get_by_role("button", name="Next").is_disabled()

@@ -20,8 +20,8 @@ def test_it_writes_the_page_and_replaces_an_earlier_one(
     first = (tmp_path / "digit.html").read_bytes()
     assert run(".").stdout.startswith("digit.html: ")
     assert (tmp_path / "digit.html").read_bytes() == first
-    assert run("new/folder/x.htm").exit_code == 0
-    assert (tmp_path / "new/folder/x.htm").read_bytes() == first
+    assert run("new/folder/x.HTML").exit_code == 0
+    assert (tmp_path / "new/folder/x.HTML").read_bytes() == first
 
 
 def test_it_replaces_nothing_of_others(tmp_path: Path) -> None:
@@ -37,10 +37,11 @@ def test_it_replaces_nothing_of_others(tmp_path: Path) -> None:
 
 
 def test_a_page_is_html_and_must_have_a_place(tmp_path: Path) -> None:
-    error = raised("digit.png")
-    assert isinstance(error, InputError)
-    assert str(error) == (
-        "relprop demo digit.png: the page is HTML. Give a name that ends in .html, or a folder."
-    )
+    for name in ("digit.png", "digit.htm"):
+        error = raised(name)
+        assert isinstance(error, InputError)
+        assert str(error) == (
+            f"relprop demo {name}: the page is HTML. Give a name that ends in .html, or a folder."
+        )
     (tmp_path / "file").write_text("")
     assert str(raised(tmp_path / "file" / "x.html")).startswith("cannot write ")

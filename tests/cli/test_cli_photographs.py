@@ -108,7 +108,7 @@ def test_a_photograph_becomes_a_labelled_heatmap_and_a_line(cat):
     assert about["Target"].startswith("tiger cat (class 282), probability 0.38, score 9.1")
     assert (about["Model"], about["Weights"], about["Rules"]) == (
         NET,
-        "those of the package",
+        "the trained ones that relprop provides",
         "epsilon-plus-flat",
     )
     assert float(about["Score"]) == pytest.approx(float(found[1]), abs=0.01)

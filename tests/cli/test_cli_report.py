@@ -59,6 +59,14 @@ def written(name: str = "report.html") -> str:
     return Path(name).read_text(encoding="utf-8")
 
 
+def a_one() -> str:
+    """Draw a one, and return the name of its file."""
+    ink = np.full((28, 28), 255, np.uint8)
+    ink[4:24, 12:16] = 0
+    Image.fromarray(ink).resize((140, 140)).save("one.png")
+    return "one.png"
+
+
 def test_a_page_has_every_picture_with_its_prediction_and_its_relevance(own: str) -> None:
     result = run(own, "0.png", "1.png", "2.png", "--html", "report.html")
     assert result.exit_code == 0, result.output
@@ -99,10 +107,10 @@ def test_the_best_classes_are_toggles_and_warnings_are_told(own: str) -> None:
         "<img src=x onerror=alert(1)></script>",
     ]
     assert [found["name"][:8] for found in item["maps"]] == ["ant, pro", "bee, pro", "<img src"]
-    [note] = item["notes"]
-    assert note.startswith(
-        "<img src=x onerror=alert(1)></script>: the explained score is negative. Relevance"
-    )
+    assert [len(found["notes"]) for found in item["maps"]] == [0, 0, 1]
+    [note] = item["maps"][2]["notes"]
+    assert note.startswith("The explained score is negative. Relevance")
+    assert "warnings for 1 of 3 explanations" in written()
     assert note.endswith("by --target.")
     assert "warning: 0.png (<img" in result.stderr
     found = Elements(written())
@@ -125,11 +133,18 @@ def test_heatmaps_are_written_too_if_their_place_is_given(own: str) -> None:
     assert len(data_of(written("new/report.html"))["items"]) == 2
 
 
+def test_negative_scores_have_a_true_minus_sign(own: str) -> None:
+    options = ("--top", 10, "--html", "report.html", "--out", "x.png")
+    assert run("mnist-cnn", a_one(), *options).exit_code == 0
+    maps = data_of(written())["items"][0]["maps"]
+    assert min(found["score"] for found in maps) < 0
+    for found in maps:
+        sign = "\N{MINUS SIGN}" if found["score"] < 0 else ""
+        assert found["name"].endswith(f", score {sign}{abs(found['score']):.4g}")
+
+
 def test_a_digit_has_no_margin_and_no_probability(own: str) -> None:
-    ink = np.full((28, 28), 255, np.uint8)
-    ink[4:24, 12:16] = 0
-    Image.fromarray(ink).resize((140, 140)).save("one.png")
-    assert run("mnist-cnn", "one.png", "--html", "report.html").exit_code == 0
+    assert run("mnist-cnn", a_one(), "--html", "report.html").exit_code == 0
     [item] = data_of(written())["items"]
     assert item["shape"] == [1, 28, 28]
     assert [name for name, _ in item["facts"]] == ["Predicted", "Weights"]
@@ -164,8 +179,79 @@ def test_ctrl_c_writes_what_was_found_so_far(own: str, monkeypatch: pytest.Monke
     assert '<p class="about">interrupted: 2 of 3 pictures done</p>' in written()
     assert [item["label"] for item in data_of(written())["items"]] == ["0.png", "1.png"]
     Path("report.html").unlink()
-    assert run(own, "2.png", "0.png", "--html", "report.html").exit_code == 130
+    result = run(own, "2.png", "0.png", "--html", "report.html")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[0] == "no report.html: no picture was explained."
     assert not Path("report.html").exists()
+
+
+def test_ctrl_c_keeps_an_earlier_page(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(own, "0.png", "1.png", "2.png", "--html", "report.html")
+    before = written()
+    real = command.explain_picture
+
+    def pressed(model, picture, *rest):
+        if picture.name == "1.png":
+            raise KeyboardInterrupt
+        return real(model, picture, *rest)
+
+    monkeypatch.setattr(command, "explain_picture", pressed)
+    for _ in range(2):  # the page of the last run that was interrupted is replaced
+        result = run(own, "0.png", "1.png", "--html", "report.html")
+        assert result.exit_code == 130
+        assert result.stdout.splitlines()[-1] == "report-interrupted.html"
+        assert result.stderr.splitlines() == [
+            "report.html is still that of an earlier run: what was done is in report-interrupted.html.",
+            "interrupted: 1 of 2 pictures done",
+        ]
+    assert written() == before
+    assert "interrupted: 1 of 2 pictures done</p>" in written("report-interrupted.html")
+    Path("report-interrupted.html").write_text("mine")
+    error = raised(own, "0.png", "--html", "report.html")
+    assert str(error).startswith("report-interrupted.html exists and was not made by relprop")
+
+
+def test_one_picture_is_no_plural(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "explain_picture", pressed)
+    result = run(own, "0.png", "--html", "report.html")
+    assert result.stderr.splitlines()[-1] == "interrupted: 0 of 1 picture done"
+
+
+def test_where_no_picture_was_explained_an_earlier_page_stays(own: str) -> None:
+    Path("broken.png").write_text("no picture")
+    result = run(own, "broken.png", "--html", "report.html")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "no report.html: no picture was explained."
+    assert not Path("report.html").exists()
+    run(own, "0.png", "--html", "report.html")
+    before = written()
+    result = run(own, "broken.png", "none.png", "--html", "report.html")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-2:] == [
+        "report.html is still that of an earlier run: no picture was explained.",
+        "2 of 2 pictures could not be explained.",
+    ]
+    assert written() == before
+
+
+def test_heatmaps_that_are_not_written_can_have_one_name(own: str) -> None:
+    with Image.open("0.png") as picture:
+        picture.save("0.bmp")
+    assert run(own, "0.png", "0.bmp", "--html", "report.html").exit_code == 0
+    assert [item["label"] for item in data_of(written())["items"]] == ["0.png", "0.bmp"]
+    error = raised(own, "0.png", "0.bmp", "--html", "report.html", "--out", "maps")
+    assert "would both be maps/0-heatmap.png" in str(error)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="/proc of Linux, which takes no files")
+def test_a_place_that_takes_no_page_is_known_first(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "explain_picture", lambda *_: pytest.fail("a picture was explained"))
+    error = raised(own, "0.png", "--html", "/proc/x.html")
+    assert isinstance(error, FileError)
+    assert str(error) == "cannot write /proc/x.html: No such file or directory. Choose another folder."
 
 
 def test_running_again_replaces_the_page_by_the_same_bytes(own: str) -> None:

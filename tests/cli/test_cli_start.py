@@ -110,6 +110,7 @@ def test_examples_can_be_copied() -> None:
     line = '    relprop text hf:./my-gpt "The capital of France is" --target " Paris" --against " Rome"'
     assert line in helped("text").splitlines()
     assert {name for name in COMMANDS if "Example" in helped(name)} == {
+        "demo",
         "explain",
         "rules",
         "coverage",

@@ -60,7 +60,7 @@ def test_unknown_names_are_answered_with_known_ones(name, message):
 @pytest.mark.parametrize("name", ["mnist-mlp", "mnist-cnn", "efficientnet-lite0"])
 def test_bundled_models_come_with_all_that_is_known_of_them(name):
     model = resolve(name)
-    assert (model.name, model.weights) == (name, "those of the package")
+    assert (model.name, model.weights) == (name, "the trained ones that relprop provides")
     assert same_values(model.module.state_dict(), relprop.load(name).state_dict())
     assert model.bounds == (-1, 1)
     assert len(model.classes) == (10 if name.startswith("mnist") else 1000)

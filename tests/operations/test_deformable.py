@@ -69,6 +69,7 @@ def op() -> Iterator[Any]:
 
 X, W = torch.randn(2, 4, 5, 4, **DOUBLE), torch.randn(2, 2, 3, 2, **DOUBLE)
 B, SHIFTS = torch.randn(2, **DOUBLE), torch.randn(2, 24, 3, 3, **DOUBLE)
+NO_MASK = torch.zeros(2, 0, **DOUBLE)
 MASK = torch.rand(2, 12, 3, 3, **DOUBLE)
 
 
@@ -88,7 +89,7 @@ def test_it_computes_what_the_formula_says(op: Any, geometry: tuple[int, ...]) -
 @pytest.mark.parametrize("rules", [*RULES, Flat()], ids=str)
 def test_without_shifts_it_is_a_convolution(op: Any, rules: Any) -> None:
     last = linear(18, 3)
-    still, none = torch.zeros_like(SHIFTS[:, :12]), torch.zeros(0)
+    still, none = torch.zeros_like(SHIFTS[:, :12]), NO_MASK
     same_relevance(
         lambda x: last(op(x, W, still, none, B, 1, 1, 0, 0, 1, 1, 2, 1, False).flatten(1)),
         lambda x: last(F.conv2d(x, W, B, groups=2).flatten(1)),
@@ -103,7 +104,7 @@ def test_whole_shifts_move_the_image(op: Any, rules: Any) -> None:
     down = torch.zeros(2, 12, 3, 3, **DOUBLE)
     down[:, ::2] = 1
     same_relevance(
-        lambda x: op(x, W, down, torch.zeros(0), B, 1, 1, 0, 0, 1, 1, 2, 1, False).flatten(1),
+        lambda x: op(x, W, down, NO_MASK, B, 1, 1, 0, 0, 1, 1, 2, 1, False).flatten(1),
         lambda x: F.conv2d(F.pad(x, (0, 0, 0, 1))[:, :, 1:], W, B, groups=2).flatten(1),
         X,
         rules,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relprop.errors import FileError, InputError
-from relprop.files import path_of, whole_file, write_whole
+from relprop.files import path_of, require_writable, whole_file, write_whole
 
 
 def test_a_file_is_written_with_its_folders_and_the_usual_rights(tmp_path: Path) -> None:
@@ -140,3 +140,16 @@ def test_a_name_with_a_zero_byte_is_an_error() -> None:
     with pytest.raises(InputError) as error:
         path_of("a\0", "save")
     assert str(error.value) == "save('a\\x00'): the name of a file has no zero bytes. Give another name."
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.html"
+    require_writable(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("earlier")
+    require_writable(path)
+    assert path.read_text() == "earlier"
+    with pytest.raises(FileError, match=r"cannot write .*new: it is not an ordinary file"):
+        require_writable(path.parent)
+    with pytest.raises(FileError, match=r"cannot write .*y.html: .*Choose another folder\."):
+        require_writable(path / "y.html")

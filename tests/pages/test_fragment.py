@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 from noise import explained
 
@@ -27,10 +28,10 @@ def test_a_notebook_stays_small():
     many = explanation[[0] * 500]
     shown = many._repr_html_()
     assert len(Elements(shown).named("img")) == 12
-    assert "12 of 500 samples are shown, 12 of them also interactively; explanation.save(&quot;page" in shown
+    assert "<br>12 of 500 samples are shown. explanation.save(&quot;page.html&quot;) has all.</p>" in shown
     noise = dataclasses.replace(explanation, inputs={"x": torch.rand(3, 3, 200, 300)})
     shown = noise._repr_html_()  # one sample takes half a megabyte
-    assert "3 of 3 samples are shown, 2 of them also interactively" in shown
+    assert "<br>Only 2 of 3 can be shown interactively here. explanation.save(&quot;page.html" in shown
     assert len(shown) < 1.3 * fragment.MOST_BYTES
     [frame] = Elements(shown).named("iframe")
     assert [item["number"] for item in data_of(frame["srcdoc"])["items"]] == [0, 1]
@@ -45,10 +46,37 @@ def test_a_picture_can_be_given():
     assert len(data_of(frame["srcdoc"])["pictures"]) == 2
 
 
-def test_what_cannot_be_drawn_is_shown_as_text():
+@pytest.mark.parametrize(
+    ("R", "why"),
+    [
+        (
+            torch.rand(2, 3, 4, 5, 6),
+            "to_fragment(explanation): relevance of shape (2, 3, 4, 5, 6) cannot be shown.",
+        ),
+        (
+            torch.full((2, 4), float("nan")),
+            "to_fragment(explanation): sample 0: 4 of 4 values are NaN or infinite",
+        ),
+        (torch.rand(2), "relevance of shape (2,) cannot be drawn."),
+    ],
+)
+def test_what_cannot_be_drawn_is_text_with_the_reason(R, why):
     explanation, _ = explained(2)
-    for R in (torch.rand(2, 3, 4, 5, 6), torch.full((2, 4), float("nan")), torch.rand(2)):
-        odd = dataclasses.replace(explanation, inputs={"<b>": R})
-        assert odd._repr_html_().startswith("<pre>Explanation(relevance of shape (2")
+    shown = dataclasses.replace(explanation, inputs={"<b>": R})._repr_html_()
+    assert shown.startswith("<pre>Explanation(relevance of shape (2")
+    assert f"</pre><p>Not drawn: {why}" in shown
+
+
+def test_of_several_inputs_one_must_be_named():
+    explanation, _ = explained(2)
     several = dataclasses.replace(explanation, inputs={"<b>": torch.rand(2, 3), "y": torch.rand(2, 3)})
-    assert "{&#x27;&lt;b&gt;&#x27;: (2, 3)" in several._repr_html_()
+    shown = several._repr_html_()
+    assert "{&#x27;&lt;b&gt;&#x27;: (2, 3)" in shown
+    assert "Choose one: to_fragment(explanation, of=&#x27;&lt;b&gt;&#x27;).</p>" in shown
+    assert "<b>" not in shown
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(fragment, "items_of", None)
+    with pytest.raises(TypeError):
+        explained(1)[0]._repr_html_()

@@ -5,7 +5,9 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 
-from relprop.pages.page import data_block, page
+from noise import explained
+
+from relprop.pages.page import data_block, is_own_page, page, safe
 
 
 def test_a_page_allows_its_own_script_alone():
@@ -37,3 +39,15 @@ def test_data_come_back_and_no_text_in_them_is_html():
     assert block == start + inside + end
     assert "<" not in inside
     assert json.loads(inside) == data
+
+
+def test_a_page_that_relprop_wrote_is_known(tmp_path):
+    explained(1)[0].save(tmp_path / "own.html", title="<" * 5000)
+    (tmp_path / "other.html").write_text("<p>mine</p>")
+    assert is_own_page(tmp_path / "own.html")
+    assert not is_own_page(tmp_path / "other.html")
+    assert not is_own_page(tmp_path / "none.html")
+
+
+def test_a_text_is_no_html_and_hides_nothing():
+    assert safe('<b>"\u202e') == "&lt;b&gt;&quot;\\u202e"

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,13 +306,3 @@ def test_the_last_digits_are_misread(page):
     assert not (right[0] & right[1]).any()
     assert set(labels.tolist()) == set(range(10))
     assert labels[:12].tolist() == mnist.tutorial_sample()[1].tolist()
-
-
-def test_a_page_that_relprop_did_not_make_is_kept(tmp_path: Path) -> None:
-    from relprop.pages.page import is_own_page
-
-    (tmp_path / "own.html").write_text(demo())
-    (tmp_path / "other.html").write_text("<p>mine</p>")
-    assert is_own_page(tmp_path / "own.html")
-    assert not is_own_page(tmp_path / "other.html")
-    assert not is_own_page(tmp_path / "none.html")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from colour_vision import COLOUR_BLIND, cie_lab, linear
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.view.colour import colour_named, heatmap, positive, signed
 
 VALUES = np.linspace(0, 1, 101)
@@ -84,9 +84,9 @@ def test_the_positive_map_takes_what_is_negative_for_zero():
 
 
 def test_a_colour_is_looked_up_for_the_caller_that_is_named():
-    assert colour_named("signed", "plot") is signed
-    assert colour_named(positive, "plot") is positive
+    assert colour_named("signed", Call("plot")) is signed
+    assert colour_named(positive, Call("plot")) is positive
     with pytest.raises(
         InputError, match=r"plot\(colour='singed'\): there is no such colour. Did you mean 'signed'\? The"
     ):
-        colour_named("singed", "plot")
+        colour_named("singed", Call("plot"))

@@ -199,6 +199,12 @@ def test_transparent_pictures_lie_on_white_and_deep_ones_are_spread():
         ),
         (torch.full((1, 4, 4), torch.nan), "picture=: 16 of 16 values are NaN or infinite"),
         (
+            torch.zeros(2, 3, 4, 4).index_put(
+                [torch.tensor([n]) for n in (1, 2, 0, 3)], torch.tensor(torch.inf)
+            ),
+            "picture=: 1 of 96 values are NaN or infinite, the first in image 1, row 0, column 3, channel 2",
+        ),
+        (
             torch.zeros(1, 4, 4, dtype=torch.complex64),
             "the values of picture= are complex64; give real numbers",
         ),

@@ -151,6 +151,13 @@ def test_impossible_sizes_are_refused(sizes):
         mosaic(np.zeros((1, 2, 2)), **sizes)
 
 
+def test_names_of_metadata_can_have_any_letters(tmp_path):
+    rgb = np.zeros((2, 2, 3), np.uint8)
+    save_png(tmp_path / "x.png", rgb, {"Score (猫)": "猫", "Score (é, \N{MINUS SIGN}1)": "1"})
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.info == {"Score (\\u732b)": "猫", "Score (é, -1)": "1"}
+
+
 def test_a_png_keeps_pixels_and_metadata_and_makes_its_folder(tmp_path):
     rgb = mosaic(np.random.default_rng(1).normal(size=(3, 4, 5)))
     path = tmp_path / "new" / "row.png"

@@ -82,7 +82,8 @@ def explain(
 
     The page of --html is one file that can be sent: thumbnails, predictions and
     warnings, and for each picture the relevance of every pixel. With --top there
-    is a choice between the classes.
+    is a choice between the classes. After Ctrl-C it has what was done. An earlier
+    page is then kept, and the new one is report-interrupted.html.
 
     Examples:
       relprop explain efficientnet-lite0 cat.jpg --target "Egyptian cat"

@@ -7,9 +7,9 @@ relevance of a product belongs to its factors in proportion to their degrees. So
 nothing beside a signal, and two signals, or two weights, get half each.
 """
 
+from cmath import isfinite, isnan  # a function may make complex numbers of real ones
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from math import isfinite, isnan
 
 
 class Role(Enum):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.view.entries import is_whole, list_of
 from relprop.view.heatmaps import REDUCTIONS
 from relprop.view.options import Options, require_known
@@ -46,7 +46,8 @@ def split(options: Mapping[str, Any], call: str) -> tuple[Options, Layout]:
     Raises:
         InputError: there is no option of such a name, or it is of another kind.
     """
-    require_known(options, (Options, Layout), call)
+    known = [option.name for kind in (Options, Layout) for option in fields(kind)]
+    require_known(options, known, Call(call))
     given = {**options}
     for option in (*fields(Options), *fields(Layout)):
         if option.name in given and not (given[option.name] is None and option.default is None):

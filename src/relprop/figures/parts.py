@@ -11,7 +11,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from relprop.errors import InputError, visible
+from relprop.errors import Call, InputError, visible
 from relprop.figures import maps
 from relprop.figures.axes import label_on, require_axes, require_fitting_limits
 from relprop.figures.figure import Figure
@@ -54,7 +54,7 @@ def parts_as_map(
         FileError: a picture cannot be read.
     """
     where = None if ax is None else require_axes(ax, "parts.map")
-    require_known(options, OF_MAPS, "parts.map")
+    require_known(options, OF_MAPS, Call("parts.map"))
     look, layout = split({"percentile": 100, **options}, "parts.map")
     if look.beside and picture is None:
         raise InputError("parts.map(beside=True) needs a picture: parts.map(picture, beside=True).")

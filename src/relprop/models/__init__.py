@@ -103,7 +103,7 @@ def _bundled_model(request: Request) -> Model:
         else preparing_photographs(RESIZED, (crop[0], crop[1]), channels, found.prepare),
         classes=request.classes or found.classes,
         bounds=(found.low, found.high),
-        weights="those of the package" if request.weights is None else None,
+        weights="the trained ones that relprop provides" if request.weights is None else None,
         digits=digits,
     )
 

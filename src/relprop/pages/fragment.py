@@ -11,9 +11,10 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from relprop.errors import visible
+from relprop.errors import Call, RelpropError
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import look_of
+from relprop.pages.page import safe
 from relprop.pages.pictures import items_of
 from relprop.pages.report import MOST_BYTES as WHOLE
 from relprop.pages.report import meaning_of, report
@@ -23,16 +24,18 @@ from relprop.view.subject import drawable
 MOST_SAMPLES = 12
 """The most samples that a notebook shows."""
 
+CALL = Call("to_fragment", "explanation")
+
 MOST_BYTES = 2**20
 """The most data of the page in the frame."""
 
 
 def for_notebook(explanation: Accounted) -> str:
-    """Return `to_fragment`, or the explanation as text if it cannot be drawn. This raises no error."""
+    """Return `to_fragment`, or the explanation as text, and why it cannot be drawn."""
     try:
         return to_fragment(explanation)
-    except Exception:
-        return f"<pre>{_safe(repr(explanation))}</pre>"
+    except RelpropError as error:
+        return f"<pre>{safe(repr(explanation))}</pre><p>Not drawn: {safe(str(error))}</p>"
 
 
 def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> str:
@@ -47,26 +50,33 @@ def to_fragment(explanation: Accounted, picture: Any = None, **options: Any) -> 
         InputError: as for `to_html`.
         FileError: a picture cannot be read.
     """
-    R, _ = drawable(explanation, options.get("of"), "to_html")
+    R, _ = drawable(explanation, options.get("of"), CALL)
     count = len(R)
     if options.get("samples") is None:
         fit = WHOLE // encoded_size(R.shape[1:])
         options["samples"] = range(max(1, min(count, MOST_SAMPLES, fit)))
-    look = look_of(options)
-    title = look.title or title_of({"": explanation}, look)
+    look = look_of(options, CALL)
     items = list(items_of({"": explanation}, picture, look))
+    title = look.title or title_of({"": explanation}, look)
     inside = [item for item, size in zip(items, _sizes(items), strict=True) if size <= MOST_BYTES]
-    told = [f"<b>{_safe(title)}</b>", _safe(meaning_of(items, look))]
+    told = [f"<b>{safe(title)}</b>", safe(meaning_of(items, look))]
     if len(inside) < count:
         told.append(
-            f"{len(items)} of {count} samples are shown, {len(inside)} of them also interactively; "
-            "explanation.save(&quot;page.html&quot;) has more."
+            f"{_counted(len(items), len(inside), count)} explanation.save(&quot;page.html&quot;) has all."
         )
     return (
         f"<div><p>{'<br>'.join(told)}</p>"
         f'<div style="display: flex; flex-wrap: wrap; gap: 1em">{"".join(map(_figure, items))}</div>'
         f"{_frame(report(inside, look, title), title) if inside else ''}</div>"
     )
+
+
+def _counted(shown: int, inside: int, count: int) -> str:
+    """Say how many samples are shown, and how many of these also interactively, where that is not all."""
+    told = [f"{shown} of {count} samples are shown."] if shown < count else []
+    if inside < shown:
+        told.append(f"Only {inside or 'none'} of {shown} can be shown interactively here.")
+    return " ".join(told)
 
 
 def _sizes(items: Sequence[Item]) -> Iterable[int]:
@@ -77,16 +87,12 @@ def _sizes(items: Sequence[Item]) -> Iterable[int]:
 def _frame(page: str, title: str) -> str:
     return (
         "<details><summary>Interactive: read values, change colours</summary>"
-        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{_safe(title)}" '
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" loading="lazy" title="{safe(title)}" '
         'style="width: 100%; height: 48rem; border: 1px solid #8884"></iframe></details>'
     )
 
 
 def _figure(item: Item) -> str:
-    words = ", ".join(filter(None, [item.label, item.caption]))
-    caption = f"<figcaption>{_safe(words)}</figcaption>"
-    return f'<figure style="margin: 0"><img src="{item.still}" alt="{_safe(words)}">{caption}</figure>'
-
-
-def _safe(text: str) -> str:
-    return escape(visible(text))
+    words = ", ".join(filter(None, [item.told.label, item.told.caption]))
+    caption = f"<figcaption>{safe(words)}</figcaption>"
+    return f'<figure style="margin: 0"><img src="{item.still}" alt="{safe(words)}">{caption}</figure>'

@@ -1,7 +1,8 @@
 // All samples: thumbnails that can be searched and sorted. The address keeps which one is chosen, as in "#3".
 
-const cards = [...at("cards").children].map((card, place) => ({ card, item: data.items[place] }));
+const cards = [...byId("cards").children].map((card, place) => ({ card, item: data.items[place] }));
 const several = cards.length > 1;
+const isDoubtful = (item) => notesOf(item).length > 0 || item.differs || Boolean(item.error);
 
 const VALUES = {
   number: (item) => item.number,
@@ -14,23 +15,25 @@ const VALUES = {
   },
 };
 
+const notesOf = (item) => item.maps.flatMap((map) => map.notes);
+
 function texts(item) {
-  const said = [item.label, item.caption, item.error, ...item.notes, ...item.facts.map(([, text]) => text)];
+  const said = [item.label, item.caption, item.error, ...notesOf(item), ...item.facts.map(([, text]) => text)];
   return [...said, ...item.maps.flatMap((map) => [map.name, map.target])].join("\n").toLowerCase();
 }
 
 // The cards that are shown, in their order. Samples that could not be explained are last.
 function listed() {
-  const wanted = at("search").value.trim().toLowerCase();
-  const doubtful = at("doubtful").checked;
-  const value = VALUES[at("sort").value];
+  const wanted = byId("search").value.trim().toLowerCase();
+  const doubtful = byId("doubtful").checked;
+  const value = VALUES[byId("sort").value];
   const found = cards.filter(({ item }) =>
-    texts(item).includes(wanted) && (!doubtful || item.notes.length > 0 || item.differs || item.error));
+    texts(item).includes(wanted) && (!doubtful || isDoubtful(item)));
   const key = ({ item }) => {
     const known = item.error && value !== VALUES.number ? NaN : value(item);
     return Number.isFinite(known) ? known : Infinity;
   };
-  const direction = at("reverse").checked ? -1 : 1;
+  const direction = byId("reverse").checked ? -1 : 1;
   return found.sort((one, other) => {
     const [a, b] = [key(one), key(other)];
     if (a === b) return one.item.number - other.item.number;
@@ -43,9 +46,9 @@ function arrangeCards() {
   for (const { card } of cards) card.hidden = true;
   for (const { card } of shown) {
     card.hidden = false;
-    at("cards").append(card);
+    byId("cards").append(card);
   }
-  at("count").textContent = `${shown.length} of ${cards.length}`;
+  byId("count").textContent = shown.length ? `${shown.length} of ${cards.length}` : "No sample has what is searched for.";
 }
 
 function choose(number) {
@@ -63,19 +66,19 @@ function follow() {
   const chosen = cards.find(({ item }) => !item.error && `#${item.number}` === location.hash)
     ?? (several ? null : cards.find(({ item }) => !item.error));
   const before = state.item;
-  at("viewer").hidden = !chosen;
-  at("gallery").hidden = Boolean(chosen);
-  at("back").hidden = at("previous").hidden = at("next").hidden = !several;
+  byId("viewer").hidden = !chosen;
+  byId("gallery").hidden = Boolean(chosen);
+  byId("back").hidden = byId("previous").hidden = byId("next").hidden = !several;
   if (!chosen) {
     state.item = null;
     cards.find(({ item }) => item === before)?.card.firstElementChild.focus();
     return;
   }
   show(chosen.item);
-  at("previous").disabled = !neighbour(-1);
-  at("next").disabled = !neighbour(1);
+  byId("previous").disabled = !neighbour(-1);
+  byId("next").disabled = !neighbour(1);
   if (!several) return;
-  if (before === null) at("label").focus();
+  if (before === null) byId("label").focus();
   scrollTo(0, 0);
 }
 
@@ -86,11 +89,12 @@ for (const { card, item } of cards) {
     choose(item.number);
   });
 }
-at("back").addEventListener("click", () => choose(null));
-at("previous").addEventListener("click", () => choose(neighbour(-1).number));
-at("next").addEventListener("click", () => choose(neighbour(1).number));
-for (const id of ["search", "sort", "reverse", "doubtful"]) at(id).addEventListener("input", arrangeCards);
+byId("back").addEventListener("click", () => choose(null));
+byId("previous").addEventListener("click", () => choose(neighbour(-1).number));
+byId("next").addEventListener("click", () => choose(neighbour(1).number));
+for (const id of ["search", "sort", "reverse", "doubtful"]) byId(id).addEventListener("input", arrangeCards);
 addEventListener("hashchange", follow);
-at("tools").hidden = !several;
+byId("tools").hidden = !several;
+byId("doubtful-control").hidden = !cards.some(({ item }) => isDoubtful(item));
 arrangeCards();
 follow();

@@ -6,7 +6,6 @@ to half of 1/32767 of the largest one.
 
 import io
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +16,19 @@ from PIL import Image
 
 from relprop.errors import visible
 from relprop.pages.look import Look
-from relprop.pages.page import data_url
-from relprop.view.arrays import Pixels
+from relprop.pages.page import base64_of, data_url
+from relprop.pages.words import Told, ToldOfMap
+from relprop.view.arrays import Pixels, as_pixels
+from relprop.view.colour import Colour
 from relprop.view.display import as_pictures
 from relprop.view.heatmaps import overlay, paint, reduce_channels, scale
 from relprop.view.mosaic import png_bytes
 
 STEPS = 32767
 """The integer that stands for the largest absolute value."""
+
+_AXIS = (120, 115, 110)
+"""The colour of the line at zero."""
 
 LONGEST = 1024
 """Length of the longer side of a picture on a page. Larger ones are reduced."""
@@ -36,8 +40,7 @@ class Map:
 
     Attributes:
         name: the text of its toggle, if a sample has several explanations.
-        target: what is explained, in words: "class 3" or the name of a class.
-        aim: what positive relevance speaks for, in words: the class, or "a larger score".
+        told: what is told of it in words.
         score: the explained score.
         measure: the name of the score.
         total: the sum of relevance.
@@ -50,8 +53,7 @@ class Map:
     """
 
     name: str
-    target: str
-    aim: str
+    told: ToldOfMap
     score: float
     measure: str
     total: float
@@ -66,12 +68,14 @@ class Map:
         """Return it for the page's script, with the number of its rules among those of the page."""
         return {
             "name": visible(self.name),
-            "target": visible(self.target),
-            "aim": visible(self.aim),
+            "target": visible(self.told.target),
+            "aim": visible(self.told.aim),
+            "arrived": visible(self.told.arrived),
+            "notes": [visible(f"{note[:1].upper()}{note[1:]}") for note in dict.fromkeys(self.told.notes)],
             "score": _finite(self.score),
-            "measure": self.measure,
+            "measure": visible(self.measure),
             "total": _finite(self.total),
-            "ledger": [(name, _finite(amount)) for name, amount in self.ledger.items()],
+            "ledger": [(visible(name), _finite(amount)) for name, amount in self.ledger.items()],
             "gap": _finite(self.gap),
             "largest": self.largest,
             "values": self.values,
@@ -84,29 +88,19 @@ class Item:
     """One sample of a page.
 
     Attributes:
-        number: the number that the address of the page keeps, as in "#3".
-        label: a text that names the sample.
-        caption: a line below its thumbnail.
+        told: what is told of it in words.
         shape: channels, height and width of its maps.
         picture: the picture as a URL; "" if there is none.
         still: a drawing as a URL, which is shown as thumbnail and where no script runs.
         maps: its maps, one for each explanation.
-        facts: what else is known, in pairs of name and text.
-        notes: warnings, in whole sentences.
-        differs: whether the model predicts something else than is right.
         error: why there is nothing else, if the sample could not be explained.
     """
 
-    number: int
-    label: str
-    caption: str = ""
+    told: Told
     shape: tuple[int, int, int] = (0, 0, 0)
     picture: str = ""
     still: str = ""
     maps: tuple[Map, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    differs: bool = False
     error: str = ""
 
     @property
@@ -124,14 +118,13 @@ class Item:
             rules: numbers of the names of rules, with the rules applied, so far.
         """
         return {
-            "number": self.number,
-            "label": visible(self.label),
-            "caption": visible(self.caption),
+            "number": self.told.number,
+            "label": visible(self.told.label),
+            "caption": visible(self.told.caption),
             "shape": self.shape,
             "picture": pictures.setdefault(self.picture, len(pictures)) if self.picture else None,
-            "facts": [(name, visible(text)) for name, text in self.facts],
-            "notes": [visible(note) for note in self.notes],
-            "differs": self.differs,
+            "facts": [(name, visible(text)) for name, text in self.told.facts],
+            "differs": self.told.differs,
             "error": visible(self.error),
             "maps": [
                 each.as_data(rules.setdefault((each.rules, each.applied), len(rules))) for each in self.maps
@@ -147,7 +140,7 @@ def encoded(R: NDArray[np.float64]) -> tuple[float, str]:
     """
     largest = float(np.abs(R).max())
     levels = np.rint(R / (largest or 1.0) * STEPS).astype("<i2")
-    return largest, b64encode(levels.tobytes()).decode("ascii")
+    return largest, base64_of(levels.tobytes())
 
 
 def encoded_size(shape: Sequence[int]) -> int:
@@ -171,8 +164,11 @@ def still(R: NDArray[np.float64], picture: Image.Image | None, look: Look, size:
         look: colours, percentile and so on.
         size: length of the longer side in pixels, at most.
     """
-    values = scale(reduce_channels(R[None], look.channels), percentile=look.percentile).values
+    percentile = look.percentile_of(R.shape[1])
+    values = scale(reduce_channels(R[None], look.channels), percentile=percentile).values
     colour = look.colours(look.channels)
+    if values.shape[1] == 1 and picture is None:
+        return data_url(png_bytes(_bars(values[0, 0], colour, size)))
     if picture is None:
         drawn = paint(values, colour)[0]
     else:
@@ -181,15 +177,32 @@ def still(R: NDArray[np.float64], picture: Image.Image | None, look: Look, size:
     return data_url(png_bytes(_resized(drawn, size)))
 
 
+def _bars(values: NDArray[np.float64], colour: Colour, size: int) -> Pixels:
+    """Draw values from -1 to 1 as bars, upwards for what is positive, as `drawing.js` does.
+
+    Args:
+        values: the values. Of more than there are pixels, each bar has the largest of several.
+        colour: the colour map.
+        size: the width in pixels, at most.
+    """
+    if len(values) > size:
+        values = np.array([part[np.abs(part).argmax()] for part in np.array_split(values, size)])
+    # Pale colours would not be seen on white, so the smallest bars have the colour of a quarter.
+    inks = as_pixels(colour(np.sign(values) * np.maximum(np.abs(values), 0.25)))
+    half = max(8, size // 6)
+    level = np.arange(half, -half - 1, -1)[:, None]
+    ends = np.rint(values * half)
+    inside = (level * np.sign(ends) > 0) & (np.abs(level) <= np.abs(ends))
+    drawn = np.where(inside[..., None], inks, np.uint8(255))
+    drawn = np.repeat(drawn, max(1, size // len(values)), axis=1)
+    drawn[half] = _AXIS
+    return drawn
+
+
 def _resized(drawn: Pixels, size: int) -> Pixels:
-    """Reduce a drawing, or enlarge it by whole pixels. One that is a single line becomes a strip."""
+    """Reduce a drawing, or enlarge it by whole pixels."""
     height, width = drawn.shape[:2]
     image = Image.fromarray(drawn)
-    if height == 1 and width > 1:
-        times = max(1, size // width)
-        wide = min(size, times * width)
-        strip = image.resize((wide, 1), Image.Resampling.NEAREST if wide >= width else Image.Resampling.BOX)
-        return np.asarray(strip.resize((wide, max(8, size // 6)), Image.Resampling.NEAREST))
     longer = max(height, width)
     if longer > size:
         smaller = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))

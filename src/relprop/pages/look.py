@@ -1,14 +1,16 @@
 """How pages of pictures are drawn: the options that users give, and the colours as tables for the script."""
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from relprop.errors import InputError, did_you_mean, visible
+from relprop.errors import Call, InputError, did_you_mean, visible
+from relprop.pages.lists import called, listed, whole_numbers
+from relprop.pages.page import base64_of
 from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
 from relprop.view.heatmaps import COLOUR_FROM, LIGHTENED, OPACITY_POWER, REDUCTIONS, UNSIGNED
@@ -16,6 +18,8 @@ from relprop.view.options import require_known
 
 LEVELS = 255
 """Steps of colour from zero to full colour, for each sign."""
+
+TO_HTML = Call("to_html")
 
 _RELEVANCE = "Colours are relevance: what each part of the input contributed to the score."
 
@@ -35,7 +39,8 @@ class Look:
         of: the input to show, if there are several, or the recorded module, by name.
         samples: numbers of the samples to show; by default all, if there are at most 1,000.
         channels: how channels become one value: "sum", "absolute sum", "max" or "norm".
-        percentile: percentile of the absolute values from which on colours are full, above 0, up to 100.
+        percentile: percentile of the absolute values from which on colours are full, above 0, up to 100; by
+            default 99.5. Bars, of sequences and tables, are as long as the largest by default: 100.
         shared: one scale for the explanations of a sample, so that they can be compared.
         colour: the name of a colour map, or a function; by default "signed", or "positive" for values
             without sign.
@@ -47,45 +52,53 @@ class Look:
         features: names of the features, if relevance is that of a table (samples, features).
         title: the page's title.
         model: name of the model.
+        call: what the user called, for errors. It is no option.
     """
 
     of: str | None = None
-    samples: Sequence[int] | None = None
+    samples: Sequence[int] | NDArray[np.integer[Any]] | Tensor | None = None
     channels: str = "sum"
-    percentile: float = 99.5
+    percentile: float | None = None
     shared: bool = False
     colour: str | Colour | None = None
     opacity: float = 0.9
     grey: bool = True
     labels: Sequence[str] | None = None
     classes: Sequence[str] | None = None
-    truth: Sequence[int] | Tensor | None = None
+    truth: Sequence[int] | NDArray[np.integer[Any]] | Tensor | None = None
     features: Sequence[str] | None = None
     title: str = ""
     model: str | None = None
+    call: Call = TO_HTML
 
     def __post_init__(self) -> None:
-        if self.channels not in REDUCTIONS:
+        for name in ("samples", "labels", "classes", "truth", "features"):
+            object.__setattr__(self, name, listed(self.call, name, getattr(self, name)))
+        for name in ("title", "model"):
+            if not isinstance(getattr(self, name) or "", str):
+                raise InputError(f"{self._called(name)}: give a text.")
+        if self.samples is not None:
+            samples = whole_numbers(self.call, "samples", list(self.samples))
+            object.__setattr__(self, "samples", list(dict.fromkeys(samples)))
+        if self.truth is not None:
+            object.__setattr__(self, "truth", whole_numbers(self.call, "truth", list(self.truth)))
+        if not isinstance(self.channels, str) or self.channels not in REDUCTIONS:
             raise InputError(
-                f"to_html(channels={self.channels!r}): no such reduction."
+                f"{self._called('channels')}: no such reduction."
                 f"{did_you_mean(self.channels, REDUCTIONS)} There are: {', '.join(map(repr, REDUCTIONS))}."
             )
-        if not _within(self.percentile, 100) or not self.percentile:
-            raise InputError(
-                f"to_html(percentile={self.percentile!r}): give a number above 0, and 100 at most."
-            )
+        if self.percentile is not None and (not _within(self.percentile, 100) or not self.percentile):
+            raise InputError(f"{self._called('percentile')}: give a number above 0, and 100 at most.")
         if not _within(self.opacity, 1):
-            raise InputError(f"to_html(opacity={self.opacity!r}): give a number from 0 to 1.")
+            raise InputError(f"{self._called('opacity')}: give a number from 0 to 1.")
 
-    @property
-    def signed(self) -> bool:
-        """Whether the values drawn at first have a sign."""
-        return self.channels not in UNSIGNED
+    def _called(self, name: str) -> str:
+        return called(self.call, name, getattr(self, name))
 
     def colours(self, channels: str) -> Colour:
         """Return the colour map for a reduction of channels."""
         default = "positive" if channels in UNSIGNED else "signed"
-        return colour_named(self.colour or default, "to_html")
+        return colour_named(self.colour or default, self.call)
 
     def class_name(self, number: int) -> str:
         """Return a class by its name or, if none is known, by its number.
@@ -97,38 +110,95 @@ class Look:
             return f"class {number}"
         if not 0 <= number < len(self.classes):
             raise InputError(
-                f"to_html(classes=...) has {len(self.classes)} names, but there is class {number}; give a "
-                "name for each class."
+                f"{self.call('classes=...')} has {len(self.classes)} names, but there is class {number}; "
+                "give a name for each class."
             )
         return str(self.classes[number])
 
-    def of_samples(self, name: str, count: int) -> list[Any] | None:
-        """Return what an option says of each sample.
+    def chosen(self, count: int, most: int) -> list[int]:
+        """Return the numbers of the samples to show.
 
         Args:
-            name: the option, "labels" or "truth".
             count: the number of samples.
+            most: how many are shown at most unless some are chosen.
 
         Raises:
-            InputError: the option has another number of elements.
+            InputError: there are more, or those chosen do not exist.
         """
-        given = getattr(self, name)
-        if given is None:
+        if self.samples is None:
+            if count > most:
+                raise InputError(
+                    f"{self.call}: there are {count:,} samples; a page shows {most:,}, unless others are "
+                    f"chosen. Choose: {self.call(f'samples=range({most})')}."
+                )
+            return list(range(count))
+        chosen = [int(sample) for sample in self.samples]
+        if not chosen or not all(0 <= sample < count for sample in chosen):
+            raise InputError(f"{self._called('samples')}: give one number or more, from 0 to {count - 1}.")
+        return chosen
+
+    def labels_of(self, count: int) -> list[str] | None:
+        """Return a text for each sample, if they are given.
+
+        Raises:
+            InputError: there is another number of texts.
+        """
+        return None if self.labels is None else list(map(str, self._each("labels", count)))
+
+    def truth_of(self, count: int, classes: int | None) -> list[int] | None:
+        """Return the right class of each sample, if they are given.
+
+        Args:
+            count: the number of samples.
+            classes: the number of classes, if it is known.
+
+        Raises:
+            InputError: there is another number of them, or no such class.
+        """
+        if self.truth is None:
             return None
-        if isinstance(given, Tensor):
-            given = given.tolist()
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != count:
+        given: list[int] = self._each("truth", count)
+        if classes is None and self.classes is not None:
+            classes = len(self.classes)
+        for place, number in enumerate(given):
+            if number < 0 or (classes is not None and number >= classes):
+                to = "" if classes is None else f" to {classes - 1}"
+                raise InputError(
+                    f"{self._called('truth')}: truth[{place}] is {number}; give the numbers of classes, from "
+                    f"0{to}."
+                )
+        return given
+
+    def _each(self, name: str, count: int) -> list[Any]:
+        """Return an option that has an element for each sample.
+
+        Raises:
+            InputError: it has another number of elements.
+        """
+        given: list[Any] = getattr(self, name)
+        if len(given) != count:
             raise InputError(
-                f"to_html({name}={given!r}): give a list of {count}, with one element for each sample."
+                f"{self._called(name)} has {len(given)} elements for {count} samples; give a list of "
+                f"{count}, one for each sample."
             )
-        return list(given)
+        return given
 
     def meaning(self, target: str) -> str:
         """Return a sentence that says what the first colours of a page mean."""
         return self._meaning(self.channels).replace("$target", target)
 
-    def for_script(self) -> dict[str, Any]:
-        """Return what the page's script needs to draw: tables of colours, and how the page begins."""
+    def percentile_of(self, rows: int) -> float:
+        """Return the percentile for maps of so many rows. One row is drawn as bars."""
+        if self.percentile is None:
+            return 99.5 if rows > 1 else 100.0
+        return float(self.percentile)
+
+    def for_script(self, rows: int) -> dict[str, Any]:
+        """Return what the page's script needs to draw: tables of colours, and how the page begins.
+
+        Args:
+            rows: the number of rows of the maps.
+        """
         signed, unsigned = (_table(self.colours(channels)) for channels in ("sum", "norm"))
         return {
             "signed": signed,
@@ -138,7 +208,7 @@ class Look:
             "opacityPower": OPACITY_POWER,
             "lightened": LIGHTENED,
             "channels": self.channels,
-            "percentile": float(self.percentile),
+            "percentile": self.percentile_of(rows),
             "shared": bool(self.shared),
             "opacity": float(self.opacity),
             "grey": bool(self.grey),
@@ -159,14 +229,18 @@ class Look:
         )
 
 
-def look_of(options: Mapping[str, Any]) -> Look:
+def look_of(options: Mapping[str, Any], call: Call = TO_HTML) -> Look:
     """Return the options that users give by name.
+
+    Args:
+        options: the options.
+        call: what the user called, for errors.
 
     Raises:
         InputError: there is no such option, or one has no meaning.
     """
-    require_known(options, Look, "to_html")
-    return Look(**options)
+    require_known(options, [each.name for each in fields(Look) if each.name != "call"], call)
+    return Look(**options, call=call)
 
 
 def _within(value: Any, most: float) -> bool:
@@ -176,4 +250,4 @@ def _within(value: Any, most: float) -> bool:
 def _table(colour: Callable[..., Any]) -> str:
     """Return the colours of 2 · LEVELS + 1 values from -1 to 1 as bytes in base64: red, green, blue."""
     values = np.linspace(-1, 1, 2 * LEVELS + 1)
-    return b64encode(as_pixels(colour(values)).tobytes()).decode("ascii")
+    return base64_of(as_pixels(colour(values)).tobytes())

@@ -1,7 +1,7 @@
-"use strict";
-// Relevance as numbers and as colours.
+// Relevance as numbers and as colours. The scripts of the page are one module, so none of their names is global.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
 const STEPS = 32767; // the integer that stands for the largest value of a map
 const LEVELS = 255; // steps of colour from zero to full colour, for each sign
 const UNSIGNED = ["absolute sum", "norm"];
@@ -101,9 +101,9 @@ function lightened(pixels) {
   if (!data.look.grey) return pixels;
   const white = data.look.lightened;
   const light = new Uint8ClampedArray(pixels.length);
-  for (let at = 0; at < pixels.length; at += 4) {
-    const luma = 0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2];
-    light.fill(255 * white + (1 - white) * luma, at, at + 3);
+  for (let place = 0; place < pixels.length; place += 4) {
+    const luma = 0.299 * pixels[place] + 0.587 * pixels[place + 1] + 0.114 * pixels[place + 2];
+    light.fill(255 * white + (1 - white) * luma, place, place + 3);
   }
   return light;
 }
@@ -116,6 +116,9 @@ function number(value, digits = 4) {
   return text.replaceAll("-", "−");
 }
 
+// A part of the score. Of a negative one, the size is the whole, so that the part keeps its own sign.
 function share(part, whole) {
-  return whole && part !== null ? `${number((100 * part) / whole, 3)} %` : "";
+  return whole && part !== null ? `${number((100 * part) / Math.abs(whole), 3)} %` : "";
 }
+
+const ofScore = (score) => (score < 0 ? "of the score’s size" : "of the score");

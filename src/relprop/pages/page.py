@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from relprop.errors import visible
 from relprop.files import VERSION
 
 _HEAD = 4096
@@ -65,7 +66,22 @@ def data_block(name: str, data: Any) -> str:
 
 def data_url(content: bytes, kind: str = "image/png") -> str:
     """Return the content of a file as a URL, for pictures that are part of a page."""
-    return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
+    return f"data:{kind};base64,{base64_of(content)}"
+
+
+def base64_of(content: bytes) -> str:
+    """Return bytes as a text that scripts read."""
+    return b64encode(content).decode("ascii")
+
+
+def safe(text: str) -> str:
+    """Return a text as HTML, in which what is invisible is an escape."""
+    return escape(visible(text))
+
+
+def number(value: float, form: str = ".4g") -> str:
+    """Return a number as text, with a true minus sign."""
+    return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
 
 
 def is_own_page(path: Path) -> bool:
@@ -78,4 +94,4 @@ def is_own_page(path: Path) -> bool:
 
 
 def _digest(script: str) -> str:
-    return b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return base64_of(sha256(script.encode("utf-8")).digest())

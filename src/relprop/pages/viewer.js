@@ -1,14 +1,13 @@
 // One sample: its map over its picture, a cursor that reads values, and the controls.
 
-const at = (id) => document.getElementById(id);
-const canvas = at("canvas");
+const canvas = byId("canvas");
 const VIEWS = { over: "both", map: "relevance", picture: "picture" };
 const state = {
   item: null, map: 0, view: "over", row: 0, column: 0,
   channels: data.look.channels, percentile: data.look.percentile, opacity: data.look.opacity, shared: data.look.shared,
 };
 let maps = []; // Relevance of the item, one for each explanation
-let picture = null; // its pixels: of its own size, lightened, and in the map's size
+let picture = null; // its pixels: of its own size, lightened, and in the map's size; null until they are decoded
 
 const isStrip = () => maps[0].rows === 1;
 const view = () => (picture ? state.view : "map");
@@ -26,13 +25,13 @@ function draw() {
   const plane = map.plane(state.channels);
   if (isStrip()) drawBars(canvas, plane, paint, limit);
   else drawPixels(canvas, map, plane, picture, view(), paint, limit);
-  drawScale(at("scale"), paint, unsigned, view() === "over");
-  at("low").textContent = unsigned ? "0" : number(-limit, 3);
-  at("middle").textContent = unsigned ? number(limit / 2, 3) : "0";
-  at("high").textContent = `${number(limit, 3)}${state.percentile < 100 ? " and more" : ""}`;
-  at("percentile-told").textContent = `${number(state.percentile)} %`;
-  at("opacity-told").textContent = `${Math.round(100 * state.opacity)} %`;
-  at("meaning").textContent = data.look.meaning[unsigned ? "unsigned" : "signed"].replace("$target", () => map.map.aim);
+  drawScale(byId("scale"), paint, unsigned, view() === "over");
+  byId("low").textContent = unsigned ? "0" : number(-limit, 3);
+  byId("middle").textContent = unsigned ? number(limit / 2, 3) : "0";
+  byId("high").textContent = `${number(limit, 3)}${state.percentile < 100 ? " and more" : ""}`;
+  byId("percentile-told").textContent = `${number(state.percentile)} %`;
+  byId("opacity-told").textContent = `${Math.round(100 * state.opacity)} %`;
+  byId("meaning").textContent = data.look.meaning[unsigned ? "unsigned" : "signed"].replace("$target", () => map.map.aim);
   read();
 }
 
@@ -43,7 +42,7 @@ function read() {
   const value = maps[state.map].plane(state.channels)[place];
   const told = `relevance ${value > 0 ? "+" : ""}${number(value)}`;
   const part = share(value, map.score);
-  const parts = [element("b", placeName(state.row, state.column)), element("div", part ? `${told}, ${part} of the score` : told)];
+  const parts = [element("b", placeName(state.row, state.column)), element("div", part ? `${told}, ${part} ${ofScore(map.score)}` : told)];
   if (picture) {
     const [red, green, blue] = picture.small.data.subarray(4 * place, 4 * place + 3);
     const swatch = element("span", "", { className: "swatch" });
@@ -52,8 +51,8 @@ function read() {
     line.append(swatch, `picture: red ${red}, green ${green}, blue ${blue}`);
     parts.push(line);
   }
-  at("reading").replaceChildren(...parts);
-  Object.assign(at("cursor").style, {
+  byId("reading").replaceChildren(...parts);
+  Object.assign(byId("cursor").style, {
     left: `${(100 * (state.column + 0.5)) / columns}%`,
     top: `${(100 * (state.row + 0.5)) / rows}%`,
     width: `max(11px, ${100 / columns}%)`,
@@ -99,8 +98,8 @@ function toggles(id, names, chosen, choose) {
     label.append(input, ` ${text}`);
     return label;
   });
-  at(id).replaceChildren(at(id).querySelector("legend"), ...choices);
-  at(id).hidden = choices.length < 2;
+  byId(id).replaceChildren(byId(id).querySelector("legend"), ...choices);
+  byId(id).hidden = choices.length < 2;
 }
 
 function showMap(index) {
@@ -110,6 +109,7 @@ function showMap(index) {
   const largest = number(maps[state.map].plane(state.channels)[place]);
   canvas.setAttribute("aria-label", `Relevance for ${map.target}: sum ${number(map.total)}, largest value ${largest} at `
     + placeName(Math.floor(place / columns), place % columns));
+  byId("notes").replaceChildren(...map.notes.map((note) => element("li", note, { className: "warned" })));
   showLedger(map);
   showFacts(state.item, map);
   draw();
@@ -117,62 +117,77 @@ function showMap(index) {
 
 function showView(value) {
   state.view = value;
-  at("opacity-control").hidden = view() !== "over";
+  byId("opacity-control").hidden = view() !== "over";
   showMap(state.map);
 }
 
 function shapeFrame() {
   const { rows, columns } = maps[0];
-  Object.assign(at("frame").style, isStrip()
+  Object.assign(byId("frame").style, isStrip()
     ? { aspectRatio: "auto", height: "11rem", width: "100%" }
     : { aspectRatio: `${columns} / ${rows}`, height: "auto", width: `min(100%, ${31 * Math.min(1, columns / rows)}rem)` });
-  at("keys").textContent = `Point at the map or touch it to read a value. ${isStrip() ? "The keys ← and →" : "Arrow keys"} move `
+  byId("keys").textContent = `Point at the map or touch it to read a value. ${isStrip() ? "The keys ← and →" : "Arrow keys"} move `
     + "the cursor, with Shift by ten places; Home and End go to the ends of the row.";
 }
 
+// The names of features, or the numbers of places, below their bars if there is room for them.
+function nameBars() {
+  const { columns } = maps[0];
+  const names = isStrip() && columns <= FEW_ROWS ? Array.from({ length: columns }, (_, c) => data.look.features[c] ?? String(c)) : [];
+  byId("names").className = names.some((name) => name.length > 60 / columns) ? "long" : "";
+  byId("names").replaceChildren(...names.map((name) => element("span", name)));
+}
+
+// Draws relevance alone at once, and over the picture as soon as that is decoded.
 async function show(item) {
   const [channels, rows, columns] = item.shape;
   Object.assign(state, { item, map: Math.min(state.map, item.maps.length - 1) });
   maps = item.maps.map((map) => new Relevance(map, item.shape));
   picture = null;
   if (state.channels >= channels) state.channels = data.look.channels;
-  at("label").textContent = item.label;
-  at("label").hidden = !item.label;
-  at("notes").replaceChildren(...item.notes.map((note) => element("li", note, { className: "warned" })));
+  byId("label").textContent = item.label;
+  byId("label").hidden = !item.label;
   toggles("explanations", { ...item.maps.map((map) => map.name) }, state.map, showMap);
-  at("shared-control").hidden = item.maps.length < 2;
+  byId("shared-control").hidden = item.maps.length < 2;
   const numbered = Array.from({ length: channels }, (_, c) => [String(c), `channel ${c}`]);
-  at("channels").replaceChildren(...[...Object.keys(REDUCED).map((name) => [name, name]), ...numbered].map(
+  byId("channels").replaceChildren(...[...Object.keys(REDUCED).map((name) => [name, name]), ...numbered].map(
     ([value, text]) => element("option", text, { value, selected: value === String(state.channels) }),
   ));
-  at("channels-control").hidden = channels < 2;
+  byId("channels-control").hidden = channels < 2;
   shapeFrame();
+  nameBars();
   goToLargest();
-  if (item.picture !== null) {
-    const image = new Image();
-    image.src = data.pictures[item.picture];
-    await image.decode();
-    if (state.item !== item) return; // another sample was chosen meanwhile
-    const own = pixelsOf(image, image.width, image.height);
-    picture = { own, light: lightened(own.data), small: pixelsOf(image, columns, rows) };
-  }
-  toggles("views", picture ? VIEWS : {}, state.view, showView);
+  toggles("views", item.picture === null ? {} : VIEWS, state.view, showView);
   showView(state.view);
   showValues(isStrip() ? maps : [], state.channels);
+  byId("unread").hidden = true;
+  if (item.picture === null) return;
+  const image = new Image();
+  image.src = data.pictures[item.picture];
+  const decoded = await image.decode().then(() => true, () => false);
+  if (state.item !== item) return; // another sample was chosen meanwhile
+  if (decoded) {
+    const own = pixelsOf(image, image.width, image.height);
+    picture = { own, light: lightened(own.data), small: pixelsOf(image, columns, rows) };
+  } else {
+    byId("unread").hidden = false;
+    toggles("views", {}, state.view, showView);
+  }
+  showView(state.view);
 }
 
 canvas.addEventListener("pointermove", point);
 canvas.addEventListener("pointerdown", point);
 canvas.addEventListener("keydown", press);
-at("largest").addEventListener("click", goToLargest);
-at("percentile").min = Math.min(50, Math.floor(state.percentile));
+byId("largest").addEventListener("click", goToLargest);
+byId("percentile").min = Math.min(50, Math.floor(state.percentile));
 for (const id of ["opacity", "percentile"]) {
-  at(id).value = state[id];
-  at(id).addEventListener("input", (event) => { state[id] = Number(event.target.value); draw(); });
+  byId(id).value = state[id];
+  byId(id).addEventListener("input", (event) => { state[id] = Number(event.target.value); draw(); });
 }
-at("shared").checked = state.shared;
-at("shared").addEventListener("change", (event) => { state.shared = event.target.checked; draw(); });
-at("channels").addEventListener("change", ({ target: { value } }) => {
+byId("shared").checked = state.shared;
+byId("shared").addEventListener("change", (event) => { state.shared = event.target.checked; draw(); });
+byId("channels").addEventListener("change", ({ target: { value } }) => {
   state.channels = value in REDUCED ? value : Number(value);
   showMap(state.map);
   showValues(isStrip() ? maps : [], state.channels);

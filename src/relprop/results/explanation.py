@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Applied
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.files import VERSION, path_of, write_whole
 from relprop.results.columns import listed, shortened
 from relprop.results.inner import InnerRelevance
@@ -238,7 +238,11 @@ class Explanation(Views):
             figure_of(with_samples(self), picture, {"model": model, **options}).save(path)
             return
         if suffix == ".html":
-            write_whole(Path(path), self.to_html(picture, model=model, **options).encode("utf-8", "replace"))
+            from relprop.pages.pictures import to_html  # as above
+
+            call = Call("explanation.save", repr(str(path)))
+            page = to_html(with_samples(self), picture, call=call, model=model, **options)
+            write_whole(Path(path), page.encode("utf-8"))
             return
         if suffix != ".safetensors":
             raise InputError(

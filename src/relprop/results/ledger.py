@@ -17,7 +17,8 @@ from torch import Tensor
 from relprop.calls.nested import map_tensors
 from relprop.results.named import device_named
 from relprop.results.samples import taken
-from relprop.results.table import ROUNDING, as_table, way
+from relprop.results.table import as_table, way
+from relprop.view.way import ROUNDING
 
 if TYPE_CHECKING:
     from relprop.view.sheet import Plot

@@ -7,10 +7,7 @@ from typing import Protocol, SupportsFloat, SupportsIndex
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.view.way import Step, Way
-
-ROUNDING = 1e-6
-"""Amounts of no more than this part of the largest one count as rounding errors."""
+from relprop.view.way import ROUNDING, Step, Way
 
 
 class Books(Protocol):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.results.ledger import Ledger
-from relprop.results.table import ROUNDING
 from relprop.view.arrays import as_array, require_finite
 from relprop.view.entries import (
     Amounts,
@@ -23,6 +22,7 @@ from relprop.view.entries import (
     values_of,
     with_value,
 )
+from relprop.view.way import ROUNDING
 
 SMALL = 1e-3
 """Sinks of no more than this part of the largest amount are one step, with what is missing to the score."""

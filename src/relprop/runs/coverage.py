@@ -7,7 +7,7 @@ from typing import Any
 
 from relprop.calls.call import Call
 from relprop.engine.active import without_compiler
-from relprop.engine.gaps import Gap
+from relprop.engine.gaps import Gap, what_helps
 from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.errors import RuleError
@@ -67,6 +67,11 @@ class Coverage:
     def gaps(self) -> tuple[Crossing, ...]:
         """The calls that are not covered."""
         return tuple(c for c in self.crossings if not c.covered)
+
+    @property
+    def remedy(self) -> str:
+        """What helps with the calls that are not covered; "" if there is nothing to say."""
+        return what_helps({gap.operation for gap in self.gaps if gap.acceptable})
 
     @property
     def complete(self) -> bool:

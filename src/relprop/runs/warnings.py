@@ -18,6 +18,7 @@ from relprop.engine.seen import Seen
 from relprop.errors import ModelError, ScoreWarning
 from relprop.results.explanation import Explanation
 from relprop.rules.choosing import Choosing
+from relprop.rules.doubts import relevance_of_negative, unbalanced
 from relprop.rules.other import SignalTakesAll
 from relprop.rules.own import is_own
 from relprop.rules.presets import DEEPEST, DEFAULT
@@ -70,8 +71,7 @@ def warn_of_scores(goal: Any, scores: Tensor, role: Role, logits: Size | None) -
         y = "y[:, 0]" if len(logits) > 1 else "y"
         warn(
             ScoreWarning(
-                f"{which} Relevance then explains why the output is low, and rules such as z+ explain "
-                "positive scores only.",
+                f"{which} {relevance_of_negative('output')}",
                 f"Explain the difference from a reference value, as in target=lambda y: {y} - reference, "
                 f"or the negative output, as in target=lambda y: -{y}.",
                 "Rules with ε explain both signs: --rules epsilon.",
@@ -80,8 +80,7 @@ def warn_of_scores(goal: Any, scores: Tensor, role: Role, logits: Size | None) -
         return
     warn(
         ScoreWarning(
-            f"{which} Relevance then explains why the score is low, and rules such as z+ explain positive "
-            "scores only.",
+            f"{which} {relevance_of_negative()}",
             "Explain a class with a positive score, or a difference: target=relprop.targets.Contrastive(...) "
             "or relprop.targets.RunnerUp(...).",
             "Explain a class with a positive score, by --target.",
@@ -231,10 +230,10 @@ def _not_finite_in(model: Any) -> str:
 
 
 def warn_of_books(explanation: Explanation) -> None:
-    """Warn if the ledger does not balance, to 5 % of its largest amount (20 % in half precision)."""
-    half = next(iter(explanation.inputs.values())).dtype in (torch.float16, torch.bfloat16)
-    gap = explanation.ledger.largest_gap
-    if not gap <= (0.2 if half else 0.05):
+    """Warn if the ledger does not balance, to `GAP` or `GAP_OF_HALVES` of its largest amount."""
+    dtype = next(iter(explanation.inputs.values())).dtype
+    told = unbalanced(explanation.ledger.largest_gap, dtype)
+    if told:
         accepted = sorted({a.operation for a in explanation.rules if isinstance(a.rule, str)})
         own = sorted({str(a.rule) for a in explanation.rules if is_own(a.rule)})
         why = "look for NaN in the model's weights"
@@ -244,10 +243,7 @@ def warn_of_books(explanation: Explanation) -> None:
             why = (
                 f"by rules of your own: {', '.join(own)}; relprop.testing.check_rule looks for what is wrong"
             )
-        warn(
-            f"the ledger does not balance: {gap:.1e} of the largest amount is missing or in excess ({why}). "
-            "See print(explanation.ledger)."
-        )
+        warn(f"{told} ({why}). See print(explanation.ledger).")
 
 
 def warn_of_bounds(bounds: Any, *, of_tokens: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from relprop.errors import quoted, visible
-from relprop.pages.page import page
+from relprop.pages.page import number, page, safe
 from relprop.text.answers import Answer, TokenRelevance, as_share
 from relprop.text.tokens import Token
 from relprop.view.colour import signed
@@ -77,9 +77,9 @@ def colours(row: Tensor, pieces: Sequence[Token]) -> list[tuple[str, str]]:
     return found
 
 
-def number(value: float) -> str:
+def _signed(value: float) -> str:
     """Return a relevance as text, with its sign and three digits."""
-    return f"{value:+.3g}".replace("-", "−")
+    return number(value, "+.3g")
 
 
 def heading(explanation: TokenRelevance) -> str:
@@ -119,44 +119,40 @@ def to_html(explanation: TokenRelevance) -> str:
         hint=_HINT if several else "",
         matrix=_matrix(explanation) if several else "",
         table="" if several else _token_table(explanation),
-        strongest=_safe(_strongest(explanation)),
+        strongest=safe(_strongest(explanation)),
     )
 
 
 def to_fragment(explanation: TokenRelevance) -> str:
     """Return the coloured text alone, with a line for each answer, as HTML for notebooks."""
-    lines = [f"<div>{_safe(heading(explanation))}</div>"]
+    lines = [f"<div>{safe(heading(explanation))}</div>"]
     for answer, row in zip(explanation.answers, explanation.rows, strict=True):
         known = explanation.pieces[: known_to(explanation, answer)]
         spans = [
             _span(piece, value, look)
             for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
         ]
-        label = f"<div>{_safe(answer.line)}</div>" if explanation.relevance.dim() == 2 else ""
+        label = f"<div>{safe(answer.line)}</div>" if explanation.relevance.dim() == 2 else ""
         lines.append(f'{label}<div style="white-space: pre-wrap; line-height: 1.8">{"".join(spans)}</div>')
     return f"<div>{''.join(lines)}</div>"
 
 
-def _safe(text: str) -> str:
-    return escape(visible(text))
-
-
 def _shown(piece: Token) -> str:
     """Return a token as HTML. A line break in it is shown as ↵ and a line break."""
-    lines = [_safe(line) for line in piece.text.split("\n")]
+    lines = [safe(line) for line in piece.text.split("\n")]
     return "↵\n".join(lines)
 
 
 def _span(piece: Token, value: float, look: tuple[str, str], about: str = "") -> str:
-    title = escape(f"{quoted(piece.text)} {number(value)}")
+    title = escape(f"{quoted(piece.text)} {_signed(value)}")
     return f'<span{about} style="{_style(look)}" title="{title}">{_shown(piece)}</span>'
 
 
 def _question(explanation: TokenRelevance) -> str:
     """Return the page's title."""
     if explanation.relevance.dim() == 2:
-        return _safe(f"What made {explanation.model} go on like this?")
-    return _safe(f"What made {explanation.model} say {explanation.answers[0].target}?")
+        return safe(f"What made {explanation.model} go on like this?")
+    return safe(f"What made {explanation.model} say {explanation.answers[0].target}?")
 
 
 def _ramp() -> str:
@@ -195,13 +191,13 @@ def _facts(explanation: TokenRelevance) -> str:
                     f"{_ASKED[explanation.task]} {quoted(piece.text)}, {explanation.unit} {answer.place}",
                 )
             )
-        facts.append(("Sum of relevance", number(answer.total)))
+        facts.append(("Sum of relevance", _signed(answer.total)))
         sinks = sorted(answer.absorbed.items())
-        facts += [(f"Absorbed: {name}", number(amount)) for name, amount in sinks if amount]
+        facts += [(f"Absorbed: {name}", _signed(amount)) for name, amount in sinks if amount]
     else:
         facts.append(("Prompt", _prompt(explanation)))
         facts.append(("Generated", f"{len(explanation.answers)} token{_s(len(explanation.answers))}"))
-    return "\n".join(f"<dt>{_safe(name)}</dt><dd>{_safe(told)}</dd>" for name, told in facts)
+    return "\n".join(f"<dt>{safe(name)}</dt><dd>{safe(told)}</dd>" for name, told in facts)
 
 
 def _text(explanation: TokenRelevance, several: bool) -> str:
@@ -238,12 +234,12 @@ def _matrix(explanation: TokenRelevance) -> str:
     for index, (answer, row) in enumerate(zip(explanation.answers, explanation.rows, strict=True)):
         known = columns[: answer.place]
         cells = [
-            f'<td style="{_style(look)}" title="{escape(quoted(piece.text))} {number(value)}">'
-            f'<span class="unseen">{number(value)}</span></td>'
+            f'<td style="{_style(look)}" title="{escape(quoted(piece.text))} {_signed(value)}">'
+            f'<span class="unseen">{_signed(value)}</span></td>'
             for piece, value, look in zip(known, row.tolist(), colours(row, explanation.pieces), strict=False)
         ]
         lines.append(
-            f'<tr data-row="{index}" data-line="{_safe(answer.line)}"><th scope="row">{_safe(answer.target)}'
+            f'<tr data-row="{index}" data-line="{safe(answer.line)}"><th scope="row">{safe(answer.target)}'
             f"</th>{''.join(cells)}{'<td></td>' * (len(columns) - len(known))}</tr>"
         )
     return "\n".join([*lines, "</tbody>", "</table></div>"])
@@ -262,5 +258,5 @@ def _token_table(explanation: TokenRelevance) -> str:
         zip(explanation.pieces, explanation.rows[0].tolist(), strict=True)
     ):
         name = piece.text if piece.special else quoted(piece.text)
-        lines.append(f"<tr><td>{place}</td><td>{_safe(name)}</td><td>{number(value)}</td></tr>")
+        lines.append(f"<tr><td>{place}</td><td>{safe(name)}</td><td>{_signed(value)}</td></tr>")
     return "\n".join([*lines, "</tbody></table></details>"])

@@ -5,7 +5,6 @@ escaped. The pictures are part of the page, so it needs no other file and no net
 scripts, and its policy allows none.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from relprop.files import VERSION
+from relprop.pages.page import data_url, number
 from relprop.tutorial.steps import PUBLISHED, REPETITIONS, Maps, Tutorial
 from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic
@@ -76,10 +76,9 @@ def percent(rate: float) -> str:
 
 
 def _figure(name: str, result: Tutorial, png: bytes) -> str:
-    source = f"data:image/png;base64,{b64encode(png).decode('ascii')}"
     return (
         f'<figure>\n<div class="wide"><img width="768" height="64" '
-        f'alt="{escape(described(name, result))}" src="{source}"></div>\n'
+        f'alt="{escape(described(name, result))}" src="{data_url(png)}"></div>\n'
         f"<figcaption>{escape(CAPTIONS[name])}</figcaption>\n</figure>"
     )
 
@@ -146,7 +145,7 @@ def _largest_difference(maps: Maps) -> float:
 
 def _number(value: float, digits: int | str) -> str:
     form = f".{digits}f" if isinstance(digits, int) else f".{digits}"
-    return f"{value:{form}}".replace("-", "−")
+    return number(value, form)
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

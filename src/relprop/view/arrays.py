@@ -1,12 +1,13 @@
 """Tensors and arrays as arrays of float64, and colours as pixels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 
 Pixels = NDArray[np.uint8]
 """Red, green and blue, uint8, (..., height, width, 3)."""
@@ -36,22 +37,32 @@ def as_array(values: torch.Tensor | NDArray[Any], call: str, what: str) -> NDArr
     return values.astype(np.float64)
 
 
-def require_finite(values: NDArray[np.float64], call: str) -> None:
-    """Check that values are finite: those of images (N, H, W), or of another shape.
+IMAGE = ("image", "row", "column")
+"""Names of the axes of images (N, H, W)."""
+
+
+def require_finite(values: NDArray[np.float64], call: str | Call, axes: Sequence[str] | None = None) -> None:
+    """Check that values are finite.
+
+    Args:
+        values: the values.
+        call: what got them, for the error.
+        axes: a name for each axis of the values; by default those of images, if there are three.
 
     Raises:
         InputError: a value is NaN or infinite. The error has the place of the first one.
     """
     finite = np.isfinite(values)
     if not finite.all():
-        place = np.argwhere(~finite)[0].tolist()
-        at = f"at ({', '.join(map(str, place))})"
-        if len(place) == 3:
-            image, row, column = place
-            at = f"in image {image}, row {row}, column {column}"
+        numbers = np.argwhere(~finite)[0].tolist()
+        axes = axes or (IMAGE if len(numbers) == 3 else None)
+        place = f"at ({', '.join(map(str, numbers))})"
+        if axes is not None:
+            named = zip(axes, numbers, strict=True)
+            place = f"in {', '.join(f'{axis} {number}' for axis, number in named)}"
         raise InputError(
             f"{call}: {np.count_nonzero(~finite)} of {finite.size} values are NaN or infinite, the first "
-            f"{at}. Find out where they come from before drawing them."
+            f"{place}. Find out where they come from before drawing them."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import Call, InputError, did_you_mean
 
 Values = NDArray[np.floating[Any]]
 Colour = Callable[[Values], Values]
@@ -83,22 +83,22 @@ def positive(x: Values) -> Values:
     return _RISING(x)
 
 
-def colour_named(colour: str | Colour, call: str) -> Colour:
+def colour_named(colour: str | Colour, call: Call) -> Colour:
     """Return a colour map by its name. A function is returned as it is.
 
     Args:
         colour: a name in `COLOURS`, or a function.
-        call: name of the function that got it, for errors.
+        call: what got it, for errors.
 
     Raises:
-        InputError: no colour map has this name.
+        InputError: no colour map has this name, or it is no name and no function.
     """
-    if not isinstance(colour, str):
+    if callable(colour):
         return colour
-    if colour not in COLOURS:
+    if not isinstance(colour, str) or colour not in COLOURS:
         hint = did_you_mean(colour, COLOURS)
         raise InputError(
-            f"{call}(colour={colour!r}): there is no such colour.{hint} There are: {', '.join(COLOURS)}."
+            f"{call(f'colour={colour!r}')}: there is no such colour.{hint} There are: {', '.join(COLOURS)}."
         )
     return COLOURS[colour]
 

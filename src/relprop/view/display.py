@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from relprop.errors import InputError
-from relprop.view.arrays import as_array, as_pixels, require_finite
+from relprop.view.arrays import IMAGE, as_array, as_pixels, require_finite
 
 ASPECT = 0.02
 """Largest relative difference between the aspect ratios of a picture and its map."""
@@ -128,7 +128,7 @@ def _from_array(picture: torch.Tensor | NDArray[Any]) -> list[Image.Image]:
             f"picture= has shape {shape}; give (C, H, W) or (N, C, H, W) with one or three channels C."
         )
     stack = values if values.ndim == 4 else values[None]
-    require_finite(stack.reshape(len(stack), stack.shape[1], -1), "picture=")
+    require_finite(stack, "picture=", (*IMAGE, "channel"))
     return [_image(one / 255 if levels else _spread(one)) for one in stack]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import Call, InputError, did_you_mean
 from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
 
@@ -143,7 +143,7 @@ def paint(values: Maps, colour: str | Colour = "signed") -> Pixels:
     Raises:
         InputError: there is no colour map of this name.
     """
-    return as_pixels(colour_named(colour, "paint")(values))
+    return as_pixels(colour_named(colour, Call("paint"))(values))
 
 
 def overlay(
@@ -200,4 +200,4 @@ def layer(
     """
     size = np.abs(values)
     seen = np.copysign(np.maximum(size, COLOUR_FROM), values)
-    return colour_named(colour, "overlay")(seen), opacity * (size**OPACITY_POWER)[..., None]
+    return colour_named(colour, Call("overlay"))(seen), opacity * (size**OPACITY_POWER)[..., None]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.files import path_of, write_whole
 from relprop.view.arrays import Pixels, as_array, as_pixels, require_finite
 from relprop.view.colour import Colour, colour_named
@@ -46,7 +46,7 @@ def mosaic(
         )
     if rescale:
         values = values / (np.abs(values).max() or 1.0)
-    rgb = colour_named(colour, "mosaic")(values)
+    rgb = colour_named(colour, Call("mosaic"))(values)
     rgb = np.pad(rgb, ((0, 0), (border, border), (border, border), (0, 0)), constant_values=1.0)
     count, height, width, _ = rgb.shape
     row = rgb.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
@@ -92,7 +92,9 @@ def png_bytes(rgb: Pixels, metadata: dict[str, str] | None = None) -> bytes:
 
     text = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
-        text.add_text(key, value)
+        # Names of such fields are Latin-1.
+        name = key.replace("\N{MINUS SIGN}", "-").encode("latin-1", "backslashreplace")
+        text.add_text(name, value)
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", pnginfo=text)
     return content.getvalue()

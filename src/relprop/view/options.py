@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from relprop.errors import InputError, did_you_mean
+from relprop.errors import Call, InputError, did_you_mean
 from relprop.view.colour import Colour, colour_named
 from relprop.view.heatmaps import UNSIGNED
+
+PLOT = Call("plot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,46 +66,44 @@ class Options:
     @property
     def colours(self) -> Colour:
         """The colour map."""
-        return colour_named(self.colour or ("signed" if self.signed else "positive"), "plot")
-
-
-def options_of(options: Mapping[str, Any]) -> Options:
-    """Return the options that users give by name.
-
-    Raises:
-        InputError: there is no option of such a name. The error offers near matches.
-    """
-    require_known(options, Options, "plot")
-    return Options(**options)
+        return colour_named(self.colour or ("signed" if self.signed else "positive"), PLOT)
 
 
 OF_FIGURES = ("sample", "features", "values", "signal", "k", "width")
 """What only figures of matplotlib have: see `relprop.figures.options.Layout`."""
 
 
-def require_known(
-    options: Mapping[str, Any], known: type[Any] | Sequence[str] | Sequence[type[Any]], call: str
-) -> None:
+def options_of(options: Mapping[str, Any]) -> Options:
+    """Return the options that users give by name.
+
+    Raises:
+        InputError: there is no option of such a name, or only figures have it. The error offers near matches.
+    """
+    for name in options:
+        if name in OF_FIGURES:
+            raise InputError(
+                f"{PLOT(f'{name}=...')}: only figures have this option. Write one by "
+                f"explanation.save('x.pdf', {name}=...), or '.svg', or draw on axes of "
+                f"matplotlib by plot(ax=..., {name}=...)."
+            )
+    require_known(options, [option.name for option in fields(Options)], PLOT)
+    return Options(**options)
+
+
+def require_known(options: Mapping[str, Any], known: Sequence[str], call: Call) -> None:
     """Check that options exist.
 
     Args:
         options: what users give, by name.
-        known: the names that exist; or the dataclasses that have them.
+        known: the names of the options.
         call: what was called, for errors.
 
     Raises:
         InputError: there is no option of such a name. The error offers near matches.
     """
-    names: list[str] = []
-    for each in [known] if isinstance(known, type) else known:
-        names += [each] if isinstance(each, str) else [option.name for option in fields(each)]
     for name in options:
-        if name in names:
-            continue
-        if known is Options and name in OF_FIGURES:
+        if name not in known:
+            hint = did_you_mean(name, ["picture", *known], most=1, written="{}=".format)
             raise InputError(
-                f"{call}({name}=...): only figures have this option. Write one by explanation.save('x.pdf', "
-                f"{name}=...), or '.svg', or draw on axes of matplotlib by plot(ax=..., {name}=...)."
+                f"{call(f'{name}=...')}: there is no such option.{hint} There are: {', '.join(known)}."
             )
-        hint = did_you_mean(name, names, most=1, written="{}=".format)
-        raise InputError(f"{call}({name}=...): there is no such option.{hint} There are: {', '.join(names)}.")

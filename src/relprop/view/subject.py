@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from relprop.errors import InputError
+from relprop.errors import Call, InputError
 from relprop.view.heatmaps import require_drawable
-from relprop.view.options import Options
+from relprop.view.options import PLOT, Options
 
 
 class Explained(Protocol):
@@ -43,7 +43,7 @@ MOST = 64
 
 
 def relevance_of(
-    subject: Explained | torch.Tensor, of: str | None, call: str = "plot"
+    subject: Explained | torch.Tensor, of: str | None, call: Call | str = PLOT
 ) -> tuple[torch.Tensor, str | None]:
     """Return the relevance that is meant, and its name or, for the only input, None.
 
@@ -55,6 +55,7 @@ def relevance_of(
     Raises:
         InputError: there are several inputs and no name, or there is no relevance of this name.
     """
+    call = Call(call) if isinstance(call, str) else call
     inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
     inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
     if len(inputs) == 1 and (of is None or of in inputs):
@@ -63,25 +64,26 @@ def relevance_of(
     names = ", ".join([*shapes, *inner]) if inner or len(inputs) > 1 else ""
     if of is None:
         raise InputError(
-            f"there is relevance of several inputs: {names}. Choose one: {call}(of={next(iter(inputs))!r})."
+            f"there is relevance of several inputs: {names}. Choose one: "
+            f"{call(f'of={next(iter(inputs))!r}')}."
         )
     if of in inputs:
         return inputs[of], of
     if of not in inner:
         raise InputError(
-            f"{call}(of={of!r}): there is no relevance of this name. "
+            f"{call(f'of={of!r}')}: there is no relevance of this name. "
             + (f"There is: {names}." if names else "There is only that of the input. Leave of= out.")
         )
     try:
         return inner[of], of
     except InputError as error:
         raise InputError(
-            f"{call}(of={of!r}): {error} Draw it by plot(tensor), of relprop.view.plot."
+            f"{call(f'of={of!r}')}: {error} Draw it by plot(tensor), of relprop.view.plot."
         ) from None
 
 
 def drawable(
-    subject: Explained | torch.Tensor, of: str | None, call: str = "plot"
+    subject: Explained | torch.Tensor, of: str | None, call: Call | str = PLOT
 ) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw, with a dimension of samples and at least one more, and its name.
 

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ROUNDING = 1e-6
+"""Amounts of no more than this part of the largest one count as rounding errors."""
+
 
 @dataclass(frozen=True)
 class Step:

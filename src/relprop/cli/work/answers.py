@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.errors import InputError, ModelError
 from relprop.models import Model
+from relprop.pages.page import number
 
 OFFERED = 5
 
@@ -43,7 +44,7 @@ class Answer:
     def label(self) -> str:
         """The class and its share, to be written above a heatmap."""
         if self.share is None:
-            return f"{self.title}, score {self.score:.4g}"
+            return f"{self.title}, score {number(self.score)}"
         share = f"{self.share:.0%}" if self.area else f"probability {self.share:.2f}"
         return f"{self.title}, {share}"
 

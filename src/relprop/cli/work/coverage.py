@@ -15,7 +15,6 @@ from relprop.cli.model_options import ModelOptions
 from relprop.cli.words import RANDOM, TEXT
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.terminal import tell
-from relprop.engine.gaps import what_helps
 from relprop.errors import InputError
 from relprop.models import Model, errors_of
 from relprop.models.language import PREFIX, load_language_model
@@ -50,9 +49,8 @@ def tell_coverage(
     else:
         told += " (coverage does not depend on them)" if told == RANDOM else ""
         tell(f"{model}, weights: {told}; input: {what}, {'x'.join(map(str, sizes))}\n\n{result}")
-        remedy = what_helps({gap.operation for gap in result.gaps if gap.acceptable})
-        if remedy:
-            tell(f"\nIn Python, {remedy}")
+        if result.remedy:
+            tell(f"\nIn Python, {result.remedy}")
     if not result.complete:
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ def write_demo(file: Path) -> None:
     """
     if file.is_dir():
         file = file / "digit.html"
-    if file.suffix.lower() not in (".html", ".htm"):
+    if file.suffix.lower() != ".html":
         raise InputError(
             f"relprop demo {file}: the page is HTML. Give a name that ends in .html, or a folder."
         )

@@ -14,7 +14,7 @@ from relprop.cli.work.heatmap import write_heatmap
 from relprop.cli.work.named_model import named_model
 from relprop.cli.work.one_picture import Explaining, Wishes, explain_picture
 from relprop.cli.work.report import Report, check_report
-from relprop.cli.work.terminal import console, progress_bar, refuse_to_replace_others, tell
+from relprop.cli.work.terminal import console, counted, progress_bar, refuse_to_replace_others, tell
 from relprop.errors import FileError, InputError, visible
 from relprop.view.mosaic import made_by_relprop
 
@@ -44,10 +44,10 @@ def explain_pictures(
         Exit: with status 2, where pictures cannot be explained; with 130, after Ctrl-C.
     """
     pictures = [picture for picture in files if not _is_earlier_heatmap(picture, files, out)]
-    destinations: Mapping[Path, Path | None] = plan(pictures, out)
+    destinations: Mapping[Path, Path | None]
+    destinations = dict.fromkeys(pictures) if html is not None and out is None else plan(pictures, out)
     if html is not None:
         check_report(html, files)
-        destinations = destinations if out is not None else dict.fromkeys(pictures)
     found = named_model(options)
     wishes.check(found)
     explaining = Explaining(found, wishes)
@@ -91,15 +91,25 @@ def explain_pictures(
     # At the end, where they are seen, and not between the lines of a progress bar.
     for line in [*dict.fromkeys(warnings), *errors]:
         tell(line, err=True)
-    if report is not None and report.write(interrupted):
-        terminal.print(str(report.path))
+    if report is not None:
+        page = report.write(interrupted)
+        if page is not None:
+            terminal.print(str(page))
+        if page != report.path:
+            tell(_not_written(report.path, page), err=True)
     if interrupted:
-        tell(f"interrupted: {done - len(errors)} of {len(destinations)} pictures done", err=True)
+        tell(f"interrupted: {counted(done - len(errors), len(destinations))} done", err=True)
         raise typer.Exit(INTERRUPTED)
     if errors and len(destinations) > 1:
-        tell(f"{len(errors)} of {len(destinations)} pictures could not be explained.", err=True)
+        tell(f"{counted(len(errors), len(destinations))} could not be explained.", err=True)
     if errors:
         raise typer.Exit(2)
+
+
+def _not_written(path: Path, instead: Path | None) -> str:
+    """Say why there is no page at a path, or that an earlier one is still there."""
+    why = "no picture was explained" if instead is None else f"what was done is in {instead}"
+    return f"{path} is still that of an earlier run: {why}." if path.exists() else f"no {path}: {why}."
 
 
 def _is_earlier_heatmap(picture: Path, files: Sequence[Path], out: Path | None) -> bool:

@@ -120,24 +120,16 @@ class Finding:
         """Return the relevance of the pixels that are part of the picture."""
         return self.prepared.shown(explanation.relevance)
 
-    @property
-    def notes(self) -> list[str]:
-        """The warnings, with the classes that they are about if there are others."""
-        return [f"{of}: {message}" if of else message for of, message in self._said()]
+    def notes(self, answer: Answer) -> tuple[str, ...]:
+        """The warnings about a class."""
+        return tuple(message for message, titles in self.said.items() if answer.title in titles)
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings as lines for the terminal."""
-        return [
-            f"warning: {self.picture}{f' ({of})' if of else ''}: {message}" for of, message in self._said()
-        ]
-
-    def _said(self) -> list[tuple[str, str]]:
+        """The warnings as lines for the terminal. If there are several classes, they are named."""
         several = len(self.explained) > 1
-        return [
-            (", ".join(dict.fromkeys(titles)) if several else "", message)
-            for message, titles in self.said.items()
-        ]
+        named = {message: f" ({', '.join(dict.fromkeys(titles))})" for message, titles in self.said.items()}
+        return [f"warning: {self.picture}{of if several else ''}: {message}" for message, of in named.items()]
 
     def lines(self, heatmap: Path | None) -> str:
         """Say what the model sees, what each explanation found and, if it was drawn, where."""

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from relprop.cli.work.one_picture import Finding
-from relprop.cli.work.terminal import refuse_to_replace_others
-from relprop.errors import FileError, InputError
-from relprop.files import write_whole
+from relprop.cli.work.terminal import counted, plural, refuse_to_replace_others
+from relprop.errors import Call, InputError
+from relprop.files import require_writable, write_whole
 from relprop.models import Model
 from relprop.pages.items import Item, encoded_size
 from relprop.pages.look import Look
 from relprop.pages.pictures import items_of
 from relprop.pages.report import MOST_BYTES, report
+from relprop.pages.words import Told, ToldOfMap
 from relprop.results.explanation import Explanation
 
 
@@ -22,15 +23,20 @@ def check_report(path: Path, pictures: Sequence[Path]) -> None:
 
     Raises:
         InputError: the name does not end in .html, or is that of one of the pictures.
-        FileError: there is something else at the path that relprop did not write.
+        FileError: there is something else at the path that relprop did not write, or nothing can be written.
     """
     if path.suffix.lower() != ".html":
         raise InputError(f"--html {path}: give a name that ends in .html.")
     if os.path.realpath(path) in {os.path.realpath(picture) for picture in pictures}:
         raise InputError(f"--html {path}: this is one of the pictures given. Choose another name.")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise FileError(f"cannot write {path}: it is not an ordinary file. Choose another name.")
-    refuse_to_replace_others([path], "another name with --html")
+    # After Ctrl-C, an earlier page stays, and the new one has a name of its own.
+    refuse_to_replace_others([path, _of_interrupted(path)], "another name with --html")
+    require_writable(path)
+
+
+def _of_interrupted(path: Path) -> Path:
+    """Return where the page of a run that was interrupted goes, if there is an earlier page."""
+    return path.with_stem(f"{path.stem}-interrupted")
 
 
 class Report:
@@ -46,7 +52,7 @@ class Report:
         self.path = path
         self._model = model
         self._pictures = list(pictures)
-        self._look = Look(model=model.name, classes=model.classes, shared=True)
+        self._look = Look(model=model.name, classes=model.classes, shared=True, call=Call(f"--html {path}"))
         self._items: list[Item] = []
         self._size = 0
         self._failed = 0
@@ -59,8 +65,16 @@ class Report:
             InputError: relevance that cannot be drawn.
         """
         shown = self._small_enough(found.pixels)
-        given = shown if len(shown) > 1 else {"": next(iter(shown.values()))}
-        item = next(items_of(given, found.prepared.picture, self._look, thumbnails=len(self._pictures)))
+        if len(shown) == 1:
+            shown = {"": next(iter(shown.values()))}
+        told = self._told(found, list(shown))
+        many = len(self._pictures)
+        item = next(items_of(shown, found.prepared.picture, self._look, told=lambda _: told, thumbnails=many))
+        self._items.append(item)
+        self._size += item.size
+
+    def _told(self, found: Finding, names: Sequence[str]) -> Told:
+        """Return what is told of a picture, with the names of its explanations."""
         best, asked = found.best, list(found.explained)
         facts = [("Predicted", best.title)]
         if best.share is not None:
@@ -70,20 +84,15 @@ class Report:
             facts.append(("Channels", "summed, so that all pictures fit into the page"))
         explained = "" if best in asked else f"; explained: {', '.join(answer.title for answer in asked)}"
         maps = [
-            replace(each, target=answer.title, aim=answer.title)
-            for each, answer in zip(item.maps, asked, strict=True)
+            ToldOfMap(target=answer.title, aim=answer.title, notes=found.notes(answer)) for answer in asked
         ]
-        item = replace(
-            item,
+        return Told(
             number=self._number(found.picture),
             label=self._label(found.picture),
             caption=best.label + explained,
-            maps=tuple(maps),
             facts=tuple(facts),
-            notes=tuple(found.notes),
+            maps=dict(zip(names, maps, strict=True)),
         )
-        self._items.append(item)
-        self._size += item.size
 
     def _small_enough(self, shown: dict[str, Explanation]) -> dict[str, Explanation]:
         """Sum over the channels if all pictures would otherwise not fit into the page."""
@@ -99,7 +108,8 @@ class Report:
 
     def add_error(self, picture: Path, error: Exception) -> None:
         """Note that a picture could not be explained, and why."""
-        self._items.append(Item(number=self._number(picture), label=self._label(picture), error=str(error)))
+        told = Told(number=self._number(picture), label=self._label(picture), caption="", maps={})
+        self._items.append(Item(told=told, error=str(error)))
         self._failed += 1
 
     def require_room(self) -> None:
@@ -113,14 +123,17 @@ class Report:
             return
         fit = MOST_BYTES * explained // self._size
         raise InputError(
-            f"--html {self.path}: {len(self._pictures):,} pictures would take "
+            f"--html {self.path}: {plural(len(self._pictures))} would take "
             f"{self._size / explained * len(self._pictures) / 2**20:,.0f} MB, and a page has "
             f"{MOST_BYTES / 2**20:.0f} MB at most. {fit} of them fit. Give fewer pictures, or fewer classes "
             "with --top."
         )
 
-    def write(self, interrupted: bool = False) -> bool:
-        """Write the page, whole or not at all; return whether there was anything to write.
+    def write(self, interrupted: bool = False) -> Path | None:
+        """Write the page, whole or not at all; return where it is.
+
+        Nothing is written if no picture was explained. A page of a run that was interrupted does not replace
+        an earlier one, but stands beside it.
 
         Args:
             interrupted: whether some pictures are missing because of Ctrl-C. The page says so.
@@ -128,23 +141,24 @@ class Report:
         Raises:
             FileError: the file cannot be written.
         """
-        if not self._items:
-            return False
+        if len(self._items) == self._failed:
+            return None
         # Of a model in a file, the name of the file is enough here; the facts have all of it.
         name, all_ = self._model.name.rpartition(os.sep)[2], len(self._pictures)
         explained = [item for item in self._items if not item.error]
         if all_ == 1 and explained:
-            title = f"What makes {name} say {explained[0].maps[0].target}?"
+            title = f"What makes {name} say {explained[0].maps[0].told.target}?"
         else:
-            title = f"What {name} looks at, in {all_} picture{'s' if all_ > 1 else ''}"
+            title = f"What {name} looks at, in {plural(all_)}"
         about = []
         if interrupted:
-            about.append(f"interrupted: {len(explained)} of {all_} pictures done")
+            about.append(f"interrupted: {counted(len(explained), all_)} done")
         if self._failed:
-            about.append(f"{self._failed} of {all_} pictures could not be explained")
+            about.append(f"{counted(self._failed, all_)} could not be explained")
         page = report(self._items, self._look, title, about="; ".join(about))
-        write_whole(self.path, page.encode("utf-8", "replace"))
-        return True
+        path = _of_interrupted(self.path) if interrupted and self.path.exists() else self.path
+        write_whole(path, page.encode("utf-8"))
+        return path
 
     def _number(self, picture: Path) -> int:
         return self._pictures.index(picture) + 1

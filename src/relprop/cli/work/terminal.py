@@ -32,6 +32,16 @@ def tell(text: str, *, err: bool = False) -> None:
     typer.echo(visible(text, keep="\n"), err=err)
 
 
+def plural(pictures: int) -> str:
+    """Write a number of pictures: "1 picture", "2 pictures"."""
+    return f"{pictures:,} picture{'' if pictures == 1 else 's'}"
+
+
+def counted(some: int, all_: int) -> str:
+    """Write how many of all pictures: "1 of 2 pictures"."""
+    return f"{some:,} of {plural(all_)}"
+
+
 def progress_bar(terminal: Console, *columns: rich.progress.ProgressColumn) -> rich.progress.Progress:
     """A bar, columns and a description. It goes when it is done, and is silent where nobody looks."""
     return rich.progress.Progress(
@@ -56,7 +66,7 @@ def refuse_to_replace_others(paths: Iterable[Path], remedy: str) -> None:
         FileError: one of the files exists and is none of these.
     """
     for path in paths:
-        is_page = path.suffix.lower() in (".html", ".htm")
+        is_page = path.suffix.lower() == ".html"
         if os.path.isfile(path) and not (is_own_page(path) if is_page else made_by_relprop(path)):
             raise FileError(
                 f"{path} exists and was not made by relprop, which replaces only its own "

@@ -46,10 +46,12 @@ class Ink {
  */
 function normalised(levels, size) {
   const [rows, columns] = [new Float64Array(size), new Float64Array(size)];
-  levels.forEach((level, at) => {
-    rows[Math.floor(at / size)] += level;
-    columns[at % size] += level;
-  });
+  for (let row = 0; row < size; row++)
+    for (let column = 0; column < size; column++) {
+      const level = levels[row * size + column];
+      rows[row] += level;
+      columns[column] += level;
+    }
   const [top, bottom] = extent(rows);
   const [left, right] = extent(columns);
   if (top < 0 || left < 0) return null;

@@ -1,15 +1,14 @@
 """The page with the tutorial's two networks, a hundred test digits, and scripts that explain drawings."""
 
-from base64 import b64encode
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from relprop.data.mnist import test_set, tutorial_indices
-from relprop.pages.page import data_block, page
+from relprop.pages.page import base64_of, data_block, page
+from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS
 from relprop.zoo import bundled, load
 from relprop.zoo.mnist import SumPool2d
@@ -38,7 +37,7 @@ def _data() -> dict[str, Any]:
         "networks": {short: network_data(*network) for short, network in NETWORKS.items()},
         "digits": {
             "labels": data.labels[digits].tolist(),
-            "levels": _base64(data.images[digits].numpy()),
+            "levels": base64_of(data.images[digits].numpy().tobytes()),
         },
         "colours": {name: _colour_table(name) for name in ("positive", "signed")},
     }
@@ -83,17 +82,17 @@ def packed(weight: Tensor, size: int) -> dict[str, Any]:
     values = weight.detach().double().numpy().ravel()
     scale = float(np.abs(values).max())
     whole = np.rint(values / scale * (2 ** (8 * size - 1) - 1)).astype("<i8")
-    return {"scale": scale, "size": size, "bytes": _base64(whole.view(np.uint8).reshape(-1, 8)[:, :size])}
-
-
-def _base64(array: NDArray[Any]) -> str:
-    return b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    return {
+        "scale": scale,
+        "size": size,
+        "bytes": base64_of(whole.view(np.uint8).reshape(-1, 8)[:, :size].tobytes()),
+    }
 
 
 def _colour_table(name: str) -> str:
     """Return red, green and blue for `_STEPS` values from -1 to 1 as bytes in base64."""
     values = np.linspace(-1, 1, _STEPS)
-    return _base64(np.rint(255 * COLOURS[name](values)).astype(np.uint8))
+    return base64_of(as_pixels(COLOURS[name](values)).tobytes())
 
 
 def _chosen() -> list[int]:

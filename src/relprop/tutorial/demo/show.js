@@ -16,10 +16,11 @@ const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCod
 /** Paint size² pixels. colour(at) is the red, green and blue of one, from 0 to 255, or a level of grey. */
 function paint(canvas, size, colour) {
   const image = new ImageData(size, size);
+  const pixels = new Uint32Array(image.data.buffer); // opacity, blue, green and red, from the highest bits on
   for (let at = 0; at < size * size; at++) {
     const painted = colour(at);
-    for (let k = 0; k < 3; k++) image.data[4 * at + k] = painted[k] ?? painted;
-    image.data[4 * at + 3] = 255;
+    const [red, green, blue] = typeof painted === "number" ? [painted, painted, painted] : painted;
+    pixels[at] = 0xff000000 | (blue << 16) | (green << 8) | red;
   }
   if (canvas.width !== size) canvas.width = canvas.height = size;
   canvas.getContext("2d").putImageData(image, 0, 0);
