@@ -45,7 +45,7 @@ def test_a_map_has_the_values_and_relprops_colours(images, ax):
     assert image.get_interpolation() == "none"
     for share in (-1, -0.5, 0, 0.5, 1):
         np.testing.assert_allclose(image.to_rgba(share * limit)[:3], signed(np.array(share)), atol=0.02)
-    assert ax.get_title() == f"2, score {float(explanation.score[1]):.4g}"
+    assert ax.get_title() == f"class 2, score {float(explanation.score[1]):.4g}"
     assert labels(ax) == labels(ax, "x") == []
 
 

@@ -40,7 +40,7 @@ def test_texts_of_an_svg_file_are_texts(table, tmp_path):
     names = ["age", "income", "Größe", "loans", "rent", "cars", "pets", "trips"]
     explanation.save(tmp_path / "a.svg", features=names, values=x, samples=[1], k=3)
     found = texts(tmp_path / "a.svg")
-    assert f"1, score {float(explanation.score[1]):.4g}" in found
+    assert f"class 1, score {float(explanation.score[1]):.4g}" in found
     assert {"relevance", "the other 5"} <= set(found)
     assert sum(name.partition(" = ")[0] in names for name in found) == 3
     # Seven points are what journals ask for at least.
@@ -231,7 +231,7 @@ def test_samples_are_in_rows_with_their_own_scales_or_a_shared_one(images):
     assert len(cells) == 4
     assert not cells[3].axison
     assert [cell.get_title() for cell in cells[:3]] == [
-        f"2, score {s:.4g}" for s in explanation.score.tolist()
+        f"class 2, score {s:.4g}" for s in explanation.score.tolist()
     ]
     assert all(cell.get_xlabel().startswith("±") for cell in cells[:3])
     assert [text.get_text() for text in bar.get_yticklabels()] == ["−", "0", "+"]
@@ -248,7 +248,7 @@ def test_a_title_is_above_all_samples_or_in_the_place_of_the_only_label(images):
     assert one.axes[0].get_title() == "Mine"
     assert one.drawing.get_suptitle() == ""
     several = figure_of(images[0], None, {"title": "Mine"})
-    assert several.axes[0].get_title().startswith("2, score ")
+    assert several.axes[0].get_title().startswith("class 2, score ")
     assert several.drawing.get_suptitle() == "Mine"
     assert one.metadata["Title"] == several.metadata["Title"] == "Mine"
 

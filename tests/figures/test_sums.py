@@ -187,7 +187,7 @@ def test_only_parts_of_images_are_maps(images, table):
 def test_the_title_is_by_default_what_is_explained_with_its_score(images, ax):
     explanation, x = images
     parts = explanation.aggregate(SEGMENTS)
-    label = f"2, score {float(explanation.score[1]):.4g}"
+    label = f"class 2, score {float(explanation.score[1]):.4g}"
     drawn = [parts.bars(sample=1), parts.map(x, sample=1), explanation.waterfall(sample=1)]
     assert [figure.axes[0].get_title() for figure in drawn] == [label] * 3
     for draw in (parts.bars, parts.map, explanation.waterfall):

@@ -37,7 +37,7 @@ def test_a_plot_has_a_map_of_each_sample_with_its_label():
         top, left = 9 + LINE, 9 + 138 * number
         found = drawn.pixels[top : top + 128, left : left + 128]
         np.testing.assert_array_equal(found, expected[number])
-        label = words(f"2, score {float(explanation.score[number]):.4g}", 130)
+        label = words(f"class 2, score {float(explanation.score[number]):.4g}", 130)
         np.testing.assert_array_equal(drawn.pixels[8 : 8 + LINE, left - 1 : left + 129], label)
 
 

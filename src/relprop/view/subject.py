@@ -148,7 +148,7 @@ def labels_of(subject: Explained | torch.Tensor, count: int, look: Options) -> l
 
 def _class(number: int, look: Options) -> str:
     if look.classes is None:
-        return str(number)
+        return f"class {number}"
     if not 0 <= number < len(look.classes):
         raise InputError(
             f"plot(classes=...) has {len(look.classes)} names, but class {number} is explained; give a name "
