@@ -378,11 +378,11 @@ def test_a_region_needs_pixels() -> None:
 @pytest.mark.parametrize(
     ("target", "label", "title"),
     [
-        (0, "0, score {}", "class 0"),
+        (0, "class 0, score {}", "class 0"),
         (Part("out", 0), "score {}", "Part('out', 0)"),
-        (relprop.targets.RunnerUp(0), "0, score difference {}", "class 0 (score difference)"),
-        (relprop.targets.Contrastive(0), "0, score difference {}", "class 0 (score difference)"),
-        (relprop.targets.LogOdds(0), "0, log-odds {}", "class 0 (log-odds)"),
+        (relprop.targets.RunnerUp(0), "class 0, score difference {}", "class 0 (score difference)"),
+        (relprop.targets.Contrastive(0), "class 0, score difference {}", "class 0 (score difference)"),
+        (relprop.targets.LogOdds(0), "class 0, log-odds {}", "class 0 (log-odds)"),
         (torch.ones(3), "weighted sum {}", "Weighted(weights of shape (3,)) (weighted sum)"),
         (Part("out", relprop.targets.RunnerUp(0)), "score difference {}", None),
         (Region(0, torch.ones(5, 4)), "sum over the region {}", None),
@@ -411,7 +411,7 @@ def test_plots_say_what_their_number_is(
     assert not np.array_equal(e.plot().pixels, e.plot(labels=["another"]).pixels)
     if title is not None:
         assert e.plot().metadata["Title"] == f"Relevance of the input for {title}"
-    measure = label.removeprefix("0, ").removesuffix(" {}")
+    measure = label.removeprefix("class 0, ").removesuffix(" {}")
     assert e.measure == measure
     e.save(tmp_path / "e.safetensors")
     assert relprop.load_explanation(tmp_path / "e.safetensors").measure == measure
