@@ -29,26 +29,28 @@ _POLICY = (
 )
 
 
-def page(room: str, template: str, scripts: Sequence[str] = (), **texts: str) -> str:
+def page(room: str, template: str, title: str, scripts: Sequence[str] = (), **texts: str) -> str:
     """Return a page of HTML that needs no other file and no network.
 
     Args:
         room: the package that has the template and the scripts, such as "relprop.text".
-        template: name of the template. It has $policy, $look, $version and, if there are scripts, $script in
-            its places, and the names of the texts.
+        template: name of the template. It begins with $head, which the rest of its style follows, and has
+            $title, $version, the names of the texts and, if there are scripts, $script in their places.
+        title: the page's title, as HTML.
         scripts: names of the scripts, in their order. They become one script.
         texts: what the template's other names stand for, as HTML.
     """
-    files = resources.files(room)
-    script = "\n".join(files.joinpath(name).read_text(encoding="utf-8") for name in scripts)
+    script = "\n".join(_read(room, name) for name in scripts)
     allowed = [f"script-src 'sha256-{_digest(script)}'"] if scripts else []
-    return Template(files.joinpath(template).read_text(encoding="utf-8")).substitute(
-        texts,
-        policy="; ".join([*_POLICY, *allowed]),
-        look=resources.files("relprop.pages").joinpath("page.css").read_text(encoding="utf-8"),
-        version=escape(VERSION),
-        script=script,
-    )
+    common = {"title": title, "version": escape(VERSION)}
+    policy = "; ".join([*_POLICY, *allowed])
+    look = _read("relprop.pages", "page.css")
+    head = Template(_read("relprop.pages", "head.html")).substitute(common, policy=policy, look=look)
+    return Template(_read(room, template)).substitute(texts, **common, head=head, script=script)
+
+
+def _read(room: str, name: str) -> str:
+    return resources.files(room).joinpath(name).read_text(encoding="utf-8")
 
 
 def data_block(name: str, data: Any) -> str:

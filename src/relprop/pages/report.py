@@ -60,8 +60,8 @@ def report(items: Sequence[Item], look: Look, title: str, about: str = "") -> st
     return page(
         "relprop.pages",
         "report.html",
+        safe(title),
         ["maps.js", "drawing.js", "facts.js", "viewer.js", "gallery.js"],
-        title=safe(title),
         about=f'<p class="about">{safe(about)}</p>' if about else "",
         meaning=safe(meaning_of(items, look)),
         doubtful="or a wrong prediction" if any(item.told.differs for item in items) else "",

@@ -111,8 +111,8 @@ def to_html(explanation: TokenRelevance) -> str:
     return page(
         "relprop.text",
         "text.html",
+        _question(explanation),
         ["text.js"],
-        question=_question(explanation),
         facts=_facts(explanation),
         text=_text(explanation, several),
         ramp=_ramp(),

@@ -7,14 +7,11 @@ scripts, and its policy allows none.
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 import torch
 from torch import Tensor
 
-from relprop.files import VERSION
-from relprop.pages.page import data_url, number
+from relprop.pages.page import data_url, number, page
 from relprop.tutorial.steps import PUBLISHED, REPETITIONS, Maps, Tutorial
 from relprop.view.arrays import Pixels
 from relprop.view.mosaic import mosaic
@@ -58,11 +55,12 @@ def report(result: Tutorial, files: Mapping[str, bytes], weights: str) -> str:
         files: the bytes of each picture's PNG file, by name.
         weights: the weights that were used, in words, as the end of "computed by this run, with ...".
     """
-    page = Template(resources.files("relprop.tutorial").joinpath("report.html").read_text(encoding="utf-8"))
     figures = {name.replace("-", "_"): _figure(name, result, files[name]) for name in CAPTIONS}
-    return page.substitute(
-        figures,
-        version=escape(VERSION),
+    return page(
+        "relprop.tutorial",
+        "report.html",
+        "Relevance propagation on twelve digits",
+        **figures,
         weights=escape(weights),
         errors=_errors(result),
         sums=_sums(result),

@@ -16,6 +16,8 @@ from relprop.zoo.mnist import SumPool2d
 NETWORKS = {"cnn": ("mnist-cnn", 4), "mlp": ("mnist-mlp", 3)}
 """The page's names of the networks: those of the package, and how many bytes each weight gets."""
 
+TITLE = "Draw a digit: what makes a network read it as it does?"
+
 SCRIPTS = ("lrp.js", "digit.js", "pen.js", "show.js", "page.js")
 
 _EACH = 7
@@ -27,7 +29,7 @@ _STEPS = 256
 
 def demo() -> str:
     """Return the page as HTML, about 1.5 MB."""
-    return page("relprop.tutorial.demo", "demo.html", SCRIPTS, data=data_block("data", _data()))
+    return page("relprop.tutorial.demo", "demo.html", TITLE, SCRIPTS, data=data_block("data", _data()))
 
 
 def _data() -> dict[str, Any]:
