@@ -111,8 +111,9 @@ def explained(request: pytest.FixtureRequest, run: Run) -> tuple[str, torch.Tens
       const plain = (e) => ({ ...e, relevance: [...e.relevance] });
       const answer = given.x.map((pixels, n) => {
         const x = Float64Array.from(pixels);
-        const of = (weights) => all.map((rule) => [rule, plain(network.explain(x, weights, rule))]);
-        return { scores: [...network.scores(x)], one: Object.fromEntries(of(given.one[n])),
+        const found = network.activations(x);
+        const of = (weights) => all.map((rule) => [rule, plain(network.explain(found, weights, rule))]);
+        return { scores: [...found.at(-1)], one: Object.fromEntries(of(given.one[n])),
                  difference: Object.fromEntries(of(given.difference[n])) };
       });"""
     own = torch.eye(10)[labels]
@@ -228,7 +229,7 @@ def test_drawn_digits_are_recognised_and_a_link_carries_them(run):
         const seen = (strokes) => {
           const ink = new Ink(280);
           strokes.forEach((stroke) => ink.stroke(stroke, 11));
-          const scores = network.scores(padded(normalised(ink.levels, 280), 2));
+          const scores = network.activations(padded(normalised(ink.levels, 280), 2)).at(-1);
           return scores.indexOf(Math.max(...scores));
         };
         const answer = given.strokes.map((strokes) => {

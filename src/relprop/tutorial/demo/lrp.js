@@ -223,16 +223,12 @@ class Network {
     return found;
   }
 
-  scores(x) {
-    return this.activations(x).at(-1);
-  }
-
   /**
-   * Explain Σ_k weights[k]·score[k], as the score of a class, or the difference of two, by a rule of `RULES`
-   * or "sensitivity". Return { relevance, score, absorbed }: the relevance of the pixels, and the ledger.
+   * Explain Σ_k weights[k]·score[k], as the score of a class, or the difference of two, by a rule of `RULES` or
+   * "sensitivity". `found` is what `activations` returned. Return { relevance, score, absorbed }: the relevance of
+   * the pixels, and the ledger.
    */
-  explain(x, weights, rule) {
-    const found = this.activations(x);
+  explain(found, weights, rule) {
     const seed = found.at(-1).map((score, k) => weights[k] * score);
     const absorbed = {};
     if (rule === "sensitivity") {

@@ -41,13 +41,14 @@
     const network = networks[asked.network];
     const margin = (network.size - SIDE) / 2;
     const x = padded(digit, margin);
-    const scores = network.scores(x);
+    const found = network.activations(x);
+    const scores = found.at(-1);
     const ranked = [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
     const of = asked.of ?? ranked[0];
     const other = asked.not === "next" ? ranked.find((k) => k !== of) : asked.not;
     const not = other === of ? null : other;
     const weights = scores.map((_, k) => (k === of ? 1 : 0) - (k === not ? 1 : 0));
-    const { relevance, score, absorbed } = network.explain(x, weights, asked.rule);
+    const { relevance, score, absorbed } = network.explain(found, weights, asked.rule);
     const inside = (at) => relevance[(Math.floor(at / SIDE) + margin) * network.size + (at % SIDE) + margin];
     const map = filled(SIDE * SIDE, inside);
     shown = { map, score: asked.rule === "sensitivity" ? 0 : score };
