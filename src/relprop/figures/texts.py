@@ -9,7 +9,7 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 
 from relprop.errors import visible
-from relprop.view.entries import digits_of
+from relprop.view.entries import digits_of, typeset
 
 LETTER = 0.064
 """Width of a letter of a title in inches, on the average, in a figure of relprop's own."""
@@ -73,7 +73,7 @@ def _is_mathematics(text: str) -> bool:
 
 def number(amount: float, *, sign: bool = False, digits: int = 4) -> str:
     """Return an amount, with the sign that is as wide as a plus."""
-    told = digits_of(amount, digits).replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
+    told = typeset(digits_of(amount, digits))
     return f"+{told}" if sign and amount > 0 else told
 
 

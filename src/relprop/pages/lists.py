@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from operator import index
 from types import MappingProxyType
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from relprop.errors import Call, InputError
+from relprop.view.entries import is_whole
 
 LISTS: Mapping[str, str] = MappingProxyType(
     {
@@ -55,8 +56,8 @@ def whole_numbers(call: Call, name: str, given: Sequence[Any]) -> list[int]:
     if given and all(masks) and name == "samples":
         chosen = [place for place, each in enumerate(given) if each]
         raise InputError(f"{called(call, name, given)}: this is a mask; give the numbers: samples={chosen}.")
-    for place, (each, is_mask) in enumerate(zip(given, masks, strict=True)):
-        if is_mask or not isinstance(each, SupportsIndex):
+    for place, each in enumerate(given):
+        if not is_whole(each):
             raise InputError(
                 f"{called(call, name, given)}: {name}[{place}] is {each!r}; give {LISTS[name]}, whole "
                 "numbers from 0."

@@ -15,6 +15,7 @@ from relprop.view.arrays import as_pixels
 from relprop.view.colour import COLOURS, Colour, colour_named
 from relprop.view.heatmaps import COLOUR_FROM, LIGHTENED, OPACITY_POWER, REDUCTIONS, UNSIGNED
 from relprop.view.options import require_known
+from relprop.view.subject import class_name
 
 LEVELS = 255
 """Steps of colour from zero to full colour, for each sign."""
@@ -106,14 +107,7 @@ class Look:
         Raises:
             InputError: there are names, but not for this class.
         """
-        if self.classes is None:
-            return f"class {number}"
-        if not 0 <= number < len(self.classes):
-            raise InputError(
-                f"{self.call('classes=...')} has {len(self.classes)} names, but there is class {number}; "
-                "give a name for each class."
-            )
-        return str(self.classes[number])
+        return class_name(number, self.classes, self.call, f"there is class {number}")
 
     def chosen(self, count: int, most: int) -> list[int]:
         """Return the numbers of the samples to show.

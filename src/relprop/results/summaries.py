@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 
+from relprop.errors import Call
 from relprop.results.largest import Largest, largest_of
 from relprop.results.ledger import Ledger
 from relprop.results.parts import Parts
@@ -60,7 +61,7 @@ class Summaries:
             InputError: there is no such sample, input or reduction, `k` is less than 1, relevance is NaN, or
                 names or values do not fit.
         """
-        R, _ = relevance_of(self, of, "explanation.top")
+        R, _ = relevance_of(self, of, Call("explanation.top"))
         R, whole = in_samples(R, len(self.score), "explanation.top")
         sample = require_sample(sample, len(R), "explanation.top")
         score = float(self.score[sample])
@@ -100,7 +101,7 @@ class Summaries:
             InputError: parts of another shape, that overlap or are empty; names that do not fit; relevance
                 that is NaN.
         """
-        R, name = relevance_of(self, of, "explanation.aggregate")
+        R, name = relevance_of(self, of, Call("explanation.aggregate"))
         R, whole = in_samples(R, len(self.score), "explanation.aggregate")
         R = R[:, None] if whole else R  # as if it were the only channel
         amounts = torch.from_numpy(as_array(R, "explanation.aggregate", "values"))

@@ -151,6 +151,11 @@ def digits_of(amount: float, digits: int = 4) -> str:
     return f"{amount:.0f}" if 10**digits - 0.5 <= size < 1e6 else f"{amount:.{digits}g}"
 
 
+def typeset(digits: str) -> str:
+    """Return a number with a true minus sign, and an exponent without zeros, for figures."""
+    return digits.replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
+
+
 def with_value(name: str, value: float) -> str:
     """Return a name with the value of the input, for figures: "age = −0.5"."""
-    return f"{name} = {digits_of(value)}".replace("= -", "= −").replace("e-0", "e−").replace("e+0", "e")
+    return f"{name} = {typeset(digits_of(value))}"

@@ -43,7 +43,7 @@ MOST = 64
 
 
 def relevance_of(
-    subject: Explained | torch.Tensor, of: str | None, call: Call | str = PLOT
+    subject: Explained | torch.Tensor, of: str | None, call: Call = PLOT
 ) -> tuple[torch.Tensor, str | None]:
     """Return the relevance that is meant, and its name or, for the only input, None.
 
@@ -55,7 +55,6 @@ def relevance_of(
     Raises:
         InputError: there are several inputs and no name, or there is no relevance of this name.
     """
-    call = Call(call) if isinstance(call, str) else call
     inputs = {"": subject} if isinstance(subject, torch.Tensor) else subject.inputs
     inner: Mapping[str, torch.Tensor] = {} if isinstance(subject, torch.Tensor) else subject.inner
     if len(inputs) == 1 and (of is None or of in inputs):
@@ -83,7 +82,7 @@ def relevance_of(
 
 
 def drawable(
-    subject: Explained | torch.Tensor, of: str | None, call: Call | str = PLOT
+    subject: Explained | torch.Tensor, of: str | None, call: Call = PLOT
 ) -> tuple[torch.Tensor, str | None]:
     """Return the relevance to draw, with a dimension of samples and at least one more, and its name.
 
@@ -143,18 +142,29 @@ def labels_of(subject: Explained | torch.Tensor, count: int, look: Options) -> l
     target = subject.target
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.numel() != count:
         return scores
-    return [f"{_class(c, look)}, {score}" for c, score in zip(target.tolist(), scores, strict=True)]
+    names = [class_name(c, look.classes, PLOT, f"class {c} is explained") for c in target.tolist()]
+    return [f"{name}, {score}" for name, score in zip(names, scores, strict=True)]
 
 
-def _class(number: int, look: Options) -> str:
-    if look.classes is None:
+def class_name(number: int, classes: Sequence[str] | None, call: Call, why: str) -> str:
+    """Return a class by its name or, if none is known, by its number.
+
+    Args:
+        number: of the class.
+        classes: the names of all classes, or None.
+        call: what got the names, for errors.
+        why: why the class needs a name, for errors: "class 3 is explained".
+
+    Raises:
+        InputError: there are names, but not for this class.
+    """
+    if classes is None:
         return f"class {number}"
-    if not 0 <= number < len(look.classes):
+    if not 0 <= number < len(classes):
         raise InputError(
-            f"plot(classes=...) has {len(look.classes)} names, but class {number} is explained; give a name "
-            "for each class."
+            f"{call('classes=...')} has {len(classes)} names, but {why}; give a name for each class."
         )
-    return look.classes[number]
+    return str(classes[number])
 
 
 def described_as(about: dict[str, str], name: str | None) -> dict[str, str]:
