@@ -7,19 +7,9 @@ import pytest
 from playwright.sync_api import Page
 
 from relprop.cli.work.demo import write_demo
+from strokes import STROKES
 
-THREE = [
-    (75, 70),
-    (130, 48),
-    (185, 75),
-    (175, 120),
-    (130, 138),
-    (180, 150),
-    (190, 195),
-    (140, 230),
-    (80, 210),
-]
-"""A 3, on 280 × 280 pixels."""
+[THREE] = STROKES[3]
 
 
 @pytest.fixture(scope="module")
