@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from torch._library import custom_ops
 from torch._ops import HigherOrderOperator, OpOverload
 
 from relprop.calls.names import CONVOLUTIONS, documented_name
+
+WITHOUT_TENSORS = frozenset(
+    (int, float, bool, str, NoneType, torch.dtype, torch.device, torch.layout, torch.memory_format)
+)
+"""Types of arguments that are no tensors, and have none in them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,6 +29,7 @@ class Signature:
         positional: number of arguments that are passed by position.
         defaults: default of every argument; None for an argument without default.
         keywords: position of each argument in the schema, by the argument's name.
+        by_name: name and position of each argument that is only passed by name.
         writes: whether the operation overwrites its first argument.
         is_functional: whether `operation` leaves the first argument unchanged.
         moves_view: whether the operation only changes the shape of its first argument, as `unsqueeze_` does.
@@ -42,6 +49,7 @@ class Signature:
     positional: int
     defaults: tuple[Any, ...]
     keywords: Mapping[str, int]
+    by_name: Sequence[tuple[str, int]]
     writes: bool
     is_functional: bool
     moves_view: bool
@@ -56,8 +64,9 @@ class Signature:
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """Return all arguments in the order of the schema, with defaults for those that were left out."""
         bound = [*args, *self.defaults[len(args) :]]
-        for name, value in kwargs.items():
-            bound[self.keywords[name]] = value
+        if kwargs:
+            for name, value in kwargs.items():
+                bound[self.keywords[name]] = value
         return bound
 
     def call(self, args: Sequence[Any]) -> Any:
@@ -65,8 +74,7 @@ class Signature:
         count = self.positional
         if count == len(args) or not self.keywords:
             return self.operation(*args)
-        named = {name: args[i] for name, i in self.keywords.items() if i >= count}
-        return self.operation(*args[:count], **named)
+        return self.operation(*args[:count], **{name: args[i] for name, i in self.by_name})
 
 
 def signature(operation: Any) -> Signature:
@@ -84,7 +92,7 @@ def _signature(operation: Any) -> Signature:
     if isinstance(operation, HigherOrderOperator):  # such as flex attention, which has no schema
         name = str(operation._name)
         return Signature(
-            operation, name, 0, (), {}, False, True, False, False, None, False, False, False, True, name
+            operation, name, 0, (), {}, (), False, True, False, False, None, False, False, False, True, name
         )
     schema = operation._schema
     space, _, name = str(schema.name).partition("::")
@@ -104,6 +112,7 @@ def _signature(operation: Any) -> Signature:
         positional=sum(not a.kwarg_only for a in arguments),
         defaults=tuple(a.default_value if a.has_default_value() else None for a in arguments),
         keywords={a.name: i for i, a in enumerate(arguments)},
+        by_name=[(a.name, i) for i, a in enumerate(arguments) if a.kwarg_only],
         writes=writes,
         is_functional=not writes or functional is not operation,
         moves_view=writes and torch.Tag.inplace_view in operation.tags,
@@ -153,22 +162,21 @@ def _without_out(operation: OpOverload) -> Any:
     return next((o for o in overloads if [a.name for a in o._schema.arguments] == names), None)
 
 
-@dataclass(slots=True)
 class Call:
     """One call of an operation.
 
     Attributes:
         signature: signature of the operation.
         args: all arguments, in the order of the schema.
+        operation: name of the operation in aten, the same for all overloads.
     """
 
-    signature: Signature
-    args: list[Any]
+    __slots__ = ("args", "operation", "signature")
 
-    @property
-    def operation(self) -> str:
-        """Name of the operation in aten, the same for all overloads."""
-        return self.signature.name
+    def __init__(self, signature: Signature, args: list[Any]) -> None:
+        self.signature = signature
+        self.args = args
+        self.operation = signature.name
 
     @property
     def name(self) -> str:

@@ -31,15 +31,16 @@ def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     if len(roots) > 1 and any([root.recorded is not first.recorded for root in roots]):
         return None
     watches: tuple[Watch, ...] = ()
-    names = _single(call.operation)
+    names = _single(call.signature.name)
     for chain in chains:
         if chain is not None:
             watches, names = watches + chain.watches, names | chain.names
+    functions = tuple([None if chain is None else chain.function for chain in chains])
     return Pointwise(
         recorded=first.recorded,
         tag=first.tag,
         watches=tuple(dict.fromkeys(watches)),  # each once, though several operands may have it
-        function=_composed(run, call, operands, [None if c is None else c.function for c in chains]),
+        function=Composed(as_function(run, call), functions, derived=call.signature.derived),
         names=names,
     )
 
@@ -48,23 +49,20 @@ def same_values(x: Seen) -> Pointwise:
     """Return a tensor that holds the values of x as a function of the root of x."""
     if x.tag.pointwise is not None:
         return x.tag.pointwise
-    return Pointwise(recorded=x.recorded, tag=x.tag, function=Composed(lambda values: values[0], (None,)))
+    return Pointwise(recorded=x.recorded, tag=x.tag, function=Composed(_Same(), (None,)))
 
 
-def _composed(
-    run: Run, call: Call, operands: Sequence[Seen], functions: Sequence[Composed | None]
-) -> Composed:
-    """The function of a call whose operands are these functions of one root."""
-    key, has_shape = None, any([function is not None and function.has_shape for function in functions])
-    single = len(functions) == 1 and functions[0] is None
-    if len(call.args) > len(operands):
-        constants = [a for a in call.args if isinstance(a, Tensor) and all([a is not t for t in operands])]
-        has_shape = has_shape or any([constant.dim() > 0 for constant in constants])
-        single = single and not constants
-    if single:
-        key = (call.operation, *["operand" if isinstance(a, Tensor) else a for a in call.args])
-    derived = call.signature.derived
-    return Composed(as_function(run, call), tuple(functions), has_shape, derived=derived, key=key)
+class _Same:
+    """The call that returns its operand."""
+
+    def __call__(self, operands: Sequence[Tensor], /) -> Tensor:
+        return operands[0]
+
+    def written(self) -> tuple[str]:
+        return ("same",)
+
+    def has_shape(self) -> bool:
+        return False
 
 
 @cache
@@ -140,10 +138,14 @@ def attach_secant(
     return run.cross(value, [operand], back, tag, slot=None if watches else "same")
 
 
-def value_at_zero(function: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> float:
+def value_at_zero(function: Composed, dtype: torch.dtype, device: torch.device) -> float:
     """Return f(0) of a pointwise function."""
-    with torch.no_grad():
-        return float(function(torch.zeros(1, dtype=dtype, device=device)))
+
+    def value() -> float:
+        with torch.no_grad():
+            return float(function(torch.zeros(1, dtype=dtype, device=device)))
+
+    return function.known("value at zero", dtype, value)
 
 
 def is_finite_at_zero(chain: Pointwise, *, look: bool = False) -> bool:
@@ -179,6 +181,10 @@ class _Like(NamedTuple):
 
 def _expanded_at_zero(function: Composed, like: _Like) -> tuple[Tensor | float, Tensor | float]:
     """Return f(0) and f'(0) of a chain: numbers, or tensors if its constants differ between elements."""
+    return function.known("line at zero", like.dtype, lambda: _found_at_zero(function, like))
+
+
+def _found_at_zero(function: Composed, like: _Like) -> tuple[Tensor | float, Tensor | float]:
     # Without hooks: a checkpoint counts saved tensors, and those saved here are not the model's.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
         if function.at_zero is None:

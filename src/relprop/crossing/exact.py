@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.calls.call import Call
+from relprop.calls.call import WITHOUT_TENSORS, Call, Signature, signature
 from relprop.calls.moving import BY_SHAPE
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.crossing.samples import step_after
@@ -24,10 +24,11 @@ def relevant_in(args: Sequence[Any]) -> list[Seen]:
     """Return the tensors among arguments that depend on the explained inputs, in order."""
     found: list[Seen] = []
     for a in args:
-        if type(a) is Seen:
+        kind = type(a)
+        if kind is Seen:
             if a.relevant:
                 found.append(a)
-        elif isinstance(a, (list, tuple)):
+        elif kind is list or kind is tuple:
             found += [b for b in a if type(b) is Seen and b.relevant]
     return found
 
@@ -68,10 +69,10 @@ class Exact:
         return map_tensors(seen, result)
 
     def _tag(self, run: Run, call: Call, operands: list[Seen], output: Tensor) -> Tag:
-        tags = [t.tag for t in operands]
+        tags, operation = [t.tag for t in operands], call.operation
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
-        if call.operation in _ADDING or (call.operation == "segment_reduce" and call.args[1] in _ADDING):
+        if operation in _ADDING or (operation == "segment_reduce" and call.args[1] in _ADDING):
             tag.total = total_of(run, call, operands[0], output)
         elif tag.total is not None:
             tag.total = spread(run, call, tag.total)
@@ -135,15 +136,41 @@ def spread(run: Run, call: Call, total: Total) -> Total:
     return replace(total, steps=(*total.steps, as_function(run, call))) if total.steps else total
 
 
-def as_function(run: Run, call: Call) -> Callable[[Sequence[Tensor]], Any]:
-    """Return a call as a function of its relevant operands, in the order of the arguments."""
-    template, signature = [_held(run, a) for a in call.args], call.signature
+@dataclass(frozen=True, eq=False, slots=True)
+class Function:
+    """A call as a function of its relevant operands, in the order of the arguments.
 
-    def run_with(operands: Sequence[Tensor]) -> Any:
+    Attributes:
+        signature: signature of the operation.
+        template: its arguments, with placeholders for the relevant operands, and constants as kept constants.
+    """
+
+    signature: Signature
+    template: list[Any]
+
+    def __call__(self, operands: Sequence[Tensor]) -> Any:
         remaining = iter(operands)
-        return signature.call([_filled(a, remaining) for a in template])
+        return self.signature.call([_filled(a, remaining) for a in self.template])
 
-    return run_with
+    def written(self) -> tuple[Any, ...] | None:
+        """Return name and arguments, as a key of functions that are alike; None if a constant is a tensor."""
+        arguments = _as_key(self.template)
+        return None if arguments is None else (self.signature.name, *arguments)
+
+    def has_shape(self) -> bool:
+        """Whether a constant has dimensions."""
+        constants = [a.value if type(a) is KeptConstant else a for a in self.template]
+        return any([isinstance(constant, Tensor) and constant.dim() > 0 for constant in constants])
+
+
+def as_function(run: Run, call: Call) -> Function:
+    """Return a call as a function of its relevant operands, in the order of the arguments."""
+    return Function(call.signature, [a if type(a) in WITHOUT_TENSORS else _held(run, a) for a in call.args])
+
+
+def reshaping(shape: Sequence[int]) -> Function:
+    """Return the function that gives its operand a shape."""
+    return Function(signature(torch.ops.aten.reshape.default), [_PLACE, list(shape)])
 
 
 _PLACE = object()
@@ -161,6 +188,19 @@ def _held(run: Run, value: Any) -> Any:
     if kind is list or kind is tuple:
         return [_held(run, v) for v in value]
     return run.keep_constant(value) if isinstance(value, Tensor) else value
+
+
+def _as_key(arguments: list[Any]) -> tuple[Any, ...] | None:
+    key = []
+    for a in arguments:
+        if type(a) is list:
+            a = _as_key(a)
+            if a is None:
+                return None
+        elif a is not _PLACE and type(a) not in WITHOUT_TENSORS:
+            return None
+        key.append(a)
+    return tuple(key)
 
 
 def _filled(value: Any, operands: Iterator[Tensor]) -> Any:

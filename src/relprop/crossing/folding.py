@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from relprop.crossing.exact import Function
 from relprop.crossing.parts import unchanged
 from relprop.crossing.ruled import Affine, Foldable, LinearOrigin, attach_rule, linear_origin, modified
 from relprop.engine.known import Normalised, Origin, Tag, behind_all
@@ -45,9 +46,6 @@ class Moved(Foldable):
     move: "_Moves"
 
 
-Move = Callable[[Sequence[Tensor]], Any]
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class _Moves:
     """Moves, one after the other.
@@ -60,7 +58,7 @@ class _Moves:
         parts: what it moves: the results of earlier moves or, where None, one output.
     """
 
-    last: Move
+    last: "Function | _Moves"
     parts: tuple["_Moves | None", ...]
 
     def __call__(self, outputs: Sequence[Tensor]) -> Any:
@@ -77,6 +75,18 @@ class _Moves:
                 todo.append((moves, True))
                 todo += [(part, False) for part in reversed(moves.parts)]
         return results[0]
+
+    def written(self) -> tuple[Any, ...] | None:
+        """Return a key of moves that are written alike, or None if a move takes a constant tensor."""
+        key, todo = list[Any](), list["_Moves | None"]([self])
+        while todo:
+            moves = todo.pop()
+            last = () if moves is None else moves.last.written()
+            if last is None:
+                return None
+            key.append(last)
+            todo += () if moves is None else reversed(moves.parts)
+        return tuple(key)
 
 
 def fold(
@@ -133,7 +143,7 @@ def fold(
     return attach_rule(run, folded, computed)
 
 
-def moved(parts: Sequence[Seen], move: Move) -> Moved | None:
+def moved(parts: Sequence[Seen], move: Function | _Moves) -> Moved | None:
     """Return outputs of linear operations as `move` rearranges or joins them.
 
     Returns None if a part is something else, or if two parts are one.
@@ -143,14 +153,18 @@ def moved(parts: Sequence[Seen], move: Move) -> Moved | None:
     for part in parts:
         origin = linear_origin(part)
         if isinstance(origin, Moved):
-            outputs += [output._replace(since=output.since * origin.factor) for output in origin.outputs]
+            since = origin.factor
+            outputs += (
+                origin.outputs if since == 1 else [o._replace(since=o.since * since) for o in origin.outputs]
+            )
             earlier.append(origin.move)
         elif isinstance(origin, LinearOrigin):
             outputs.append(_Output(origin, part.recorded))
             earlier.append(None)
         else:
             return None
-    if len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
+    several = len(outputs) > 1
+    if several and len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
         return None
     if not isinstance(move, _Moves) or any([part is not None for part in earlier]):
         move = _Moves(move, tuple(earlier))
@@ -164,6 +178,12 @@ def _fold_moved(
     """Fold scale and shift of rearranged outputs, if each is one number for each output."""
     if not all([o.map.folds and z.dim() == o.recorded.dim() for o, z, _ in origin.outputs]):
         return None
+    written = origin.move.written()
+    arranged = None if written is None else (written, *[(type(o.map), z.shape) for o, z, _ in origin.outputs])
+    for constant in (scale, shift):
+        # Layer by layer the same constants come, as the cosines of rotary positions do.
+        if constant is not None and arranged is not None and run.constants.is_refused(constant, arranged):
+            return None
     counts = [linear.map.outputs(linear.weight) for linear, _, _ in origin.outputs]
     numbers = torch.split(torch.arange(sum(counts), device=origin.recorded.device), counts)
     where = origin.move(
@@ -178,6 +198,8 @@ def _fold_moved(
     for constant in (scale, shift):
         values = None if constant is None else _by_output(constant, where, sum(counts))
         if constant is not None and values is None:
+            if arranged is not None:
+                run.constants.refuse(constant, arranged)
             return None
         per_output.append([None] * len(counts) if values is None else torch.split(values, counts))
     folded = [

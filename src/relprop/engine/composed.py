@@ -1,14 +1,30 @@
 """Functions that a model writes in several elementwise calls, as the graph of the calls."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from relprop.engine.roles import PROBES, Role, of_function
+
+T = TypeVar("T")
+
+
+class Last(Protocol):
+    """The last call of a function, from the values of its operands to its own."""
+
+    def __call__(self, operands: Sequence[Tensor], /) -> Tensor:
+        """Return the values."""
+
+    def written(self) -> tuple[Any, ...] | None:
+        """Return a key of calls that are alike; None if a constant is a tensor."""
+
+    def has_shape(self) -> bool:
+        """Whether a constant has dimensions, so that elements may differ."""
 
 
 @dataclass(eq=False, slots=True)
@@ -18,30 +34,25 @@ class Composed:
     The only tensors of the model that it holds are constants, so a backward may keep it.
 
     Attributes:
-        last: the last call, from the values of its operands to the function's values.
+        last: the last call.
         operands: the operands of the last call, as functions of the tensor; None for the tensor itself.
-        has_shape: whether a constant in the function has dimensions, so that elements may differ.
         scales: whether the last call is a product with a constant, which changes no role.
         derived: whether torch may have a derivative of the last call.
-        key: name and numbers of a single call, by which its role is known; None for others.
         at_zero: value and slope at zero; None until they are first needed.
         probed: values at `PROBES`; None until they are first needed.
         fails: whether it is known to have no values at `PROBES`, so that no longer chain tries again.
-        judged: its role by these values; None until it is first needed.
-        grows: the result of `power`, in a tuple; None until it is first needed.
     """
 
-    last: Callable[[Sequence[Tensor]], Tensor]
+    last: Last
     operands: "tuple[Composed | None, ...]"
-    has_shape: bool = False
     scales: bool = False
     derived: bool = True
-    key: tuple[Any, ...] | None = None
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
     fails: bool = False
-    judged: Role | None = None
-    grows: tuple[int | None] | None = None
+    _number: int | None = None
+    _shaped: bool | None = None
+    _known: dict[tuple[Any, ...], Any] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -83,12 +94,7 @@ class Composed:
         if self.scales:
             before = self.operands[0]
             return Role.SIGNAL if before is None else before.role(root)
-        if self.key is None:
-            self.judged = self.judged or self._judged(root)
-            return self.judged
-        if self.key not in _KNOWN:
-            _KNOWN[self.key] = self._judged(root)
-        return _KNOWN[self.key]
+        return self.known("role", root.dtype, lambda: self._judged(root))
 
     def power(self, root: Tensor) -> int | None:
         """Return n if the function of large numbers is in proportion to their nth power, for n of 1 and -1.
@@ -96,8 +102,55 @@ class Composed:
         Args:
             root: a tensor that the function may be applied to, for its shape and device.
         """
-        self.grows = self.grows or (self._power(root),)
-        return self.grows[0]
+        return self.known("power", None, lambda: self._power(root))
+
+    def known(self, what: str, dtype: torch.dtype | None, find: Callable[[], T]) -> T:
+        """Return a property of the function, found once: for all functions of its number, if it has one.
+
+        Args:
+            what: name of the property.
+            dtype: the type of the values that the property depends on, or None.
+            find: finds the property. It is no tensor of the model.
+        """
+        number = self._numbered()
+        if number == _OTHER:
+            self._known = known = {} if self._known is None else self._known
+        else:
+            known = _KNOWN
+        key = number, what, dtype
+        found: T = known.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = known[key] = find()
+        return found
+
+    def _numbered(self) -> int:
+        """The same number for functions that are written alike, with numbers alone; `_OTHER` for others."""
+        for call in self._before(lambda call: call._number is not None):
+            operands = [_ROOT if o is None else o._number for o in call.operands]
+            written = None if _OTHER in operands else call.last.written()
+            # An operation of another library may be replaced by another one of its name.
+            alike = written is not None and "::" not in written[0]
+            call._number = _number_of((written, *operands)) if alike else _OTHER
+        assert self._number is not None
+        return self._number
+
+    def _has_shape(self) -> bool:
+        """Whether a constant in the function has dimensions, so that elements may differ."""
+        for call in self._before(lambda call: call._shaped is not None):
+            shaped = [o is not None and o._shaped for o in call.operands]
+            call._shaped = any(shaped) or call.last.has_shape()
+        return self._shaped is True
+
+    def _before(self, is_done: "Callable[[Composed], bool]") -> "Iterator[Composed]":
+        """Yield the calls that are not done, operands first. Each is done when the next is asked for."""
+        waiting = [] if is_done(self) else [self]
+        while waiting:
+            missing = [o for o in waiting[-1].operands if o is not None and not is_done(o)]
+            if not missing:
+                call = waiting.pop()
+                if not is_done(call):
+                    yield call
+            waiting += missing
 
     def _power(self, root: Tensor) -> int | None:
         points = torch.tensor([1e9, 2e9], dtype=torch.float64, device=root.device)
@@ -111,7 +164,7 @@ class Composed:
     def _judged(self, root: Tensor) -> Role:
         dtype = torch.promote_types(root.dtype, torch.float32)
         points = torch.tensor(PROBES, dtype=dtype, device=root.device).view(-1, *[1] * (root.dim() - 1))
-        if self.has_shape:  # in which the points stand for samples
+        if self._has_shape():  # in which the points stand for samples
             points = points.expand(-1, *root.shape[1:])
         try:
             with torch.no_grad():
@@ -123,17 +176,10 @@ class Composed:
 
     def _probe(self, points: Tensor) -> Tensor:
         """Return the values at points. Each call is made once in its lifetime."""
-        waiting = [self]
-        while waiting:
-            call = waiting[-1]
-            if call.fails or any([o is not None and o.fails for o in call.operands]):
+        for call in self._before(lambda call: call.fails or call.probed is not None):
+            if any([o is not None and o.fails for o in call.operands]):
                 raise RuntimeError("a call before this one takes a constant of another shape or type")
-            missing = [o for o in call.operands if o is not None and o.probed is None]
-            if call.probed is None and not missing:
-                call.probed = call.last([points if o is None else o.probed for o in call.operands])  # type: ignore[misc]
-            if call.probed is not None:
-                waiting.pop()
-            waiting += missing
+            call.probed = call.last([points if o is None else o.probed for o in call.operands])  # type: ignore[misc]
         assert self.probed is not None
         return self.probed
 
@@ -146,5 +192,24 @@ def _growing_most(values: Tensor) -> Tensor:
     return values[:, int(growth.argmax())]
 
 
-_KNOWN: dict[tuple[Any, ...], Role] = {}
-"""The roles of single calls without constant tensors, by `Composed.key`."""
+def _number_of(written: tuple[Any, ...]) -> int:
+    if len(_NUMBERS) >= _MANY:  # of numbers that a model computes; numbers that were given stay unique
+        _NUMBERS.clear()
+        _KNOWN.clear()
+    return _NUMBERS.setdefault(written, next(_COUNT))
+
+
+_ROOT = -1
+"""Stands for the tensor itself in a key."""
+
+_OTHER = -2
+"""Number of functions in which a constant is a tensor."""
+
+_UNKNOWN: Any = object()
+_MANY = 10_000
+_COUNT = count()
+_NUMBERS: dict[tuple[Any, ...], int] = {}
+"""The numbers of functions that are written with numbers alone, by how they are written."""
+
+_KNOWN: dict[tuple[Any, ...], Any] = {}
+"""What is known of these functions, by their number, the property's name and a type."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.moving import BY_SHAPE, MOVING
 from relprop.crossing.chains import chained, same_values
-from relprop.crossing.exact import Exact, as_function, relevant_in
+from relprop.crossing.exact import Exact, Function, as_function, relevant_in, reshaping
 from relprop.crossing.folding import moved
 from relprop.crossing.padding import added_in_front, joined_in_front, moved_with_zeros
 from relprop.crossing.parts import with_own_value
@@ -35,30 +35,33 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     If all elements of a linear operation's output are rearranged, constants can still be folded into it.
     """
     result = _rearranged(run, call)
-    if type(result) is not Seen and (gates := gates_of(x.tag)):
-        # Some settings of a model leave parts empty, which do not count.
-        for i, part in enumerate([each for each in result if each.numel()]):
-            role = Role.GATE if i in gates else part.tag.role
-            part._tag = replace(part.tag, role=role, gates=())
-    all_of_x = type(result) is Seen and result.relevant and result.numel() == x.numel()
+    if type(result) is not Seen:
+        if gates := gates_of(x.tag):
+            # Some settings of a model leave parts empty, which do not count.
+            for i, part in enumerate([each for each in result if each.numel()]):
+                role = Role.GATE if i in gates else part.tag.role
+                part._tag = replace(part.tag, role=role, gates=())
+        return result
+    if not result.relevant:
+        return result
+    tag, all_of_x = result.tag, result.numel() == x.numel()
     if all_of_x and linear_origin(x) is not None:
         _still_folds(result, [x], _move(run, call, result))
-    elif type(result) is Seen and result.relevant and result.shape == x.shape and _keeps_all(call):
-        result.tag.pointwise, result.tag.role, result.tag.origin = same_values(x), x.tag.role, x.tag.origin
+    elif result.shape == x.shape and _keeps_all(call):
+        tag.pointwise, tag.role, tag.origin = same_values(x), x.tag.role, x.tag.origin
     elif all_of_x and (padded := added_in_front(result, x)) is not None:
-        result.tag.origin = padded
+        tag.origin = padded
     elif all_of_x and isinstance(x.tag.origin, ZeroPadding):
-        result.tag.origin = moved_with_zeros(result, x, _move(run, call, result))
+        tag.origin = moved_with_zeros(result, x, _move(run, call, result))
     return result
 
 
-def _move(run: Run, call: Call, result: Seen) -> Callable[[Sequence[Tensor]], Any]:
+def _move(run: Run, call: Call, result: Seen) -> Function:
     """Return a call that moves all elements of a tensor as a function of the tensor."""
-    shape = result.shape
-    return (lambda t: t[0].reshape(shape)) if call.operation in BY_SHAPE else as_function(run, call)
+    return reshaping(result.shape) if call.operation in BY_SHAPE else as_function(run, call)
 
 
-def _still_folds(result: Seen, parts: Sequence[Seen], move: Callable[[Sequence[Tensor]], Any]) -> None:
+def _still_folds(result: Seen, parts: Sequence[Seen], move: Function) -> None:
     """Record that outputs of linear operations were rearranged or joined, if the parts are such outputs."""
     origin = moved(parts, move)
     if origin is None:

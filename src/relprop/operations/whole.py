@@ -137,6 +137,7 @@ def _signature_of(
         positional=count,
         defaults=(None,) * count,
         keywords=places,
+        by_name=(),
         writes=False,
         is_functional=True,
         moves_view=False,
