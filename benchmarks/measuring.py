@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from torch.profiler import ProfilerActivity, profile
-
 from benchmarks.case import Row
-from counting import FlopCount
+from counting import FlopCount, peak
 
 _T = TypeVar("_T")
 
@@ -99,20 +97,6 @@ class Local:
         with FlopCount() as count:
             memory = peak(self.explain)
         return Cost(memory, count.total)
-
-
-def peak(function: Callable[[], Any]) -> int:
-    """Most bytes that torch has allocated at once on the CPU while the function runs."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    assert profiler.profiler is not None
-    results: Any = profiler.profiler.kineto_results
-    now = most = 0
-    for event in sorted(results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
 
 
 def measure(

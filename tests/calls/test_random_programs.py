@@ -85,7 +85,8 @@ def test_a_rule_that_is_wrong_by_a_millionth_in_one_notation_is_found(
 
     def wrong(self: Epsilon, op: LinearOperation, incoming: Incoming) -> Propagated:
         result = right(self, op, incoming)
-        if getattr(op.map, "transposed", False) and result.coefficient is not None:
+        notation = getattr(op.map, "transposed", False) and op.bias is not None
+        if notation and result.coefficient is not None:
             result.coefficient = result.coefficient * (1 + 1e-6)
         return result
 

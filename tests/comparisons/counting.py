@@ -1,9 +1,10 @@
-"""Floating point operations of linear algebra, counted call by call."""
+"""Floating point operations of linear algebra, counted call by call, and memory."""
 
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -45,3 +46,17 @@ def flops(function: Callable[[], Any]) -> int:
         function()
     total: int = count.total
     return total
+
+
+def peak(function: Callable[[], Any]) -> int:
+    """Most bytes that torch has allocated at once on the CPU while the function runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    assert profiler.profiler is not None
+    results: Any = profiler.profiler.kineto_results
+    now = most = 0
+    for event in sorted(results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most

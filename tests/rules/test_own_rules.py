@@ -262,15 +262,15 @@ FAILING: dict[str, tuple[Any, str]] = {
     ),
     "looks everywhere": (Epsilon(0.1, of="rms"), "has looks_everywhere=False, so outputs without relevance"),
     "needs values": (Epsilon(0.1), "has needs_values=False"),
+    "needs input": (Gamma(0.25), "has needs_input=False, but without the values of x it gives"),
 }
 
 
 @pytest.mark.parametrize("name", FAILING)
 def test_the_check_finds_what_is_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, message = FAILING[name]
-    if isinstance(rule, Epsilon):  # which is right, and here says of itself what is not true
-        says = "looks_everywhere" if name == "looks everywhere" else "needs_values"
-        monkeypatch.setattr(Epsilon, says, property(lambda _: False))
+    if not isinstance(rule, Own):  # which is right, and here says of itself what is not true
+        monkeypatch.setattr(type(rule), name.replace(" ", "_"), property(lambda _: False))
     formula = lrp_0 if isinstance(rule, Own) else None
     with pytest.raises(AssertionError, match=message):
         check_rule(rule, formula)

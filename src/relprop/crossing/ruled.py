@@ -46,6 +46,16 @@ class Foldable(Origin):
     factor: float = 1.0
     kept_z: Kept | None = None
 
+    def clip(self, y: Tensor) -> None:
+        """Keep y = max(0, z) instead of z."""
+        if self.kept_z is not None:
+            self.kept_z.clip(y)
+
+    def used_again(self) -> None:
+        """Record that more than one call takes the output, so that not all of them are a ReLU."""
+        if self.kept_z is not None:
+            self.kept_z.once = False
+
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class LinearOrigin(Foldable):
@@ -56,6 +66,7 @@ class LinearOrigin(Foldable):
         own_weight: the weight that the model holds.
         behind: what lies between the explained inputs and the output.
         input_watches: callbacks of operands that the operation bypasses.
+        unkept_x: stands for the operand in the backward, which needs its values only to compute z again.
     """
 
     weight: Tensor
@@ -68,6 +79,14 @@ class LinearOrigin(Foldable):
     own_weight: Tensor
     behind: Behind
     input_watches: tuple[Watch, ...] = ()
+    unkept_x: Kept | None = None
+
+    def clip(self, y: Tensor) -> None:
+        """Keep y = max(0, z) instead of z, and the operand, of which z is computed where y is not enough."""
+        if self.kept_z is not None and self.kept_z.clippable and self.unkept_x is not None:
+            self.unkept_x.hold(self.recorded)
+            self.unkept_x = None
+        super(LinearOrigin, self).clip(y)
 
     @property
     def bias(self) -> Tensor | None:
@@ -169,7 +188,8 @@ def start(
     weight, bias = value_or_own(run, weight), value_or_own(run, bias)
     if run.parameters is not None and not weight.is_complex():
         run.parameters.meet(weight)
-    value: Tensor = run.value(call)
+    by_gradient = root is None and bias is None and _is_gradient(run, call, rule, x, weight)
+    value: Tensor = run.native(call) if by_gradient else run.value(call)
     if weight.is_complex():
         x, root = run.perform(torch.view_as_real, x), None
         weight = weights.modified(weight, "blocks", blocks_of)
@@ -186,7 +206,7 @@ def start(
         operand, input_watches = before, (*input_watches, *before.watches)
     origin = LinearOrigin(
         recorded=operand.recorded,
-        tag=operand.tag,
+        tag=_without_origins(operand.tag),
         weight=weight,
         kept_weight=run.keep_constant(weight),
         kept_bias=None if bias is None else run.keep_constant(bias),
@@ -200,6 +220,25 @@ def start(
     )
     result = attach_rule(run, origin, value)
     return run.perform(torch.view_as_complex, result) if isinstance(map_, OfComplex) else result
+
+
+def _without_origins(tag: Tag) -> Tag:
+    """Return what an operation needs to know of its operand. The rest holds what the operand was made of."""
+    role = Role.GATE if is_gate(tag) else tag.role
+    return Tag(tag.behind, tag.nonnegative, tag.slot, role=role, step=tag.step)
+
+
+def _is_gradient(run: Run, call: Call, rule: Rule, x: Seen, weight: Tensor) -> bool:
+    """Whether the rule of an operation without a bias is its plain gradient, which autograd records."""
+    return (
+        getattr(rule, "is_gradient", False)
+        and run.slots == "none"
+        and run.parameters is None
+        and weight.dtype is x.dtype
+        and not weight.is_complex()
+        and not isinstance(x.tag.origin, Affine)
+        and "::" not in call.operation  # an operation of another library may have any gradient
+    )
 
 
 def _as_plain(run: Run, call: Call, constant: Any) -> Any:
@@ -229,10 +268,13 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     Args:
         run: the run.
         origin: the operation.
-        value: its output.
+        value: its output. If autograd has recorded it, the rule is its plain gradient.
         counts: whether it is one of the linear operations that are counted.
     """
     tag, rule = origin.tag, origin.rule
+    known = _known_of(origin, value)
+    if value.requires_grad:
+        return run.seen(value, known)
     slot = run.slot(origin)
     # The closure must hold neither `origin` nor `tag`, which hold tensors with their graphs.
     nonnegative = tag.nonnegative
@@ -248,8 +290,18 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     needs_values = bool(
         getattr(rule, "needs_values", True) or with_slot or has_slot or watches or input_watches or wanted
     )
+    # z is computed again if its type is not the weight's.
+    needs_input = needs_values and bool(
+        getattr(rule, "needs_input", True)
+        or with_slot
+        or has_slot
+        or input_watches
+        or wanted
+        or value.dtype != origin.weight.dtype
+        or run.block is not None
+    )
     # If values are not needed, only shapes are kept, which take no memory.
-    kept_x = run.keep(origin.recorded) if needs_values else Kept(empty_slot(origin.recorded))
+    kept_x = run.keep(origin.recorded) if needs_input else Kept(empty_slot(origin.recorded))
     kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
     arranged = _Arrangement.of(run, map_, origin.recorded, tag.step)
 
@@ -265,7 +317,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         b = None if kept_b is None else kept_b.value.to(w.dtype)
         # z is computed again if relevance arrives at outputs that a ReLU set to zero, or if z does not have
         # the weight's type: in a difference, its rounding errors would count as contributions.
-        lacking = kept_z.clipped and c is not None and reaches_beside(c, z)
+        lacking = kept_z.clipped and not kept_z.once and c is not None and reaches_beside(c, z)
         try:
             exact = z
             if needs_values and (kept_z.value.dtype != w.dtype or lacking):
@@ -295,16 +347,21 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
             on_x, direct = as_coefficient if on_x is None else on_x + as_coefficient, None
         return [(arranged.back(on_x), arranged.back(direct))]
 
-    step = step_of_rows(tag.step, origin.recorded.shape[-1], value.shape[-1])
-    origin.kept_z = kept_z
+    origin.kept_z, origin.unkept_x = kept_z, None if needs_input else kept_x
+    return run.cross(value, [origin], back, known, slot=with_slot)
+
+
+def _known_of(origin: LinearOrigin, value: Tensor) -> Tag:
+    """What is known of the output of a linear operation."""
+    tag = origin.tag
     # Attention weights that are mixed over heads are weights; hidden layers of sigmoids are signals.
     role = Role.MIXED if tag.role is Role.SOFTMAX else Role.SIGNAL
-    gates: bool | tuple[int, ...] = getattr(rule, "gates", False)
+    gates: bool | tuple[int, ...] = getattr(origin.rule, "gates", False)
     if gates is True or is_gate(tag):
         role = Role.GATE
     parts = gates if isinstance(gates, tuple) else ()
-    known = Tag(origin.behind, origin=origin, role=role, step=step, gates=parts)
-    return run.cross(value, [origin], back, known, slot=with_slot)
+    step = step_of_rows(tag.step, origin.recorded.shape[-1], value.shape[-1])
+    return Tag(origin.behind, origin=origin, role=role, step=step, gates=parts)
 
 
 @dataclass(frozen=True)

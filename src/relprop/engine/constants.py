@@ -52,7 +52,7 @@ class OfParameters:
         It is a term of its own beside the outputs of other linear operations, as it would be if the operand
         depended on the samples, and no bias of theirs.
         """
-        if not len(self._outputs) or type(constant) is not Tensor:
+        if type(constant) is not Tensor or not len(self._outputs):
             return False
         return constant in self._outputs or (constant._base is not None and constant._base in self._outputs)
 

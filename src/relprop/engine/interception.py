@@ -104,7 +104,7 @@ class Interception:
     def see(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Cross a call and return its result; without wrapper tensors among the arguments, run it plainly."""
         s = signature(operation)
-        if s.name in CONTROL_FLOW and type(operation) is not OpOverload:
+        if type(operation) is not OpOverload and s.name in CONTROL_FLOW:
             with self.mode:
                 return CONTROL_FLOW[s.name](*args, **kwargs)
         call = Call(s, s.bind(args, kwargs))
@@ -122,45 +122,53 @@ class Interception:
                 return call.on([value_of(a) for a in call.args])
         if s.writes:
             self.writing.open_target(call)
-        integers = self.beginnings.become_numbers(call)
+        beginnings = self.beginnings
+        integers = beginnings.become_numbers(call)
         if integers:
             return self._with_numbers(operation, args, kwargs, call, integers)
-        begins = self.beginnings.may_begin_within(call) and self._wants_gradients()
+        wanted = torch.is_grad_enabled() or self._wants_gradients()
+        begins = beginnings.may_begin_within(call) and wanted
         if not begins and not any([t.relevant for t in seen]):
             result = self._constant(call)
             if any([t.stepped is not None for t in seen]):
-                self.beginnings.carry_step(call, seen, result)
-        elif not self._wants_gradients():
+                beginnings.carry_step(call, seen, result)
+        elif not wanted:
             result = self._cut(call)
         else:
-            entry = self.table.get(s.name)
-            result = NotImplemented
-            if entry is not None or not s.composite:
-                with aside():
-                    if torch.is_grad_enabled():
-                        result = self._crossed(call, entry)
-                    else:
-                        with torch.enable_grad():
-                            result = self._crossed(call, entry)
+            result = self._by_entry(call, seen)
             if result is NotImplemented:
                 with self.mode:
                     return operation.decompose(*args, **kwargs)
-            if type(result) is Seen and result._tag is None:
-                if s.name in _CASTING:
-                    self.beginnings.note_cast(seen[0], result)
-                else:
-                    self.beginnings.note_step(call, seen, result)
         if s.writes or s.views:
             value, result = result, self.writing.written_to(operation, args, kwargs, call, result)
             if s.writes and type(value) is Seen and type(call.args[0]) is Seen:
-                self.beginnings.carry_lost(call, [*seen, value], call.args[0])
+                beginnings.carry_lost(call, [*seen, value], call.args[0])
             else:
-                self.beginnings.carry_lost(call, seen, result)
+                beginnings.carry_lost(call, seen, result)
             return result
-        self.beginnings.carry_lost(call, seen, result)
+        beginnings.carry_lost(call, seen, result)
         for t in seen:
             if t.memory is not None:
                 t.memory.is_read = True
+        return result
+
+    def _by_entry(self, call: Call, seen: Sequence[Seen]) -> Any:
+        """Cross a call on relevant tensors by its entry; `NotImplemented` if torch should decompose it."""
+        s = call.signature
+        entry = self.table.get(s.name)
+        if entry is None and s.composite:
+            return NotImplemented
+        with aside():
+            if torch.is_grad_enabled():
+                result = self._crossed(call, entry)
+            else:
+                with torch.enable_grad():
+                    result = self._crossed(call, entry)
+        if type(result) is Seen and result._tag is None:
+            if s.name in _CASTING:
+                self.beginnings.note_cast(seen[0], result)
+            else:
+                self.beginnings.note_step(call, seen, result)
         return result
 
     def see_whole(self, call: Call, entry: Entry, run_seen: Callable[[], Any]) -> Any:
@@ -204,14 +212,19 @@ class Interception:
             if kind is Seen:
                 if a.run is not run:  # the model kept it from another run
                     args[i] = a = self.writing.stand_in(a)
+                a.note_use()
                 seen.append(a)
             elif kind is list or kind is tuple:
                 if a and (looks_at_plain or any([type(b) is Seen for b in a])):
                     args[i] = inside = [self.writing.stand_in(b) for b in a]
-                    seen += [b for b in inside if type(b) is Seen]
+                    for b in inside:
+                        if type(b) is Seen:
+                            b.note_use()
+                            seen.append(b)
             elif looks_at_plain and isinstance(a, Tensor):
                 args[i] = a = self.writing.stand_in(a)
                 if type(a) is Seen:
+                    a.note_use()
                     seen.append(a)
         return seen
 
@@ -231,6 +244,8 @@ class Interception:
                 _require_fitting(entry, call)
             raise
         if result is NotImplemented:
+            return result
+        if len(gaps.noted) == noted and not self._at_calls:
             return result
         found = gaps.noted[noted:]
         for observer in self._at_calls:

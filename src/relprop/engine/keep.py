@@ -7,8 +7,8 @@ is copied before the model overwrites it.
 
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,9 +24,10 @@ class Kept:
 
     Attributes:
         clippable: whether max(0, value) may replace the value.
+        once: whether one call alone takes the value. If it is a ReLU, negative outputs get nothing.
     """
 
-    __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable")
+    __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable", "once")
 
     _value: Tensor | None
     _again: Callable[[], "Kept"] | None
@@ -35,13 +36,14 @@ class Kept:
         self._value = tensor.detach()
         self._clipped = False
         self._again = None
-        self.clippable = clippable
+        self.clippable, self.once = clippable, True
 
     @classmethod
     def dropped(cls, again: Callable[[], "Kept"]) -> "Kept":
         """Return a value that was dropped. `again` recomputes it, for one step of a backward at a time."""
         kept = cls.__new__(cls)
         kept._value, kept._clipped, kept._again, kept.clippable = None, False, again, False
+        kept.once = False  # nothing is known of the module's calls when it runs again
         return kept
 
     @property
@@ -60,6 +62,10 @@ class Kept:
         """Replace the value by y = max(0, value), if the value is clippable."""
         if self.clippable and not self._clipped:
             self._value, self._clipped = y.detach(), True
+
+    def hold(self, tensor: Tensor) -> None:
+        """Keep a value in the place of one that was of no use."""
+        self._value = tensor.detach()
 
     def let_go(self) -> None:
         """Drop a value that can be recomputed."""
@@ -129,6 +135,19 @@ class Constants:
     def __init__(self) -> None:
         self._kept: list[weakref.ref[KeptConstant]] = []
         self._last: KeptConstant | None = None
+        self._refused: dict[tuple[Any, ...], weakref.ref[Tensor]] = {}
+
+    def refuse(self, constant: Tensor, for_what: Hashable) -> None:
+        """Record that a constant was found not to be fit for something, so that nobody looks again."""
+        if not constant.is_inference():  # which does not tell when it is overwritten
+            base, place = _place_of(constant)
+            self._refused[for_what, *place] = weakref.ref(base)
+
+    def is_refused(self, constant: Tensor, for_what: Hashable) -> bool:
+        """Whether a constant was found not to be fit for something, and has the same values still."""
+        base, place = _place_of(constant)
+        known = self._refused.get((for_what, *place))
+        return known is not None and known() is base
 
     def keep(self, tensor: Tensor) -> KeptConstant:
         """Keep the present value of a constant, or of a tensor that autograd saves."""
@@ -203,6 +222,12 @@ def memory_of(tensor: Tensor) -> int:
     """Return a number that identifies the storage of a tensor."""
     number: int = tensor.untyped_storage()._cdata
     return number
+
+
+def _place_of(tensor: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    """Return the tensor that a tensor is a view of, and a key of the part and its values."""
+    base = tensor if tensor._base is None else tensor._base
+    return base, (id(base), _version(base), tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _version(tensor: Tensor) -> int:

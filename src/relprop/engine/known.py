@@ -48,6 +48,9 @@ class Origin:
     tag: "Tag"
     watches: tuple[Watch, ...] = ()
 
+    def used_again(self) -> None:
+        """Record that more than one call takes the result. Most operations need not know."""
+
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Pointwise(Origin):
@@ -287,8 +290,11 @@ def gates_of(tag: Tag) -> tuple[int, ...]:
 def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
-        role, gates = role_of(tags[0]), gates_of(tags[0])
-        return Tag(tags[0].behind, nonnegative, role=role, total=total_behind(tags[0]), gates=gates)
+        (tag,) = tags
+        if tag.pointwise is None:
+            return Tag(tag.behind, nonnegative, role=tag.role, total=tag.total, gates=tag.gates)
+        role, gates = role_of(tag), gates_of(tag)
+        return Tag(tag.behind, nonnegative, role=role, total=total_behind(tag), gates=gates)
     for tag in tags:
         if tag.role is Role.SIGNAL and tag.pointwise is None:
             return Tag(behind_all(tags), nonnegative)

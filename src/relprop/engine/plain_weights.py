@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.nested import map_tensors
+from relprop.calls.site import every_module
 from relprop.engine.constants import OfParameters
 from relprop.engine.levels import aside
 from relprop.engine.parameters import ParameterRelevance
@@ -77,6 +78,9 @@ class PlainWeights(TorchFunctionMode):
 
     def look_at(self, module: nn.Module) -> bool:
         """Find the parameters of a module that are of other classes. Return whether there are any."""
+        own = [p for each in every_module(module) for p in each._parameters.values()]
+        if all([parameter is None or type(parameter) is nn.Parameter for parameter in own]):
+            return False  # naming them takes much longer
         found = False
         for name, parameter in module.named_parameters():
             if type(parameter) is nn.Parameter or not is_foreign(parameter):

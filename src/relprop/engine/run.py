@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.calls.call import Call
+from relprop.calls.call import WITHOUT_TENSORS, Call
 from relprop.calls.site import Applied, Site, Slots
 from relprop.calls.user_line import function_around, user_line
 from relprop.engine.attach import attach
@@ -106,12 +106,13 @@ class Run:
 
     def native(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call on the inner tensors, recorded by autograd. Returns inner tensors."""
-        return call.on([inner_of(a) for a in (call.args if args is None else args)])
+        given = call.args if args is None else args
+        return call.signature.call([a if type(a) in WITHOUT_TENSORS else inner_of(a) for a in given])
 
     def value(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call on the inner tensors, not recorded by autograd. Returns plain tensors."""
         with tracking():
-            return call.on([within(a) for a in (call.args if args is None else args)])
+            return call.signature.call([within(a) for a in (call.args if args is None else args)])
 
     def seen(self, inner: Tensor, tag: Tag | None) -> Seen:
         """Return a wrapper tensor for the model: relevant with a tag, a constant without one."""

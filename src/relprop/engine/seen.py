@@ -59,9 +59,11 @@ class Seen(Tensor):
         detached: whether it was detached from a tensor and shares its storage.
         lost: where integer inputs that it was computed from were lost, by name (see `relprop.inputs.tokens`).
         offset: position of its first element after that of the memory's base, in elements.
+        uses: how often calls have taken it.
     """
 
     run: "Owner"
+    uses: int = 0
     memory: Memory | None = None
     offset: int = 0
     of_parameters: bool = False
@@ -123,6 +125,12 @@ class Seen(Tensor):
         if memory is None or not memory.version:
             return self._tag is not None
         return self.recorded.requires_grad
+
+    def note_use(self) -> None:
+        """Record that a call takes the tensor."""
+        if self.uses and self._tag is not None and self._tag.origin is not None:
+            self._tag.origin.used_again()
+        self.uses += 1
 
     def _refresh(self, memory: Memory) -> None:
         """Read the value after a write through another tensor of the same memory."""

@@ -64,6 +64,11 @@ def divide(R: Tensor, denominator: Tensor) -> Tensor:
     return drop_small(R / denominator, denominator, smallest(R.dtype))
 
 
+def quotient(R: Tensor, denominator: Tensor) -> Tensor:
+    """Return R / denominator, where no denominator is nearly zero. R may be overwritten."""
+    return R / denominator if _must_stay(R) or denominator.requires_grad else R.div_(denominator)
+
+
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
     """Return c · constant, and 0 where c is 0, even if the constant is infinite, as in an attention mask.
 

@@ -30,7 +30,7 @@ from relprop.engine.known import (
     Tag,
     Total,
     all_nonnegative,
-    merge_tags,
+    gates_of,
     role_of,
 )
 from relprop.engine.roles import Role
@@ -107,8 +107,8 @@ def relu(run: Run, call: Call, x: Seen) -> Any:
     """ReLU. After a linear operation, max(0, z), which autograd keeps anyway, is kept instead of z."""
     result = _nonnegative(run, call, x)
     origin = linear_origin(x)
-    if origin is not None and origin.kept_z is not None:
-        origin.kept_z.clip(result.recorded)
+    if origin is not None:
+        origin.clip(result.recorded)
     return result
 
 
@@ -252,8 +252,9 @@ def reciprocal(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
 def _statistic(run: Run, call: Call, x: Seen, chain: Pointwise | None) -> Any:
     """A value that only scales others. It absorbs its relevance."""
-    tag = replace(merge_tags([x.tag]), role=Role.STATISTIC, pointwise=chain, step=x.tag.step, total=None)
-    return run.sink("statistic", run.value(call), call.name, tag)
+    tag = x.tag
+    known = Tag(tag.behind, role=Role.STATISTIC, pointwise=chain, step=tag.step, gates=gates_of(tag))
+    return run.sink("statistic", run.value(call), call.name, known)
 
 
 def not_at_zero(run: Run, call: Call, *args: Any) -> Any:

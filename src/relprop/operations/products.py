@@ -50,8 +50,23 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
             return softmax_of_groups(run, call, _exponent(factor), total)
     tags = a.tag, b.tag
     rule, sharing = shared_by(run, call, [a, b], elementwise=True)
-    value = run.value(call)
     signals = [(t, other) for i, (t, other) in enumerate(((a, b), (b, a))) if i in sharing]
+    one, other = signals[0]
+    # Beside the one signal the other factor is a constant, with which autograd records the product.
+    alone = len(signals) == 1 and run.slots == "none"
+    value: Tensor = run.native(call, _without(call.args, [other])) if alone else run.value(call)
+    steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
+    normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
+    weighs = normalises and one.tag.nonnegative and totals[sharing[0]] is not None
+    known = Tag(
+        behind_all(tags, plain=False),
+        all(tag.nonnegative for tag in tags),
+        role=Role.SOFTMAX if weighs else of_product(map(role_of, tags)),
+        step=next((step for step in steps if step is not None), None),
+        origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
+    )
+    if alone:
+        return run.seen(value, known)
     kept = [run.keep(other.recorded) for _, other in signals]
     shapes = [t.shape for t, _ in signals]
 
@@ -73,17 +88,6 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
             for c, direct, k, shape in given
         ]
 
-    steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
-    one, other = signals[0]
-    normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
-    weighs = normalises and one.tag.nonnegative and totals[sharing[0]] is not None
-    known = Tag(
-        behind_all(tags, plain=False),
-        all(tag.nonnegative for tag in tags),
-        role=Role.SOFTMAX if weighs else of_product(map(role_of, tags)),
-        step=next((step for step in steps if step is not None), None),
-        origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
-    )
     return run.cross(value, [t for t, _ in signals], back, known)
 
 

@@ -21,13 +21,15 @@ class Choosing:
 
     def __init__(self, composite: Composite) -> None:
         self.composite = composite
+        self._rules: dict[tuple[Any, ...], Rule | NonlinearRule | None] = {}
         self._sites: dict[tuple[Any, ...], Site] = {}
 
     def __call__(self, site: Site) -> Rule | NonlinearRule | None:
         """The rule for an operation, or None if no entry matches."""
         key = (site.path, site.operation, site.kind, site.depth, site.plain, site.modules)
-        self._sites[key] = site
-        return self.composite.choose(site)
+        if key not in self._sites:
+            self._sites[key], self._rules[key] = site, self.composite.choose(site)
+        return self._rules[key]
 
     @property
     def depth(self) -> int:

@@ -28,10 +28,12 @@ from relprop.linear.numerics import (
     keep_above,
     leftover,
     negated_below,
+    quotient,
     resolved,
     signs,
     smallest,
     summed,
+    wide,
 )
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
 from relprop.rules.rule import OPTION, PrintedRule, tells_names
@@ -101,6 +103,11 @@ class _SharingRule(PrintedRule):
     @property
     def needs_values(self) -> bool:
         """Whether the rule looks at the values of input or output, beside relevance and weights."""
+        return True
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether the rule looks at the values of the input, beside those of the output."""
         return True
 
     def _share_out(
@@ -188,6 +195,15 @@ class Epsilon(_SharingRule):
     def needs_values(self) -> bool:
         return self.epsilon > 0 or self.bias == "ignore"
 
+    @property
+    def needs_input(self) -> bool:
+        return False
+
+    @property
+    def is_gradient(self) -> bool:
+        """Whether a coefficient crosses an operation without a bias by the plain gradient."""
+        return self.epsilon == 0
+
     def _stabiliser(self, z: Tensor) -> Tensor:
         """ε·sgn(z), with sgn(0) = 1."""
         epsilon = z.new_full((), resolved(self.epsilon, z.dtype))
@@ -195,21 +211,32 @@ class Epsilon(_SharingRule):
             epsilon = epsilon * z.square().mean(tuple(range(1, z.dim())), keepdim=True).sqrt()
         return torch.copysign(epsilon, z)
 
+    def _stabilised(self, R: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return R / (z + ε sgn z), and what it leaves out. R is overwritten."""
+        stabiliser, absorbed = self._stabiliser(z), dict[str, Tensor]()
+        den = z + stabiliser
+        if self.of == "one" and self.epsilon > smallest(z.dtype):
+            s = quotient(R, den)  # which is ε at least
+        else:
+            s = divide(R, den)
+            absorbed["no contribution"] = leftover(R, s, den)
+        if wide(z.dtype) is not z.dtype:  # of a small ε rounding leaves less, or more
+            stabiliser = den.sub_(z)
+        absorbed["epsilon"] = summed(stabiliser.mul_(s))
+        return s, absorbed
+
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z = op.z0 if self.bias == "ignore" else op.z
         absorbed: dict[str, Tensor] = {}
         if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
             s = incoming.c
+        elif op.rectified and z is op.z and self.of == "one" and smallest(z.dtype) < self.epsilon:
+            # All z are 0 or above, and so is their sign.
+            epsilon = resolved(self.epsilon, z.dtype)
+            s = quotient(incoming.relevance, z + epsilon)
+            absorbed["epsilon"] = summed(s).mul_(epsilon)
         else:
-            R, den = incoming.relevance, self._stabiliser(z).add_(z)
-            if self.of == "one" and self.epsilon > smallest(z.dtype):
-                s = R / den  # which is ε at least
-            else:
-                s = divide(R, den)
-                absorbed["no contribution"] = leftover(R, s, den)
-            del R
-            absorbed["epsilon"] = summed(den.sub_(z).mul_(s))
-            del den  # memory of the output's size, for which the product below has a use
+            s, absorbed = self._stabilised(incoming.relevance, z)
         c = op.transpose(s, op.weight)
         return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 

@@ -14,9 +14,9 @@ from relprop.rules.elsewhere import told
 class Rule(Protocol):
     """How relevance crosses a linear operation. Any callable of this form is a rule: docs/own-rules.md.
 
-    Two optional attributes save memory. `looks_everywhere = False`: outputs without relevance do not matter
+    Three optional attributes save memory. `looks_everywhere = False`: outputs without relevance do not matter
     to the rule, so less is kept behind a ReLU. `needs_values = False`: the rule uses neither x nor z if a
-    coefficient alone arrives, so neither is kept.
+    coefficient alone arrives, so neither is kept. `needs_input = False`: the rule uses z, but not x.
     """
 
     @property

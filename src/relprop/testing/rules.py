@@ -74,7 +74,7 @@ def check_rule(rule: Rule, formula: Formula | None = None, *, seed: int = 0) -> 
     - the rule is linear in relevance;
     - samples do not influence each other;
     - the rule changes neither the operation nor the relevance that it gets;
-    - what its attributes `looks_everywhere` and `needs_values` say is true, if it has them;
+    - what its attributes `looks_everywhere`, `needs_values` and `needs_input` say is true, if it has them;
     - with a formula, every share is the formula's.
 
     A rule that refuses inputs that may be negative, by a `RuleError`, is checked on non-negative inputs only.
@@ -179,6 +179,13 @@ def _check(rule: Rule, op: LinearOperation, R: Tensor, where: str, generator: to
             f"{where}: {rule} has looks_everywhere=False, so outputs without relevance must not matter, but "
             "behind a ReLU it",
         )
+    if not getattr(rule, "needs_input", True):
+        blind = replace(op, x=torch.full_like(op.x, torch.nan))
+        _require_close(
+            _parts(rule(blind, Incoming(None, R, op.z))),
+            _parts(rule(op, Incoming(None, R, op.z))),
+            f"{where}: {rule} has needs_input=False, but without the values of x it",
+        )
     if not getattr(rule, "needs_values", True):
         blind = replace(op, x=torch.full_like(op.x, torch.nan), z=torch.full_like(op.z, torch.nan))
         c = torch.randn(op.z.shape, dtype=op.z.dtype, generator=generator)
@@ -212,6 +219,11 @@ def _check_formula(rule: Rule, formula: Formula, op: LinearOperation, R: Tensor,
 
 def _of(rule: Rule, op: LinearOperation, R: Tensor) -> Tensor:
     return _relevance(op, rule(op, Incoming(None, R, op.z)))
+
+
+def _parts(propagated: Propagated) -> Tensor:
+    """Return coefficient and direct relevance, one behind the other: their product with x needs x."""
+    return torch.cat([t.flatten() for t in (propagated.coefficient, propagated.direct) if t is not None])
 
 
 def _relevance(op: LinearOperation, propagated: Propagated) -> Tensor:

@@ -1,0 +1,48 @@
+"""What rules keep for the backward, in memory that torch counts: no more than they use."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from counting import peak
+from relprop.rules import Epsilon, Gamma, ZPlus
+
+DEEP = nn.Sequential(
+    *[layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.GELU())], nn.Linear(256, 2)
+)
+"""Behind GELU autograd keeps the outputs of the layers, and not their inputs."""
+
+
+def gradient(x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(DEEP(x)[:, 1].sum(), x)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rule", "least", "most"), [(Epsilon(0.1), 0.9, 1.3), (Gamma(0.25), 1.6, 2.2), (ZPlus(), 1.6, 2.2)]
+)
+def test_epsilon_keeps_no_more_than_the_gradient_and_rules_that_look_at_inputs_keep_them(
+    rule: object, least: float, most: float
+) -> None:
+    x = torch.randn(2048, 256)
+    DEEP.requires_grad_(False)
+    explainer = relprop.Explainer(DEEP, rules=rule)
+    for each in (lambda: explainer(x, target=1), lambda: gradient(x)):
+        each()  # what is computed once
+    assert least < peak(lambda: explainer(x, target=1)) / peak(lambda: gradient(x)) < most
+
+
+OPTIONS = [{"parameters": ["2.weight"]}, {"record": ["2"]}, {"checkpoint": ["2"]}, {}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_epsilon_has_the_inputs_where_something_else_needs_them(options: dict[str, list[str]]) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    found = relprop.explain(model, x, target=1, rules=Epsilon(0.1), **options)  # type: ignore[arg-type]
+    expected = relprop.explain(model, x, target=1, rules=Gamma(0.0))  # which keeps them
+    assert float(found.ledger.gap.max()) < 1e-12
+    stabilised = relprop.explain(model, x, target=1, rules=Epsilon(1e-12), **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(stabilised.relevance, expected.relevance, rtol=1e-8, atol=1e-10)
