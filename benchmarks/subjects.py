@@ -57,6 +57,9 @@ class LastState(nn.Module):
 def picture(name: str, batch: int = 2, size: int = 224, canonizer: str = "") -> Subject:
     """A network of torchvision on pictures."""
     model = getattr(import_torchvision().models, name)(weights=None)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.any():  # the last one of a fresh ViT
+            nn.init.normal_(layer.weight, std=0.02)
     _give_statistics(model, torch.randn(2, 3, size, size))
     return Subject(
         _ready(model),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import relprop
 from networks import DOUBLE, linear
+from relprop.crossing import samples
 from relprop.rules import Epsilon, Flat, Gamma
 
 
@@ -96,3 +97,22 @@ def test_samples_mixed_by_a_mean_close_for_the_batch() -> None:
     )
     assert e.ledger.mixed
     assert e.ledger.gap.max() < 1e-10
+
+
+def test_where_samples_are_is_found_once_for_layers_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To number all elements takes longer than a layer of an encoder."""
+    found, step_of = [], samples.step_of
+    monkeypatch.setattr(samples, "step_of", lambda *given: found.append(given) or step_of(*given))
+
+    def searches(layers: int) -> int:
+        layer = nn.TransformerEncoderLayer(8, 2, 16)
+        encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).double().eval()
+        found.clear()
+        samples._FOUND.clear()
+        x = torch.randn(3, 5, 8, dtype=torch.float64)
+        e = relprop.explain(lambda x: encoder(x.transpose(0, 1)).mean(0), x, target=1, rules=Epsilon(0.1))
+        assert not e.ledger.mixed
+        assert e.ledger.gap.max() < 1e-12
+        return len(found)
+
+    assert 0 < searches(6) == searches(2)

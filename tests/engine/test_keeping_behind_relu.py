@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import relprop
 from alike import near, relevance
 from networks import DOUBLE, random_norm
+from relprop.crossing import ruled
 from relprop.engine.keep import Kept
 from relprop.places import First
 from relprop.rules import Absolute, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
@@ -59,6 +60,96 @@ def test_relevance_is_that_of_the_same_network_where_nothing_can_be_clipped(
     assert clipped
     torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-12, atol=1e-12)
     assert float(found.ledger.gap.max()) < 1e-10
+
+
+def looks(model: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch, rules: object) -> int:
+    """How often an explanation looks whether relevance arrives at outputs that a ReLU set to zero."""
+    count = 0
+    look = ruled.reaches_beside
+
+    def counted(*arguments: Tensor) -> bool:
+        nonlocal count
+        count += 1
+        return look(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ruled, "reaches_beside", counted)
+        relprop.explain(model, torch.randn(4, 5, dtype=torch.float64), target=1, rules=rules)
+    return count
+
+
+def behind_an_alias(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    return SECOND(torch.relu(z[:]) + 0.3 * z)
+
+
+def twice_behind_an_alias(x: Tensor) -> Tensor:
+    z = FIRST(x)[:]
+    return SECOND(torch.relu(z) + 0.3 * z)
+
+
+def behind_a_copy(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    return SECOND(torch.relu(z.clone()) + 0.3 * z)
+
+
+def in_a_list(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    return SECOND(torch.stack([torch.relu(z), z]).sum(0))
+
+
+@pytest.mark.parametrize("model", [apart, used_as_negative])
+def test_what_a_relu_alone_takes_is_not_looked_at(
+    model: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = 0 if model is apart else 1  # -z is another call
+    assert looks(model, monkeypatch, Epsilon(0.1)) == expected
+
+
+@pytest.mark.parametrize(
+    "model", [used_before, overwritten, behind_an_alias, twice_behind_an_alias, behind_a_copy, in_a_list]
+)
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.5)])
+def test_what_another_call_takes_too_is_looked_at_and_has_its_relevance(
+    model: Callable[[Tensor], Tensor], rule: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Behind an alias nothing is clipped, and there is nothing to look for.
+    assert looks(model, monkeypatch, rule) == int("alias" not in model.__name__)
+    x = torch.randn(4, 5, dtype=torch.float64)
+    found = relprop.explain(model, x, target=1, rules=rule)
+    monkeypatch.setattr(Kept, "clip", lambda *_: None)
+    near(found.relevance, relprop.explain(model, x, target=1, rules=rule).relevance)
+    assert float(found.ledger.gap.max()) < 1e-10
+
+
+class Both(nn.Module):
+    """Returns z and relu(z), of which relu(z) is made in it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = FIRST(x)
+        return z, torch.relu(z)
+
+
+@pytest.mark.parametrize("options", [{"record": ["both"]}, {"conditions": {"both": [0, 2, 3]}}, {}])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.5)])
+def test_what_a_module_returns_beside_its_relu_has_its_relevance(
+    rule: object, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Outside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both = Both()
+
+        def forward(self, x: Tensor) -> Tensor:
+            z, y = self.both(x)
+            return SECOND(0.3 * z + y)
+
+    model = Outside().eval()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    found = relprop.explain(model, x, target=1, rules=rule, **options)
+    assert float(found.ledger.gap.max()) < 1e-10
+    monkeypatch.setattr(Kept, "clip", lambda *_: None)
+    near(found.relevance, relprop.explain(model, x, target=1, rules=rule, **options).relevance)
 
 
 @pytest.mark.parametrize("inplace", [True, False])

@@ -188,6 +188,32 @@ class Call:
         place = self.signature.keywords.get(name)
         return default if place is None else self.args[place]
 
+    def written(self, *operands: Any) -> tuple[Any, ...] | None:
+        """Return name and arguments, the same for calls that are alike; None if a constant is a tensor.
+
+        Args:
+            operands: tensors for which other ones may come.
+        """
+        return written(self.operation, [PLACE if any([a is t for t in operands]) else a for a in self.args])
+
     def on(self, args: Sequence[Any]) -> Any:
         """Run the operation on other arguments, given in the order of the schema."""
         return self.signature.call(args)
+
+
+PLACE = object()
+"""Stands for a tensor that is not told."""
+
+
+def written(operation: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Return a name and arguments as a key; None if an argument is a tensor."""
+    key: list[Any] = [operation]
+    for a in arguments:
+        if type(a) is list:
+            a = written("", a)
+            if a is None:
+                return None
+        elif a is not PLACE and type(a) not in WITHOUT_TENSORS:
+            return None
+        key.append(a)
+    return tuple(key)

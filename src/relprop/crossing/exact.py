@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.calls.call import WITHOUT_TENSORS, Call, Signature, signature
+from relprop.calls.call import PLACE, WITHOUT_TENSORS, Call, Signature, signature, written
 from relprop.calls.moving import BY_SHAPE
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.crossing.samples import step_after
@@ -154,8 +154,7 @@ class Function:
 
     def written(self) -> tuple[Any, ...] | None:
         """Return name and arguments, as a key of functions that are alike; None if a constant is a tensor."""
-        arguments = _as_key(self.template)
-        return None if arguments is None else (self.signature.name, *arguments)
+        return written(self.signature.name, self.template)
 
     def has_shape(self) -> bool:
         """Whether a constant has dimensions."""
@@ -170,11 +169,7 @@ def as_function(run: Run, call: Call) -> Function:
 
 def reshaping(shape: Sequence[int]) -> Function:
     """Return the function that gives its operand a shape."""
-    return Function(signature(torch.ops.aten.reshape.default), [_PLACE, list(shape)])
-
-
-_PLACE = object()
-"""Stands for a relevant operand among a call's arguments."""
+    return Function(signature(torch.ops.aten.reshape.default), [PLACE, list(shape)])
 
 
 def _held(run: Run, value: Any) -> Any:
@@ -184,28 +179,15 @@ def _held(run: Run, value: Any) -> Any:
     """
     kind = type(value)
     if kind is Seen:
-        return _PLACE if value.relevant else value_of(value)
+        return PLACE if value.relevant else value_of(value)
     if kind is list or kind is tuple:
         return [_held(run, v) for v in value]
     return run.keep_constant(value) if isinstance(value, Tensor) else value
 
 
-def _as_key(arguments: list[Any]) -> tuple[Any, ...] | None:
-    key = []
-    for a in arguments:
-        if type(a) is list:
-            a = _as_key(a)
-            if a is None:
-                return None
-        elif a is not _PLACE and type(a) not in WITHOUT_TENSORS:
-            return None
-        key.append(a)
-    return tuple(key)
-
-
 def _filled(value: Any, operands: Iterator[Tensor]) -> Any:
     kind = type(value)
-    if value is _PLACE:
+    if value is PLACE:
         return next(operands)
     if kind is list:
         return [_filled(v, operands) for v in value]

@@ -253,8 +253,11 @@ def _by_output(constant: Tensor, where: Tensor, outputs: int) -> Tensor | None:
     constant = constant.detach().reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
     # Compare first without expanding: most constants that are not one number for each output fail here.
     own = where[tuple(slice(None) if size > 1 else slice(1) for size in constant.shape)]
-    if own.numel() < where.numel() and _values_by_output(constant, own, outputs) is None:
-        return None
+    values = _values_by_output(constant, own, outputs)
+    # Along a dimension of stride 0 all elements belong to one output.
+    sizes = zip(own.shape, where.shape, where.stride(), strict=True)
+    if values is None or all([size == whole or step == 0 for size, whole, step in sizes]):
+        return values
     return _values_by_output(constant.expand(shape), where, outputs)
 
 

@@ -92,16 +92,30 @@ def _keeps_first(call: Call, x: Tensor) -> bool:
 def _found(run: Run, call: Call, x: Seen) -> int | None:
     """Find the step between samples: run the call on the numbers of the samples instead of the values."""
     samples = run.ledger.samples
+    written = call.written(x)
+    key = None if written is None else (written, x.shape, x.tag.step, samples)
+    if key is not None and key in _FOUND:  # the same call comes in each layer
+        return _FOUND[key]
     with no_dispatch():
         numbers = _numbers(x, samples)
-        if numbers is None:
-            return None
 
         def placed(value: Any) -> Any:
             return numbers if value is x else value_of(value)
 
-        moved = next(tensors_in(call.on([map_leaves(placed, a) for a in call.args])))
-        return step_of(moved, samples)
+        step = None
+        if numbers is not None:
+            moved = next(tensors_in(call.on([map_leaves(placed, a) for a in call.args])))
+            step = step_of(moved, samples)
+    if key is not None:
+        if len(_FOUND) >= _MANY:
+            _FOUND.clear()
+        _FOUND[key] = step
+    return step
+
+
+_MANY = 10_000
+_FOUND: dict[tuple[Any, ...], int | None] = {}
+"""Steps between samples, by a call, the shape that it gets and the step there."""
 
 
 def _numbers(x: Seen, samples: int) -> Tensor | None:
@@ -110,7 +124,13 @@ def _numbers(x: Seen, samples: int) -> Tensor | None:
     step = count // samples if x.tag.step is None else x.tag.step
     if step == 0 or count % (samples * step):
         return None
-    return (torch.arange(count, device=x.device) // step % samples).reshape(x.shape)
+    return _in_turn(samples, step, count, x.device).reshape(x.shape).contiguous()
+
+
+def _in_turn(samples: int, step: int, count: int, device: torch.device) -> Tensor:
+    """Return the numbers of the samples of `count` elements, if samples change after each step."""
+    numbers = torch.arange(samples, device=device).unsqueeze(1)
+    return numbers.expand(count // (samples * step), samples, step)
 
 
 def step_of(numbers: Tensor, samples: int) -> int | None:
@@ -124,6 +144,7 @@ def step_of(numbers: Tensor, samples: int) -> int | None:
         return None
     step = int(changes[0])
     first = step * samples == len(flat) and len(numbers) % samples == 0
-    if first or not torch.equal(flat, torch.arange(len(flat), device=flat.device) // step % samples):
+    if first or len(flat) % (samples * step):
         return None
-    return step
+    expected = _in_turn(samples, step, len(flat), flat.device)
+    return step if torch.equal(flat.reshape(expected.shape), expected) else None

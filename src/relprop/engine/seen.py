@@ -128,9 +128,14 @@ class Seen(Tensor):
 
     def note_use(self) -> None:
         """Record that a call takes the tensor."""
-        if self.uses and self._tag is not None and self._tag.origin is not None:
-            self._tag.origin.used_again()
+        if self.uses:
+            self.note_other_use()
         self.uses += 1
+
+    def note_other_use(self) -> None:
+        """Record that relevance may come from elsewhere than from one call."""
+        if self._tag is not None and self._tag.origin is not None:
+            self._tag.origin.used_again()
 
     def _refresh(self, memory: Memory) -> None:
         """Read the value after a write through another tensor of the same memory."""
@@ -158,6 +163,7 @@ class Seen(Tensor):
     def replaces(self, other: "Seen") -> None:
         """Share memory with another tensor of the same value, which this tensor replaces."""
         self.views(other)
+        self.uses = other.uses
         assert self.memory is not None
         self.memory.replaced.append((self.offset, self._recorded, self.tag.slot))
 

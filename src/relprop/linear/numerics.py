@@ -43,10 +43,15 @@ def _must_stay(value: Tensor) -> bool:
     return value.requires_grad or is_traced()
 
 
+def scaled_below(value: Tensor, by: Tensor, factor: float) -> Tensor:
+    """Return a value where `by` is positive, and the value times a factor elsewhere."""
+    scaled: Tensor = torch.ops.aten.leaky_relu_backward(value, by, factor, self_is_result=False)
+    return scaled
+
+
 def negated_below(value: Tensor, by: Tensor) -> Tensor:
     """Return a value where `by` is positive, and minus the value elsewhere."""
-    negated: Tensor = torch.ops.aten.leaky_relu_backward(value, by, -1.0, self_is_result=False)
-    return negated
+    return scaled_below(value, by, -1.0)
 
 
 def reaches_beside(c: Tensor, by: Tensor) -> bool:

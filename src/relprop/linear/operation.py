@@ -103,9 +103,14 @@ class LinearOperation:
         if self.few:
             minus_N, noise_N = self._of_one_sign(weights.negative, weights.positive)
             return _beyond(P, noise), _beyond(minus_N.neg_(), noise_N)
-        minus_N = P - self.z0
-        noise_N = self._noise(P + minus_N) if self.nonnegative else noise
-        return _beyond(P, noise), _beyond(minus_N, noise_N)
+        if not self.nonnegative:
+            return _beyond(P, noise), _beyond(P - self.z0, noise)
+        # P is precise, and N a difference. Its rounding errors have the size of P, N and the bias.
+        minus_N = P - self.z if self.b is None else (P - self.z).add_(self.b)
+        share, least = tolerance(self.z.dtype), smallest(self.z.dtype)
+        beyond = torch.sub(minus_N, P, alpha=share / (1 - share))
+        beyond.sub_(least if self.b is None else share * self.b.abs() + least)
+        return _beyond(P, noise), keep_above(minus_N, beyond)
 
     def _positive_part(self) -> tuple[Tensor, Tensor | float]:
         """P, and the size of its rounding errors."""

@@ -30,7 +30,7 @@ from relprop.linear.numerics import (
     negated_below,
     quotient,
     resolved,
-    signs,
+    scaled_below,
     smallest,
     summed,
     wide,
@@ -57,7 +57,16 @@ def _is_number(value: object) -> bool:
 
 def _any_below(R: Tensor, z: Tensor) -> bool:
     """Whether there is relevance where z is negative, also if it is unknown because calls are traced."""
-    return is_traced() or bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
+    if is_traced():
+        return True
+    if R.numel() > 2 * _FIRST and R.is_contiguous() and z.is_contiguous():  # a few elements often show it
+        first, of = R.flatten()[:_FIRST], z.flatten()[:_FIRST]
+        if bool(torch.linalg.vector_norm(keep_above(first.clone(), -of), 1)):
+            return True
+    return bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
+
+
+_FIRST = 4096
 
 
 def _shared_with(s: Tensor, share: Tensor) -> Tensor:
@@ -304,7 +313,7 @@ class Gamma(_SharingRule):
         if op.nonnegative:  # A = 2P - z0, of which P is precise, and z0 + kA = L_(w + γw⁺)(x) / (1 + γ/2)
             den = op.forward(weights.favoured(op.weight, self.gamma)).div_(1 + self.gamma / 2)
             den = (den if b is None or of_bias is None else den.add_(b + of_bias)).sub_(z)
-            den.mul_(signs(z)).add_(z)
+            den.copysign_(z).add_(z)
         else:
             # The denominator has at least the size of z. With a little more than kA it is never zero.
             more = 0.0 if may_be_zero else smallest(z.dtype)
@@ -371,8 +380,11 @@ class AlphaBeta(_SharingRule):
         # only, else αR/P and -βR/N. Of outputs that a ReLU set to zero, and so are without relevance, P and N
         # may be anything.
         p, n = divide(R, P), divide(R, minus_N)
-        p = p.add_(keep_above(p.clone(), minus_N), alpha=self.beta)
-        n = keep_above(n.clone(), P).mul_(self.alpha).sub_(n)
+        p = scaled_below(p, minus_N, 1 / self.alpha).mul_(self.alpha)
+        if self.beta > 0:
+            n = scaled_below(n, P, -1 / self.beta).mul_(self.beta)
+        else:
+            n = keep_above(n.clone(), P).sub_(n)
         absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
         del R, P, minus_N
         if op.nonnegative or op.few:
