@@ -50,6 +50,7 @@ class Composed:
     at_zero: tuple[Tensor, Tensor] | None = None
     probed: Tensor | None = None
     fails: bool = False
+    _role: Role | None = None
     _number: int | None = None
     _shaped: bool | None = None
     _known: dict[tuple[Any, ...], Any] | None = None
@@ -94,7 +95,9 @@ class Composed:
         if self.scales:
             before = self.operands[0]
             return Role.SIGNAL if before is None else before.role(root)
-        return self.known("role", root.dtype, lambda: self._judged(root))
+        if self._role is None:
+            self._role = self.known("role", root.dtype, lambda: self._judged(root))
+        return self._role
 
     def power(self, root: Tensor) -> int | None:
         """Return n if the function of large numbers is in proportion to their nth power, for n of 1 and -1.
@@ -125,6 +128,8 @@ class Composed:
 
     def _numbered(self) -> int:
         """The same number for functions that are written alike, with numbers alone; `_OTHER` for others."""
+        if self._number is not None:
+            return self._number
         for call in self._before(lambda call: call._number is not None):
             operands = [_ROOT if o is None else o._number for o in call.operands]
             written = None if _OTHER in operands else call.last.written()

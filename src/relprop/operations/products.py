@@ -49,19 +49,20 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
         if total is not None and total.steps:  # exp(x)·(1/Σ exp(x))
             return softmax_of_groups(run, call, _exponent(factor), total)
     tags = a.tag, b.tag
-    rule, sharing = shared_by(run, call, [a, b], elementwise=True)
+    rule, sharing, roles = shared_by(run, call, [a, b], elementwise=True)
     signals = [(t, other) for i, (t, other) in enumerate(((a, b), (b, a))) if i in sharing]
     one, other = signals[0]
     # Beside the one signal the other factor is a constant, with which autograd records the product.
     alone = len(signals) == 1 and run.slots == "none"
-    value: Tensor = run.native(call, _without(call.args, [other])) if alone else run.value(call)
+    held = [t.recorded.detach() if alone and t is other else t for t in call.args]
+    value: Tensor = run.native(call, held) if alone else run.value(call)
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
-    normalises = len(signals) == 1 and role_of(other.tag) is Role.STATISTIC
+    normalises = len(signals) == 1 and roles[1 - sharing[0]] is Role.STATISTIC
     weighs = normalises and one.tag.nonnegative and totals[sharing[0]] is not None
     known = Tag(
         behind_all(tags, plain=False),
         all(tag.nonnegative for tag in tags),
-        role=Role.SOFTMAX if weighs else of_product(map(role_of, tags)),
+        role=Role.SOFTMAX if weighs else of_product(roles),
         step=next((step for step in steps if step is not None), None),
         origin=Normalised(recorded=one.recorded, tag=one.tag) if normalises else None,
     )
@@ -100,14 +101,15 @@ def contracted(run: Run, call: Call, operands: Sequence[Any]) -> Any:
         operands: the factors; some may be constants.
     """
     relevant = [t for t in operands if is_relevant(t)]
-    sharing = [relevant[i] for i in shared_by(run, call, relevant)[1]]
+    _, numbers, roles = shared_by(run, call, relevant)
+    sharing = [relevant[i] for i in numbers]
     others = [t for t in relevant if not any(t is each for each in sharing)]
     crossed = Call(call.signature, _without(call.args, others))
     # Direct relevance is shared by contributions, as if the product were written out and summed.
     product = _shared(run, crossed) if run.slots != "none" else run.seen(run.native(crossed), Tag())
     nonnegative = all(t.tag.nonnegative if is_relevant(t) else all_nonnegative(value_of(t)) for t in operands)
     # A mixture of values that are no weights, if constant ones, is a signal.
-    role = of_product(role_of(t.tag) for t in relevant) if len(relevant) > 1 else Role.SIGNAL
+    role = of_product(roles) if len(relevant) > 1 else Role.SIGNAL
     tag = Tag(behind_all([t.tag for t in relevant], plain=False), nonnegative, role=role)
     if len(sharing) == 1:
         return run.seen(product.recorded, replace(tag, slot=product.tag.slot))
@@ -135,8 +137,8 @@ def _without(args: Sequence[Any], factors: Sequence[Seen]) -> list[Any]:
 
 def shared_by(
     run: Run, call: Call, factors: Sequence[Seen], *, elementwise: bool = False
-) -> tuple[NonlinearRule | None, list[int]]:
-    """Return the rule of a product, and which factors have a share of its relevance, by number.
+) -> tuple[NonlinearRule | None, list[int], list[Role]]:
+    """Return the rule of a product, which factors have a share of its relevance, by number, and all roles.
 
     Args:
         run: the run.
@@ -145,14 +147,14 @@ def shared_by(
         elementwise: whether it is a product of elements, and not summed over.
     """
     everyone = list(range(len(factors)))
-    if len(factors) == 1:
-        return None, everyone
-    rule = run.choose(run.site(call, Kind.PRODUCT, behind_all([t.tag for t in factors])))
     roles = [role_of(t.tag) for t in factors]
+    if len(factors) == 1:
+        return None, everyone, roles
+    rule = run.choose(run.site(call, Kind.PRODUCT, behind_all([t.tag for t in factors])))
     if isinstance(rule, Proportional):
         if elementwise and Role.STATISTIC not in roles:
             run.apply(call, rule)
-            return rule, everyone
+            return rule, everyone, roles
         rule = None
     sharing = weighed_by(roles)
     if isinstance(rule, Uniform):
@@ -164,7 +166,7 @@ def shared_by(
     elif rule is None or Role.STATISTIC in roles:
         rule = SignalTakesAll()
     run.apply(call, rule)
-    return rule, sharing
+    return rule, sharing, roles
 
 
 def quotient(run: Run, call: Call, a: Seen, b: Seen) -> Any:
