@@ -64,6 +64,19 @@ def test_bounds_decide_whether_a_clamp_is_a_weight(low: float, high: float) -> N
     assert torch.equal(relprop.explain(model, x, target=1, rules=Epsilon(0.0)).relevance, expected)
 
 
+def test_zero_has_a_sign() -> None:
+    x, layer = torch.randn(4, 6, **DOUBLE), nn.Linear(6, 3).double()
+
+    def model(by: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: layer(torch.tanh(torch.exp(x) / by) + x)
+
+    below = relprop.explain(model(-0.0), x, target=1, rules=Epsilon(0.1)).relevance
+    composed._KNOWN.clear()
+    above = relprop.explain(model(0.0), x, target=1, rules=Epsilon(0.1)).relevance
+    assert torch.equal(relprop.explain(model(-0.0), x, target=1, rules=Epsilon(0.1)).relevance, below)
+    assert not torch.allclose(above, below)
+
+
 def test_so_many_functions_are_forgotten_that_memory_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composed, "_MANY", 20)
     x = torch.randn(3, 6, **DOUBLE)
@@ -102,7 +115,8 @@ def test_a_constant_that_is_no_number_for_each_output_is_looked_at_once(
     assert len(looks) == 1
 
 
-def test_a_constant_that_is_overwritten_is_looked_at_again() -> None:
+@pytest.mark.parametrize("by_data", [False, True])
+def test_a_constant_that_is_overwritten_is_looked_at_again(by_data: bool) -> None:
     layer, x = nn.Linear(8, 8).double(), torch.randn(2, 5, 8, **DOUBLE)
     angles, numbers = torch.randn(2, 5, 4, **DOUBLE), torch.randn(2, 1, 4, **DOUBLE).expand(2, 5, 4)
 
@@ -112,7 +126,10 @@ def test_a_constant_that_is_overwritten_is_looked_at_again() -> None:
     def overwriting(x: Tensor) -> Tensor:
         constant = angles.clone()
         first = arranged(x) * constant
-        constant.copy_(numbers)
+        if by_data:
+            constant.data = numbers.clone()
+        else:
+            constant.copy_(numbers)
         return (first + arranged(x) * constant).sum((1, 2))
 
     def with_two(x: Tensor) -> Tensor:

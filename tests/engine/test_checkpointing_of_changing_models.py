@@ -74,6 +74,29 @@ class Streaming(nn.Module):
         return x
 
 
+class Buffered(nn.Module):
+    """Gives its layers what it wrote to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Sequential(nn.Linear(D, D, bias=False), nn.Tanh()), nn.Linear(D, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        buffer = torch.zeros(len(x), D, dtype=x.dtype)
+        buffer[:, : D - 1] = x[:, : D - 1]
+        scores: Tensor = self.last(self.layer(buffer))
+        return scores
+
+
+@each_rule
+@pytest.mark.parametrize("blocks", [["layer"], ["layer.0"], ["layer.1"]])
+def test_a_buffer_that_relevant_values_were_written_to(rules: Any, blocks: list[str]) -> None:
+    model, x = Buffered().double().eval(), torch.randn(N, D, dtype=torch.float64)
+    expected = relprop.explain(model, x, target=1, rules=rules)
+    found = relprop.explain(model, x, target=1, rules=rules, checkpoint=blocks)
+    assert torch.equal(found.relevance, expected.relevance)
+
+
 def test_weights_that_are_overwritten_are_refused_by_name() -> None:
     model, x = drawn(Streaming()), torch.rand(N, D).double()
     message = r"'0\.weight' of Sequential, a module of checkpoint=.*, was overwritten after the.*Leave it out"

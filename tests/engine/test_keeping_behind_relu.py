@@ -117,9 +117,113 @@ def test_what_another_call_takes_too_is_looked_at_and_has_its_relevance(
     assert looks(model, monkeypatch, rule) == int("alias" not in model.__name__)
     x = torch.randn(4, 5, dtype=torch.float64)
     found = relprop.explain(model, x, target=1, rules=rule)
-    monkeypatch.setattr(Kept, "clip", lambda *_: None)
+    monkeypatch.setattr(Kept, "clip", lambda *_: False)
     near(found.relevance, relprop.explain(model, x, target=1, rules=rule).relevance)
     assert float(found.ledger.gap.max()) < 1e-10
+
+
+def as_score(x: Tensor) -> Tensor:
+    """The ReLU is beside what is explained."""
+    z = torch.relu(FIRST(x)) @ SECOND.weight.T
+    torch.relu(z)
+    return z
+
+
+def of_one_dimension(x: Tensor) -> Tensor:
+    return torch.relu(torch.relu(FIRST(x)) @ SECOND.weight[0])
+
+
+class Through(nn.Module):
+    """An identity, whose output is that of another layer, with a ReLU beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = FIRST(x)
+        kept = self.same(z)
+        return SECOND(torch.relu(z)) + SECOND(kept)
+
+
+class Storing(nn.Module):
+    """A layer that keeps its output, which is used by the name of the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.Identity()
+        self.z: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.z = FIRST(x)
+        relu = torch.relu(self.same(self.z))
+        z, self.z = self.z, None
+        return SECOND(relu) + SECOND(z)
+
+
+class Doubled(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z * 2.0
+
+
+class DoubledByFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return z * 2.0
+
+    @staticmethod
+    def backward(ctx: Any, c: Tensor) -> Tensor:
+        return c * 2.0
+
+
+def declared(x: Tensor) -> Tensor:
+    z = FIRST(x)
+    return SECOND(Doubled()(z)) + SECOND(torch.relu(z)) + SECOND(DoubledByFunction.apply(z))
+
+
+ALL = list(range(6))
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.5), AlphaBeta(2, 1)])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (as_score, {}),
+        (of_one_dimension, {"target": lambda scores: scores}),
+        (declared, {}),
+        *[
+            (kind().eval(), options)
+            for kind in (Through, Storing)
+            for options in ({}, {"record": ["same"]}, {"conditions": {"same": ALL}}, {"start": "same"})
+        ],
+    ],
+)
+def test_relevance_beside_a_relu_is_not_lost_however_it_comes(
+    model: Callable[[Tensor], Tensor], options: dict[str, Any], rule: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relprop.register(Doubled, "linear")
+    relprop.register(DoubledByFunction, "linear")
+    x, options = torch.randn(4, 5, dtype=torch.float64), {"target": 1, **options}
+    found = relprop.explain(model, x, rules=rule, **options)
+    assert float(found.ledger.gap.max()) < 1e-10
+    monkeypatch.setattr(Kept, "clip", lambda *_: False)
+    near(found.relevance, relprop.explain(model, x, rules=rule, **options).relevance)
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.5)])
+def test_gradients_of_a_value_and_its_relu_at_once(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+
+    def coefficient() -> Tensor:
+        with relprop.propagating(rule):
+            z = FIRST(x)
+            ones = torch.ones_like(z)
+            (found,) = torch.autograd.grad([z, torch.relu(z)], [x], [ones, ones])
+        return found
+
+    found = coefficient()
+    monkeypatch.setattr(Kept, "clip", lambda *_: False)
+    near(found, coefficient())
 
 
 class Both(nn.Module):
@@ -148,7 +252,7 @@ def test_what_a_module_returns_beside_its_relu_has_its_relevance(
     x = torch.randn(4, 5, dtype=torch.float64)
     found = relprop.explain(model, x, target=1, rules=rule, **options)
     assert float(found.ledger.gap.max()) < 1e-10
-    monkeypatch.setattr(Kept, "clip", lambda *_: None)
+    monkeypatch.setattr(Kept, "clip", lambda *_: False)
     near(found.relevance, relprop.explain(model, x, target=1, rules=rule, **options).relevance)
 
 

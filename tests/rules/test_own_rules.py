@@ -276,6 +276,34 @@ def test_the_check_finds_what_is_wrong(name: str, monkeypatch: pytest.MonkeyPatc
         check_rule(rule, formula)
 
 
+class OnNonzero(Epsilon):
+    """A rule that looks at the inputs, which ε itself does not."""
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        found = super().__call__(op, incoming)
+        assert found.coefficient is not None
+        found.coefficient = found.coefficient * (op.x != 0)
+        return found
+
+
+class Told(Epsilon):
+    calls = 0
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        Told.calls += 1
+        return super().__call__(op, incoming)
+
+
+def test_a_class_that_is_derived_from_a_rule_declares_for_itself_what_it_does_not_need() -> None:
+    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.Tanh(), nn.Linear(7, 3, bias=False)).double().eval()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    check_rule(OnNonzero(0.1))
+    found = relprop.explain(model, x, target=1, rules=OnNonzero(0.1))
+    assert torch.equal(found.relevance, relprop.explain(model, x, target=1, rules=Epsilon(0.1)).relevance)
+    relprop.explain(model, x, target=1, rules=Told(0.0))
+    assert Told.calls >= 2
+
+
 def test_a_formula_that_is_off_by_a_thousandth_is_found() -> None:
     with pytest.raises(AssertionError, match=r"differs from the formula: it gives \S+ instead of \S+ at"):
         check_rule(Own(), lambda layer, R: lrp_0(layer, R) * 1.001)

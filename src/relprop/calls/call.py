@@ -215,5 +215,7 @@ def written(operation: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
                 return None
         elif a is not PLACE and type(a) not in WITHOUT_TENSORS:
             return None
+        elif type(a) is float and a == 0:
+            a = str(a)  # 0.0 equals -0.0, but quotients by them are not equal
         key.append(a)
     return tuple(key)

@@ -19,17 +19,19 @@ from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import relevant_in
 from relprop.crossing.samples import step_of_rows
-from relprop.engine.keep import Kept, KeptConstant
+from relprop.engine.keep import Kept, KeptConstant, comes_through_relus
 from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
 from relprop.engine.plain_weights import is_foreign
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.engine.surroundings import saves_by
 from relprop.linear import weights
 from relprop.linear.maps import LinearMap, SameValues
 from relprop.linear.numerics import reaches_beside
 from relprop.linear.operation import Incoming, LinearOperation
 from relprop.linear.products import OfComplex, blocks_of
+from relprop.rules.linear import Epsilon
 from relprop.rules.own import applied
 from relprop.rules.rule import Rule
 
@@ -46,15 +48,9 @@ class Foldable(Origin):
     factor: float = 1.0
     kept_z: Kept | None = None
 
-    def clip(self, y: Tensor) -> None:
-        """Keep y = max(0, z) instead of z."""
-        if self.kept_z is not None:
-            self.kept_z.clip(y)
-
-    def used_again(self) -> None:
-        """Record that more than one call takes the output, so that not all of them are a ReLU."""
-        if self.kept_z is not None:
-            self.kept_z.once = False
+    def clip(self, y: Tensor) -> bool:
+        """Keep y = max(0, z) instead of z, if that may be, and return whether it may."""
+        return self.kept_z is not None and self.kept_z.clip(y)
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -81,12 +77,13 @@ class LinearOrigin(Foldable):
     input_watches: tuple[Watch, ...] = ()
     unkept_x: Kept | None = None
 
-    def clip(self, y: Tensor) -> None:
+    def clip(self, y: Tensor) -> bool:
         """Keep y = max(0, z) instead of z, and the operand, of which z is computed where y is not enough."""
-        if self.kept_z is not None and self.kept_z.clippable and self.unkept_x is not None:
+        clipped = Foldable.clip(self, y)
+        if clipped and self.unkept_x is not None:
             self.unkept_x.hold(self.recorded)
             self.unkept_x = None
-        super(LinearOrigin, self).clip(y)
+        return clipped
 
     @property
     def bias(self) -> Tensor | None:
@@ -188,7 +185,7 @@ def start(
     weight, bias = value_or_own(run, weight), value_or_own(run, bias)
     if run.parameters is not None and not weight.is_complex():
         run.parameters.meet(weight)
-    by_gradient = root is None and bias is None and _is_gradient(run, call, rule, x, weight)
+    by_gradient = bias is None and root is None and _is_gradient(run, call, rule, x, weight)
     value: Tensor = run.native(call) if by_gradient else run.value(call)
     if weight.is_complex():
         x, root = run.perform(torch.view_as_real, x), None
@@ -218,6 +215,8 @@ def start(
         behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
     )
+    if by_gradient:
+        return run.seen(value, _known_of(origin, value))
     result = attach_rule(run, origin, value)
     return run.perform(torch.view_as_complex, result) if isinstance(map_, OfComplex) else result
 
@@ -231,13 +230,16 @@ def _without_origins(tag: Tag) -> Tag:
 def _is_gradient(run: Run, call: Call, rule: Rule, x: Seen, weight: Tensor) -> bool:
     """Whether the rule of an operation without a bias is its plain gradient, which autograd records."""
     return (
-        getattr(rule, "is_gradient", False)
+        type(rule) is Epsilon
+        and rule.epsilon == 0
+        and any([a is x for a in call.args])  # and not what an entry made of its arguments
         and run.slots == "none"
         and run.parameters is None
         and weight.dtype is x.dtype
         and not weight.is_complex()
         and not isinstance(x.tag.origin, Affine)
         and "::" not in call.operation  # an operation of another library may have any gradient
+        and saves_by(run.keep_saved)  # or the weight might be overwritten
     )
 
 
@@ -268,13 +270,10 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     Args:
         run: the run.
         origin: the operation.
-        value: its output. If autograd has recorded it, the rule is its plain gradient.
+        value: its output.
         counts: whether it is one of the linear operations that are counted.
     """
     tag, rule = origin.tag, origin.rule
-    known = _known_of(origin, value)
-    if value.requires_grad:
-        return run.seen(value, known)
     slot = run.slot(origin)
     # The closure must hold neither `origin` nor `tag`, which hold tensors with their graphs.
     nonnegative = tag.nonnegative
@@ -293,6 +292,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     # z is computed again if its type is not the weight's.
     needs_input = needs_values and bool(
         getattr(rule, "needs_input", True)
+        or rule.puts_relevance
         or with_slot
         or has_slot
         or input_watches
@@ -306,6 +306,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
     arranged = _Arrangement.of(run, map_, origin.recorded, tag.step)
 
     def back(incoming: Incoming) -> list[Outgoing]:
+        clipped = kept_z.clipped and not comes_through_relus()
         w = kept_w.own
 
         # Compute in the weight's type: under autocast, inputs and outputs have other types.
@@ -317,7 +318,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         b = None if kept_b is None else kept_b.value.to(w.dtype)
         # z is computed again if relevance arrives at outputs that a ReLU set to zero, or if z does not have
         # the weight's type: in a difference, its rounding errors would count as contributions.
-        lacking = kept_z.clipped and not kept_z.once and c is not None and reaches_beside(c, z)
+        lacking = clipped and c is not None and reaches_beside(c, z)
         try:
             exact = z
             if needs_values and (kept_z.value.dtype != w.dtype or lacking):
@@ -348,7 +349,7 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         return [(arranged.back(on_x), arranged.back(direct))]
 
     origin.kept_z, origin.unkept_x = kept_z, None if needs_input else kept_x
-    return run.cross(value, [origin], back, known, slot=with_slot)
+    return run.cross(value, [origin], back, _known_of(origin, value), slot=with_slot)
 
 
 def _known_of(origin: LinearOrigin, value: Tensor) -> Tag:

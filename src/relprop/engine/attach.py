@@ -17,10 +17,17 @@ Backward = Callable[..., Sequence[Tensor | None]]
 
 @dataclass(slots=True)
 class Step:
-    """The arguments of `Attach`. In this object autograd does not see the values as inputs or copy them."""
+    """The arguments of `Attach`. In this object autograd does not see the values as inputs or copy them.
+
+    Attributes:
+        values: the values, until they are attached.
+        backward: the backward, until it has run.
+        through_relus: whether all that arrives in the backward has come through ReLUs (see `find_relus`).
+    """
 
     values: tuple[Tensor, ...]
     backward: Backward | None
+    through_relus: bool = False
 
 
 class Attach(torch.autograd.Function):
@@ -43,7 +50,10 @@ class Attach(torch.autograd.Function):
         backward = step.backward
         if not _retained.backwards:
             step.backward = None  # frees the kept values, as autograd does
-        with aside(), StepOfBackward():  # calls of a rule are not calls of the model
+        with (
+            aside(),
+            StepOfBackward(through_relus=step.through_relus),
+        ):  # calls of a rule are not calls of the model
             return (None, *backward(*coefficients))
 
 
@@ -85,3 +95,33 @@ def _applied() -> Callable[..., tuple[Tensor, ...]]:
     if torch._C._are_functorch_transforms_active():
         return Attach.apply
     return super(torch.autograd.Function, Attach).apply
+
+
+_NODE: Any = Attach._backward_cls
+_RELUS = frozenset(("ReluBackward0", "ClampMinBackward0", "ClampBackward1", "HardtanhBackward0"))
+"""Names of autograd's nodes of max(0, x), beside those of other clamps."""
+
+
+def find_relus(ends: Sequence[Tensor]) -> None:
+    """Find the values that relevance comes to through ReLUs alone, in the graph of a backward.
+
+    Only the graph tells this for sure: a value may have consumers that no call of the model shows.
+
+    Args:
+        ends: the tensors from which the backward starts.
+    """
+    nodes: list[Any] = [t.grad_fn for t in ends if t.grad_fn is not None]
+    met, beside = set(nodes), set(nodes)
+    for node in nodes:  # which grows
+        is_relu = node.name() in _RELUS
+        for following, _ in node.next_functions:
+            if following is None:
+                continue
+            if not is_relu and type(following) is _NODE:
+                beside.add(following)
+            if following not in met:
+                met.add(following)
+                nodes.append(following)
+    for node in met:
+        if type(node) is _NODE:
+            node.step.through_relus = node not in beside

@@ -287,6 +287,8 @@ class _Operand:
 
     @staticmethod
     def of(run: Run, tensor: Tensor) -> "_Operand":
+        if run.interception.writing.looks_at_plain:  # such as a buffer to which relevant values were written
+            tensor = run.interception.writing.stand_in(tensor)
         if type(tensor) is not Seen:
             return _Operand(run.keep_constant(tensor), Tag(), False)
         if tensor.memory is not None:

@@ -284,7 +284,6 @@ def _watched(origin: T | None, watch: Watch) -> T | None:
 
 
 def _copy(run: Run, seen: Seen) -> Tensor:
-    seen.note_other_use()
     return run.seen(seen.recorded, replace(seen.tag, origin=None, pointwise=None))
 
 

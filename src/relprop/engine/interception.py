@@ -212,19 +212,14 @@ class Interception:
             if kind is Seen:
                 if a.run is not run:  # the model kept it from another run
                     args[i] = a = self.writing.stand_in(a)
-                a.note_use()
                 seen.append(a)
             elif kind is list or kind is tuple:
                 if a and (looks_at_plain or any([type(b) is Seen for b in a])):
                     args[i] = inside = [self.writing.stand_in(b) for b in a]
-                    for b in inside:
-                        if type(b) is Seen:
-                            b.note_use()
-                            seen.append(b)
+                    seen += [b for b in inside if type(b) is Seen]
             elif looks_at_plain and isinstance(a, Tensor):
                 args[i] = a = self.writing.stand_in(a)
                 if type(a) is Seen:
-                    a.note_use()
                     seen.append(a)
         return seen
 

@@ -24,10 +24,9 @@ class Kept:
 
     Attributes:
         clippable: whether max(0, value) may replace the value.
-        once: whether one call alone takes the value. If it is a ReLU, negative outputs get nothing.
     """
 
-    __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable", "once")
+    __slots__ = ("__weakref__", "_again", "_clipped", "_value", "clippable")
 
     _value: Tensor | None
     _again: Callable[[], "Kept"] | None
@@ -36,14 +35,13 @@ class Kept:
         self._value = tensor.detach()
         self._clipped = False
         self._again = None
-        self.clippable, self.once = clippable, True
+        self.clippable = clippable
 
     @classmethod
     def dropped(cls, again: Callable[[], "Kept"]) -> "Kept":
         """Return a value that was dropped. `again` recomputes it, for one step of a backward at a time."""
         kept = cls.__new__(cls)
         kept._value, kept._clipped, kept._again, kept.clippable = None, False, again, False
-        kept.once = False  # nothing is known of the module's calls when it runs again
         return kept
 
     @property
@@ -58,10 +56,11 @@ class Kept:
             self._there()
         return self._clipped
 
-    def clip(self, y: Tensor) -> None:
-        """Replace the value by y = max(0, value), if the value is clippable."""
+    def clip(self, y: Tensor) -> bool:
+        """Replace the value by y = max(0, value), if the value is clippable, and return whether it is."""
         if self.clippable and not self._clipped:
             self._value, self._clipped = y.detach(), True
+        return self.clippable
 
     def hold(self, tensor: Tensor) -> None:
         """Keep a value in the place of one that was of no use."""
@@ -75,7 +74,7 @@ class Kept:
         assert self._again is not None
         found = self._again()
         self._value, self._clipped = found.value, found.clipped
-        _computed.again.append(self)
+        _present.again.append(self)
         return self._value
 
 
@@ -139,12 +138,15 @@ class Constants:
 
     def refuse(self, constant: Tensor, for_what: Hashable) -> None:
         """Record that a constant was found not to be fit for something, so that nobody looks again."""
-        if not constant.is_inference():  # which does not tell when it is overwritten
+        # Of neither is known when its values change.
+        if not constant.is_inference() and _has_memory(constant):
             base, place = _place_of(constant)
             self._refused[for_what, *place] = weakref.ref(base)
 
     def is_refused(self, constant: Tensor, for_what: Hashable) -> bool:
         """Whether a constant was found not to be fit for something, and has the same values still."""
+        if not self._refused or not _has_memory(constant):
+            return False
         base, place = _place_of(constant)
         known = self._refused.get((for_what, *place))
         return known is not None and known() is base
@@ -174,28 +176,47 @@ class Keeper(Protocol):
         """Return the kept value to use in place of `kept`."""
 
 
-class _Computed(threading.local):
-    """The values that the present step of a backward has recomputed."""
+class _Present(threading.local):
+    """The present step of a backward.
+
+    Attributes:
+        again: the values that it has recomputed.
+        through_relus: whether all relevance that arrives in it has come through ReLUs.
+    """
 
     def __init__(self) -> None:
         self.again: list[Kept] = []
+        self.through_relus = False
 
 
-_computed = _Computed()
+_present = _Present()
 
 
 class StepOfBackward:
-    """One step of a backward. Values that it recomputes are dropped at its end."""
+    """One step of a backward. Values that it recomputes are dropped at its end.
 
-    __slots__ = ("_outer",)
+    Args:
+        through_relus: whether all relevance that arrives in it is known to have come through ReLUs.
+    """
+
+    __slots__ = ("_outer", "_through_relus")
+
+    def __init__(self, *, through_relus: bool = False) -> None:
+        self._through_relus = through_relus
 
     def __enter__(self) -> None:
-        self._outer, _computed.again = _computed.again, []
+        self._outer = _present.again, _present.through_relus
+        _present.again, _present.through_relus = [], self._through_relus
 
     def __exit__(self, *_error: object) -> None:
-        for kept in _computed.again:
+        for kept in _present.again:
             kept.let_go()
-        _computed.again = self._outer
+        _present.again, _present.through_relus = self._outer
+
+
+def comes_through_relus() -> bool:
+    """Whether all relevance that arrives in the present step of a backward is known to come through ReLUs."""
+    return _present.through_relus
 
 
 def saved_value(kept: Kept | Tensor) -> Tensor:
@@ -227,7 +248,8 @@ def memory_of(tensor: Tensor) -> int:
 def _place_of(tensor: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
     """Return the tensor that a tensor is a view of, and a key of the part and its values."""
     base = tensor if tensor._base is None else tensor._base
-    return base, (id(base), _version(base), tensor.shape, tensor.stride(), tensor.storage_offset())
+    values = memory_of(base), _version(base)
+    return base, (id(base), *values, tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _version(tensor: Tensor) -> int:

@@ -48,9 +48,6 @@ class Origin:
     tag: "Tag"
     watches: tuple[Watch, ...] = ()
 
-    def used_again(self) -> None:
-        """Record that more than one call takes the result. Most operations need not know."""
-
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Pointwise(Origin):

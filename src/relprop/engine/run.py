@@ -49,6 +49,7 @@ class Run:
         weights: plain values of parameters of other classes of tensors.
         block: the checkpointed module call that is running, which drops kept values; None outside of one.
         interception: handles the calls on this run's wrapper tensors.
+        any_clipped: whether outputs that a ReLU set to zero are kept as zeros.
         scores: whether the target computes scores of the model's output now.
         is_over: whether the run's context was left. Calls on its wrapper tensors are plain calls afterwards.
     """
@@ -80,6 +81,7 @@ class Run:
         # that leads to a leaf.
         self.anchor = torch.zeros(0, requires_grad=True)
         self.interception: Any = None
+        self.any_clipped = False
         self.scores = False
         self.is_over = False
 

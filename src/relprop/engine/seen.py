@@ -59,11 +59,9 @@ class Seen(Tensor):
         detached: whether it was detached from a tensor and shares its storage.
         lost: where integer inputs that it was computed from were lost, by name (see `relprop.inputs.tokens`).
         offset: position of its first element after that of the memory's base, in elements.
-        uses: how often calls have taken it.
     """
 
     run: "Owner"
-    uses: int = 0
     memory: Memory | None = None
     offset: int = 0
     of_parameters: bool = False
@@ -126,17 +124,6 @@ class Seen(Tensor):
             return self._tag is not None
         return self.recorded.requires_grad
 
-    def note_use(self) -> None:
-        """Record that a call takes the tensor."""
-        if self.uses:
-            self.note_other_use()
-        self.uses += 1
-
-    def note_other_use(self) -> None:
-        """Record that relevance may come from elsewhere than from one call."""
-        if self._tag is not None and self._tag.origin is not None:
-            self._tag.origin.used_again()
-
     def _refresh(self, memory: Memory) -> None:
         """Read the value after a write through another tensor of the same memory."""
         since = self._at
@@ -163,7 +150,6 @@ class Seen(Tensor):
     def replaces(self, other: "Seen") -> None:
         """Share memory with another tensor of the same value, which this tensor replaces."""
         self.views(other)
-        self.uses = other.uses
         assert self.memory is not None
         self.memory.replaced.append((self.offset, self._recorded, self.tag.slot))
 

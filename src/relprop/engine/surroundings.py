@@ -114,6 +114,12 @@ def _saving() -> Any:
     return _autograd._top_saved_tensors_default_hooks(True) if _TELLS_WHO_SAVES else None
 
 
+def saves_by(pack: Callable[[Tensor], Any]) -> bool:
+    """Whether autograd saves tensors by this function now, as far as torch tells."""
+    functions = _saving()
+    return functions is not None and functions[0] == pack
+
+
 @contextmanager
 def leaving_no_trace() -> Iterator[Surroundings]:
     """Restore the surroundings at the end, however the context ends."""

@@ -59,11 +59,6 @@ def reaches_beside(c: Tensor, by: Tensor) -> bool:
     return bool(torch.linalg.vector_norm(keep_above(c.clone(), by).sub_(c), 1))
 
 
-def signs(z: Tensor) -> Tensor:
-    """Return 1, and -1 where z is negative."""
-    return torch.copysign(z.new_ones(()), z)
-
-
 def divide(R: Tensor, denominator: Tensor) -> Tensor:
     """Return R / denominator, and 0 where the denominator is so small that the quotient could overflow."""
     return drop_small(R / denominator, denominator, smallest(R.dtype))

@@ -107,8 +107,8 @@ def relu(run: Run, call: Call, x: Seen) -> Any:
     """ReLU. After a linear operation, max(0, z), which autograd keeps anyway, is kept instead of z."""
     result = _nonnegative(run, call, x)
     origin = linear_origin(x)
-    if origin is not None:
-        origin.clip(result.recorded)
+    if origin is not None and origin.clip(result.recorded):
+        run.any_clipped = True
     return result
 
 

@@ -55,18 +55,24 @@ def _is_number(value: object) -> bool:
     return abs(value) <= sys.float_info.max  # also of integers that are too large for a float
 
 
+_FIRST = 4096
+"""So many elements often show what all elements would."""
+
+
+def _is_another(rule: object) -> bool:
+    """Whether a rule is of a class that a user derived, which may compute anything."""
+    return type(rule).__module__ != __name__
+
+
 def _any_below(R: Tensor, z: Tensor) -> bool:
     """Whether there is relevance where z is negative, also if it is unknown because calls are traced."""
     if is_traced():
         return True
-    if R.numel() > 2 * _FIRST and R.is_contiguous() and z.is_contiguous():  # a few elements often show it
+    if R.numel() > 2 * _FIRST and R.is_contiguous() and z.is_contiguous():
         first, of = R.flatten()[:_FIRST], z.flatten()[:_FIRST]
         if bool(torch.linalg.vector_norm(keep_above(first.clone(), -of), 1)):
             return True
     return bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
-
-
-_FIRST = 4096
 
 
 def _shared_with(s: Tensor, share: Tensor) -> Tensor:
@@ -107,7 +113,7 @@ class _SharingRule(PrintedRule):
     @property
     def looks_everywhere(self) -> bool:
         """Whether outputs without relevance matter to the rule."""
-        return False
+        return _is_another(self)
 
     @property
     def needs_values(self) -> bool:
@@ -198,20 +204,15 @@ class Epsilon(_SharingRule):
 
     @property
     def looks_everywhere(self) -> bool:
-        return self.of == "rms"
+        return self.of == "rms" or _is_another(self)
 
     @property
     def needs_values(self) -> bool:
-        return self.epsilon > 0 or self.bias == "ignore"
+        return self.epsilon > 0 or self.bias == "ignore" or _is_another(self)
 
     @property
     def needs_input(self) -> bool:
-        return False
-
-    @property
-    def is_gradient(self) -> bool:
-        """Whether a coefficient crosses an operation without a bias by the plain gradient."""
-        return self.epsilon == 0
+        return _is_another(self)
 
     def _stabiliser(self, z: Tensor) -> Tensor:
         """ε·sgn(z), with sgn(0) = 1."""
@@ -219,6 +220,10 @@ class Epsilon(_SharingRule):
         if self.of == "rms":
             epsilon = epsilon * z.square().mean(tuple(range(1, z.dim())), keepdim=True).sqrt()
         return torch.copysign(epsilon, z)
+
+    def _is_simple(self, dtype: torch.dtype) -> bool:
+        """Whether ε is the same for all outputs, no denominator is nearly zero, and rounding keeps ε."""
+        return self.of == "one" and self.epsilon > smallest(dtype) and wide(dtype) is dtype
 
     def _stabilised(self, R: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return R / (z + ε sgn z), and what it leaves out. R is overwritten."""
@@ -239,11 +244,10 @@ class Epsilon(_SharingRule):
         absorbed: dict[str, Tensor] = {}
         if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
             s = incoming.c
-        elif op.rectified and z is op.z and self.of == "one" and smallest(z.dtype) < self.epsilon:
-            # All z are 0 or above, and so is their sign.
-            epsilon = resolved(self.epsilon, z.dtype)
-            s = quotient(incoming.relevance, z + epsilon)
-            absorbed["epsilon"] = summed(s).mul_(epsilon)
+        elif op.rectified and z is op.z and self._is_simple(z.dtype):
+            # No z is below 0, so the sign of each is 1.
+            s = quotient(incoming.relevance, z + self.epsilon)
+            absorbed["epsilon"] = summed(s) * self.epsilon
         else:
             s, absorbed = self._stabilised(incoming.relevance, z)
         c = op.transpose(s, op.weight)
@@ -381,14 +385,15 @@ class AlphaBeta(_SharingRule):
         # may be anything.
         p, n = divide(R, P), divide(R, minus_N)
         p = scaled_below(p, minus_N, 1 / self.alpha).mul_(self.alpha)
-        if self.beta > 0:
+        if self.beta >= 1:
             n = scaled_below(n, P, -1 / self.beta).mul_(self.beta)
-        else:
-            n = keep_above(n.clone(), P).sub_(n)
+        else:  # by whose inverse a number could overflow
+            n = keep_above(n.clone(), P).mul_(self.alpha).sub_(n)
         absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
         del R, P, minus_N
         if op.nonnegative or op.few:
-            c = op.transpose(p, weights.positive(op.weight)) + op.transpose(n, weights.negative(op.weight))
+            c = op.transpose(p, weights.positive(op.weight))
+            c.add_(op.transpose(n, weights.negative(op.weight)))
             if not op.nonnegative:
                 down = op.transpose(p, weights.negative(op.weight))
                 c = _where_negative(op.x, down + op.transpose(n, weights.positive(op.weight)), c)

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from relprop.calls.call import lacks_gradient
 from relprop.calls.nested import map_tensors, tensors_in
 from relprop.calls.user_line import line_of
+from relprop.engine.attach import find_relus
 from relprop.engine.gaps import Gap, coverage_message, disconnected_message, reason_of, without_gradient
 from relprop.engine.interception import Entry, Interception, intercepting
 from relprop.engine.known import Tag
@@ -200,6 +201,8 @@ class Forward:
         variables = self.inputs.variables()
         with self.interception.unseen():
             begin = torch.ones_like(inner) if seed is None else divide(seed, inner.detach())
+        if self.run.any_clipped:
+            find_relus([inner])
         # If parts of the model run again, as of a checkpoint, their wrapper tensors dispatch the calls.
         with without_mode(seeing()):
             try:
