@@ -89,3 +89,15 @@ def test_an_epsilon_too_small_for_its_type_loses_nothing_unseen(dtype: torch.dty
     e = relprop.explain(model, torch.zeros(1, 3, dtype=dtype), target=0, rules=rules)
     assert e.relevance.isfinite().all()
     assert e.ledger.gap.max() < 2e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("beta", [1e-3, 1e-5, 1e-300])
+def test_shares_of_negative_contributions_so_small_that_their_inverse_overflows(
+    beta: float, dtype: torch.dtype
+) -> None:
+    layer = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(-1.0)  # no contribution is positive
+    found = relprop.explain(layer.to(dtype), torch.ones(1, 4, dtype=dtype), rules=AlphaBeta(1 + beta, beta))
+    assert found.relevance.tolist() == [[-1.0] * 4]

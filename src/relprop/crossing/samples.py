@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 
 from relprop.calls.call import Call
+from relprop.calls.found import Found
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, value_of
@@ -107,14 +108,11 @@ def _found(run: Run, call: Call, x: Seen) -> int | None:
             moved = next(tensors_in(call.on([map_leaves(placed, a) for a in call.args])))
             step = step_of(moved, samples)
     if key is not None:
-        if len(_FOUND) >= _MANY:
-            _FOUND.clear()
-        _FOUND[key] = step
+        _FOUND.note(key, step)
     return step
 
 
-_MANY = 10_000
-_FOUND: dict[tuple[Any, ...], int | None] = {}
+_FOUND = Found()
 """Steps between samples, by a call, the shape that it gets and the step there."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from relprop.calls.found import Found
 from relprop.engine.roles import PROBES, Role, of_function
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Composed:
     _role: Role | None = None
     _number: int | None = None
     _shaped: bool | None = None
-    _known: dict[tuple[Any, ...], Any] | None = None
+    _known: Found | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -117,14 +118,12 @@ class Composed:
         """
         number = self._numbered()
         if number == _OTHER:
-            self._known = known = {} if self._known is None else self._known
+            self._known = known = Found() if self._known is None else self._known
         else:
             known = _KNOWN
         key = number, what, dtype
         found: T = known.get(key, _UNKNOWN)
-        if found is _UNKNOWN:
-            found = known[key] = find()
-        return found
+        return known.note(key, find()) if found is _UNKNOWN else found
 
     def _numbered(self) -> int:
         """The same number for functions that are written alike, with numbers alone; `_OTHER` for others."""
@@ -135,7 +134,9 @@ class Composed:
             written = None if _OTHER in operands else call.last.written()
             # An operation of another library may be replaced by another one of its name.
             alike = written is not None and "::" not in written[0]
-            call._number = _number_of((written, *operands)) if alike else _OTHER
+            key = written, *operands
+            number = _NUMBERS.get(key) if alike else _OTHER
+            call._number = _NUMBERS.note(key, next(_COUNT)) if number is None else number
         assert self._number is not None
         return self._number
 
@@ -197,13 +198,6 @@ def _growing_most(values: Tensor) -> Tensor:
     return values[:, int(growth.argmax())]
 
 
-def _number_of(written: tuple[Any, ...]) -> int:
-    if len(_NUMBERS) >= _MANY:  # of numbers that a model computes; numbers that were given stay unique
-        _NUMBERS.clear()
-        _KNOWN.clear()
-    return _NUMBERS.setdefault(written, next(_COUNT))
-
-
 _ROOT = -1
 """Stands for the tensor itself in a key."""
 
@@ -211,10 +205,9 @@ _OTHER = -2
 """Number of functions in which a constant is a tensor."""
 
 _UNKNOWN: Any = object()
-_MANY = 10_000
 _COUNT = count()
-_NUMBERS: dict[tuple[Any, ...], int] = {}
+_NUMBERS = Found()
 """The numbers of functions that are written with numbers alone, by how they are written."""
 
-_KNOWN: dict[tuple[Any, ...], Any] = {}
+_KNOWN = Found()
 """What is known of these functions, by their number, the property's name and a type."""

@@ -12,10 +12,8 @@ happens to the bias's share of the relevance. "absorb": the bias absorbs it, and
 "ignore": the bias has no share. "distribute": the inputs that are connected to the output get equal parts.
 """
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,32 +34,14 @@ from relprop.linear.numerics import (
     wide,
 )
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
-from relprop.rules.rule import OPTION, PrintedRule, tells_names
+from relprop.rules.own import is_own
+from relprop.rules.rule import OPTION, tells_names
+from relprop.rules.sharing import Bias, SharingRule, is_number, shared_with
 
 __all__ = ["Absolute", "AlphaBeta", "Epsilon", "Gamma", "ZPlus"]
 
-Bias = Literal["absorb", "ignore", "distribute"]
-"""What happens to the bias's share: it is absorbed, there is none, or the inputs get equal parts of it."""
-
-
-Send = Callable[[Tensor], Tensor]
-"""From s = R/denominator to the coefficient of the input."""
-
-
-def _is_number(value: object) -> bool:
-    """Whether a parameter is a finite number, and no truth value."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) <= sys.float_info.max  # also of integers that are too large for a float
-
-
 _FIRST = 4096
 """So many elements often show what all elements would."""
-
-
-def _is_another(rule: object) -> bool:
-    """Whether a rule is of a class that a user derived, which may compute anything."""
-    return type(rule).__module__ != __name__
 
 
 def _any_below(R: Tensor, z: Tensor) -> bool:
@@ -75,15 +55,6 @@ def _any_below(R: Tensor, z: Tensor) -> bool:
     return bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
 
 
-def _shared_with(s: Tensor, share: Tensor) -> Tensor:
-    """Return s·share, summed over space or outputs: a ledger needs no more, and it saves passes."""
-    if 1 < share.dim() < s.dim():  # one bias a channel
-        return s.flatten(2).sum(2) * share.flatten()
-    if share.dim() == 1 and len(share) == s.shape[-1] and s.dim() > 1:
-        return summed(s @ share)
-    return s * share
-
-
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
     below = -x
@@ -91,80 +62,9 @@ def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return other.sub_(keep_above(other.clone(), below)).add_(keep_above(one, below))
 
 
-class _SharingRule(PrintedRule):
-    """Base of the rules of this file: R/denominator is shared out, and a bias may take part."""
-
-    bias: Bias
-
-    def __post_init__(self) -> None:
-        """Check the parameters; rules that have more of them extend it."""
-        if self.bias not in get_args(Bias):
-            raise RuleError(f"{self}: bias must be one of {', '.join(map(repr, get_args(Bias)))}.")
-
-    def _require_nonnegative(self, name: str) -> None:
-        value = getattr(self, name)
-        if not (_is_number(value) and value >= 0):
-            raise RuleError(f"{self}: {name} must be a finite number, 0 or larger.")
-
-    @property
-    def puts_relevance(self) -> bool:
-        return self.bias == "distribute"
-
-    @property
-    def looks_everywhere(self) -> bool:
-        """Whether outputs without relevance matter to the rule."""
-        return _is_another(self)
-
-    @property
-    def needs_values(self) -> bool:
-        """Whether the rule looks at the values of input or output, beside relevance and weights."""
-        return True
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether the rule looks at the values of the input, beside those of the output."""
-        return True
-
-    def _share_out(
-        self, op: LinearOperation, R: Tensor, part: Tensor, share: Tensor | None, send: Send
-    ) -> Propagated:
-        """Share R out over a denominator.
-
-        Args:
-            op: the operation.
-            R: relevance of its output.
-            part: what the inputs contribute to the denominator. It is overwritten.
-            share: what the bias contributes, unless it is ignored.
-            send: takes s = R/denominator to the coefficient of the input.
-        """
-        den = part if share is None or self.bias == "ignore" else part.add_(share)
-        s = divide(R, den)
-        absorbed = {"no contribution": leftover(R, s, den)}
-        del R, den, part
-        return self._account_for_bias(op, s, share, Propagated(send(s), absorbed=absorbed))
-
-    def _account_for_bias(
-        self, op: LinearOperation, s: Tensor, share: Tensor | None, result: Propagated
-    ) -> Propagated:
-        """Account for a bias that stands with `share` in the denominator of s."""
-        if share is None or self.bias == "ignore":
-            return result
-        return self._give_bias(op, _shared_with(s, share) if self.bias == "absorb" else s * share, result)
-
-    def _give_bias(self, op: LinearOperation, amount: Tensor, result: Propagated) -> Propagated:
-        """Report what the bias got, or give it in equal parts to the connected inputs."""
-        if self.bias == "distribute":
-            n = op.fan_in()
-            each = divide(amount, n)
-            result.direct = op.map.spread(each, op.weight.detach(), op.x.shape)
-            amount = leftover(amount, each, n)  # of outputs that are connected to no input
-        result.absorbed["bias"] = amount
-        return result
-
-
 @tells_names
 @dataclass(frozen=True, repr=False)
-class Epsilon(_SharingRule):
+class Epsilon(SharingRule):
     """R_i = Σ_j x_i w_ij / (z_j + ε sgn z_j) · R_j. Bach et al. 2015, eq. 58; LRP-0 for ε = 0. Two products.
 
     In half precision an ε below the resolution of the dtype is raised to it, with a warning.
@@ -190,7 +90,7 @@ class Epsilon(_SharingRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_nonnegative("epsilon")
+        self.require_nonnegative("epsilon")
         if self.of not in ("one", "rms"):
             raise RuleError(f"{self}: of must be 'one' or 'rms'.")
         if isinstance(self.gates, list):  # as a file has it
@@ -204,15 +104,15 @@ class Epsilon(_SharingRule):
 
     @property
     def looks_everywhere(self) -> bool:
-        return self.of == "rms" or _is_another(self)
+        return self.of == "rms" or is_own(self)
 
     @property
     def needs_values(self) -> bool:
-        return self.epsilon > 0 or self.bias == "ignore" or _is_another(self)
+        return self.epsilon > 0 or self.bias == "ignore" or is_own(self)
 
     @property
     def needs_input(self) -> bool:
-        return _is_another(self)
+        return is_own(self)
 
     def _stabiliser(self, z: Tensor) -> Tensor:
         """ε·sgn(z), with sgn(0) = 1."""
@@ -251,12 +151,12 @@ class Epsilon(_SharingRule):
         else:
             s, absorbed = self._stabilised(incoming.relevance, z)
         c = op.transpose(s, op.weight)
-        return self._account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
+        return self.account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
 
 
 @tells_names
 @dataclass(frozen=True, repr=False)
-class Gamma(_SharingRule):
+class Gamma(SharingRule):
     """R_i = Σ_j (x_i w_ij + γ (x_i w_ij)±) / (z_j + γ (P_j or N_j)) · R_j. Andéol et al. 2021.
 
     For z_j > 0 positive contributions weigh 1+γ, for z_j < 0 negative ones, and the bias likewise. For x ≥ 0
@@ -281,7 +181,7 @@ class Gamma(_SharingRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_nonnegative("gamma")
+        self.require_nonnegative("gamma")
         if self.favour not in ("sign of z", "positive"):
             raise RuleError(f"{self}: favour must be 'sign of z' or 'positive'.")
 
@@ -301,7 +201,7 @@ class Gamma(_SharingRule):
         """Favour the positive contributions of non-negative inputs, by the weight w + γw⁺."""
         w, b = weights.favoured(op.weight, self.gamma), op.b
         share = None if b is None else b + self.gamma * b.clamp(min=0)
-        return self._share_out(op, R, op.forward(w), share, lambda s: op.transpose(s, w))
+        return self.share_out(op, R, op.forward(w), share, lambda s: op.transpose(s, w))
 
     def _by_sign(self, op: LinearOperation, R: Tensor, z: Tensor, has_direct: bool) -> Propagated:
         """Favour the contributions of the sign of z.
@@ -339,13 +239,13 @@ class Gamma(_SharingRule):
         if b is None or of_bias is None:
             return result
         if self.bias == "distribute":
-            return self._give_bias(op, s * b + by_sign * of_bias, result)
-        return self._give_bias(op, _shared_with(s, b) + _shared_with(by_sign, of_bias), result)
+            return self.give_bias(op, s * b + by_sign * of_bias, result)
+        return self.give_bias(op, shared_with(s, b) + shared_with(by_sign, of_bias), result)
 
 
 @tells_names
 @dataclass(frozen=True, repr=False)
-class AlphaBeta(_SharingRule):
+class AlphaBeta(SharingRule):
     """R_i = Σ_j (α (x_i w_ij)+ / P_j - β (x_i w_ij)- / N_j) R_j with α - β = 1. Bach et al. 2015, eq. 60.
 
     Four products. If an output has no positive (negative) contributions, the negative (positive) ones get all
@@ -366,14 +266,14 @@ class AlphaBeta(_SharingRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (_is_number(self.alpha) and _is_number(self.beta)):
+        if not (is_number(self.alpha) and is_number(self.beta)):
             raise RuleError(f"{self}: alpha and beta must be finite numbers.")
         if not abs(self.alpha - self.beta - 1) < 1e-9:
             raise RuleError(
                 f"{self}: alpha - beta is {self.alpha - self.beta:g} and must be 1, or relevance is not "
                 f"conserved; for alpha={self.alpha:g} take beta={self.alpha - 1:g}."
             )
-        self._require_nonnegative("beta")
+        self.require_nonnegative("beta")
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         b, R = op.b, incoming.relevance
@@ -403,12 +303,12 @@ class AlphaBeta(_SharingRule):
         result = Propagated(c, absorbed=absorbed)
         if b is None or self.bias == "ignore":
             return result
-        return self._give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
+        return self.give_bias(op, p * b.clamp(min=0) + n * b.clamp(max=0), result)
 
 
 @tells_names
 @dataclass(frozen=True, repr=False)
-class ZPlus(_SharingRule):
+class ZPlus(SharingRule):
     """R_i = Σ_j (x_i w_ij)+ / P_j · R_j. Montavon et al. 2017, eq. 16 (for x ≥ 0); α1β0 for any sign.
 
     Three products for non-negative inputs, else four. An output without positive contributions passes nothing
@@ -433,12 +333,12 @@ class ZPlus(_SharingRule):
             return _where_negative(op.x, op.transpose(s, weights.negative(op.weight)), c)
 
         share = None if op.b is None else op.b.clamp(min=0)
-        return self._share_out(op, incoming.relevance, P, share, send)
+        return self.share_out(op, incoming.relevance, P, share, send)
 
 
 @tells_names
 @dataclass(frozen=True, repr=False)
-class Absolute(_SharingRule):
+class Absolute(SharingRule):
     """R_i = Σ_j |x_i w_ij| / (A_j + |b_j|) · R_j: shares in proportion to the size of contributions.
 
     Three products.
@@ -458,4 +358,4 @@ class Absolute(_SharingRule):
             return c if op.nonnegative else op.x.sign().mul_(c)
 
         share = None if op.b is None else op.b.abs()
-        return self._share_out(op, incoming.relevance, op.magnitude(), share, send)
+        return self.share_out(op, incoming.relevance, op.magnitude(), share, send)

@@ -6,7 +6,6 @@ from torch import Tensor
 from relprop.errors import RuleError
 from relprop.linear.numerics import wide
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
-from relprop.rules.other import NonlinearRule
 from relprop.rules.rule import Rule
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -34,7 +33,7 @@ def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
     return propagated
 
 
-def is_own(rule: Rule | NonlinearRule | str) -> bool:
+def is_own(rule: object) -> bool:
     """Whether a rule is a user's own."""
     return not isinstance(rule, str) and not type(rule).__module__.startswith("relprop.rules.")
 
