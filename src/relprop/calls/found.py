@@ -1,10 +1,12 @@
 """What is found once, for calls that are written alike."""
 
-from collections.abc import Hashable
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
-class Found(dict[Hashable, Any]):
+class Found(dict[Hashable, T]):
     """What was found, by a key. If there is too much, all is forgotten, and is found again.
 
     A model may compute the numbers in its calls, and so make new ones with each sample.
@@ -15,9 +17,16 @@ class Found(dict[Hashable, Any]):
 
     most: ClassVar[int] = 10_000
 
-    def note(self, key: Hashable, value: Any) -> Any:
-        """Keep what was found, and return it."""
-        if len(self) >= self.most:
-            self.clear()
-        self[key] = value
-        return value
+    def of(self, key: Hashable, find: Callable[[], T]) -> T:
+        """Return what is known by a key. If nothing is, find and keep it."""
+        known: Any = self.get(key, _UNKNOWN)  # at once, because another thread may forget all in between
+        if known is _UNKNOWN:
+            known = find()
+            if len(self) >= self.most:
+                self.clear()
+            self[key] = known
+        found: T = known
+        return found
+
+
+_UNKNOWN: Any = object()

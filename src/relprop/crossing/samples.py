@@ -93,26 +93,25 @@ def _keeps_first(call: Call, x: Tensor) -> bool:
 def _found(run: Run, call: Call, x: Seen) -> int | None:
     """Find the step between samples: run the call on the numbers of the samples instead of the values."""
     samples = run.ledger.samples
-    written = call.written(x)
-    key = None if written is None else (written, x.shape, x.tag.step, samples)
-    if key is not None and key in _FOUND:  # the same call comes in each layer
-        return _FOUND[key]
-    with no_dispatch():
-        numbers = _numbers(x, samples)
 
-        def placed(value: Any) -> Any:
-            return numbers if value is x else value_of(value)
+    def search() -> int | None:
+        with no_dispatch():
+            numbers = _numbers(x, samples)
+            if numbers is None:
+                return None
 
-        step = None
-        if numbers is not None:
+            def placed(value: Any) -> Any:
+                return numbers if value is x else value_of(value)
+
             moved = next(tensors_in(call.on([map_leaves(placed, a) for a in call.args])))
-            step = step_of(moved, samples)
-    if key is not None:
-        _FOUND.note(key, step)
-    return step
+            return step_of(moved, samples)
+
+    written = call.written(x)
+    # The same call comes in each layer.
+    return search() if written is None else _FOUND.of((written, x.shape, x.tag.step, samples), search)
 
 
-_FOUND = Found()
+_FOUND: Found[int | None] = Found()
 """Steps between samples, by a call, the shape that it gets and the step there."""
 
 

@@ -54,7 +54,7 @@ class Composed:
     _role: Role | None = None
     _number: int | None = None
     _shaped: bool | None = None
-    _known: Found | None = None
+    _known: Found[Any] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's values. Each call is made once, even if its result is used several times."""
@@ -117,13 +117,11 @@ class Composed:
             find: finds the property. It is no tensor of the model.
         """
         number = self._numbered()
+        known: Found[Any] = _KNOWN
         if number == _OTHER:
             self._known = known = Found() if self._known is None else self._known
-        else:
-            known = _KNOWN
-        key = number, what, dtype
-        found: T = known.get(key, _UNKNOWN)
-        return known.note(key, find()) if found is _UNKNOWN else found
+        found: T = known.of((number, what, dtype), find)
+        return found
 
     def _numbered(self) -> int:
         """The same number for functions that are written alike, with numbers alone; `_OTHER` for others."""
@@ -134,9 +132,7 @@ class Composed:
             written = None if _OTHER in operands else call.last.written()
             # An operation of another library may be replaced by another one of its name.
             alike = written is not None and "::" not in written[0]
-            key = written, *operands
-            number = _NUMBERS.get(key) if alike else _OTHER
-            call._number = _NUMBERS.note(key, next(_COUNT)) if number is None else number
+            call._number = _NUMBERS.of((written, *operands), _COUNT.__next__) if alike else _OTHER
         assert self._number is not None
         return self._number
 
@@ -204,10 +200,9 @@ _ROOT = -1
 _OTHER = -2
 """Number of functions in which a constant is a tensor."""
 
-_UNKNOWN: Any = object()
 _COUNT = count()
-_NUMBERS = Found()
+_NUMBERS: Found[int] = Found()
 """The numbers of functions that are written with numbers alone, by how they are written."""
 
-_KNOWN = Found()
+_KNOWN: Found[Any] = Found()
 """What is known of these functions, by their number, the property's name and a type."""
