@@ -13,7 +13,9 @@ from relprop.rules.rule import Rule
 
 
 class Choosing:
-    """What a composite chooses in one run. It remembers where, to report entries that match nothing.
+    """What a composite chooses in one run: a rule for each site, for which its places are asked once.
+
+    It remembers where, to report entries that match nothing.
 
     Args:
         composite: it gives the rules.
