@@ -181,6 +181,12 @@ def declared(x: Tensor) -> Tensor:
     return SECOND(Doubled()(z)) + SECOND(torch.relu(z)) + SECOND(DoubledByFunction.apply(z))
 
 
+def between(x: Tensor) -> Tensor:
+    """A clamp, which lets relevance through where z is negative, with a ReLU beside it."""
+    z = FIRST(x)
+    return SECOND(torch.relu(z)) + SECOND(z.clamp(-1.0, 1.0))
+
+
 ALL = list(range(6))
 
 
@@ -191,6 +197,7 @@ ALL = list(range(6))
         (as_score, {}),
         (of_one_dimension, {"target": lambda scores: scores}),
         (declared, {}),
+        (between, {}),
         *[
             (kind().eval(), options)
             for kind in (Through, Storing)

@@ -98,8 +98,8 @@ def _applied() -> Callable[..., tuple[Tensor, ...]]:
 
 
 _NODE: Any = Attach._backward_cls
-_RELUS = frozenset(("ReluBackward0", "ClampMinBackward0", "ClampBackward1", "HardtanhBackward0"))
-"""Names of autograd's nodes of max(0, x), beside those of other clamps."""
+_RELU = "ReluBackward0"
+"""Autograd's node of max(0, x). A node of a clamp may have other bounds."""
 
 
 def find_relus(ends: Sequence[Tensor]) -> None:
@@ -113,7 +113,7 @@ def find_relus(ends: Sequence[Tensor]) -> None:
     nodes: list[Any] = [t.grad_fn for t in ends if t.grad_fn is not None]
     met, beside = set(nodes), set(nodes)
     for node in nodes:  # which grows
-        is_relu = node.name() in _RELUS
+        is_relu = node.name() == _RELU
         for following, _ in node.next_functions:
             if following is None:
                 continue
