@@ -64,9 +64,8 @@ class Signature:
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """Return all arguments in the order of the schema, with defaults for those that were left out."""
         bound = [*args, *self.defaults[len(args) :]]
-        if kwargs:
-            for name, value in kwargs.items():
-                bound[self.keywords[name]] = value
+        for name, value in kwargs.items():
+            bound[self.keywords[name]] = value
         return bound
 
     def call(self, args: Sequence[Any]) -> Any:

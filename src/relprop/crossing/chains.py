@@ -31,7 +31,7 @@ def chained(run: Run, call: Call, operands: Sequence[Seen]) -> Pointwise | None:
     if len(roots) > 1 and any([root.recorded is not first.recorded for root in roots]):
         return None
     watches: tuple[Watch, ...] = ()
-    names = _single(call.signature.name)
+    names = _single(call.operation)
     for chain in chains:
         if chain is not None:
             watches, names = watches + chain.watches, names | chain.names

@@ -69,10 +69,10 @@ class Exact:
         return map_tensors(seen, result)
 
     def _tag(self, run: Run, call: Call, operands: list[Seen], output: Tensor) -> Tag:
-        tags, operation = [t.tag for t in operands], call.operation
+        tags = [t.tag for t in operands]
         keeps = self.nonnegative or (self.keeps_sign and all([tag.nonnegative for tag in tags]))
         tag = merge_tags(tags, nonnegative=keeps)
-        if operation in _ADDING or (operation == "segment_reduce" and call.args[1] in _ADDING):
+        if call.operation in _ADDING or (call.operation == "segment_reduce" and call.args[1] in _ADDING):
             tag.total = total_of(run, call, operands[0], output)
         elif tag.total is not None:
             tag.total = spread(run, call, tag.total)

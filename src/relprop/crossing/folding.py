@@ -153,18 +153,14 @@ def moved(parts: Sequence[Seen], move: Function | _Moves) -> Moved | None:
     for part in parts:
         origin = linear_origin(part)
         if isinstance(origin, Moved):
-            since = origin.factor
-            outputs += (
-                origin.outputs if since == 1 else [o._replace(since=o.since * since) for o in origin.outputs]
-            )
+            outputs += [output._replace(since=output.since * origin.factor) for output in origin.outputs]
             earlier.append(origin.move)
         elif isinstance(origin, LinearOrigin):
             outputs.append(_Output(origin, part.recorded))
             earlier.append(None)
         else:
             return None
-    several = len(outputs) > 1
-    if several and len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
+    if len({id(output.z) for output in outputs}) < len(outputs):  # repeated, as by `expand`
         return None
     if not isinstance(move, _Moves) or any([part is not None for part in earlier]):
         move = _Moves(move, tuple(earlier))
@@ -180,10 +176,10 @@ def _fold_moved(
         return None
     written = origin.move.written()
     arranged = None if written is None else (written, *[(type(o.map), z.shape) for o, z, _ in origin.outputs])
-    for constant in (scale, shift):
-        # Layer by layer the same constants come, as the cosines of rotary positions do.
-        if constant is not None and arranged is not None and run.constants.is_refused(constant, arranged):
-            return None
+    constants = [constant for constant in (scale, shift) if constant is not None]
+    # Layer by layer the same constants come, as the cosines of rotary positions do.
+    if arranged is not None and any([run.constants.is_refused(each, arranged) for each in constants]):
+        return None
     counts = [linear.map.outputs(linear.weight) for linear, _, _ in origin.outputs]
     numbers = torch.split(torch.arange(sum(counts), device=origin.recorded.device), counts)
     where = origin.move(

@@ -50,10 +50,8 @@ class Attach(torch.autograd.Function):
         backward = step.backward
         if not _retained.backwards:
             step.backward = None  # frees the kept values, as autograd does
-        with (
-            aside(),
-            StepOfBackward(through_relus=step.through_relus),
-        ):  # calls of a rule are not calls of the model
+        # Calls of a rule are not calls of the model.
+        with aside(), StepOfBackward(through_relus=step.through_relus):
             return (None, *backward(*coefficients))
 
 

@@ -125,8 +125,6 @@ class Composed:
 
     def _numbered(self) -> int:
         """The same number for functions that are written alike, with numbers alone; `_OTHER` for others."""
-        if self._number is not None:
-            return self._number
         for call in self._before(lambda call: call._number is not None):
             operands = [_ROOT if o is None else o._number for o in call.operands]
             written = None if _OTHER in operands else call.last.written()

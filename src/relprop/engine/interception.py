@@ -240,8 +240,6 @@ class Interception:
             raise
         if result is NotImplemented:
             return result
-        if len(gaps.noted) == noted and not self._at_calls:
-            return result
         found = gaps.noted[noted:]
         for observer in self._at_calls:
             observer.after_call(call, applied, found)

@@ -288,8 +288,6 @@ def merge_tags(tags: Sequence[Tag], *, nonnegative: bool = False) -> Tag:
     """Return the tag of a result whose operands have these tags, without slot, origin, chain and step."""
     if len(tags) == 1:
         (tag,) = tags
-        if tag.pointwise is None:
-            return Tag(tag.behind, nonnegative, role=tag.role, total=tag.total, gates=tag.gates)
         role, gates = role_of(tag), gates_of(tag)
         return Tag(tag.behind, nonnegative, role=role, total=total_behind(tag), gates=gates)
     for tag in tags:

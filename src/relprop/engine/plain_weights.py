@@ -78,12 +78,12 @@ class PlainWeights(TorchFunctionMode):
 
     def look_at(self, module: nn.Module) -> bool:
         """Find the parameters of a module that are of other classes. Return whether there are any."""
-        own = [p for each in every_module(module) for p in each._parameters.values()]
-        if all([parameter is None or type(parameter) is nn.Parameter for parameter in own]):
+        own = [p for each in every_module(module) for p in each._parameters.values() if p is not None]
+        if not any(map(is_foreign, own)):
             return False  # naming them takes much longer
         found = False
         for name, parameter in module.named_parameters():
-            if type(parameter) is nn.Parameter or not is_foreign(parameter):
+            if not is_foreign(parameter):
                 continue
             found = True
             if parameter not in self._plain:

@@ -109,12 +109,12 @@ class Run:
     def native(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call on the inner tensors, recorded by autograd. Returns inner tensors."""
         given = call.args if args is None else args
-        return call.signature.call([a if type(a) in WITHOUT_TENSORS else inner_of(a) for a in given])
+        return call.on([a if type(a) in WITHOUT_TENSORS else inner_of(a) for a in given])
 
     def value(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call on the inner tensors, not recorded by autograd. Returns plain tensors."""
         with tracking():
-            return call.signature.call([within(a) for a in (call.args if args is None else args)])
+            return call.on([within(a) for a in (call.args if args is None else args)])
 
     def seen(self, inner: Tensor, tag: Tag | None) -> Seen:
         """Return a wrapper tensor for the model: relevant with a tag, a constant without one."""

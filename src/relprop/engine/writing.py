@@ -69,9 +69,6 @@ class Writing:
     Args:
         run: the run, as entries see it.
         beginnings: finds the tensors at which relevance begins.
-
-    Attributes:
-        looks_at_plain: whether plain tensors may have stand-ins.
     """
 
     def __init__(self, run: Run, beginnings: Beginnings) -> None:
@@ -80,7 +77,11 @@ class Writing:
         # By storage: plain tensors that were written to, and the wrapper tensors that stand for them.
         self._written: dict[int, tuple[Tensor, Seen]] = {}
         self._stand_ins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.looks_at_plain = beginnings.any_leaf
+
+    @property
+    def looks_at_plain(self) -> bool:
+        """Whether plain tensors may have stand-ins."""
+        return bool(self._written) or self.beginnings.any_leaf
 
     def stand_in(self, value: Any) -> Any:
         """Return the wrapper tensor that stands for a plain tensor, or the value itself if none does.
@@ -143,7 +144,6 @@ class Writing:
             written = self.run.seen(copy_of(base.detach()), None)
         written.memory, written.offset = Memory(written.recorded), 0
         self._written[memory_of(base)] = base, written
-        self.looks_at_plain = True
         call.args[0] = self._view(target, base, written)
 
     def written_to(

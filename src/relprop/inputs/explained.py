@@ -256,7 +256,7 @@ class ExplainedInputs:
 
     def may_begin_within(self, call: Call) -> bool:
         """Whether a call is an embedding bag of ids, which looks them up and pools what it found."""
-        if call.signature.name not in bags.TABLE or self.ids.find(call.args[1]) is None:
+        if call.operation not in bags.TABLE or self.ids.find(call.args[1]) is None:
             return False
         samples = self.ids.put_in_bags(call)
         if samples is not None:

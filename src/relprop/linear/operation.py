@@ -107,9 +107,8 @@ class LinearOperation:
             return _beyond(P, noise), _beyond(P - self.z0, noise)
         # P is precise, and N a difference. Its rounding errors have the size of P, N and the bias.
         minus_N = P - self.z if self.b is None else (P - self.z).add_(self.b)
-        share, least = tolerance(self.z.dtype), smallest(self.z.dtype)
-        beyond = torch.sub(minus_N, P, alpha=share / (1 - share))
-        beyond.sub_(least if self.b is None else share * self.b.abs() + least)
+        share = tolerance(self.z.dtype)
+        beyond = torch.sub(minus_N, P, alpha=share / (1 - share)).sub_(self._noise_of_bias())
         return _beyond(P, noise), keep_above(minus_N, beyond)
 
     def _positive_part(self) -> tuple[Tensor, Tensor | float]:
@@ -150,8 +149,11 @@ class LinearOperation:
 
         The bias counts too, because z0 = z - b is such a difference.
         """
-        share, least = tolerance(self.z.dtype), smallest(self.z.dtype)
-        return share * magnitude + (least if self.b is None else share * self.b.abs() + least)
+        return tolerance(self.z.dtype) * magnitude + self._noise_of_bias()
+
+    def _noise_of_bias(self) -> Tensor | float:
+        least = smallest(self.z.dtype)
+        return least if self.b is None else tolerance(self.z.dtype) * self.b.abs() + least
 
     def fan_in(self) -> Tensor:
         """The number of inputs of each output; broadcasts against the output."""

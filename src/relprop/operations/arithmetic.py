@@ -135,9 +135,7 @@ def _sum(run: Run, call: Call, a: Any, b: Any, factors: tuple[Any, Any]) -> Any:
 
 def _is_term(run: Run, t: Any, other: Any) -> bool:
     """Whether a constant that a linear operation made of constants stands beside a tensor of its shape."""
-    if type(t) is not Tensor or not run.of_parameters.is_output(t):
-        return False
-    return is_relevant(other) and t.shape == other.shape
+    return run.of_parameters.is_output(t) and is_relevant(other) and t.shape == other.shape
 
 
 def _as_term(run: Run, call: Call, t: Any, other: Any) -> Any:
@@ -260,8 +258,6 @@ def _broadcasts_to(constant: Any, x: Tensor) -> bool:
     if isinstance(constant, float):
         return True
     own, shape = constant.shape, x.shape
-    if own == shape:
-        return True
     if len(own) > len(shape):
         return False
     return all([n in (1, of) for n, of in zip(own, shape[len(shape) - len(own) :], strict=True)])

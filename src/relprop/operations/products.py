@@ -54,8 +54,7 @@ def product(run: Run, call: Call, a: Seen, b: Seen) -> Any:
     one, other = signals[0]
     # Beside the one signal the other factor is a constant, with which autograd records the product.
     alone = len(signals) == 1 and run.slots == "none"
-    held = [t.recorded.detach() if alone and t is other else t for t in call.args]
-    value: Tensor = run.native(call, held) if alone else run.value(call)
+    value: Tensor = run.native(call, _without(call.args, [other])) if alone else run.value(call)
     steps = [t.tag.step for t in (a, b) if t.shape == value.shape]
     normalises = len(signals) == 1 and roles[1 - sharing[0]] is Role.STATISTIC
     weighs = normalises and one.tag.nonnegative and totals[sharing[0]] is not None

@@ -23,27 +23,26 @@ class Choosing:
 
     def __init__(self, composite: Composite) -> None:
         self.composite = composite
-        self._rules: dict[tuple[Any, ...], Rule | NonlinearRule | None] = {}
-        self._sites: dict[tuple[Any, ...], Site] = {}
+        self._chosen: dict[tuple[Any, ...], tuple[Site, Rule | NonlinearRule | None]] = {}
 
     def __call__(self, site: Site) -> Rule | NonlinearRule | None:
         """The rule for an operation, or None if no entry matches."""
         key = (site.path, site.operation, site.kind, site.depth, site.plain, site.modules)
-        if key not in self._sites:
-            self._sites[key], self._rules[key] = site, self.composite.choose(site)
-        return self._rules[key]
+        if key not in self._chosen:
+            self._chosen[key] = site, self.composite.choose(site)
+        return self._chosen[key][1]
 
     @property
     def depth(self) -> int:
         """The number of linear operations on the longest way through the model."""
-        return max([site.depth + 1 for site in self._sites.values() if site.kind in LINEAR], default=0)
+        return max([site.depth + 1 for site, _ in self._chosen.values() if site.kind in LINEAR], default=0)
 
     def idle(self) -> Iterator[str]:
         """Say of each entry that has no effect why, with what is near to it.
 
         An entry for everything is none of them, unless another one precedes it.
         """
-        sites = list(self._sites.values())
+        sites = [site for site, _ in self._chosen.values()]
         taken: set[frozenset[str]] = set()
         for where, rule in self.composite.entries:
             kinds = frozenset(getattr(rule, "kinds", LINEAR))

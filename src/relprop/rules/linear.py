@@ -48,11 +48,10 @@ def _any_below(R: Tensor, z: Tensor) -> bool:
     """Whether there is relevance where z is negative, also if it is unknown because calls are traced."""
     if is_traced():
         return True
+    looks = [(R, z)]
     if R.numel() > 2 * _FIRST and R.is_contiguous() and z.is_contiguous():
-        first, of = R.flatten()[:_FIRST], z.flatten()[:_FIRST]
-        if bool(torch.linalg.vector_norm(keep_above(first.clone(), -of), 1)):
-            return True
-    return bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1))
+        looks.insert(0, (R.flatten()[:_FIRST], z.flatten()[:_FIRST]))
+    return any(bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1)) for R, z in looks)
 
 
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
@@ -121,16 +120,16 @@ class Epsilon(SharingRule):
             epsilon = epsilon * z.square().mean(tuple(range(1, z.dim())), keepdim=True).sqrt()
         return torch.copysign(epsilon, z)
 
-    def _is_simple(self, dtype: torch.dtype) -> bool:
-        """Whether ε is the same for all outputs, no denominator is nearly zero, and rounding keeps ε."""
-        return self.of == "one" and self.epsilon > smallest(dtype) and wide(dtype) is dtype
+    def _bounds(self, z: Tensor) -> bool:
+        """Whether no denominator is smaller than ε, and so none is nearly zero."""
+        return self.of == "one" and self.epsilon > smallest(z.dtype)
 
     def _stabilised(self, R: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return R / (z + ε sgn z), and what it leaves out. R is overwritten."""
         stabiliser, absorbed = self._stabiliser(z), dict[str, Tensor]()
         den = z + stabiliser
-        if self.of == "one" and self.epsilon > smallest(z.dtype):
-            s = quotient(R, den)  # which is ε at least
+        if self._bounds(z):
+            s = quotient(R, den)
         else:
             s = divide(R, den)
             absorbed["no contribution"] = leftover(R, s, den)
@@ -144,7 +143,7 @@ class Epsilon(SharingRule):
         absorbed: dict[str, Tensor] = {}
         if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
             s = incoming.c
-        elif op.rectified and z is op.z and self._is_simple(z.dtype):
+        elif op.rectified and z is op.z and self._bounds(z) and wide(z.dtype) is z.dtype:
             # No z is below 0, so the sign of each is 1.
             s = quotient(incoming.relevance, z + self.epsilon)
             absorbed["epsilon"] = summed(s) * self.epsilon
