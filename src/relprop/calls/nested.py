@@ -29,6 +29,8 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
 
     A leaf is anything but a tuple, a list or a mutable mapping.
     """
+    if isinstance(value, Tensor):  # first, since to ask for a mapping takes longer
+        return function(value)
     if isinstance(value, (list, tuple)):
         items = [map_leaves(function, item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

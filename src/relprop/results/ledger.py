@@ -164,7 +164,8 @@ class Ledger:
     @property
     def largest_gap(self) -> float:
         """The largest `gap` of all samples; 0 where there are none."""
-        return float(self.gap.max()) if len(self.gap) else 0.0
+        gap = self.gap
+        return float(gap.max()) if len(gap) else 0.0
 
     def table(self, sample: int | None = None, *, above: float = ROUNDING) -> str:
         """Return a table of the operations that absorbed relevance, from the output to the input.

@@ -16,6 +16,7 @@ from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
+from relprop.runs.graphs import respelled
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.tracing import Traced, TraceError, copied, trace
 from relprop.runs.unchanged import Unchanged
@@ -59,7 +60,7 @@ class _Graph:
         """Return the explanations of other values, which have no target yet; None if a guard fails."""
         # The model of the trace saw memory that begins with the input.
         leaves = [copied(t) if t.storage_offset() else t for t in leaves]
-        with torch.no_grad():
+        with torch.no_grad(), torch._C.DisableTorchFunction():
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):
             return None
@@ -249,9 +250,10 @@ class Graphs:
         else:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
-        run: Callable[..., Any] = traced.graph
         if self.mode == "inductor":
             run = torch.compile(traced.graph, fullgraph=True, dynamic=False)
+        else:
+            run = respelled(traced.graph).forward  # a graph has no hooks
         empty = [t.new_empty(0) for t in tensors]
         graph = _Graph(traced, run, _filled(found, iter(empty)), unchanged)
         kind.refused = self._differs(graph, given)

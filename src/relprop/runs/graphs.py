@@ -11,10 +11,20 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
+from relprop.runs.spelling import is_method
+
 aten = torch.ops.aten
 
 _SAME = frozenset({aten.detach.default, aten.alias.default, aten.lift_fresh.default})
 """Operations that return their operand, as far as a graph without autograd is concerned."""
+
+
+SPELLING = "relprop's spelling"
+"""What a node's `meta` has by this name: see `relprop.runs.spelling.spelling_of`."""
+
+
+_SHAPING = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
+"""Operations that give the elements of a tensor, in their order, another shape."""
 
 
 def simplified(module: fx.GraphModule) -> fx.GraphModule:
@@ -26,8 +36,22 @@ def simplified(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     _join_equal(graph)
+    _join_views(graph)
     graph.eliminate_dead_code()
     graph.lint()
+    module.recompile()
+    return module
+
+
+def respelled(module: fx.GraphModule) -> fx.GraphModule:
+    """Let a graph call torch's functions instead of aten's operations, in place, and return it."""
+    for node in module.graph.nodes:
+        function = node.meta.get(SPELLING)
+        if function is not None:
+            is_of_tensors = is_method(function)
+            node.op = "call_method" if is_of_tensors else "call_function"
+            node.target = function.__name__ if is_of_tensors else function
+    vars(module).update(module._buffers)  # where they are found faster than by `nn.Module.__getattr__`
     module.recompile()
     return module
 
@@ -49,6 +73,18 @@ def _join_equal(graph: fx.Graph) -> None:
         if first is not node:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
+
+
+def _join_views(graph: fx.Graph) -> None:
+    """Let a tensor that gets one shape and then another get the last one at once."""
+    written = _written_to(graph)
+    for node in graph.nodes:
+        if node.target not in _SHAPING or node in written:
+            continue
+        node.target, node.meta[SPELLING] = aten.reshape.default, torch.reshape
+        before = node.args[0]
+        if before.target in _SHAPING and before not in written:
+            node.args = (before.args[0], node.args[1])
 
 
 def _is_repeatable(node: fx.Node) -> bool:

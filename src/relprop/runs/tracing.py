@@ -23,7 +23,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
 from relprop.errors import RelpropError
-from relprop.runs.graphs import simplified
+from relprop.runs.graphs import SPELLING, simplified
+from relprop.runs.spelling import spelling_of
 
 aten = torch.ops.aten
 
@@ -172,6 +173,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._graph.call_function(
             func, map_leaves(self._operand, tuple(args)), map_leaves(self._operand, dict(kwargs))
         )
+        node.meta[SPELLING] = spelling_of(func, args, kwargs)
         result = self._made_by(func, args, kwargs)
         self._note(result, node)
         return result

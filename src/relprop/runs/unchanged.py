@@ -1,6 +1,6 @@
 """Whether a model is still what it was: its modules, parameters and buffers, and what these hold."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -19,6 +19,17 @@ _LOOKED_AT = (type(None), bool, int, float, complex, str, torch.dtype, *_FUNCTIO
 """Which attributes of modules are looked at."""
 
 
+class _Types(dict[type, bool]):
+    """Whether attributes of a type are looked at. To ask `isinstance` for each takes longer."""
+
+    def __missing__(self, kind: type) -> bool:
+        found = self[kind] = issubclass(kind, _LOOKED_AT)
+        return found
+
+
+_IS_LOOKED_AT = _Types()
+
+
 class Unchanged:
     """Knows whether a model has changed since this was made. Calling it says so.
 
@@ -33,10 +44,9 @@ class Unchanged:
     def __init__(self, model: Callable[..., Any]) -> None:
         self._model = model
         modules, tensors = self._parts()
-        self._held = [*modules, *tensors]  # so that no number stands for another object
+        self._held = modules, tensors  # so that no number stands for another object
         self._state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
-        self._samples = [_sample(t) for t in tensors if t.numel() and _has_values(t)]
-        self._values = _values(self._samples)
+        self._sample(tensors)
         self._attributes: list[tuple[nn.Module, str, Tensor]] = []
         self._possible = [
             (module, name, value, _of_tensor(value))
@@ -49,8 +59,7 @@ class Unchanged:
         """Also look at those tensors among the attributes of modules that lie at these places."""
         read = [each for each in self._possible if place_of(each[2]) in places]
         self._attributes = [(module, name, value) for module, name, value, _ in read]
-        self._samples += [_sample(t) for _, _, t in self._attributes if t.numel() and _has_values(t)]
-        self._values = _values(self._samples)
+        self._sample([*self._held[1], *(value for _, _, value in self._attributes)])
         self._possible = []
         self._state += [state for _, _, _, state in read]
         return self
@@ -64,6 +73,10 @@ class Unchanged:
         tensors += found  # type: ignore[arg-type]
         state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
         return state == self._state and _same(_values(self._samples), self._values)
+
+    def _sample(self, tensors: Iterable[Tensor]) -> None:
+        self._samples = _by_kind([_sample(t) for t in tensors if t.numel() and _has_values(t)])
+        self._values = _values(self._samples)
 
     def _parts(self) -> tuple[list[nn.Module], list[Tensor]]:
         """Return the modules and the tensors of the model."""
@@ -124,7 +137,7 @@ def referred_to(function: FunctionType) -> dict[str, Any]:
 
 def _of_module(module: nn.Module) -> tuple[Any, ...]:
     """Return what differs if a module was replaced, or gives something else."""
-    attributes = [(name, value) for name, value in vars(module).items() if isinstance(value, _LOOKED_AT)]
+    attributes = [(name, value) for name, value in vars(module).items() if _IS_LOOKED_AT[type(value)]]
     return (
         id(module),
         type(module),
@@ -141,25 +154,37 @@ def _of_tensor(tensor: Tensor) -> tuple[int, int, int]:
 
 
 def _has_values(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and not tensor.is_meta
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+    return plain and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    """Return a view of some values."""
+    """Return a view of some values, as integers of the same bits."""
     values = tensor.detach()
-    if not values.is_contiguous():
-        return values
-    return values.view(-1)[:: max(1, values.numel() // _SAMPLED)]
+    if values.is_complex():
+        values = torch.view_as_real(values.conj() if values.is_conj() else values)
+    values = values._neg_view() if values.is_neg() else values
+    ways = zip(values.shape, values.stride(), strict=True)
+    extent = 1 + sum([(size - 1) * stride for size, stride in ways])
+    step = -(-extent // _SAMPLED)
+    return values.as_strided((-(-extent // step),), (step,)).view(_INTEGER[values.itemsize])
 
 
-def _values(samples: list[Tensor]) -> list[Tensor]:
-    """Return one number for each sample, by device."""
-    by_device: dict[torch.device, list[Tensor]] = {}
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _by_kind(samples: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Return samples that can be put together."""
+    kinds: dict[Any, list[Tensor]] = {}
     for sample in samples:
-        by_device.setdefault(sample.device, []).append(sample)
+        kinds.setdefault((sample.device, sample.dtype), []).append(sample)
+    return list(kinds.values())
+
+
+def _values(samples: Sequence[list[Tensor]]) -> list[Tensor]:
     with torch.no_grad():
-        return [torch.stack([s.sum().double() for s in each]) for each in by_device.values()]
+        return [torch.cat(each) for each in samples]
 
 
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all([torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one, other, strict=True)])
+    return all(map(torch.equal, one, other))
