@@ -303,9 +303,19 @@ def test_a_graph_that_gives_something_else_is_not_used(monkeypatch: pytest.Monke
 # ---- errors ----
 
 
+def test_without_an_example(explainer: Explainer) -> None:
+    compiled = explainer.compile()
+    assert graphs_of(compiled) == 0
+    assert_by_graph(explainer, compiled, pictures(seed=1), target=2, graphs=1)
+    assert_by_graph(explainer, compiled, pictures(seed=2), target=3)
+    in_pieces = explainer.compile(dynamic=True)
+    assert_by_graph(explainer, in_pieces, pictures(samples=3), target=2, graphs=1)
+    assert_by_graph(explainer, in_pieces, pictures(samples=7), target=2)
+
+
 def test_examples_and_modes_without_meaning(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"explainer.compile\(\): give an example of the model's arguments"):
-        explainer.compile()
+    with pytest.raises(InputError, match=r"explainer.compile\(target=3\): give an example of the model's"):
+        explainer.compile(target=3)
     with pytest.raises(InputError, match="give mode='replay' or mode='inductor'"):
         explainer.compile(pictures(), target=0, mode="fast")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError) as caught:

@@ -88,15 +88,25 @@ def test_the_type_of_new_tensors() -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_autocast() -> None:
-    explainer = Explainer(nn.Linear(4, 3), rules=Epsilon(1e-2))
-    x = torch.rand(2, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        with pytest.warns(
-            UserWarning, match="without a graph: autocast is on, which a graph does not follow"
-        ):
-            compiled = explainer.compile(x, target=0)
-        assert torch.equal(compiled(x, target=0).relevance, explainer(x, target=0).relevance)
+@pytest.mark.parametrize("preset", ["epsilon-gamma-flat", "epsilon-alpha2-beta1", "attnlrp"])
+def test_autocast(preset: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.LayerNorm(48), nn.Linear(48, 4))
+    explainer = Explainer(model.eval(), rules=preset)
+    x, other = torch.rand(2, 2, 1, 6, 6)
+    compiled = explainer.compile(x, target=0)
+    assert compiled(other, target=0).output.dtype is torch.float32
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "ε = 1e-06 is below the resolution|the explained score is negative")
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype=dtype):
+                compiled(x, target=0)
+                found, expected = compiled(other, target=1), explainer(other, target=1)
+            assert found.output.dtype is dtype
+            torch.testing.assert_close(found.output, expected.output, rtol=0, atol=0)
+            torch.testing.assert_close(found.relevance, expected.relevance)
+            torch.testing.assert_close(found.ledger.absorbed, expected.ledger.absorbed, rtol=1e-4, atol=1e-6)
+    assert graphs_of(compiled) == 3
+    assert_by_graph(explainer, compiled, other, target=1)
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])

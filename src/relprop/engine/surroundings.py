@@ -53,6 +53,7 @@ class Surroundings:
         self.here = here.traced, here.nested
         self.guards: list[Any] = []
         self.pushed = 0
+        self.caches_casts: bool | None = None
 
     def hold(self, guard: Any) -> None:
         """Enter a guard of torch, which is left when the state is restored. It may be left twice."""
@@ -63,6 +64,16 @@ class Surroundings:
         """Let autograd save tensors by these functions until the state is restored."""
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
         self.pushed += 1
+
+    def cast_anew(self) -> None:
+        """Let autocast cast each weight where it is used, until the state is restored.
+
+        A weight that torch cast before is not known to be one, and whoever trains the model afterwards would
+        get a weight that was cast here, without a gradient.
+        """
+        self.caches_casts = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)
+        torch.clear_autocast_cache()
 
     def restore(self) -> None:
         """Go back to the recorded state, once. If that is interrupted, it can be done again."""
@@ -89,6 +100,10 @@ class Surroundings:
                 while surroundings.pushed:
                     surroundings.pushed -= 1
                     _autograd._pop_saved_tensors_default_hooks()
+        known = next((each.caches_casts for each in within if each.caches_casts is not None), None)
+        if known is not None:
+            torch.set_autocast_cache_enabled(known)
+            torch.clear_autocast_cache()  # of a context within the model, which has a setting of its own
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
         if torch._C._get_graph_executor_optimize() is not self.optimised:

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
-from relprop.runs.given import Given
+from relprop.runs.given import Given, autocasting
 from relprop.runs.graphs import respelled
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.tracing import Traced, TraceError, copied, trace
@@ -60,7 +61,9 @@ class _Graph:
         """Return the explanations of other values, which have no target yet; None if a guard fails."""
         # The model of the trace saw memory that begins with the input.
         leaves = [copied(t) if t.storage_offset() else t for t in leaves]
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad(), torch._C.DisableTorchFunction(), ExitStack() as stack:
+            for kind in autocasting():  # whose casts are in the graph
+                stack.enter_context(torch.autocast(kind, enabled=False))
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):
             return None

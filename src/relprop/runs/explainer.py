@@ -161,20 +161,21 @@ class Explainer:
         """Return an explainer that computes by graphs, which gives the same results in less time.
 
         A graph is a list of torch's operations, forward and backward. The model and the rules run in Python
-        only to trace it: for the example, and again for each new shape or dtype of an argument, each new
-        value of an argument that is no tensor, and each new kind of target. Classes are free, as values are.
+        only to trace it: for each new shape or dtype of an argument, each new value of an argument that is no
+        tensor, each new kind of target, and each setting of autocast. Classes are free, as values are. An
+        example is traced at once.
 
         If a graph cannot compute what is asked for, the explanation is computed without one, and a warning
-        says why, once: start and conditions; autocast; random numbers; operations whose result has a shape
-        that depends on values; values that leave torch; a model that writes to what it keeps. If the model
-        branches on values, the graph looks at them too, and is used only where it would branch alike. A
+        says why, once: start and conditions; random numbers; operations whose result has a shape that depends
+        on values; values that leave torch; a model that writes to what it keeps. If the model branches on
+        values, the graph looks at them too, and is used only where it would branch alike. A
         change of modules, parameters, buffers, hooks, and of numbers and texts among the attributes of
         modules is noticed, and a new graph is traced. What else the model looks at, such as a configuration,
         must stay as it is.
 
         Args:
-            example: arguments of the model, as for a call.
-            target: a target, as for a call.
+            example: arguments of the model, as for a call; by default the first call is one.
+            target: a target of the example, as for a call.
             mode: "replay" runs the operations as they are. "inductor" compiles them by `torch.compile`, which
                 takes up to minutes and needs a C++ compiler; results are the same to rounding.
             dynamic: whether one graph serves every number of samples. Batches are cut into pieces as large as
@@ -184,16 +185,20 @@ class Explainer:
             arguments: the model's other arguments by name.
 
         Raises:
-            InputError: no example is given, there is no such mode, `dynamic` is no bool, the explainer has
-                `checkpoint`, or as for a call.
+            InputError: there is a target without an example, there is no such mode, `dynamic` is no bool, the
+                explainer has `checkpoint`, or as for a call.
             ModelError: as for a call.
             RuleError: as for a call.
             CoverageError: as for a call.
         """
         from relprop.runs.compiled import Graphs  # importing what traces takes a second
 
-        if not (example or kwargs or arguments):
-            raise InputError("explainer.compile(): give an example of the model's arguments.")
+        has_example = bool(example or kwargs or arguments)
+        if target is not None and not has_example:
+            raise InputError(
+                f"explainer.compile(target={target!r}): give an example of the model's arguments with the "
+                "target, or neither; then graphs are traced when they are needed."
+            )
         if self._blocks:
             raise InputError(
                 "explainer.compile(): this explainer has checkpoint=, which saves memory by computing again, "
@@ -206,7 +211,8 @@ class Explainer:
                 "False."
             )
         compiled._graphs = Graphs(self.model, self._results, mode, dynamic=dynamic)
-        compiled(*example, target=target, kwargs=kwargs, **arguments)
+        if has_example:
+            compiled(*example, target=target, kwargs=kwargs, **arguments)
         return compiled
 
     @property

@@ -19,6 +19,11 @@ from relprop.targets.scores import Target, logits_of, of_classes
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice, range)
 
 
+def autocasting() -> list[str]:
+    """Return the kinds of devices for which autocast is on."""
+    return [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+
+
 @dataclass(frozen=True)
 class Given:
     """What an explanation is computed from.
@@ -72,8 +77,7 @@ class Given:
         parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
         if wanted.start is not None or wanted.conditions:
             refused = "start= and conditions= are not part of a graph"
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            refused = "autocast is on, which a graph does not follow"
+        parts += [(kind, torch.get_autocast_dtype(kind)) for kind in autocasting()]
         parts.append((torch.get_default_dtype(), torch.get_default_device()))  # of new tensors
         try:
             hash(tuple(parts))
