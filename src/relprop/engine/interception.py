@@ -373,6 +373,13 @@ class Interception:
                 self._push_plain_weights()
             yield
 
+    def beside_a_call(self, function: Callable[[], Any]) -> Any:
+        """Call a function without the run seeing it, between the model's calls or within one."""
+        count = torch._C._len_torch_dispatch_stack()
+        between = count and torch._C._get_dispatch_stack_at(count - 1) is self.mode
+        with self.unseen() if between else aside(), torch.enable_grad():
+            return function()
+
     @contextmanager
     def unseen(self) -> Iterator[None]:
         """Compute without being seen by the run, between the model's calls."""

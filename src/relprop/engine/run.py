@@ -114,7 +114,8 @@ class Run:
     def value(self, call: Call, args: Sequence[Any] | None = None) -> Any:
         """Run a call on the inner tensors, not recorded by autograd. Returns plain tensors."""
         with tracking():
-            return call.on([within(a) for a in (call.args if args is None else args)])
+            given = call.args if args is None else args
+            return call.on([a if type(a) in WITHOUT_TENSORS else within(a) for a in given])
 
     def seen(self, inner: Tensor, tag: Tag | None) -> Seen:
         """Return a wrapper tensor for the model: relevant with a tag, a constant without one."""

@@ -42,6 +42,16 @@ class Owner(Protocol):
         """Record what the model did that is an error wherever relevance goes."""
 
 
+class _Later:
+    """The inner tensor of a wrapper tensor that gets one when somebody asks for it."""
+
+    def __get__(self, seen: "Seen", _owner: type) -> Tensor:
+        run, make = seen.run, seen._attached
+        seen._recorded = inner = seen._value if run.is_over else run.interception.beside_a_call(make)
+        del seen._attached, seen._value
+        return inner
+
+
 class Seen(Tensor):
     """A wrapper around a tensor that was computed from the samples. The run handles the calls on it.
 
@@ -72,9 +82,11 @@ class Seen(Tensor):
     stored: Tensor | None = None
     stepped: Tensor | None = None
     lost: Mapping[str, str] = MappingProxyType({})
-    _recorded: Tensor
+    _recorded: Any = _Later()  # a tensor
     _tag: Tag | None
     _at: int = 0  # the version of the memory that `_recorded` has
+    _value: Tensor | None = None  # the value, while nobody has asked for `_recorded`
+    _attached: Callable[[], Tensor]
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -86,6 +98,14 @@ class Seen(Tensor):
         seen._recorded = inner
         seen._tag = tag
         seen.run = run
+        return seen
+
+    @staticmethod
+    def later(value: Tensor, tag: Tag, run: "Owner", attached: Callable[[], Tensor]) -> "Seen":
+        """Wrap a value whose inner tensor, as autograd sees it, is `attached()` once it is needed."""
+        seen = Seen.of(value, tag, run)
+        del seen._recorded
+        seen._value, seen._attached = value, attached
         return seen
 
     @classmethod
@@ -365,10 +385,10 @@ def number_of(value: Any) -> float:
 
 
 def within(value: Any) -> Any:
-    """Return the inner tensors of wrapper tensors, also in lists, and anything else unchanged."""
+    """Return the values of wrapper tensors, also in lists, and anything else unchanged."""
     kind = type(value)
     if kind is Seen:
-        return value.recorded
+        return value.recorded if value._value is None else value._value
     return [within(v) for v in value] if kind is list or kind is tuple else value
 
 
