@@ -38,9 +38,10 @@ def every_module(model: nn.Module) -> list[nn.Module]:
     """Return a module and those within it, each once. This is much faster than `nn.Module.modules`."""
     met, found = {model}, [model]
     for module in found:  # which grows
-        inner = [m for m in module._modules.values() if m is not None and m not in met]
-        met.update(inner)
-        found += inner
+        if module._modules:
+            inner = [m for m in module._modules.values() if m is not None and m not in met]
+            met.update(inner)
+            found += inner
     return found
 
 

@@ -46,9 +46,12 @@ class _Later:
     """The inner tensor of a wrapper tensor that gets one when somebody asks for it."""
 
     def __get__(self, seen: "Seen", _owner: type) -> Tensor:
-        run, make = seen.run, seen._attached
-        seen._recorded = inner = seen._value if run.is_over else run.interception.beside_a_call(make)
-        del seen._attached, seen._value
+        assert seen._later is not None
+        inner, attached = seen._later
+        if not seen.run.is_over:
+            inner = seen.run.interception.beside_a_call(attached)
+        seen._recorded = inner
+        del seen._later
         return inner
 
 
@@ -82,11 +85,11 @@ class Seen(Tensor):
     stored: Tensor | None = None
     stepped: Tensor | None = None
     lost: Mapping[str, str] = MappingProxyType({})
-    _recorded: Any = _Later()  # a tensor
+    _recorded: Tensor = _Later()  # type: ignore[assignment]
     _tag: Tag | None
     _at: int = 0  # the version of the memory that `_recorded` has
-    _value: Tensor | None = None  # the value, while nobody has asked for `_recorded`
-    _attached: Callable[[], Tensor]
+    # While nobody has asked for `_recorded`: the value, and what attaches it.
+    _later: tuple[Tensor, Callable[[], Tensor]] | None = None
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -105,7 +108,7 @@ class Seen(Tensor):
         """Wrap a value whose inner tensor, as autograd sees it, is `attached()` once it is needed."""
         seen = Seen.of(value, tag, run)
         del seen._recorded
-        seen._value, seen._attached = value, attached
+        seen._later = value, attached
         return seen
 
     @classmethod
@@ -176,7 +179,7 @@ class Seen(Tensor):
     def become(self, value: "Seen") -> None:
         """Take the value of another tensor, which the model wrote to this tensor in place."""
         inner, tag = value.recorded, value._tag
-        memory = self.memory
+        memory, self._later = self.memory, None
         if memory is None:
             if inner.stride() != self.stride() and 0 not in self.stride():  # as the wrapper reports them
                 inner = laid_out(inner, self.stride())
@@ -388,7 +391,7 @@ def within(value: Any) -> Any:
     """Return the values of wrapper tensors, also in lists, and anything else unchanged."""
     kind = type(value)
     if kind is Seen:
-        return value.recorded if value._value is None else value._value
+        return value.recorded if value._later is None else value._later[0]
     return [within(v) for v in value] if kind is list or kind is tuple else value
 
 
