@@ -90,6 +90,11 @@ class KeptConstant(Kept):
         self._version = _version(tensor)
 
     @property
+    def shared(self) -> Tensor:
+        """The tensor whose memory the constant shares until that is overwritten."""
+        return self._original
+
+    @property
     def own(self) -> Tensor:
         """The model's own tensor while it has the kept value, so that caches find it; else the value.
 
@@ -118,10 +123,6 @@ class KeptConstant(Kept):
             return True
         return memory_of(self.value) == memory_of(tensor)
 
-    def shares_memory(self, tensor: Tensor) -> bool:
-        """Whether the constant shares its storage with a tensor."""
-        return _has_memory(self._original) and memory_of(self._original) == memory_of(tensor)
-
     def copy(self) -> None:
         """Copy the value, because its storage is about to be overwritten."""
         self._original = self._value = _own_copy(self.value)
@@ -133,6 +134,8 @@ class Constants:
 
     def __init__(self) -> None:
         self._kept: list[weakref.ref[KeptConstant]] = []
+        # Those that were kept before the last write, by the storage that they share.
+        self._by_memory: dict[int, list[weakref.ref[KeptConstant]]] = {}
         self._last: KeptConstant | None = None
         self._refused: dict[tuple[Any, ...], weakref.ref[Tensor]] = {}
 
@@ -165,7 +168,12 @@ class Constants:
             return
         for reference in self._kept:
             kept = reference()
-            if kept is not None and kept.shares_memory(tensor):
+            if kept is not None and _has_memory(kept.shared):
+                self._by_memory.setdefault(memory_of(kept.shared), []).append(reference)
+        self._kept.clear()
+        for reference in self._by_memory.pop(memory_of(tensor), ()):
+            kept = reference()
+            if kept is not None:
                 kept.copy()
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from relprop.view.sheet import Plot
 
 
+_NONE = torch.zeros(0, dtype=torch.float64)
+
+
 @dataclass(eq=False)
 class Ledger:
     """The amounts of relevance of one run, for each sample: seed = inputs + sinks.
@@ -51,8 +54,8 @@ class Ledger:
     samples: int = 1
     per_operation: bool = False
     mixed: bool = False
-    seed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-    inputs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    seed: Tensor = _NONE
+    inputs: Tensor = _NONE
     absorbed: dict[str, Tensor] = field(default_factory=dict)
     operations: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict)
     batch: "Ledger | None" = None

@@ -62,16 +62,19 @@ def explained_targets(
         values = outputs_of(explained, channels) if of_channel else explained
         scores = forward.scores(goal, values)
         lost |= forward.inputs.lost_on_the_way_to(scores)
-        plain = forward.values((values, scores))
-        seed = torch.ones_like(plain[1]) if composite.start == "one" else None
+        with forward.interception.unseen():
+            score, explained_output = forward.plain(scores), forward.plain(values)
+            # A graph has no target of its own.
+            told = goal if is_traced() else as_told(goal, explained_output, forward.samples)
+            role = role_of_score(goal, scores, values)
+            seed = torch.ones_like(score) if composite.start == "one" else None
         with retaining(not last):
             relevance = forward.propagate(scores, seed, retain=not last)
         explanation = Explanation(
             inputs={name: relevance[name] for name in forward.shapes if name in relevance},
             output=output,
-            # A graph has no target of its own.
-            target=goal if is_traced() else as_told(goal, plain[0], forward.samples),
-            score=plain[1],
+            target=told,
+            score=score,
             preset=preset,
             rules=applied,
             ledger=run.ledger,
@@ -79,9 +82,7 @@ def explained_targets(
             parameters={} if run.parameters is None else run.parameters.relevance,
             measure=measure_of(goal),
         )
-        with forward.interception.unseen():
-            role = role_of_score(goal, scores, values)
-        logits = logits_of(plain[0])
+        logits = logits_of(explained_output)
         shape = logits.shape if isinstance(logits, Tensor) else None
         results.append(Explained(explanation, goal, role, shape, forward.samples))
         if progress is not None:

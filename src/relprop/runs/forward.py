@@ -176,7 +176,11 @@ class Forward:
     def values(self, value: Any) -> Any:
         """Return a value that the model computed, with plain tensors."""
         with self.interception.unseen():
-            return map_tensors(lambda t: value_of(self.interception.writing.stand_in(t)), value)
+            return self.plain(value)
+
+    def plain(self, value: Any) -> Any:
+        """Return a value that the model computed, with plain tensors; where the run does not see it."""
+        return map_tensors(lambda t: value_of(self.interception.writing.stand_in(t)), value)
 
     def gradients(
         self, scores: Tensor, seed: Tensor | None = None, *, retain: bool
