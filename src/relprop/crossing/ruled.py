@@ -236,12 +236,13 @@ def start(
     )
     if by_gradient:
         return run.seen(value, _known_of(origin, value))
+    if isinstance(map_, OfComplex):
+        return run.perform(torch.view_as_complex, attach_rule(run, origin, value))
     if kind == Kind.CONVOLUTION and run.slots == "none" and run.block is None:
         # A batch norm that follows takes the operation over, and then nobody needs this.
         known = _known_of(origin, value)
         return Seen.later(value, known, run, lambda: attach_rule(run, origin, value).recorded)
-    result = attach_rule(run, origin, value)
-    return run.perform(torch.view_as_complex, result) if isinstance(map_, OfComplex) else result
+    return attach_rule(run, origin, value)
 
 
 def _without_origins(tag: Tag) -> Tag:

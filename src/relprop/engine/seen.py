@@ -46,12 +46,13 @@ class _Later:
     """The inner tensor of a wrapper tensor that gets one when somebody asks for it."""
 
     def __get__(self, seen: "Seen", _owner: type) -> Tensor:
-        assert seen._later is not None
-        inner, attached = seen._later
+        later = seen._later
+        if later is None:  # another thread has asked meanwhile
+            return seen._recorded
+        inner, attached = later
         if not seen.run.is_over:
             inner = seen.run.interception.beside_a_call(attached)
-        seen._recorded = inner
-        del seen._later
+        seen._recorded, seen._later = inner, None
         return inner
 
 
