@@ -38,6 +38,19 @@ def keep_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
     return _keep_above_to(value, by, least, grad_input=value)
 
 
+def kept_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
+    """Return a value where `by` is above `least`, and 0 elsewhere, as a tensor of its own."""
+    if value.dtype != by.dtype or value.shape != by.shape:
+        return value.masked_fill(by <= least, 0)
+    return _keep_above(value, by, least)
+
+
+def largest_negative(dtype: torch.dtype) -> float:
+    """Return the largest number below 0: above it are 0 and what is positive."""
+    info = torch.finfo(dtype)
+    return -info.smallest_normal * info.eps
+
+
 def _must_stay(value: Tensor) -> bool:
     """Whether a value must not be overwritten: neither by a graph, nor where autograd records."""
     return value.requires_grad or is_traced()
@@ -56,7 +69,7 @@ def negated_below(value: Tensor, by: Tensor) -> Tensor:
 
 def reaches_beside(c: Tensor, by: Tensor) -> bool:
     """Whether c is not 0 somewhere where `by` is not above 0."""
-    return bool(torch.linalg.vector_norm(keep_above(c.clone(), by).sub_(c), 1))
+    return bool(torch.linalg.vector_norm(kept_above(c, by).sub_(c), 1))
 
 
 def divide(R: Tensor, denominator: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from relprop.linear import weights
 from relprop.linear.numerics import (
     divide,
     keep_above,
+    kept_above,
+    largest_negative,
     leftover,
     negated_below,
     quotient,
@@ -51,14 +53,13 @@ def _any_below(R: Tensor, z: Tensor) -> bool:
     looks = [(R, z)]
     if R.numel() > 2 * _FIRST and R.is_contiguous() and z.is_contiguous():
         looks.insert(0, (R.flatten()[:_FIRST], z.flatten()[:_FIRST]))
-    return any(bool(torch.linalg.vector_norm(keep_above(R.clone(), -z), 1)) for R, z in looks)
+    return any(bool(torch.linalg.vector_norm(kept_above(R, -z), 1)) for R, z in looks)
 
 
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
-    below = -x
     # Each side as it is: a difference of the two would lose the smaller one to rounding.
-    return other.sub_(keep_above(other.clone(), below)).add_(keep_above(one, below))
+    return keep_above(other, x, largest_negative(x.dtype)).add_(keep_above(one, -x))
 
 
 @tells_names
@@ -287,7 +288,7 @@ class AlphaBeta(SharingRule):
         if self.beta >= 1:
             n = scaled_below(n, P, -1 / self.beta).mul_(self.beta)
         else:  # by whose inverse a number could overflow
-            n = keep_above(n.clone(), P).mul_(self.alpha).sub_(n)
+            n = kept_above(n, P).mul_(self.alpha).sub_(n)
         absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
         del R, P, minus_N
         if op.nonnegative or op.few:
