@@ -87,3 +87,45 @@ def test_a_checkpointed_module() -> None:
         assert torch.equal(found.relevance, expected.relevance)
         model(x).sum().backward()
     assert all([weight.grad is not None for weight in model.parameters()])
+
+
+class InSinglePrecision(nn.Module):
+    """Switches autocast off for numbers that are too large for float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            h = h.float() * 3e3
+            squares = torch.bmm(h.unsqueeze(2), h.unsqueeze(1))
+            h = torch.bmm(squares, h.unsqueeze(2)).squeeze(2) * 1e-9
+        return self.last(h)
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", "epsilon", "gradient-times-input"])
+def test_autocast_casts_nothing_in_the_backward(rules: str) -> None:
+    model = InSinglePrecision()
+    expected = Explainer(model, rules=rules)(x, target=0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = Explainer(model, rules=rules)(x, target=0)
+    largest = float(expected.relevance.abs().max())
+    assert float((found.relevance - expected.relevance).abs().max()) < 0.05 * largest
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "gradient-times-input"])
+def test_autocast_around_a_model_that_switches_it_off(rules: str) -> None:
+    model = Model()
+
+    def without(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return model(x)
+
+    explainer = Explainer(without, rules=rules)
+    expected = explainer(x, target=0).relevance
+    with torch.autocast(**HALF):
+        assert torch.equal(explainer(x, target=0).relevance, expected)

@@ -1,5 +1,6 @@
 """Modified weights are kept as long as the weight, and the cache hinders nothing that torch does."""
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from torch import nn
 
 import relprop
 from relprop.linear import weights
+from relprop.rules import Flat
 
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 RULES = ("epsilon", "epsilon-plus-flat", "alpha2-beta1", "epsilon-gamma-box")
@@ -88,3 +90,34 @@ def test_a_result_that_shares_the_storage_of_its_weight_is_not_kept() -> None:
     del weight
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_numbers_of_inputs_do_not_depend_on_the_default_type(dtype: torch.dtype, convolution: bool) -> None:
+    torch.manual_seed(0)
+    model: nn.Module = nn.Linear(70_001, 3) if not convolution else nn.Conv2d(2, 3, (17, 19))
+    model.eval()
+    x = torch.rand(1, 70_001) if not convolution else torch.rand(1, 2, 17, 19)
+
+    def of_flat(of: nn.Module) -> torch.Tensor:
+        return relprop.explain(of, x, rules=[("*", Flat())], target=lambda y: y.flatten(1)[:, 0]).relevance
+
+    expected = of_flat(copy.deepcopy(model))
+    torch.set_default_dtype(dtype)
+    try:
+        within = of_flat(model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(within, expected)
+    assert torch.equal(of_flat(model), expected)  # what is kept of the weight
+
+
+def test_what_a_mode_makes_is_not_kept() -> None:
+    class Wrapped(torch.Tensor):
+        pass
+
+    weight = nn.Parameter(torch.ones(2, 2))
+    first = weights.modified(weight, "of a mode", lambda w: w.detach().as_subclass(Wrapped) * 1)
+    assert type(first) is Wrapped
+    assert type(weights.modified(weight, "of a mode", lambda w: w * 1)) is torch.Tensor

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import relprop
 from by_graph import assert_by_graph, assert_same, graphs_of
@@ -109,12 +111,47 @@ def test_autocast(preset: str) -> None:
     assert_by_graph(explainer, compiled, other, target=1)
 
 
+def test_the_type_of_autocast_within_the_model() -> None:
+    first, last = nn.Linear(4, 6).eval(), nn.Linear(6, 3).eval()
+
+    def model(x: Tensor) -> Tensor:
+        with torch.autocast("cpu"):
+            return last(first(x).relu()).float()
+
+    explainer, x = Explainer(model, rules=Epsilon(1e-2)), torch.rand(2, 4)
+    compiled = explainer.compile(x, target=0)
+    before = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+    try:
+        assert torch.equal(compiled(x, target=0).output, model(x).detach())
+    finally:
+        torch.set_autocast_dtype("cpu", before)
+    assert graphs_of(compiled) == 2
+
+
+def test_modes_of_functions() -> None:
+    class Gelu(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return F.gelu(args[0]) if func is F.relu else func(*args, **(kwargs or {}))
+
+    explainer = Explainer(lambda x: layer(F.relu(x - 0.5)), rules=Epsilon(1e-3))
+    compiled = explainer.compile(values(2, 4), target=0)
+    with Gelu(), pytest.warns(UserWarning, match="without a graph: a TorchFunctionMode is active"):
+        assert_same(compiled(values(2, 4), target=0), explainer(values(2, 4), target=0))
+    with torch.device("cpu"):  # a mode as well, which is known
+        assert_by_graph(explainer, compiled, values(2, 4), target=0)
+    assert_by_graph(explainer, compiled, values(2, 4), target=0)
+
+
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_around(around: Any) -> None:
     explainer = Explainer(nn.Linear(4, 3).double(), rules=Epsilon(1e-3))
     with around():
         compiled = explainer.compile(values(2, 4), target=0)
         assert_by_graph(explainer, compiled, values(2, 4, seed=1), target=1)
+        found = compiled(values(2, 4), target=1)
+    for tensor in (found.relevance, found.score, found.output, found.ledger.seed):
+        assert not tensor.is_inference()
     assert_by_graph(explainer, compiled, values(2, 4, seed=2), target=1)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from by_graph import Small, assert_by_graph, graphs_of, pictures
 from networks import DOUBLE
@@ -241,3 +242,33 @@ def test_a_scripted_model() -> None:
     with torch.no_grad():
         model[0].weight.mul_(2)
     assert_by_graph(explainer, compiled, torch.rand(2, 3, **DOUBLE), target=0)
+
+
+def test_hooks_of_all_modules_are_noticed() -> None:
+    explainer = Explainer(Small(), rules=Epsilon(1e-3))
+    compiled = explainer.compile(pictures(), target=0)
+    hook = register_module_forward_hook(lambda module, given, output: output * 0.5)
+    try:
+        assert_by_graph(explainer, compiled, pictures(), target=0, graphs=1)
+        assert torch.equal(compiled(pictures(), target=0).output, explainer.model(pictures()).detach())
+    finally:
+        hook.remove()
+    assert_by_graph(explainer, compiled, pictures(), target=0, graphs=1)
+
+
+def test_what_a_model_keeps_of_a_call_is_of_the_example() -> None:
+    class Keeps(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = x.detach() * 1
+            return super().forward(x)
+
+    model = Keeps()
+    Explainer(model, rules=Epsilon(1e-3)).compile(pictures(), target=0)
+    assert torch.equal(model.last * 1, pictures())
+
+
+def test_modules_that_find_their_size() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3)).double().eval()
+    explainer = Explainer(model, rules=Epsilon(1e-3))
+    assert_by_graph(explainer, explainer.compile(pictures(), target=0), pictures(seed=1), target=0)

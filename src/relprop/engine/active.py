@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from relprop.errors import InputError
+
 Result = TypeVar("Result")
 
 
@@ -31,14 +33,25 @@ class _Uncompiled:
         self.before: Any = None
 
     def begin(self, run: object) -> None:
-        """Note a run. The first one sets the stance."""
+        """Note a run. The first one sets the stance.
+
+        Raises:
+            InputError: the run is within compiled code.
+        """
         eval_frame = importlib.import_module("torch._dynamo.eval_frame")
         with self.lock:
             self.runs.add(run)
             if self.before is None:
                 # Noted before it changes, so that it can be restored wherever an interrupt comes.
                 self.before = eval_frame._stance
-                torch.compiler.set_stance("force_eager")
+                try:
+                    torch.compiler.set_stance("force_eager")
+                except RuntimeError:  # which torch refuses there, before it changes anything
+                    self.before = None
+                    raise InputError(
+                        "a function of torch.compile explains, and calls in compiled code are not seen. Put "
+                        "@torch.compiler.disable before a function of your own that explains, and call it."
+                    ) from None
 
     def end(self, run: object) -> None:
         """Forget a run. The last one restores the stance. To forget a run twice changes nothing."""

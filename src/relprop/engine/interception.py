@@ -366,7 +366,7 @@ class Interception:
             here.nested = any([run is not self for run in active_runs.stack])
             active_runs.stack.append(self)
             here.traced = any(type(m) is not Mode for m in _get_current_dispatch_mode_stack())
-            around.cast_anew()
+            around.compute_weights_anew()
             around.hold(seeing())
             torch._C._push_on_torch_dispatch_stack(self.mode)
             if self.run.modules.frames and len(self.run.weights):  # a module that runs again

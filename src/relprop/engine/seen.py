@@ -229,9 +229,9 @@ class Seen(Tensor):
 
     @property
     def grad_fn(self) -> Any:  # type: ignore[override]
-        """None; for a module with full backward hooks, a node that never calls them."""
+        """None; for who puts hooks on it, a node that never calls them."""
         asks = sys._getframe(1).f_globals.get("__name__")
-        return _NO_HOOKS if asks == "torch.utils.hooks" and self.relevant else None
+        return _NO_HOOKS if asks in _HOOKING and self.relevant else None
 
     @property
     def data(self) -> Tensor:
@@ -339,6 +339,9 @@ class Seen(Tensor):
 
 
 _NOTHING = Tag()
+
+_HOOKING = ("torch.utils.hooks", "torch.autograd.graph")
+"""Modules of torch that put hooks on the nodes of tensors, as full backward hooks and FLOP counters do."""
 
 
 class _NoHooks:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules import module as of_all_modules
+from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -54,6 +55,7 @@ class Surroundings:
         self.guards: list[Any] = []
         self.pushed = 0
         self.caches_casts: bool | None = None
+        self.caching_parametrizations = 0
 
     def hold(self, guard: Any) -> None:
         """Enter a guard of torch, which is left when the state is restored. It may be left twice."""
@@ -65,15 +67,19 @@ class Surroundings:
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
         self.pushed += 1
 
-    def cast_anew(self) -> None:
-        """Let autocast cast each weight where it is used, until the state is restored.
+    def compute_weights_anew(self) -> None:
+        """Let torch compute each weight where it is used, until the state is restored.
 
-        A weight that torch cast before is not known to be one, and whoever trains the model afterwards would
-        get a weight that was cast here, without a gradient.
+        Autocast and `torch.nn.utils.parametrize.cached` keep weights that they have computed. One that was
+        cast before is not known to be a weight, and whoever trains the model afterwards would get one that
+        was computed here, without a gradient.
         """
         self.caches_casts = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
         torch.clear_autocast_cache()
+        # It counts contexts, those of all threads.
+        self.caching_parametrizations = parametrize._cache_enabled
+        parametrize._cache_enabled -= self.caching_parametrizations
 
     def restore(self) -> None:
         """Go back to the recorded state, once. If that is interrupted, it can be done again."""
@@ -104,6 +110,9 @@ class Surroundings:
         if known is not None:
             torch.set_autocast_cache_enabled(known)
             torch.clear_autocast_cache()  # of a context within the model, which has a setting of its own
+        for surroundings in within:
+            parametrize._cache_enabled += surroundings.caching_parametrizations
+            surroundings.caching_parametrizations = 0
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
         if torch._C._get_graph_executor_optimize() is not self.optimised:

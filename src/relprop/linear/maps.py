@@ -147,7 +147,7 @@ class Dense(LinearMap):
         return s.sum(-1, keepdim=True).expand(shape)
 
     def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
-        return torch.tensor(float(shape[-1]))
+        return torch.tensor(float(shape[-1]), dtype=torch.float64)
 
     def outputs(self, weight: Tensor) -> int:
         return weight.shape[1 if self.transposed else 0]
@@ -226,7 +226,7 @@ class Convolution(LinearMap):
         return per_group.expand(n, groups, shape[1] // groups, *space).reshape(shape)
 
     def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
-        ones = torch.ones(1, 1, *shape[2:])
+        ones = torch.ones(1, 1, *shape[2:], dtype=torch.float32, device="cpu")
         return self._apply(ones, self._ones(ones), 1) * (shape[1] // self.groups)
 
     def outputs(self, weight: Tensor) -> int:

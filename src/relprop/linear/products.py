@@ -77,7 +77,7 @@ class Grouped(LinearMap):
         return s.sum(-1, keepdim=True).expand(shape)
 
     def fan_in(self, weight: Tensor, shape: Size) -> Tensor:
-        return torch.tensor(float(shape[-1]))
+        return torch.tensor(float(shape[-1]), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

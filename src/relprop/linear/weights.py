@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from relprop.calls.nested import tensors_in
+
 _SAMPLED = 1024
 
 Made = TypeVar("Made")
@@ -59,6 +61,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
     result = make(weight.detach())
     if isinstance(result, Tensor) and same_storage(result, weight):
         return result  # which would keep the weight
+    if any([type(t) is not Tensor for t in tensors_in(result)]):
+        return result  # as a mode around the explanation makes it, which may be over the next time
     entry.modified[purpose] = (key, result)
     return result
 

@@ -86,5 +86,6 @@ def explained_targets(
         shape = logits.shape if isinstance(logits, Tensor) else None
         results.append(Explained(explanation, goal, role, shape, forward.samples))
         if progress is not None:
-            progress(number, len(goals))
+            with forward.interception.unseen():
+                progress(number, len(goals))
     return results, lost

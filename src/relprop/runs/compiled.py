@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -16,11 +15,11 @@ from relprop.engine.surroundings import leaving_no_trace
 from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
-from relprop.runs.given import Given, autocasting
+from relprop.runs.given import Given
 from relprop.runs.graphs import respelled
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.tracing import Traced, TraceError, copied, trace
-from relprop.runs.unchanged import Unchanged
+from relprop.runs.unchanged import Unchanged, has_lazy_modules
 from relprop.runs.wanted import Wanted
 from relprop.targets.scores import Target, as_told
 
@@ -61,9 +60,13 @@ class _Graph:
         """Return the explanations of other values, which have no target yet; None if a guard fails."""
         # The model of the trace saw memory that begins with the input.
         leaves = [copied(t) if t.storage_offset() else t for t in leaves]
-        with torch.no_grad(), torch._C.DisableTorchFunction(), ExitStack() as stack:
-            for kind in autocasting():  # whose casts are in the graph
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        # The casts of autocast are in the graph. Results are ordinary tensors, also in inference mode.
+        with (
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+            torch._C.DisableTorchFunction(),
+            torch._C._DisableAutocast(),
+        ):
             tensors, holds = self.run(*leaves)
         if holds is not None and not bool(holds):
             return None
@@ -235,6 +238,8 @@ class Graphs:
             found = self._computed(given, leaves)
             return _tensors_of(found.results)
 
+        if has_lazy_modules(self._model):
+            self._plain(given)
         for _ in range(2):  # after the first a model may have made what it keeps
             unchanged = Unchanged(self._model)
             reason = ""
@@ -262,6 +267,7 @@ class Graphs:
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
+        self._plain(given)  # so that what the model and hooks keep is of these values, and not of other ones
         kind.graphs.insert(0, graph)
         return graph(given.leaves) if self.mode == "inductor" else _filled(found, iter(tensors))
 

@@ -208,7 +208,8 @@ class Forward:
         if self.run.any_clipped:
             find_relus([inner])
         # If parts of the model run again, as of a checkpoint, their wrapper tensors dispatch the calls.
-        with without_mode(seeing()):
+        # Autocast would cast coefficients, and torch's checkpoints set it as it was for what they run again.
+        with without_mode(seeing()), torch._C._DisableAutocast():
             try:
                 found = torch.autograd.grad(
                     inner, variables, begin.detach(), retain_graph=retain, allow_unused=True

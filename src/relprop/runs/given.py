@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.runs.backward import Explained
@@ -17,11 +19,6 @@ from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, logits_of, of_classes
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice, range)
-
-
-def autocasting() -> list[str]:
-    """Return the kinds of devices for which autocast is on."""
-    return [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,10 @@ class Given:
         parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
         if wanted.start is not None or wanted.conditions:
             refused = "start= and conditions= are not part of a graph"
-        parts += [(kind, torch.get_autocast_dtype(kind)) for kind in autocasting()]
+        if any([type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()]):  # type: ignore[no-untyped-call]
+            refused = "a TorchFunctionMode is active, which may do anything"
+        for device in ("cpu", "cuda"):  # a model may switch autocast on by itself
+            parts.append((torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)))
         parts.append((torch.get_default_dtype(), torch.get_default_device()))  # of new tensors
         try:
             hash(tuple(parts))

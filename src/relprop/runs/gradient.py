@@ -148,5 +148,6 @@ def explained_by_gradient(
             )
             results.append(Explained(explanation, goal, Role.SIGNAL, None, forward.samples))
             if progress is not None:
-                progress(number, len(goals))
+                with forward.interception.unseen():
+                    progress(number, len(goals))
     return results, lost

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from relprop.calls.site import every_module
+from relprop.engine.modules import follow_modules
+from relprop.engine.surroundings import hooks_of_all_modules
 from relprop.runs.tracing import place_of, version_of
 
 _SAMPLED = 64
@@ -17,6 +20,12 @@ _SAMPLED = 64
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
 _LOOKED_AT = (type(None), bool, int, float, complex, str, torch.dtype, *_FUNCTIONS)
 """Which attributes of modules are looked at."""
+
+
+def has_lazy_modules(model: Callable[..., Any]) -> bool:
+    """Whether a module has parameters whose shapes its first call decides."""
+    modules = every_module(model) if isinstance(model, nn.Module) else []
+    return any([isinstance(module, LazyModuleMixin) for module in modules])
 
 
 class _Types(dict[type, bool]):
@@ -45,7 +54,7 @@ class Unchanged:
         self._model = model
         modules, tensors = self._parts()
         self._held = modules, tensors  # so that no number stands for another object
-        self._state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
+        self._state = [_hooks_of_all(), *map(_of_module, modules), *map(_of_tensor, tensors)]
         self._sample(tensors)
         self._attributes: list[tuple[nn.Module, str, Tensor]] = []
         self._possible = [
@@ -71,7 +80,7 @@ class Unchanged:
         if not all([isinstance(each, Tensor) for each in found]):
             return False
         tensors += found  # type: ignore[arg-type]
-        state = [*map(_of_module, modules), *map(_of_tensor, tensors)]
+        state = [_hooks_of_all(), *map(_of_module, modules), *map(_of_tensor, tensors)]
         return state == self._state and _same(_values(self._samples), self._values)
 
     def _sample(self, tensors: Iterable[Tensor]) -> None:
@@ -146,6 +155,12 @@ def _of_module(module: nn.Module) -> tuple[Any, ...]:
         list(module._forward_hooks),
         list(module._forward_pre_hooks),
     )
+
+
+def _hooks_of_all() -> list[Any]:
+    """Return the hooks that run with each module, but for those of explanations in other threads."""
+    found = [hook for hooks in hooks_of_all_modules()[:2] for hook in list(hooks.values())]
+    return [hook for hook in found if getattr(hook, "__module__", "") != follow_modules.__module__]
 
 
 def _of_tensor(tensor: Tensor) -> tuple[int, int, int]:

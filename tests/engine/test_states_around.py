@@ -1,0 +1,83 @@
+"""What the user's program computes around an explanation, or while it runs, is as it would be without it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.utils.flop_counter import FlopCounterMode
+
+import relprop
+from relprop import Explainer
+from relprop.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
+
+x = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def test_training_after_an_explanation_with_cached_parametrizations() -> None:
+    def gradients(*, explained: bool) -> list[Tensor | None]:
+        model = network()
+        parametrizations.weight_norm(model[0])
+        model.eval()
+        with parametrize.cached():
+            if explained:
+                Explainer(model, rules="epsilon")(x, target=0)
+            model(x).square().sum().backward()
+        assert parametrize._cache_enabled == 0
+        return [weight.grad for weight in model.parameters()]
+
+    for found, expected in zip(gradients(explained=True), gradients(explained=False), strict=True):
+        assert found is not None
+        assert torch.equal(found, expected)
+
+
+def test_an_error_leaves_parametrizations_cached() -> None:
+    model = network()
+    with parametrize.cached():
+        with pytest.raises(InputError, match="out of range"):
+            Explainer(model, rules="epsilon")(x, target=7)
+        assert parametrize._cache_enabled == 1
+    assert parametrize._cache_enabled == 0
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "gradient-times-input"])
+def test_a_callback_of_progress_trains(rules: str) -> None:
+    trained = []
+
+    def progress(_done: int, _all: int) -> None:
+        other = nn.Linear(2, 1)
+        other(torch.ones(3, 2)).sum().backward()
+        trained.append(other.weight.grad)
+
+    Explainer(network(), rules=rules).each(x, targets=[0, 1], progress=progress)
+    assert len(trained) == 2
+    assert all([torch.equal(grad, torch.full((1, 2), 3.0)) for grad in trained])
+
+
+def test_flops_are_counted() -> None:
+    model = network()
+    expected = relprop.explain(model, x, target=0)
+    with FlopCounterMode(display=False) as counted:
+        found = relprop.explain(model, x, target=0)
+    assert torch.equal(found.relevance, expected.relevance)
+    assert counted.get_total_flops() > 0
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know")
+def test_a_compiled_function_that_explains() -> None:
+    model = network()
+
+    def relevance(x: Tensor) -> Tensor:
+        return relprop.explain(model, x, target=0, rules="epsilon").relevance
+
+    with pytest.raises(InputError, match=r"Put @torch\.compiler\.disable before a function of your own"):
+        torch.compile(relevance, backend="eager")(x)
+    apart = torch.compiler.disable(relevance)
+    compiled = torch.compile(lambda x: apart(x * 1) * 2, backend="eager")
+    assert torch.equal(compiled(x), relevance(x) * 2)
