@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from relprop import Explainer
 from relprop.rules import AlphaBeta, Epsilon, Gamma
@@ -129,3 +130,19 @@ def test_autocast_around_a_model_that_switches_it_off(rules: str) -> None:
     expected = explainer(x, target=0).relevance
     with torch.autocast(**HALF):
         assert torch.equal(explainer(x, target=0).relevance, expected)
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "attnlrp", "gradient-times-input"])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_torchs_checkpoints(rules: str, reentrant: bool) -> None:
+    model = Model()
+
+    def middle(h: Tensor) -> Tensor:
+        return model.twice(model.twice(h).relu()).relu()
+
+    def checkpointed(x: Tensor) -> Tensor:
+        return model.last(checkpoint(middle, model.first(x).relu(), use_reentrant=reentrant))
+
+    with torch.autocast(**HALF):
+        found, expected = (Explainer(f, rules=rules)(x, target=0) for f in (checkpointed, model))
+    assert torch.equal(found.relevance, expected.relevance)

@@ -23,7 +23,7 @@ from relprop.engine.known import Tag
 from relprop.engine.levels import aside
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen
-from relprop.engine.surroundings import leaving_no_trace, remove_hooks
+from relprop.engine.surroundings import Autocast, leaving_no_trace, remove_hooks
 from relprop.errors import InputError, ModelError, did_you_mean
 
 Blocks = str | nn.Module | Iterable[str | nn.Module]
@@ -87,7 +87,7 @@ class Block:
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     operands: list["_Operand"]
     frames: list[tuple[nn.Module, str, bool]]
-    autocasts: list["_Autocast"]
+    autocasts: list[Autocast]
     versions: dict[str, int]
     draws: list["_Generator"]
     _dropped: list[weakref.ref[Kept]] = field(default_factory=list)
@@ -155,9 +155,8 @@ class Block:
         frames, block = run.modules.frames, run.block
         run.modules.frames, run.block, self._position = list(self.frames), self, 0
         try:
-            with self.checkpoints.entered(), ExitStack() as stack:
-                for autocast in self.autocasts:
-                    stack.enter_context(autocast.again())
+            with self.checkpoints.entered(), leaving_no_trace() as around, ExitStack() as stack:
+                around.set_autocast(self.autocasts)
                 for generator in self.draws:
                     stack.enter_context(generator.again())
                 self.module(*args, **kwargs)
@@ -199,22 +198,6 @@ class _Witness:
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-
-
-@dataclass(frozen=True)
-class _Autocast:
-    """The setting of torch.autocast for a kind of device."""
-
-    device: str
-    enabled: bool
-    dtype: torch.dtype
-
-    @staticmethod
-    def now(device: str) -> "_Autocast":
-        return _Autocast(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-
-    def again(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, self.enabled)
 
 
 @dataclass(frozen=True)
@@ -349,7 +332,7 @@ class Checkpoints:
                     (args, kwargs),
                     operands,
                     run.modules.frames[:-1],
-                    [_Autocast.now(kind) for kind in {"cpu", *(device.type for device in devices)}],
+                    [Autocast.now(kind) for kind in {"cpu", *(device.type for device in devices)}],
                     {name: t._version for name, t in own},
                     _Generator.now(devices),
                 )

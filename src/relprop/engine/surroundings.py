@@ -6,9 +6,9 @@ nothing, and the second time completes what was interrupted the first time.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,22 @@ _autograd = torch._C._autograd
 
 _TELLS_WHO_SAVES = hasattr(_autograd, "_top_saved_tensors_default_hooks")
 """Whether torch tells by which functions autograd saves tensors. Earlier versions do not."""
+
+
+class Autocast(NamedTuple):
+    """The setting of torch.autocast for a kind of device."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @staticmethod
+    def now(device: str) -> "Autocast":
+        return Autocast(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+
+    def set(self) -> None:
+        torch.set_autocast_enabled(self.device, self.enabled)
+        torch.set_autocast_dtype(self.device, self.dtype)
 
 
 class _Open(threading.local):
@@ -56,6 +72,7 @@ class Surroundings:
         self.pushed = 0
         self.caches_casts: bool | None = None
         self.caching_parametrizations = 0
+        self.autocasts: list[Autocast] = []
 
     def hold(self, guard: Any) -> None:
         """Enter a guard of torch, which is left when the state is restored. It may be left twice."""
@@ -66,6 +83,12 @@ class Surroundings:
         """Let autograd save tensors by these functions until the state is restored."""
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
         self.pushed += 1
+
+    def set_autocast(self, settings: Iterable[Autocast]) -> None:
+        """Let autocast be as it was, until the state is restored."""
+        for setting in settings:
+            self.autocasts.append(Autocast.now(setting.device))
+            setting.set()
 
     def compute_weights_anew(self) -> None:
         """Let torch compute each weight where it is used, until the state is restored.
@@ -113,6 +136,9 @@ class Surroundings:
         for surroundings in within:
             parametrize._cache_enabled += surroundings.caching_parametrizations
             surroundings.caching_parametrizations = 0
+        for surroundings in reversed(within):
+            for setting in surroundings.autocasts:
+                setting.set()
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
         if torch._C._get_graph_executor_optimize() is not self.optimised:
