@@ -104,6 +104,14 @@ class Surroundings:
         self.caching_parametrizations = parametrize._cache_enabled
         parametrize._cache_enabled -= self.caching_parametrizations
 
+    def _compute_weights_as_before(self) -> None:
+        if self.caches_casts is None:
+            return
+        torch.set_autocast_cache_enabled(self.caches_casts)
+        torch.clear_autocast_cache()  # of a context within the model, which has a setting of its own
+        parametrize._cache_enabled += self.caching_parametrizations
+        self.caching_parametrizations = 0
+
     def restore(self) -> None:
         """Go back to the recorded state, once. If that is interrupted, it can be done again."""
         if self not in _open.stack:
@@ -112,6 +120,9 @@ class Surroundings:
         for surroundings in reversed(within):
             for guard in reversed(surroundings.guards):
                 guard.__exit__(None, None, None)
+            surroundings._compute_weights_as_before()
+            for setting in surroundings.autocasts:
+                setting.set()
         while torch._C._len_torch_dispatch_stack() > len(self.dispatch_modes):
             torch._C._pop_torch_dispatch_stack(None)
         for mode in self.dispatch_modes[torch._C._len_torch_dispatch_stack() :]:
@@ -129,16 +140,6 @@ class Surroundings:
                 while surroundings.pushed:
                     surroundings.pushed -= 1
                     _autograd._pop_saved_tensors_default_hooks()
-        known = next((each.caches_casts for each in within if each.caches_casts is not None), None)
-        if known is not None:
-            torch.set_autocast_cache_enabled(known)
-            torch.clear_autocast_cache()  # of a context within the model, which has a setting of its own
-        for surroundings in within:
-            parametrize._cache_enabled += surroundings.caching_parametrizations
-            surroundings.caching_parametrizations = 0
-        for surroundings in reversed(within):
-            for setting in surroundings.autocasts:
-                setting.set()
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
         if torch._C._get_graph_executor_optimize() is not self.optimised:
