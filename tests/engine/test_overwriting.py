@@ -33,6 +33,28 @@ def test_weights_overwritten_in_the_forward() -> None:
         same_relevance(streaming, lambda x: F.linear(F.linear(x, A, a).relu(), B, b), x, rule)
 
 
+@pytest.mark.parametrize("by", ["the new storage", "the old storage"])
+def test_a_weight_that_gets_another_storage(by: str) -> None:
+    A, B = torch.randn(6, 6, **DOUBLE), torch.randn(6, 6, **DOUBLE)
+
+    def streaming(x: Tensor) -> Tensor:
+        first, noise = A.clone(), torch.zeros(1)
+        weight = nn.Parameter(first, requires_grad=False)
+        h = F.linear(x, weight).relu()
+        noise.add_(1)
+        weight.data = B / 2
+        if by == "the new storage":
+            weight.mul_(2)
+        else:
+            first.zero_()
+            weight.data = B
+        return F.linear(h, weight)
+
+    x = torch.randn(3, 6, **DOUBLE)
+    for rule in (Epsilon(0.1), Gamma(0.25), AlphaBeta(2, 1), ZPlus()):
+        same_relevance(streaming, lambda x: F.linear(F.linear(x, A).relu(), B), x, rule)
+
+
 @pytest.mark.parametrize("value", [5.0, "part"])
 @pytest.mark.parametrize("rule", [Epsilon(0.1), Flat()])
 def test_an_assignment_takes_the_place_of_what_was_there(value: Any, rule: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from relprop.rules.linear import _where_negative
 
 
 @pytest.mark.parametrize("rules", ["epsilon-alpha2-beta1", "epsilon-plus"])
@@ -101,3 +102,16 @@ def test_shares_of_negative_contributions_so_small_that_their_inverse_overflows(
         layer.weight.fill_(-1.0)  # no contribution is positive
     found = relprop.explain(layer.to(dtype), torch.ones(1, 4, dtype=dtype), rules=AlphaBeta(1 + beta, beta))
     assert found.relevance.tolist() == [[-1.0] * 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("flushed", [False, True])
+def test_each_side_of_zero_gets_its_own(dtype: torch.dtype, flushed: bool) -> None:
+    info = torch.finfo(dtype)
+    x = torch.tensor([0.0, -0.0, 1, -1, torch.inf, -torch.inf, info.max, -info.max] * 9, dtype=dtype)
+    torch.set_flush_denormal(flushed)
+    try:
+        found = _where_negative(x, torch.full_like(x, 2), torch.full_like(x, 3))
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(found, torch.where(x < 0, 2, 3).to(dtype))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from by_graph import Small, assert_by_graph, graphs_of, pictures
+from by_graph import Small, assert_by_graph, assert_same, graphs_of, pictures
 from networks import DOUBLE
 from relprop import Explainer
-from relprop.rules import Epsilon
+from relprop.rules import Epsilon, Gamma
 
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
 
@@ -242,6 +242,27 @@ def test_a_scripted_model() -> None:
     with torch.no_grad():
         model[0].weight.mul_(2)
     assert_by_graph(explainer, compiled, torch.rand(2, 3, **DOUBLE), target=0)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.randn(12, 10, **DOUBLE),
+        torch.randn(40, 40, **DOUBLE).T,
+        torch.randn(64, 65, **DOUBLE)[:, :1],
+        torch.randn(3, 40, 40, **DOUBLE)[:, 3:30, ::2].flatten(0, 1),
+    ],
+    ids=["small", "transposed", "a column", "with gaps"],
+)
+def test_one_value_of_a_small_weight(weight: Tensor) -> None:
+    model = nn.Linear(weight.shape[1], len(weight), bias=False)
+    model.weight = nn.Parameter(weight.detach())
+    x = torch.rand(1, weight.shape[1], **DOUBLE)
+    explainer = Explainer(model.eval(), rules=Gamma(0.25))
+    compiled = explainer.compile(x, target=0)
+    model.weight.data[0, 0] += 10
+    assert_same(compiled(x, target=0), explainer(x, target=0))
+    assert torch.equal(compiled(x, target=0).output, model(x).detach())
 
 
 def test_hooks_of_all_modules_are_noticed() -> None:

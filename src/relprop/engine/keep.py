@@ -90,11 +90,6 @@ class KeptConstant(Kept):
         self._version = _version(tensor)
 
     @property
-    def shared(self) -> Tensor:
-        """The tensor whose memory the constant shares until that is overwritten."""
-        return self._original
-
-    @property
     def own(self) -> Tensor:
         """The model's own tensor while it has the kept value, so that caches find it; else the value.
 
@@ -123,6 +118,10 @@ class KeptConstant(Kept):
             return True
         return memory_of(self.value) == memory_of(tensor)
 
+    def shares(self, memory: int) -> bool:
+        """Whether the value is in a storage, or the model's tensor, which may have another one by `.data`."""
+        return any([_has_memory(t) and memory_of(t) == memory for t in (self.value, self._original)])
+
     def copy(self) -> None:
         """Copy the value, because its storage is about to be overwritten."""
         self._original = self._value = _own_copy(self.value)
@@ -134,8 +133,6 @@ class Constants:
 
     def __init__(self) -> None:
         self._kept: list[weakref.ref[KeptConstant]] = []
-        # Those that were kept before the last write, by the storage that they share.
-        self._by_memory: dict[int, list[weakref.ref[KeptConstant]]] = {}
         self._last: KeptConstant | None = None
         self._refused: dict[tuple[Any, ...], weakref.ref[Tensor]] = {}
 
@@ -166,14 +163,10 @@ class Constants:
         """Copy every kept constant that shares its storage with a tensor that is about to be overwritten."""
         if not _has_memory(tensor):
             return
+        memory = memory_of(tensor)
         for reference in self._kept:
             kept = reference()
-            if kept is not None and _has_memory(kept.shared):
-                self._by_memory.setdefault(memory_of(kept.shared), []).append(reference)
-        self._kept.clear()
-        for reference in self._by_memory.pop(memory_of(tensor), ()):
-            kept = reference()
-            if kept is not None:
+            if kept is not None and kept.shares(memory):
                 kept.copy()
 
 

@@ -45,10 +45,11 @@ def kept_above(value: Tensor, by: Tensor, least: float = 0.0) -> Tensor:
     return _keep_above(value, by, least)
 
 
-def largest_negative(dtype: torch.dtype) -> float:
-    """Return the largest number below 0: above it are 0 and what is positive."""
+def next_to_nothing(dtype: torch.dtype) -> float:
+    """Return a size that is no more than nothing, where subnormal numbers are flushed to 0, too."""
     info = torch.finfo(dtype)
-    return -info.smallest_normal * info.eps
+    # On a CPU float16 is computed as float32, in which its subnormal numbers are none.
+    return info.smallest_normal * (info.eps if dtype == torch.float16 else 1)
 
 
 def _must_stay(value: Tensor) -> bool:

@@ -25,9 +25,9 @@ from relprop.linear.numerics import (
     divide,
     keep_above,
     kept_above,
-    largest_negative,
     leftover,
     negated_below,
+    next_to_nothing,
     quotient,
     resolved,
     scaled_below,
@@ -58,8 +58,9 @@ def _any_below(R: Tensor, z: Tensor) -> bool:
 
 def _where_negative(x: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Return `one` where x is negative, and `other` elsewhere. Both are overwritten."""
+    least = next_to_nothing(x.dtype)
     # Each side as it is: a difference of the two would lose the smaller one to rounding.
-    return keep_above(other, x, largest_negative(x.dtype)).add_(keep_above(one, -x))
+    return keep_above(other, x, -least).add_(keep_above(one, -x, least))
 
 
 @tells_names

@@ -27,8 +27,13 @@ def spelling_of(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return operation  # type: ignore[no-any-return]
     if any([type(t) not in (Tensor, nn.Parameter) for t in tensors_in((args, kwargs))]):
         return operation  # type: ignore[no-any-return]
-    types = tuple(map(type, args)), tuple([(name, type(value)) for name, value in kwargs.items()])
+    types = tuple(map(_type_of, args)), tuple([(name, _type_of(value)) for name, value in kwargs.items()])
     return _KNOWN.of((operation, types), lambda: _found(operation, args, kwargs))
+
+
+def _type_of(value: Any) -> Any:
+    """Return the type of an argument, or the types within a list: indices may be tensors and None."""
+    return frozenset(map(_type_of, value)) if isinstance(value, (list, tuple)) else type(value)
 
 
 def is_method(function: Function) -> bool:
