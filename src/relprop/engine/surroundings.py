@@ -81,8 +81,8 @@ class Surroundings:
 
     def save_by(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
         """Let autograd save tensors by these functions until the state is restored."""
+        self.pushed += 1  # first, because Python looks for interrupts when a call has ended
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
-        self.pushed += 1
 
     def set_autocast(self, settings: Iterable[Autocast]) -> None:
         """Let autocast be as it was, until the state is restored."""
