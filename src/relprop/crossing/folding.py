@@ -6,7 +6,6 @@ scales and shifts of any tensor by channel, for a linear operation that follows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -126,37 +125,6 @@ def fold(
     computed = value()
     if computed.dim() != origin.recorded.dim():
         return None  # a constant with more dimensions has added a dimension to the result
-    return fold_outputs(run, origin, computed, scale, shift)
-
-
-def folds_channels(origin: LinearOrigin, x: Tensor, *constants: Tensor) -> bool:
-    """Whether constants, one number for each channel of x, are one for each output of a linear operation.
-
-    Args:
-        origin: the operation.
-        x: its output.
-        constants: the constants, (channels,).
-    """
-    map_ = origin.map
-    if not map_.folds or origin.factor != 1 or x.dim() != origin.recorded.dim():
-        return False
-    first = constants[0]
-    in_place = map_.align_bias(first).dim() == x.dim() - 1 and map_.outputs(origin.weight) == len(first)
-    return in_place and isfinite(sum([float(constant.sum()) for constant in constants]))
-
-
-def fold_outputs(
-    run: Run, origin: LinearOrigin, computed: Tensor, scale: Tensor | None, shift: Tensor | None
-) -> Seen:
-    """Fold scale·z + shift into the operation with the output z.
-
-    Args:
-        run: the run.
-        origin: the operation.
-        computed: scale·z + shift as the model computes it.
-        scale: one number for each output, (out,), which nobody overwrites; or None.
-        shift: likewise.
-    """
     weight, bias, map_ = origin.kept_weight.own, origin.bias, origin.map
     if scale is not None:
         weight = modified(weight, "scaled output", scale, map_.scale_outputs)
@@ -165,8 +133,14 @@ def fold_outputs(
     if shift is not None:
         bias = shift.clone() if bias is None else map_.align_bias(bias) + map_.align_bias(shift)
     run.part_of = origin.operation, origin.path
-    kept_bias = None if bias is None else run.keep_constant(bias.detach())
-    return attach_rule(run, origin.folded(weight, run.keep_constant(weight), kept_bias), computed)
+    folded = replace(
+        origin,
+        weight=weight,
+        kept_weight=run.keep_constant(weight),
+        kept_bias=None if bias is None else run.keep_constant(bias.detach()),
+        factor=1.0,
+    )
+    return attach_rule(run, folded, computed)
 
 
 def moved(parts: Sequence[Seen], move: Function | _Moves) -> Moved | None:

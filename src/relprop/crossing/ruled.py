@@ -9,7 +9,7 @@ output. The values are those that the model computed, and no operation runs twic
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from relprop.crossing.arrangement import Arrangement
 from relprop.crossing.exact import relevant_in
 from relprop.crossing.samples import step_of_rows
 from relprop.engine.keep import Kept, KeptConstant, comes_through_relus
-from relprop.engine.known import Behind, Origin, Tag, Watch, is_gate, merge_tags
+from relprop.engine.known import Behind, Origin, Tag, Watch, empty_slot, is_gate, merge_tags
 from relprop.engine.plain_weights import is_foreign
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
@@ -85,24 +85,6 @@ class LinearOrigin(Foldable):
             self.unkept_x.hold(self.recorded)
             self.unkept_x = None
         return clipped
-
-    def folded(self, weight: Tensor, kept_weight: KeptConstant, kept_bias: KeptConstant | None) -> Self:
-        """Return the operation with another weight and bias, and no factor."""
-        return type(self)(  # faster than dataclasses.replace
-            recorded=self.recorded,
-            tag=self.tag,
-            watches=self.watches,
-            weight=weight,
-            kept_weight=kept_weight,
-            kept_bias=kept_bias,
-            map=self.map,
-            rule=self.rule,
-            path=self.path,
-            operation=self.operation,
-            own_weight=self.own_weight,
-            behind=self.behind,
-            input_watches=self.input_watches,
-        )
 
     @property
     def bias(self) -> Tensor | None:
@@ -325,8 +307,8 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         or run.block is not None
     )
     # If values are not needed, only shapes are kept, which take no memory.
-    kept_x = run.keep(origin.recorded) if needs_input else Kept(_shape_of(origin.recorded))
-    kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(_shape_of(value))
+    kept_x = run.keep(origin.recorded) if needs_input else Kept(empty_slot(origin.recorded))
+    kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
     arranged = Arrangement.of(run, map_, origin.recorded, tag.step)
 
     def back(incoming: Incoming) -> list[Outgoing]:
@@ -374,11 +356,6 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
 
     origin.kept_z, origin.unkept_x = kept_z, None if needs_input else kept_x
     return run.cross(value, [origin], back, _known_of(origin, value), slot=with_slot)
-
-
-def _shape_of(tensor: Tensor) -> Tensor:
-    """Return a tensor of this shape with any values, which takes the memory of one number."""
-    return torch.empty_strided(tensor.shape, (0,) * tensor.dim(), dtype=tensor.dtype, device=tensor.device)
 
 
 def _known_of(origin: LinearOrigin, value: Tensor) -> Tag:

@@ -16,7 +16,7 @@ from relprop.calls.names import aten_names
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
 from relprop.crossing.exact import Exact
-from relprop.crossing.folding import affine, fold, fold_outputs, folds_channels
+from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import LinearOrigin, attach_rule, linear_origin
 from relprop.engine.interception import Entry
 from relprop.engine.known import Normalised, Tag, role_of
@@ -56,9 +56,7 @@ def _affine(run: Run, call: Call, x: Seen, scale: Tensor, shift: Tensor) -> Any:
     result = run.value(call)
     value: Tensor = result if isinstance(result, Tensor) else result[0]
     linear, output = linear_origin(x), None
-    if isinstance(linear, LinearOrigin) and folds_channels(linear, x, scale, shift):
-        output = fold_outputs(run, linear, value, scale, shift)
-    elif linear is not None:
+    if linear is not None:
         output = fold(run, linear, lambda: value, scale=_per_channel(scale, x), shift=_per_channel(shift, x))
     if output is None:
         output = _alone(run, call, x, value, scale, shift)

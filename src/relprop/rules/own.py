@@ -35,18 +35,7 @@ def applied(rule: Rule, op: LinearOperation, incoming: Incoming) -> Propagated:
 
 def is_own(rule: object) -> bool:
     """Whether a rule is a user's own."""
-    return _IS_OWN[type(rule)]
-
-
-class _Types(dict[type, bool]):
-    """Whether rules of a type are a user's own. What is no rule but a text is none."""
-
-    def __missing__(self, kind: type) -> bool:
-        found = self[kind] = kind is not str and not kind.__module__.startswith("relprop.rules.")
-        return found
-
-
-_IS_OWN = _Types()
+    return not isinstance(rule, str) and not type(rule).__module__.startswith("relprop.rules.")
 
 
 def require_promises(rule: Rule, op: LinearOperation, incoming: Incoming, propagated: Propagated) -> None:

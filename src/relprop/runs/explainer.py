@@ -167,11 +167,11 @@ class Explainer:
 
         If a graph cannot compute what is asked for, the explanation is computed without one, and a warning
         says why, once: start and conditions; random numbers; operations whose result has a shape that depends
-        on values; values that leave torch; a model that writes to what it keeps. If the model branches on
-        values, the graph looks at them too, and is used only where it would branch alike. A
-        change of modules, parameters, buffers, hooks, and of numbers and texts among the attributes of
-        modules is noticed, and a new graph is traced. What else the model looks at, such as a configuration,
-        must stay as it is.
+        on values; values that leave torch; a mode for torch's functions; a model that writes to what it
+        keeps. If the model branches on values, the graph looks at them too, and is used only where it would
+        branch alike. A change of modules, parameters, buffers, hooks, and of numbers and texts among the
+        attributes of modules is noticed, and a new graph is traced. What else the model looks at, such as a
+        configuration, must stay as it is.
 
         Args:
             example: arguments of the model, as for a call; by default the first call is one.

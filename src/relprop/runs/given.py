@@ -74,7 +74,8 @@ class Given:
         parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
         if wanted.start is not None or wanted.conditions:
             refused = "start= and conditions= are not part of a graph"
-        if any([type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()]):  # type: ignore[no-untyped-call]
+        modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if any([type(mode) is not DeviceContext for mode in modes]):
             refused = "a TorchFunctionMode is active, which may do anything"
         for device in ("cpu", "cuda"):  # a model may switch autocast on by itself
             parts.append((torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)))

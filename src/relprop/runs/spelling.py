@@ -18,15 +18,15 @@ from relprop.engine.levels import seeing
 Function = Callable[..., Any]
 
 
-def spelling_of(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Function:
+def spelling_of(operation: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Function:
     """Return torch's function for an operation on arguments of these types; the operation if there is none.
 
     Each is tried out: called with the arguments, it must arrive as this operation, on these arguments.
     """
     if getattr(operation, "namespace", "") != "aten" or torch._C._are_functorch_transforms_active():
-        return operation  # type: ignore[no-any-return]
+        return operation
     if any([type(t) not in (Tensor, nn.Parameter) for t in tensors_in((args, kwargs))]):
-        return operation  # type: ignore[no-any-return]
+        return operation  # its class may do anything
     types = tuple(map(_type_of, args)), tuple([(name, _type_of(value)) for name, value in kwargs.items()])
     return _KNOWN.of((operation, types), lambda: _found(operation, args, kwargs))
 

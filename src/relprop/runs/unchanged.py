@@ -1,7 +1,7 @@
 """Whether a model is still what it was: its modules, parameters and buffers, and what these hold."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -28,15 +28,10 @@ def has_lazy_modules(model: Callable[..., Any]) -> bool:
     return any([isinstance(module, LazyModuleMixin) for module in modules])
 
 
-class _Types(dict[type, bool]):
+@cache
+def _is_looked_at(kind: type) -> bool:
     """Whether attributes of a type are looked at. To ask `isinstance` for each takes longer."""
-
-    def __missing__(self, kind: type) -> bool:
-        found = self[kind] = issubclass(kind, _LOOKED_AT)
-        return found
-
-
-_IS_LOOKED_AT = _Types()
+    return issubclass(kind, _LOOKED_AT)
 
 
 class Unchanged:
@@ -146,7 +141,8 @@ def referred_to(function: FunctionType) -> dict[str, Any]:
 
 def _of_module(module: nn.Module) -> tuple[Any, ...]:
     """Return what differs if a module was replaced, or gives something else."""
-    attributes = [(name, value) for name, value in vars(module).items() if _IS_LOOKED_AT[type(value)]]
+    held = vars(module).items()
+    attributes = [(name, value) for name, value in held if _is_looked_at(type(value))]  # type: ignore[arg-type]
     return (
         id(module),
         type(module),
