@@ -421,10 +421,7 @@ def intercepting(interception: Interception) -> Iterator[Interception]:
         uncompiled(),
     ):
         with leaving_no_trace() as around:
-            around.hold(torch._C._InferenceMode(False))
-            torch._C._set_grad_enabled(True)
-            # torch.jit runs programs as they were written, without its own derivatives.
-            torch._C._set_graph_executor_optimize(False)
+            around.run_as_written()
             # A tensor of the model that autograd saves is copied before the model overwrites it.
             around.save_by(run.keep_saved, saved_value)
             try:

@@ -133,6 +133,11 @@ class Seen(Tensor):
         return self._recorded
 
     @property
+    def known(self) -> Tensor:
+        """The value right after a call that made it, by which nothing is attached or computed."""
+        return self._recorded if self._later is None else self._later[0]
+
+    @property
     def tag(self) -> Tag:
         """What is known about the tensor; an empty tag if it is a constant."""
         memory = self.memory

@@ -84,6 +84,12 @@ class Surroundings:
         self.pushed += 1  # first, because Python looks for interrupts when a call has ended
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
 
+    def run_as_written(self) -> None:
+        """Run a model with gradients, and programs of torch.jit without torch's own derivatives."""
+        self.hold(torch._C._InferenceMode(False))
+        torch._C._set_grad_enabled(True)
+        torch._C._set_graph_executor_optimize(False)
+
     def set_autocast(self, settings: Iterable[Autocast]) -> None:
         """Let autocast be as it was, until the state is restored."""
         for setting in settings:

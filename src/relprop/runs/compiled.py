@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -10,18 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relprop.calls.user_line import warn, warnings_held_back
-from relprop.engine.surroundings import leaving_no_trace
+from relprop.calls.user_line import warn
 from relprop.errors import InputError
 from relprop.runs.backward import Explained
 from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
 from relprop.runs.graphs import respelled
 from relprop.runs.pieces import cut, joined, samples_of
-from relprop.runs.tracing import Traced, TraceError, copied, trace
+from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
+from relprop.runs.tracing import Traced, TraceError, trace
 from relprop.runs.unchanged import Unchanged, has_lazy_modules
 from relprop.runs.wanted import Wanted
-from relprop.targets.scores import Target, as_told
+from relprop.targets.scores import Target
 
 Mode = Literal["replay", "inductor"]
 
@@ -30,14 +30,6 @@ _KINDS = 32
 
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Explanations, and the warnings about how they were computed."""
-
-    results: list[Explained]
-    said: Sequence[str | Warning]
 
 
 @dataclass(frozen=True)
@@ -53,24 +45,12 @@ class _Graph:
 
     traced: Traced
     run: Callable[..., Any]
-    template: _Found
+    template: Found
     unchanged: Unchanged
 
-    def __call__(self, leaves: Sequence[Tensor]) -> _Found | None:
+    def __call__(self, leaves: Sequence[Tensor]) -> Found | None:
         """Return the explanations of other values, which have no target yet; None if a guard fails."""
-        # The model of the trace saw memory that begins with the input.
-        leaves = [copied(t) if t.storage_offset() else t for t in leaves]
-        # The casts of autocast are in the graph. Results are ordinary tensors, also in inference mode.
-        with (
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            torch._C.DisableTorchFunction(),
-            torch._C._DisableAutocast(),
-        ):
-            tensors, holds = self.run(*leaves)
-        if holds is not None and not bool(holds):
-            return None
-        return _filled(self.template, iter(tensors))
+        return replayed(self.run, leaves, self.template)
 
     def holds(self) -> bool:
         """Whether model and constants are as they were."""
@@ -89,7 +69,7 @@ class _Kind:
     graphs: list[_Graph] = field(default_factory=list)
     refused: str = ""
 
-    def replay(self, given: Given) -> _Found | None:
+    def replay(self, given: Given) -> Found | None:
         """Return the explanations, or None if none of the graphs is for these values."""
         graphs = list(self.graphs)  # other threads change it
         if graphs:
@@ -206,7 +186,7 @@ class Graphs:
                         given.require_classes(found.results)  # a replay has checked them before
             reason = kind.refused
         if found is not None:
-            found = _told(found, given.goals)
+            found = told(found, given.goals)
             for message in found.said:
                 warn(message)
         if reason and reason not in self._told:
@@ -226,17 +206,17 @@ class Graphs:
         made = partial(Graphs, dynamic=self.dynamic)
         return made, (self._model, self._compute, self.mode)  # graphs are traced again
 
-    def _trace(self, given: Given, kind: _Kind) -> _Found | None:
+    def _trace(self, given: Given, kind: _Kind) -> Found | None:
         """Trace an explanation of these inputs, and return it; None if it cannot be traced."""
         if len(kind.graphs) >= _VARIANTS:
             kind.refused = "what the model does depends on values, and differs from batch to batch"
             return None
-        found = _Found([], ())
+        found = Found([], ())
 
         def compute(*leaves: Tensor) -> list[Tensor]:
             nonlocal found
             found = self._computed(given, leaves)
-            return _tensors_of(found.results)
+            return tensors_of(found.results)
 
         if has_lazy_modules(self._model):
             self._plain(given)
@@ -262,25 +242,22 @@ class Graphs:
             run = torch.compile(traced.graph, fullgraph=True, dynamic=False)
         else:
             run = respelled(traced.graph).forward  # a graph has no hooks
-        empty = [t.new_empty(0) for t in tensors]
-        graph = _Graph(traced, run, _filled(found, iter(empty)), unchanged)
+        graph = _Graph(traced, run, emptied(found), unchanged)
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
         self._plain(given)  # so that what the model and hooks keep is of these values, and not of other ones
         kind.graphs.insert(0, graph)
-        return graph(given.leaves) if self.mode == "inductor" else _filled(found, iter(tensors))
+        return graph(given.leaves) if self.mode == "inductor" else filled(found, iter(tensors))
 
-    def _computed(self, given: Given, leaves: Sequence[Tensor]) -> _Found:
+    def _computed(self, given: Given, leaves: Sequence[Tensor]) -> Found:
         """Compute with other tensors."""
         inputs, arguments, goals = given.put(leaves)
         return self._plain(replace(given, inputs=inputs, arguments=arguments, goals=goals))
 
-    def _plain(self, given: Given) -> _Found:
+    def _plain(self, given: Given) -> Found:
         """Compute without a graph."""
-        with leaving_no_trace(), warnings_held_back() as said:
-            results = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
-        return _Found(list(results), tuple(dict.fromkeys(said)))
+        return found_by(lambda: self._compute(given.inputs, given.arguments, given.goals, given.wanted))
 
     def _differs(self, graph: _Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
@@ -300,33 +277,3 @@ class Graphs:
                     "cannot follow"
                 )
         return ""
-
-
-def _tensors_of(results: Sequence[Explained]) -> list[Tensor]:
-    tensors: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        tensors.append(tensor)
-        return tensor
-
-    for each in results:
-        each.explanation.mapped(note)
-    return tensors
-
-
-def _told(found: _Found, goals: Sequence[Target]) -> _Found:
-    """Return explanations of these targets, as they are stored. What a trace saw of a target is a tensor."""
-    results = []
-    for each, goal in zip(found.results, goals, strict=True):
-        target = as_told(goal, each.explanation.output, each.samples)
-        results.append(each._replace(goal=goal, explanation=replace(each.explanation, target=target)))
-    return replace(found, results=results)
-
-
-def _filled(template: _Found, tensors: Iterator[Tensor]) -> _Found:
-    """Return explanations with these tensors."""
-    filled = [
-        each._replace(explanation=each.explanation.mapped(lambda _: next(tensors)))
-        for each in template.results
-    ]
-    return _Found(filled, template.said)

@@ -21,6 +21,7 @@ from relprop.engine.observer import Observer
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen, is_relevant, value_of
 from relprop.engine.surroundings import without_mode
+from relprop.engine.watched import Watched
 from relprop.errors import CoverageError, InputError, ModelError, RelpropError
 from relprop.inputs.arguments import Arguments, put_stand_ins
 from relprop.inputs.errors import explain_failure, never_looked_up, without_samples
@@ -49,12 +50,21 @@ class Forward:
     """
 
     def __init__(
-        self, run: Run, table: Any, observers: Sequence[Observer] = (), *, any_leaf: bool = False
+        self,
+        run: Run,
+        table: Any,
+        observers: Sequence[Observer] = (),
+        *,
+        any_leaf: bool = False,
+        watch: Any = None,
     ) -> None:
         self.run = run
         self.inputs = ExplainedInputs(run, any_leaf=any_leaf)
-        self.interception = Interception(run, table, self.inputs, observers)
-        self.observers = observers
+        if watch is None:
+            self.interception = Interception(run, table, self.inputs, observers)
+        else:
+            self.interception = Watched(run, table, self.inputs, observers, watch)
+        self.observers = observers if watch is None else [*observers, watch]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.samples = 1
         self.output: Any = None

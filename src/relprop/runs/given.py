@@ -16,7 +16,9 @@ from relprop.runs.tracing import copied
 from relprop.runs.unchanged import referred_to
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
-from relprop.targets.scores import Target, logits_of, of_classes
+from relprop.targets.given import as_target
+from relprop.targets.scores import OfSamples, Target, logits_of, of_classes
+from relprop.targets.structured import At
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice, range)
 
@@ -55,8 +57,10 @@ class Given:
         def note(value: Any) -> Any:
             nonlocal refused
             if isinstance(value, Tensor):
-                if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
+                is_plain = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided
+                if not is_plain or value.is_nested:
                     refused = f"an argument is a {_kind(value)}"
+                    return value
                 parts.append((value.shape, value.stride(), value.dtype, value.device))
             elif isinstance(value, _PLAIN):
                 parts.append((type(value), str(value) if isinstance(value, slice) else value))
@@ -70,7 +74,8 @@ class Given:
         for goal in goals:
             classes = _classes_of(goal)
             leaves += [] if classes is None else [classes]
-            parts.append(_of_target(goal) if classes is None else (type(goal), classes.shape))
+            of_any_class = goal if classes is None else goal.with_classes(None)  # type: ignore[attr-defined]
+            parts.append((None if classes is None else classes.shape, _of_target(of_any_class)))
         parts.append((_hashable(wanted.record), _hashable(wanted.parameters), wanted.per_operation))
         if wanted.start is not None or wanted.conditions:
             refused = "start= and conditions= are not part of a graph"
@@ -115,9 +120,14 @@ class Given:
             InputError: a class is out of range, or there is not one for each sample.
         """
         for goal, each in zip(self.goals, results, strict=True):
-            if isinstance(goal, OfClass) and goal.index is not None and each.logits is not None:
-                output = torch.empty(each.logits, device="meta")
-                goal.classes(logits_of(of_classes(output, len(each.explanation))))
+            if each.logits is None or _classes_of(goal) is None:
+                continue
+            output: Any = torch.empty(each.logits, device="meta")
+            inner: Any = goal
+            if isinstance(goal, At):
+                output, inner = goal.part(output), as_target(goal.target)
+            if isinstance(inner, OfClass):
+                inner.classes(logits_of(of_classes(output, len(each.explanation))))
 
 
 def _other(values: Tensor) -> Tensor:
@@ -130,9 +140,11 @@ def _other(values: Tensor) -> Tensor:
 
 def _classes_of(goal: Target) -> Tensor | None:
     """Return the classes of a target, if they may be an input of a graph."""
-    if not isinstance(goal, OfClass) or type(goal).told is not OfClass.told or goal.index is None:
+    chosen = goal.chosen() if isinstance(goal, OfSamples) else None
+    try:
+        return None if chosen is None else torch.tensor(chosen)
+    except (ValueError, RuntimeError):  # it has more than 64 bits, which the target refuses
         return None
-    return torch.tensor(goal.index)
 
 
 def _structure(value: Any) -> Hashable:

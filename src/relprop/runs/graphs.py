@@ -4,6 +4,7 @@ A trace of an explanation has many operations that change nothing without autogr
 several times. Operations that overwrite a tensor stay as they are, and so does what shares memory with it.
 """
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,47 @@ def respelled(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
+def take(module: fx.GraphModule) -> list[int]:
+    """Let a graph take the third of its results from a list, its last argument, where it can, in place.
+
+    The graph empties the list, so that a value is freed after its last use. What is overwritten is computed.
+
+    Returns:
+        Which of them the graph takes, in the order of the list. Without any, it gets no other argument.
+    """
+    graph = module.graph
+    output = next(iter(reversed(graph.nodes)))
+    results, holds, marked = output.args[0]
+    output.args = ((results, holds),)
+    written = _written_to(graph)
+    first: dict[fx.Node, int] = {}
+    for i, node in enumerate(marked):
+        if node.op == "call_function" and node not in written:
+            first.setdefault(node, i)
+    parts: dict[fx.Node, int] = {}
+    if first:
+        with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+            given = graph.call_function(_emptied, (graph.placeholder("values"),))
+            for node, i in first.items():
+                part = graph.call_function(operator.getitem, (given, i))
+                node.replace_all_uses_with(part)
+                parts[part] = i
+    graph.eliminate_dead_code()
+    used = [(part, i) for part, i in parts.items() if part.users]
+    for place, (part, _) in enumerate(used):
+        part.args = (part.args[0], place)
+    graph.lint()
+    module.recompile()
+    return [i for _, i in used]
+
+
+def _emptied(values: list[Any]) -> tuple[Any, ...]:
+    """Return what is in a list, which loses it."""
+    found = tuple(values)
+    values.clear()
+    return found
+
+
 def _join_equal(graph: fx.Graph) -> None:
     """Let each operation on the same operands be computed once."""
     written = _written_to(graph)
@@ -104,9 +146,7 @@ def _written_to(graph: fx.Graph) -> set[fx.Node]:
         if node in found:
             continue
         found.add(node)
-        if node.op == "call_function":  # what it may be a view of
-            overwritten += node.all_input_nodes if _may_alias(node) else []
-        overwritten += [user for user in node.users if _may_alias(user)]
+        overwritten += [*_aliased_by(node), *(user for user in node.users if node in _aliased_by(user))]
     return found
 
 
@@ -123,13 +163,20 @@ def _overwritten_by(node: fx.Node) -> Iterator[fx.Node]:
         yield node
 
 
-def _may_alias(node: fx.Node) -> bool:
-    """Whether a node's result may share memory with an operand."""
+def _aliased_by(node: fx.Node) -> list[fx.Node]:
+    """Return the operands with which a node's result may share memory."""
     target = node.target
+    if node.op != "call_function":
+        return []
     if not isinstance(target, torch._ops.OpOverload):
-        return True  # such as a part of several results
-    returns = target._schema.returns
-    return any([returned.alias_info is not None for returned in returns]) or "view" in str(target)
+        return node.all_input_nodes  # such as a part of several results
+    nodes: list[fx.Node] = []
+    if "view" in str(target) or target._can_decompose():  # which do not always tell
+        return node.all_input_nodes
+    for i, argument in enumerate(target._schema.arguments):
+        if argument.alias_info is not None:
+            map_arg(node.args[i] if i < len(node.args) else node.kwargs.get(argument.name), nodes.append)
+    return nodes
 
 
 def _hashable(value: Any) -> Any:

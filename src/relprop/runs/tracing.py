@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, UntypedStorage, fx
+from torch import Tensor, fx
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -23,7 +24,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
 from relprop.errors import RelpropError
-from relprop.runs.graphs import SPELLING, simplified
+from relprop.runs.graphs import SPELLING, simplified, take
+from relprop.runs.marks import LOOKS, Marks
 from relprop.runs.spelling import spelling_of
 
 aten = torch.ops.aten
@@ -39,7 +41,7 @@ class Traced:
 
     Attributes:
         graph: from the inputs to the results and a truth value: whether the guards hold. The truth value is
-            None if there are no guards.
+            None if there are no guards. With marks it takes a list of values besides, and empties it.
         guards: the number of guards.
         constants: the tensors that the graph refers to, with their versions.
         read: where tensors lie that were there before, and that the computation looked at.
@@ -55,13 +57,22 @@ class Traced:
         return all([version_of(tensor) == version for tensor, version in self.constants])
 
 
-def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[Traced, list[Tensor]]:
+def trace(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], marks: Marks | None = None
+) -> tuple[Traced, list[Tensor]]:
     """Trace a function of tensors, and return it with its results for these inputs.
+
+    Args:
+        function: the function.
+        inputs: its arguments.
+        marks: watches a model within the function. The graph takes the results of its calls from a list.
 
     Raises:
         TraceError: it cannot be traced.
     """
     tape = _Tape(inputs)
+    if marks is not None:
+        marks.tape, tape.most = tape, _MOST
     with tracing(), tape, _LeavingTorch(tape):
         results = list(function(*tape.inputs))
     if tape.refused:  # and the model has caught the error
@@ -69,9 +80,14 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
     with torch.no_grad(), tape:
         holds = torch.stack([guard.reshape(()) for guard in tape.guards]).all() if tape.guards else None
         results = [tape.of_its_own(t.detach()) for t in results]
-    graph = simplified(tape.finished(results, holds))
-    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    constants = tuple((t, version_of(t)) for name, t in tape.constants.items() if name in used)
+    places = [] if marks is None else marks.places()
+    graph = simplified(tape.finished(results, holds, [node for _, _, node in places]))
+    used = take(graph)
+    if marks is not None:
+        marks.used = [places[i][:2] for i in used]
+        marks.tape = None
+    names = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    constants = tuple((t, version_of(t)) for name, t in tape.constants.items() if name in names)
     return Traced(graph, len(tape.guards), constants, frozenset(tape.read)), results
 
 
@@ -88,6 +104,10 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+_MOST = 2**30
+"""So many bytes may a graph that nobody has asked for keep besides the model. If a model computes its weights
+anew in each call, as of fewer bits, the graph keeps them all."""
+
 _OF_SHAPE = frozenset(
     getattr(aten, name)
     for name in (
@@ -96,13 +116,6 @@ _OF_SHAPE = frozenset(
     )
 )
 """Operations whose results depend on the shape of a tensor alone."""
-
-_LOOKS = (
-    aten._local_scalar_dense.default,
-    aten.item.default,
-    aten.is_nonzero.default,
-    aten.equal.default,
-)
 
 
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -115,6 +128,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         guards: truth values, each of one element.
         refused: why the computation cannot be traced, or "".
         read: where tensors lie that were there before, and that are operands.
+        most: how many bytes constants may take that the computation has made, or None.
     """
 
     supports_higher_order_operators = True
@@ -126,13 +140,17 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.guards: list[Tensor] = []
         self.refused = ""
         self.read: set[int] = set()
+        self.most: int | None = None
         self._made: set[int] = set()
+        self._kept = 0
         self._graph = fx.Graph()
         # By tensor, and by storage: a node with a tensor of that storage, and its dtype.
         self._nodes: Any = WeakIdKeyDictionary()
         self._storages: dict[int, tuple[fx.Node, torch.dtype]] = {}
+        self._by_layout: dict[Any, fx.Node] = {}
         self._names: dict[Any, str] = {}  # of constants, by where they lie
-        self._held: list[UntypedStorage | Tensor] = []  # so that no number stands for another storage
+        # So that no number stands for another storage. A weak reference keeps the number, not the values.
+        self._held: list[StorageWeakRef | Tensor] = []
         for i, tensor in enumerate(self.inputs):
             self._note(tensor, self._graph.placeholder(f"input_{i}"))
 
@@ -153,15 +171,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
             self.refuse(f"{func._schema.name} draws random numbers")
-        written = list(_written(func, args, kwargs)) if func._schema.is_mutable else []
+        written = list(written_by(func, args, kwargs)) if func._schema.is_mutable else []
         if func.overloadpacket in _OF_SHAPE or not self.depends((args, kwargs)):
             for tensor in written:
                 self._require_own(tensor)
                 self._preserve(tensor)
             return self._made_by(func, args, kwargs)
-        if func in _LOOKS:
+        if func in LOOKS:
             return self._look(func, args)
         if torch.Tag.data_dependent_output in func.tags:
             self.refuse(f"{func._schema.name} looks at values")
@@ -218,10 +236,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if value not in self._nodes:
                 self._nodes[value] = node
             self._storages.setdefault(self._hold(value), (node, value.dtype))
+            self._by_layout.setdefault(_layout_of(value), node)
         elif isinstance(value, (list, tuple)):
             for i, part in enumerate(value):
                 if isinstance(part, (Tensor, list, tuple)):
                     self._note(part, self._graph.call_function(operator.getitem, (node, i)))
+
+    def node_of(self, value: Tensor) -> fx.Node | None:
+        """Return the first node that gives a tensor of this memory and layout, or None."""
+        return self._by_layout.get(_layout_of(value)) if place_of(value) in self._storages else None
 
     def _operand(self, value: Any) -> Any:
         """Return what stands in the graph for an operand."""
@@ -246,6 +269,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = (place_of(value), value.dtype, value.is_conj(), value.is_neg())
         if value.layout is torch.strided:
             key += (value.shape, value.stride(), value.storage_offset())  # type: ignore[assignment]
+        if key not in self._names and place_of(value) in self._made:
+            self._kept += value.numel() * value.itemsize
+            if self.most is not None and self._kept > self.most:
+                self.refuse(f"its constants take more than {self.most / 2**30:.3g} GiB")
         name = self._names.setdefault(key, f"constant_{len(self.constants)}")
         self.constants.setdefault(name, value.detach())
         return name
@@ -269,8 +296,12 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[self._hold(tensor)] = node, tensor.dtype
 
     def _hold(self, tensor: Tensor) -> int:
-        self._held.append(tensor.untyped_storage() if tensor.layout is torch.strided else tensor)
-        return place_of(tensor)
+        place = place_of(tensor)
+        if place not in self._storages:
+            strided = tensor.layout is torch.strided
+            weak = StorageWeakRef(tensor.untyped_storage()) if strided else tensor  # type: ignore[no-untyped-call]
+            self._held.append(weak)
+        return place
 
     # ---- the graph ----
 
@@ -281,10 +312,12 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return tensor
         return tensor.clone()
 
-    def finished(self, results: Sequence[Tensor], holds: Tensor | None) -> fx.GraphModule:
-        """Return the graph of results."""
+    def finished(
+        self, results: Sequence[Tensor], holds: Tensor | None, marked: Sequence[fx.Node]
+    ) -> fx.GraphModule:
+        """Return the graph of results, of whether guards hold, and of what is marked."""
         nodes = [self._operand(t) for t in results]
-        self._graph.output((nodes, None if holds is None else self._operand(holds)))
+        self._graph.output((nodes, None if holds is None else self._operand(holds), list(marked)))
         return fx.GraphModule(self.constants, self._graph)
 
 
@@ -296,7 +329,14 @@ def place_of(tensor: Tensor) -> int:
     return number
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+def _layout_of(tensor: Tensor) -> Any:
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    lies = tensor.shape, tensor.stride(), tensor.storage_offset()
+    return place_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg(), *lies
+
+
+def written_by(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """Yield the tensors that a call overwrites."""
     for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
@@ -312,13 +352,13 @@ def _deciding_shape(func: Any, args: Any, kwargs: Any) -> Any:
     return args if kwargs.get("output_size") is None else ()  # which repeat_interleave may be told
 
 
-def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+def draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a call of an operation that may draw random numbers does so: dropout in evaluation does not."""
     given = {
         argument.name: args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
         for i, argument in enumerate(func._schema.arguments)
     }
-    probability = given.get("dropout_p", given.get("p"))
+    probability = next((given[name] for name in ("dropout_p", "dropout", "p") if name in given), None)
     return probability != 0 and given.get("train", given.get("training")) is not False
 
 

@@ -1,5 +1,6 @@
 """Whether a model is still what it was: its modules, parameters and buffers, and what these hold."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -17,6 +18,9 @@ from relprop.runs.tracing import place_of, version_of
 _SAMPLED = 1024
 """So many values of a tensor are looked at, up to twice as many. Writing by `.data` raises no version."""
 
+_ROW = 8
+"""So many of them lie side by side."""
+
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
 _LOOKED_AT = (type(None), bool, int, float, complex, str, torch.dtype, *_FUNCTIONS)
 """Which attributes of modules are looked at."""
@@ -28,10 +32,66 @@ def has_lazy_modules(model: Callable[..., Any]) -> bool:
     return any([isinstance(module, LazyModuleMixin) for module in modules])
 
 
+def has_hooks(model: Callable[..., Any]) -> bool:
+    """Whether a call of a model, or of a module that it holds, also calls hooks."""
+    modules = _modules_of(model)
+    return bool(_hooks_of_all()) or any([m._forward_hooks or m._forward_pre_hooks for m in modules])
+
+
+def kept_by(model: Callable[..., Any]) -> list[Any]:
+    """Return what differs if a model keeps something: attributes that it sets, lists that it lengthens."""
+    attributes = [value for module in _modules_of(model) for value in vars(module).values()]
+    if isinstance(model, FunctionType):
+        attributes += referred_to(model).values()
+    sizes = [len(value) for value in attributes if isinstance(value, (list, dict, set, deque))]
+    return [sizes, *map(id, attributes)]
+
+
+def _modules_of(model: Callable[..., Any]) -> list[nn.Module]:
+    roots = [each for each in _held_by(model) if isinstance(each, nn.Module)]
+    return [module for root in roots for module in every_module(root)]
+
+
 @cache
 def _is_looked_at(kind: type) -> bool:
     """Whether attributes of a type are looked at. To ask `isinstance` for each takes longer."""
     return issubclass(kind, _LOOKED_AT)
+
+
+class SameValues:
+    """Knows whether tensors have been written to, or got other memory. Calling it says so.
+
+    Writes through `.data` are found by a sample of values.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._state = [_of_tensor(t) for t in tensors]
+        self._samples = _by_kind([_sample(t) for t in tensors if t.numel() and _has_values(t)])
+        self._values = _values(self._samples)
+
+    def also_of(self, tensors: Sequence[Tensor]) -> "SameValues":
+        """Return what knows the same of more tensors, as these are now."""
+        other = SameValues([*self._tensors, *tensors])
+        other._state[: len(self._state)] = self._state
+        return other
+
+    def __call__(self) -> bool:
+        """Whether all is as it was."""
+        return list(map(_of_tensor, self._tensors)) == self._state and _same(
+            _values(self._samples), self._values
+        )
+
+
+class SameModules:
+    """Knows whether the modules of a model are the same, each in its place. Calling it says so."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self._parts = [(module, dict(module._modules)) for module in _modules_of(model)]
+
+    def __call__(self) -> bool:
+        """Whether they are."""
+        return all([module._modules == parts for module, parts in self._parts])
 
 
 class Unchanged:
@@ -49,8 +109,8 @@ class Unchanged:
         self._model = model
         modules, tensors = self._parts()
         self._held = modules, tensors  # so that no number stands for another object
-        self._state = [_hooks_of_all(), *map(_of_module, modules), *map(_of_tensor, tensors)]
-        self._sample(tensors)
+        self._state = [_hooks_of_all(), *map(_of_module, modules), *map(id, tensors)]
+        self._values = SameValues(tensors)
         self._attributes: list[tuple[nn.Module, str, Tensor]] = []
         self._possible = [
             (module, name, value, _of_tensor(value))
@@ -58,29 +118,24 @@ class Unchanged:
             for name, value in vars(module).items()
             if isinstance(value, Tensor)
         ]
+        self._written = False
 
     def looking_at(self, places: Collection[int]) -> "Unchanged":
         """Also look at those tensors among the attributes of modules that lie at these places."""
         read = [each for each in self._possible if place_of(each[2]) in places]
         self._attributes = [(module, name, value) for module, name, value, _ in read]
-        self._sample([*self._held[1], *(value for _, _, value in self._attributes)])
+        self._written = any([_of_tensor(value) != before for _, _, value, before in read])
+        self._values = self._values.also_of([value for _, _, value in self._attributes])
         self._possible = []
-        self._state += [state for _, _, _, state in read]
         return self
 
     def __call__(self) -> bool:
         """Whether nothing has changed."""
         modules, tensors = self._parts()
-        found = [vars(module).get(name) for module, name, _ in self._attributes]
-        if not all([isinstance(each, Tensor) for each in found]):
+        if any([vars(module).get(name) is not value for module, name, value in self._attributes]):
             return False
-        tensors += found  # type: ignore[arg-type]
-        state = [_hooks_of_all(), *map(_of_module, modules), *map(_of_tensor, tensors)]
-        return state == self._state and _same(_values(self._samples), self._values)
-
-    def _sample(self, tensors: Iterable[Tensor]) -> None:
-        self._samples = _by_kind([_sample(t) for t in tensors if t.numel() and _has_values(t)])
-        self._values = _values(self._samples)
+        state = [_hooks_of_all(), *map(_of_module, modules), *map(id, tensors)]
+        return state == self._state and self._values() and not self._written
 
     def _parts(self) -> tuple[list[nn.Module], list[Tensor]]:
         """Return the modules and the tensors of the model."""
@@ -159,9 +214,9 @@ def _hooks_of_all() -> list[Any]:
     return [hook for hook in found if getattr(hook, "__module__", "") != follow_modules.__module__]
 
 
-def _of_tensor(tensor: Tensor) -> tuple[int, int, int]:
-    """Return what differs if a tensor was replaced or written to, or has other memory."""
-    return id(tensor), version_of(tensor), tensor.data_ptr() if _has_values(tensor) else 0
+def _of_tensor(tensor: Tensor) -> tuple[int, int]:
+    """Return what differs if a tensor was written to, or has other memory."""
+    return version_of(tensor), tensor.data_ptr() if _has_values(tensor) else 0
 
 
 def _has_values(tensor: Tensor) -> bool:
@@ -177,8 +232,11 @@ def _sample(tensor: Tensor) -> Tensor:
     values = values._neg_view() if values.is_neg() else values
     count = values.numel()
     if 1 + sum([(n - 1) * stride for n, stride in zip(values.shape, values.stride(), strict=True)]) == count:
-        step = count // _SAMPLED | 1  # odd, so that the sample does not stay in a few columns
-        values = values.as_strided((-(-count // step),), (step,))
+        step = count // (_SAMPLED // _ROW) | 1  # odd, so that the sample does not stay in a few columns
+        if step > _ROW:  # which costs a fraction of as many values far from each other
+            values = values.as_strided(((count - _ROW) // step + 1, _ROW), (step, 1))
+        else:
+            values = values.as_strided((count,), (1,))
     while values.numel() > 2 * _SAMPLED:  # there are gaps between the values
         longest = max(range(values.dim()), key=lambda dim: values.shape[dim])
         values = values[(slice(None),) * longest + (slice(None, None, 2),)]
@@ -192,13 +250,17 @@ def _by_kind(samples: Iterable[Tensor]) -> list[list[Tensor]]:
     """Return samples that can be put together."""
     kinds: dict[Any, list[Tensor]] = {}
     for sample in samples:
-        kinds.setdefault((sample.device, sample.dtype), []).append(sample)
+        side_by_side = sample.shape[1:] if sample.dim() == 2 else None
+        kinds.setdefault((sample.device, sample.dtype, side_by_side), []).append(sample)
     return list(kinds.values())
 
 
 def _values(samples: Sequence[list[Tensor]]) -> list[Tensor]:
     with torch.no_grad():
-        return [torch.cat([sample.reshape(-1) for sample in each]) for each in samples]
+        return [
+            torch.cat(each if each[0].dim() == 2 else [sample.reshape(-1) for sample in each])
+            for each in samples
+        ]
 
 
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:

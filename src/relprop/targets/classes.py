@@ -64,8 +64,10 @@ class OfClass(OfSamples):
         """Return the class of each sample, int64."""
         return _classes(self.index, output)
 
-    def with_classes(self, index: Tensor | tuple[int, ...]) -> "OfClass":
-        """Return the target for other classes, one for each sample. A graph gives a tensor, also of one."""
+    def chosen(self) -> int | tuple[int, ...] | None:
+        return self.index if type(self).told is OfClass.told else None
+
+    def with_classes(self, index: Any) -> "OfClass":
         made = copy(self)
         object.__setattr__(made, "index", index)
         return made

@@ -30,6 +30,14 @@ class OfSamples(ABC):
         """Return the target as an explanation stores it."""
         return self
 
+    def chosen(self) -> int | tuple[int, ...] | None:
+        """Return the classes for which others can be put, or None."""
+        return None
+
+    def with_classes(self, index: Any) -> "OfSamples":
+        """Return the target for other classes, one for each sample. A graph gives a tensor, also of one."""
+        return self
+
 
 def scores_of(target: Target, output: Any, samples: int, *, differing: str = "") -> Tensor:
     """Apply a target, and check that it returns one score for each sample, or one for the whole input.

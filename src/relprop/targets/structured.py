@@ -1,6 +1,7 @@
 """Targets for outputs other than (samples, classes): one of several, a position, a region of pixels."""
 
 from abc import abstractmethod
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -35,6 +36,17 @@ class _OfPart(OfSamples):
 
     def scores(self, output: Any, samples: int) -> Any:
         return applied(as_target(self.target), self.part(output), samples)
+
+    def chosen(self) -> int | tuple[int, ...] | None:
+        target = as_target(self.target)
+        return target.chosen() if isinstance(target, OfSamples) else None
+
+    def with_classes(self, index: Any) -> Any:
+        target = as_target(self.target)
+        assert isinstance(target, OfSamples)
+        made = copy(self)
+        object.__setattr__(made, "target", target.with_classes(index))
+        return made
 
     @abstractmethod
     def part(self, output: Any) -> Any:

@@ -1,0 +1,241 @@
+"""Runs of a model that make the same calls as a run before.
+
+`follow` runs the model with its own Python, and compares each call with the one of before. If all are equal,
+the model has computed the same function of its inputs, whatever it looked at to decide so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import copysign
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from relprop.calls.call import signature
+from relprop.calls.nested import tensors_in
+from relprop.runs.recording import Differs, Number, Recorded, Several, Step, as_explained
+from relprop.runs.tracing import copied
+
+_FEW = 64
+"""Tensors that the model makes anew of numbers in Python are compared if they have at most so many values."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """The calls that a run has to make.
+
+    Attributes:
+        steps: the calls.
+        kept: where a value is kept, by its number in the run.
+        rescued: which kept values a call overwrites, by the number of the call.
+        elsewhere: for calls that overwrite a whole tensor, which shares its memory with no other one, the
+            same operation as a function, by the number of the call. The overwritten tensor gets the memory of
+            the result, and nothing has to be copied.
+    """
+
+    steps: Sequence[Step]
+    kept: Mapping[int, int]
+    rescued: Mapping[int, Sequence[int]]
+    elsewhere: Mapping[int, Callable[..., Any]]
+
+    @staticmethod
+    def of(recorded: Recorded, kept: Sequence[int]) -> "Route":
+        """Return the route of a run, on which values are kept, by their numbers."""
+        last: dict[int, int] = {}
+        for i, (step, results) in enumerate(zip(recorded.steps, recorded.results, strict=True)):
+            taken = [n for n in step.numbers if n is not None]
+            taken += _numbers_in([value for _, value in step.others]) + _numbers_in(step.kwargs)
+            last |= dict.fromkeys((*taken, *results), i)
+        ended: dict[int, list[int]] = {}
+        for number, i in last.items():
+            if number >= recorded.inputs:
+                ended.setdefault(i, []).append(number)
+        steps = [step._replace(ended=tuple(ended.get(i, ()))) for i, step in enumerate(recorded.steps)]
+        made = {number: i for i, results in enumerate(recorded.results) for number in results}
+        rescued: dict[int, list[int]] = {}
+        for place, number in enumerate(kept):
+            storage = recorded.values[number].place
+            later = range(made[number] + 1, len(steps))
+            over = next((i for i in later if storage in recorded.written[i]), None)
+            if over is not None:
+                rescued.setdefault(over, []).append(place)
+        places = {number: place for place, number in enumerate(kept)}
+        elsewhere = {i: run for i in rescued if (run := _out_of_place(recorded, i)) is not None}
+        return Route(steps, places, rescued, elsewhere)
+
+
+def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Run a model, and return the values that are kept, which are as many as the route says.
+
+    Args:
+        route: the calls that the model has to make.
+        run: runs the model.
+        inputs: the tensors that it is given.
+
+    Raises:
+        Differs: the model makes other calls. None of them is made.
+    """
+    following = _Following(route, inputs)
+    with as_explained(following):
+        run()
+    if following.differs or following.at != len(route.steps):
+        raise Differs
+    # Functions with a gradient of their own, which torch calls above this level, let results require it.
+    return [t.detach() if t.requires_grad else t for t in following.kept]
+
+
+class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs calls as long as they are those of a route.
+
+    Attributes:
+        at: the number of calls that were made.
+        differs: whether a call was another one.
+        kept: the values that are kept.
+    """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `relprop.engine.mode.Mode`
+
+    def __init__(self, route: Route, inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.at = 0
+        self.differs = False
+        self.kept: list[Any] = [None] * len(route.kept)
+        self._route = route
+        self._steps = route.steps
+        self._values: list[Tensor | None] = list(inputs)
+        self._known = {id(t): i for i, t in enumerate(inputs)}
+        self._new: tuple[ref[Tensor], int] | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        at, known = self.at, self._known
+        if self.differs or at == len(self._steps):
+            self._stop()
+        if self._new is not None:
+            self._hold_new()
+        operation, run, numbers, others, named, is_new, ended = self._steps[at]
+        if func is not operation or [known.get(id(a)) for a in args] != numbers:
+            self._stop()
+        for i, expected in others:
+            a = args[i]
+            if a is not expected and not self._same(a, expected):
+                self._stop()
+        if (kwargs or named) and not self._same(kwargs or {}, named):
+            self._stop()
+        route = self._route
+        if at in route.rescued:
+            result = self._without_loss(at, run, args, kwargs or {})
+        elif kwargs:
+            result = run(*args, **kwargs)
+        else:
+            result = run(*args)
+        self.at = at + 1
+        values, kept = self._values, route.kept
+        for tensor in (result,) if type(result) is Tensor else tensors_in(result):
+            number = len(values)
+            values.append(None if is_new else tensor)
+            known[id(tensor)] = number
+            if is_new:
+                self._new = ref(tensor), id(tensor)
+            if number in kept:
+                self.kept[kept[number]] = tensor
+        for number in ended:
+            # Its place in memory may be that of another tensor soon.
+            if known.get(id(values[number])) == number:
+                del known[id(values[number])]
+            values[number] = None
+        return result
+
+    def _hold_new(self) -> None:
+        """Hold a tensor that the call before has made of no others.
+
+        Torch's function for this call has returned by now. Had somebody held its result meanwhile, it would
+        have detached it, which is another call.
+        """
+        assert self._new is not None
+        (reference, address), self._new = self._new, None
+        tensor = reference()
+        if tensor is None:
+            del self._known[address]
+        else:
+            self._values[self._known[address]] = tensor
+
+    def _without_loss(self, at: int, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a call that overwrites kept values, and keep these."""
+        elsewhere, places = self._route.elsewhere.get(at), self._route.rescued[at]
+        if elsewhere is None:
+            for place in places:
+                self.kept[place] = copied(self.kept[place])
+            return run(*args, **kwargs)
+        for place in places:
+            self.kept[place] = self.kept[place].detach()  # the overwritten tensor itself gets other memory
+        made, overwritten = elsewhere(*args, **kwargs), args[0]
+        if made.stride() == overwritten.stride() and made.dtype == overwritten.dtype:
+            return overwritten.set_(made)
+        for place in places:
+            self.kept[place] = copied(self.kept[place])
+        return overwritten.copy_(made)
+
+    def _stop(self) -> None:
+        self.differs = True
+        raise Differs
+
+    def _same(self, value: Any, expected: Any) -> bool:
+        """Whether an argument is what it was in the run before."""
+        kind = type(expected)
+        if kind is Number:
+            return bool(self._known.get(id(value)) == expected)
+        if kind is Several:
+            several = isinstance(value, (list, tuple)) and len(value) == len(expected)
+            return several and all(map(self._same, value, expected))
+        if kind is list:  # of numbers of one type, which the schema of the operation says
+            return bool(list(value) == expected)
+        if kind is dict:
+            alike = value.keys() == expected.keys()
+            return bool(alike and all([self._same(value[name], expected[name]) for name in expected]))
+        if value is expected:
+            return not isinstance(value, Tensor) or id(value) not in self._known
+        if isinstance(value, Tensor):
+            return isinstance(expected, Tensor) and id(value) not in self._known and is_same(value, expected)
+        if kind is float:
+            return type(value) is float and value == expected and copysign(1, value) == copysign(1, expected)
+        return type(value) is kind and bool(value == expected)
+
+
+def _out_of_place(recorded: Recorded, call: int) -> Callable[..., Any] | None:
+    """Return an operation that gives the result of a call that overwrites a tensor, as another tensor.
+
+    None if the call is no such one, or if another tensor shares the memory.
+    """
+    step = recorded.steps[call]
+    known = signature(step.operation)
+    number = step.numbers[0] if step.numbers else None
+    if number is None or not known.writes or known.writes_others or not known.is_functional:
+        return None
+    overwritten = recorded.values[number]
+    alone = all([v.tensor == overwritten.tensor for v in recorded.values if v.place == overwritten.place])
+    return known.operation if alone and overwritten.is_whole else None
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or have the same few values."""
+    if one is other:
+        return True
+    alike = type(one) is type(other) and one.dtype == other.dtype and one.device == other.device
+    if not alike or one.stride() != other.stride() or one.shape != other.shape or one.numel() > _FEW:
+        return False
+    return torch.equal(one, other)
+
+
+def _numbers_in(value: Any) -> list[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [number for v in value for number in _numbers_in(v)]
+    return [int(value)] if type(value) is Number else []

@@ -1,0 +1,223 @@
+"""What calls a model makes: `record` runs it as it is, on plain tensors, and notes each call.
+
+A call is noted as its operation, and for each argument which of the earlier tensors it is, or its value.
+The model runs at the level at which explanations see calls (`relprop.engine.levels.seeing`). So the calls are
+the same as those of an explanation.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from relprop.calls.nested import tensors_in
+from relprop.engine.active import uncompiled
+from relprop.engine.levels import seeing
+from relprop.engine.surroundings import leaving_no_trace
+from relprop.runs.marks import Look
+from relprop.runs.spelling import spelling_of
+from relprop.runs.tracing import draws, place_of, written_by
+
+aten = torch.ops.aten
+
+
+class Differs(Exception):  # noqa: N818 - it is no error
+    """A run does not make the calls of the run before, or these cannot be followed."""
+
+
+class Number(int):
+    """The number of a tensor in a run, in the place of an argument."""
+
+    __slots__ = ()
+
+
+class Several(list[Any]):
+    """A list with tensors, in the place of an argument."""
+
+
+class Step(NamedTuple):
+    """One call.
+
+    Attributes:
+        operation: the operation.
+        run: runs the operation.
+        numbers: which tensor each positional argument is, or None.
+        others: place and value of the other positional arguments.
+        kwargs: the arguments by name.
+        is_new: whether it computes with the values of no tensor.
+        ended: the tensors that no later call takes, and that are no results of later calls either.
+    """
+
+    operation: OpOverload
+    run: Callable[..., Any]
+    numbers: list[int | None]
+    others: tuple[tuple[int, Any], ...]
+    kwargs: dict[str, Any]
+    is_new: bool
+    ended: tuple[int, ...] = ()
+
+    def leaves(self) -> Iterator[Tensor]:
+        """Yield the tensors among the arguments that are neither inputs of the model nor results of calls."""
+        yield from tensors_in([value for _, value in self.others])
+        yield from tensors_in(self.kwargs)
+
+
+class Value(NamedTuple):
+    """What is known of a tensor of a run.
+
+    Attributes:
+        tensor: a number, the same for two values of one tensor that a call overwrites.
+        place: where it lies.
+        is_whole: whether it has all elements of its memory.
+        look: some of its values, right after the call.
+    """
+
+    tensor: int
+    place: int
+    is_whole: bool
+    look: Look
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run of a model.
+
+    Attributes:
+        steps: the calls.
+        inputs: the number of tensors that the model is given.
+        results: for each call, the numbers of the tensors in its result.
+        values: the tensors by number. The inputs come first.
+        written: for each call, where the tensors lie that it overwrites.
+        leaves: the other tensors that are arguments.
+    """
+
+    steps: list[Step]
+    inputs: int
+    results: list[range]
+    values: list[Value]
+    written: list[frozenset[int]]
+    leaves: list[Tensor]
+
+
+def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
+    """Run a model and note its calls.
+
+    Args:
+        run: runs the model.
+        inputs: the tensors that it is given.
+
+    Raises:
+        Differs: the calls cannot be followed: the model writes to its inputs or to what it keeps, or uses
+            operations or tensors of other kinds.
+    """
+    recording = _Recording(inputs)
+    with as_explained(recording):
+        run()
+    if recording.refused:  # and the model has caught the error
+        raise Differs(recording.refused)
+    return recording.recorded
+
+
+@contextmanager
+def as_explained(mode: TorchDispatchMode) -> Iterator[None]:
+    """Give the calls of this thread to a mode, as they arrive while a model is explained."""
+    with leaving_no_trace() as around, uncompiled():
+        around.run_as_written()
+        around.compute_weights_anew()
+        around.hold(seeing())
+        torch._C._push_on_torch_dispatch_stack(mode)
+        yield
+
+
+class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs calls and notes them."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `relprop.engine.mode.Mode`
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.refused = ""
+        self.recorded = Recorded([], len(inputs), [], [], [], [])
+        self._known: Any = WeakIdKeyDictionary()  # numbers of tensors that are alive
+        self._first: Any = WeakIdKeyDictionary()  # their first numbers
+        self._leaves: dict[int, Tensor] = {}
+        self._storages: dict[int, StorageWeakRef] = {}  # so that no number stands for another one
+        for tensor in inputs:
+            self._note(tensor)
+        self._not_to_write = {place_of(t) for t in inputs}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, recorded = kwargs or {}, self.recorded
+        if type(func) is not OpOverload:
+            self._refuse(f"calls {func}, which is no plain operation")
+        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
+            self._refuse(f"draws random numbers by {func}")
+        if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
+            self._refuse(f"changes shapes in place, by {func}")
+        numbers = [self._known.get(a) if isinstance(a, Tensor) else None for a in args]
+        others = [(i, self._as_told(a)) for i, a in enumerate(args) if numbers[i] is None]
+        named = {name: self._as_told(a) for name, a in kwargs.items()}
+        mutable = func._schema.is_mutable and func is not aten.detach_.default
+        written = {place_of(t) for t in written_by(func, args, kwargs)} if mutable else set()
+        if written & self._not_to_write:
+            self._refuse("writes to its inputs, or to tensors that it keeps")
+        run = spelling_of(func, args, kwargs)
+        result = func(*args, **kwargs)
+        first = len(recorded.values)
+        for tensor in tensors_in(result):
+            self._note(tensor)
+        name = str(func._schema.name).partition("::")[2]
+        is_new = (
+            name.endswith("_like")
+            or name.startswith("new_")
+            or next(tensors_in((args, kwargs)), None) is None
+        )
+        recorded.steps.append(Step(func, run, numbers, tuple(others), named, is_new))
+        recorded.results.append(range(first, len(recorded.values)))
+        recorded.written.append(frozenset(written))
+        return result
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = self.refused or f"the model {reason}"
+        raise Differs(self.refused)
+
+    def _note(self, tensor: Tensor) -> None:
+        if tensor.layout is not torch.strided:
+            self._refuse(f"computes a tensor of layout {tensor.layout}")
+        number, place = len(self.recorded.values), place_of(tensor)
+        if place not in self._storages:
+            self._storages[place] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+        self._known[tensor] = number
+        first, nbytes = self._first.setdefault(tensor, number), tensor.untyped_storage().nbytes()
+        is_whole = tensor.storage_offset() == 0 and nbytes == tensor.numel() * tensor.itemsize
+        self.recorded.values.append(Value(first, place, is_whole, Look.at(tensor)))
+
+    def _as_told(self, value: Any) -> Any:
+        """Return an argument with numbers in the place of tensors."""
+        if isinstance(value, (list, tuple)):
+            told = [self._as_told(v) for v in value]
+            return Several(told) if any([isinstance(v, Tensor) for v in value]) else told
+        if not isinstance(value, Tensor):
+            return value
+        if value in self._known:
+            return Number(self._known[value])
+        if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
+            self._refuse(f"computes with a {type(value).__name__} of layout {value.layout}")
+        if place_of(value) in self._storages:
+            self._refuse("takes tensors whose memory it shares with others, as by .data")
+        if id(value) not in self._leaves:
+            self._leaves[id(value)] = value
+            self.recorded.leaves.append(value)
+            self._not_to_write.add(place_of(value))
+        return value
