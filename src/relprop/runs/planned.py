@@ -33,7 +33,7 @@ from relprop.runs.marks import Marks
 from relprop.runs.recording import Differs, Recorded, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tracing import Traced, trace
-from relprop.runs.unchanged import SameModules, SameValues, has_hooks, kept_by
+from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
 from relprop.targets.given import as_target
@@ -63,7 +63,7 @@ class _Plan:
         traced: the graph, from the inputs and what the model computes to the results.
         run: the graph, as it is called.
         template: explanations with empty tensors, and the warnings.
-        same_modules: knows whether the model has the same modules, by which rules are chosen.
+        same_parts: knows whether the model has the same modules, by which rules are chosen, and parameters.
         same_values: knows whether parameters and constants are as they were.
     """
 
@@ -71,12 +71,12 @@ class _Plan:
     traced: Traced
     run: Callable[..., Any]
     template: Found
-    same_modules: SameModules
+    same_parts: SameParts
     same_values: SameValues
 
     def holds(self) -> bool:
         """Whether model and constants are as they were."""
-        return self.same_modules() and self.traced.unchanged() and self.same_values()
+        return self.same_parts() and self.traced.unchanged() and self.same_values()
 
     def __call__(self, model: Callable[..., Any], given: Given) -> Found | None:
         """Return the explanations, which have no target yet; None if a guard fails.
@@ -244,7 +244,7 @@ class Plans:
                 kind.refuse(str(error))
             else:
                 run = respelled(traced.graph).forward  # a graph has no hooks
-                same = SameModules(self._model), SameValues(recorded.leaves)
+                same = SameParts(self._model), SameValues(recorded.leaves)
                 kind.plan = _Plan(route, traced, run, emptied(found), *same)
             return filled(found, iter(tensors))
 

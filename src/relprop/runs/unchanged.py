@@ -83,15 +83,20 @@ class SameValues:
         )
 
 
-class SameModules:
-    """Knows whether the modules of a model are the same, each in its place. Calling it says so."""
+class SameParts:
+    """Knows whether a model has the same modules, parameters and buffers. Calling it says so."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        self._parts = [(module, dict(module._modules)) for module in _modules_of(model)]
+        self._parts = [(module, _parts_of(module)) for module in _modules_of(model)]
 
     def __call__(self) -> bool:
-        """Whether they are."""
-        return all([module._modules == parts for module, parts in self._parts])
+        """Whether it has."""
+        return all([_parts_of(module) == parts for module, parts in self._parts])
+
+
+def _parts_of(module: nn.Module) -> tuple[Any, ...]:
+    tensors = *module._parameters.values(), *module._buffers.values()
+    return dict(module._modules), [*map(id, tensors)]
 
 
 class Unchanged:

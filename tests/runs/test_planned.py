@@ -1,0 +1,585 @@
+"""Plans: after a few explanations the calls of the model are compared, and a graph gives what Python gave."""
+
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import FlopCounterMode
+
+import relprop
+from by_graph import Small, assert_same, pictures
+from by_plan import Counted, assert_by_plan, early, in_python, with_plan
+from networks import DOUBLE
+from relprop import PRESETS, Explainer
+from relprop.errors import InputError, ModelError
+from relprop.rules import Epsilon, Gamma
+from relprop.runs import following, planned
+from relprop.targets import At, Contrastive, LogOdds, Part
+
+__all__ = ["early"]
+
+pytestmark = [
+    pytest.mark.usefixtures("early"),
+    pytest.mark.filterwarnings("ignore:the explained score is negative"),
+]
+
+BOUNDS = (0.0, 1.0)
+
+
+def rows(samples: int = 2, seed: int = 0, width: int = 4) -> Tensor:
+    return torch.randn(samples, width, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+
+
+def layers(*between: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), *(between or [nn.ReLU()]), nn.Linear(6, 3)).double().eval()
+
+
+class Model(nn.Module):
+    """Two layers, and what a test puts between them."""
+
+    def __init__(self, between: Callable[["Model", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.between = between
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.last(self.between(self, self.first(x)))
+        return scores
+
+
+# ---- it is the same ----
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["small", "mnist-cnn", "mnist-mlp"])
+def test_every_preset(name: str, preset: str) -> None:
+    model = Small() if name == "small" else relprop.load(name).double().eval()
+    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
+    explainer = Counted(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
+    for _ in range(3):
+        explainer(x, target=1)
+    if isinstance(explainer.rules, relprop.rules.gradients.Baseline):
+        assert explainer._plans is None
+        return
+    assert_by_plan(explainer, x, target=1)
+    assert_by_plan(explainer, other, target=3)
+
+
+def test_the_first_ones_are_in_python_and_the_model_runs_twice_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned, "AFTER", 8)
+    runs = 0
+
+    def count(model: Model, h: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        return h.relu()
+
+    explainer = Counted(Model(count), rules="epsilon")
+    for number in range(12):
+        explainer(rows(seed=number))
+    assert (explainer.in_python, runs) == (10, 14)  # the tenth to compare with
+
+
+def test_many_calls_are_needed_for_each_shape() -> None:
+    explainer = with_plan(layers(), rows())
+    before = explainer.in_python
+    explainer(rows(3))
+    assert explainer.in_python == before + 1
+    assert_by_plan(explainer, rows())
+
+
+def test_targets() -> None:
+    explainer = with_plan(Small(), pictures(), target=0)
+    assert_by_plan(explainer, pictures(seed=1), target=4)
+    for target in (None, [1, 2], Contrastive(1), LogOdds(2)):
+        for _ in range(3):
+            explainer(pictures(), target=target)
+        assert_by_plan(explainer, pictures(seed=1), target=target)
+
+
+def test_targets_at_a_position_and_of_a_part() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 6).double()
+    x, other = (torch.randn(2, 5, 4, **DOUBLE) for _ in range(2))
+    explainer = with_plan(layer, x, target=At(-1, 2))
+    assert_by_plan(explainer, other, target=At(-1, 5))
+    explainer = with_plan(lambda x: {"a": layer(x).mean(1)}, x, target=Part("a", 2))
+    assert_by_plan(explainer, other, target=Part("a", 5))
+
+
+def test_a_target_of_the_user_is_computed_in_python() -> None:
+    """What it depends on is not known."""
+    explainer, weight = Counted(layers(), rules="epsilon"), [1.0]
+
+    def target(output: Tensor) -> Tensor:
+        return weight[0] * output[:, 0]
+
+    for factor in (1.0, 2.0, 3.0, 4.0):
+        weight[0] = factor
+        assert torch.equal(explainer(rows(), target=target).score, factor * layers()(rows())[:, 0])
+
+
+def test_what_is_recorded() -> None:
+    options: dict[str, Any] = {"record": ["first", "second"], "parameters": "*", "per_operation": True}
+    explainer = with_plan(Small(), pictures(), rules="epsilon-gamma-flat", **options)
+    found = assert_by_plan(explainer, pictures(seed=1), **options)
+    expected = in_python(explainer, pictures(seed=1), **options)
+    for of in ("inner", "parameters"):
+        pairs = {name: (R, getattr(expected, of)[name]) for name, R in getattr(found, of).items()}
+        assert pairs
+        for one, other in pairs.values():
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert found.ledger.operations.keys() == expected.ledger.operations.keys()
+
+
+def test_several_targets_and_progress() -> None:
+    explainer, calls = Counted(Small(), rules="epsilon"), list[tuple[int, int]]()
+    for _ in range(4):
+        calls.clear()
+        found = explainer.each(pictures(), targets=[0, 1], progress=lambda done, of: calls.append((done, of)))
+    assert explainer.in_python == 3
+    assert calls == [(1, 2), (2, 2)]
+    for number, each in enumerate(found):
+        assert_same(each, in_python(explainer, pictures(), target=number))
+
+
+def test_ids_and_arguments_by_name() -> None:
+    torch.manual_seed(0)
+    table, layer = nn.Embedding(9, 4).double(), nn.Linear(4, 3).double()
+
+    def model(ids: Tensor, *, mask: Tensor, parts: dict[str, Any]) -> Tensor:
+        return layer((table(ids) * mask[..., None]).sum(1) * parts["weight"])
+
+    def given(seed: int) -> dict[str, Any]:
+        ids = torch.randint(9, (2, 5), generator=torch.Generator().manual_seed(seed))
+        return {"ids": ids, "mask": (ids > 2).double(), "parts": {"weight": torch.ones(2, 1, **DOUBLE)}}
+
+    explainer = with_plan(model, **given(0), target=1)
+    assert_by_plan(explainer, **given(1), target=2)
+
+
+def written_in_place(_: Model, h: Tensor) -> Tensor:
+    return h.add_(1).mul_(h).relu_()
+
+
+def written_through_a_view(_: Model, h: Tensor) -> Tensor:
+    kept = h.sigmoid()
+    kept[:, :2].mul_(kept[:, 2:4])
+    return kept * h
+
+
+def written_over_what_is_kept(_: Model, h: Tensor) -> Tensor:
+    product = h * h.sigmoid()
+    nn.functional.silu(h, inplace=True)
+    return product + h
+
+
+def written_after_a_view(_: Model, h: Tensor) -> Tensor:
+    part = h[:, :3]
+    product = torch.cat([part * part, part.tanh()], 1)
+    h.tanh_()
+    return product + h + torch.cat([part, part], 1)
+
+
+def written_to_another(_: Model, h: Tensor) -> Tensor:
+    out = torch.empty_like(h)
+    torch.sigmoid(h, out=out)
+    return out * h
+
+
+def of_several(_: Model, h: Tensor) -> Tensor:
+    one, two, three = h.chunk(3, 1)
+    return torch.cat([one * two, two * three, torch.stack([one, three]).amax(0)], 1)
+
+
+def of_numbers(_: Model, h: Tensor) -> Tensor:
+    scale = torch.tensor([0.5, 2.0, 1.0], **DOUBLE)
+    return h * torch.cat([scale, scale]) + torch.arange(6, **DOUBLE) + torch.zeros_like(h) + h.new_ones(6)
+
+
+def attending(_: Model, h: Tensor) -> Tensor:
+    return nn.functional.scaled_dot_product_attention(h[None], h[None], h[None])[0]
+
+
+STEPS = [
+    *(written_in_place, written_through_a_view, written_over_what_is_kept, written_after_a_view),
+    *(written_to_another, of_several, of_numbers, attending),
+]
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "attnlrp", "cp-lrp", "epsilon-gamma-flat"])
+@pytest.mark.parametrize("step", STEPS)
+def test_steps(step: Callable[[Model, Tensor], Tensor], rules: str) -> None:
+    explainer = with_plan(Model(step), rows(), rules=rules)
+    for seed in (1, 2, 3):
+        assert_by_plan(explainer, rows(seed=seed))
+
+
+def test_nothing_is_copied_where_a_whole_tensor_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = 0
+
+    def copied(tensor: Tensor) -> Tensor:
+        nonlocal copies
+        copies += 1
+        return tensor.clone()
+
+    monkeypatch.setattr(following, "copied", copied)
+    for step, expected in ((written_over_what_is_kept, 0), (written_after_a_view, 2)):
+        explainer = with_plan(Model(step), rows())
+        copies = 0
+        explainer(rows())
+        assert copies == expected
+
+
+# ---- the model decides otherwise ----
+
+
+def test_a_model_that_branches() -> None:
+    explainer = with_plan(Model(lambda _, h: h.relu() if h.sum() > 0 else h.tanh()), rows().abs())
+    for seed in range(8):
+        assert_same(explainer(rows(seed=seed)), in_python(explainer, rows(seed=seed)))
+
+
+FLAGS = {"scale": 2.0}
+"""What a model looks at, and no part of it tells."""
+
+
+def test_what_the_model_looks_at_elsewhere() -> None:
+    explainer = with_plan(Model(lambda _, h: h.sigmoid() * FLAGS["scale"]), rows())
+    try:
+        FLAGS["scale"] = 3.0
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+    finally:
+        FLAGS["scale"] = 2.0
+    assert_by_plan(explainer, rows(seed=1))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, -0.0), (1, True), (2, 2.0)])
+def test_numbers_that_are_equal_and_not_the_same(before: Any, after: Any) -> None:
+    number = [before]
+    explainer = with_plan(Model(lambda _, h: h.sigmoid() + number[0]), rows())
+    number[0] = after
+    count = explainer.in_python
+    explainer(rows())
+    assert explainer.in_python == count + 1
+
+
+def test_other_tensors_of_the_model() -> None:
+    """The same calls on another tensor, which is no part of the model."""
+    weights = [torch.ones(100, 6, **DOUBLE), torch.full((100, 6), 2.0, **DOUBLE)]
+    explainer = with_plan(Model(lambda _, h: h * weights[0].mean(0)), rows())
+    weights.reverse()
+    assert_same(explainer(rows()), in_python(explainer, rows()))
+
+
+def test_weights_that_take_turns() -> None:
+    """The trace and the run that is recorded have computed with others."""
+    weights = [torch.full((100, 6), number, **DOUBLE) for number in (1.0, 2.0)]
+
+    def turn(_: Model, h: Tensor) -> Tensor:
+        weights.reverse()
+        return h * weights[0].mean(0)
+
+    explainer = Counted(Model(turn), rules="epsilon")
+    outputs = [explainer(rows()).output for _ in range(7)]
+    assert explainer.refused == "the model computes with other tensors from call to call"
+    assert not torch.equal(outputs[-1], outputs[-2])
+
+
+def by_version(model: nn.Sequential) -> None:
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+
+
+def by_data(model: nn.Sequential) -> None:
+    model[0].weight.data.mul_(1.5)
+
+
+def by_other_memory(model: nn.Sequential) -> None:
+    model[0].weight.data = model[0].weight.data * 1.5
+
+
+def by_a_new_parameter(model: nn.Sequential) -> None:
+    model[0].weight = nn.Parameter(model[0].weight.detach() * 1.5)
+
+
+@pytest.mark.parametrize("rules", ["epsilon", Gamma(0.25)], ids=str)
+@pytest.mark.parametrize("change", [by_version, by_data, by_other_memory, by_a_new_parameter])
+def test_weights_that_change(change: Callable[[nn.Sequential], None], rules: Any) -> None:
+    model = layers()
+    explainer = with_plan(model, rows(), rules=rules)
+    change(model)
+    for _ in range(3):
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+    assert_by_plan(explainer, rows(seed=1))  # there is a new plan
+
+
+def test_a_model_that_changes_each_time_gets_no_plan_any_more() -> None:
+    model = layers()
+    explainer = Counted(model, rules="epsilon")
+    for _ in range(12):
+        explainer(rows())
+        by_version(model)
+    for _ in range(9):
+        explainer(rows())
+        explainer(rows())
+        by_version(model)
+    assert explainer.refused == "the model changes between explanations"
+
+
+def test_modules_by_which_rules_are_chosen() -> None:
+    """The same calls, of modules at other places."""
+    rules = [("first", Gamma(0.5)), ("*", Epsilon(0.1))]
+    model = nn.Sequential(OrderedDict(first=nn.Linear(4, 4), last=nn.Linear(4, 4))).double()
+    explainer = with_plan(model, rows(), rules=rules)
+    one, two = model
+    model._modules.clear()
+    model._modules.update(last=one, first=two)
+    before = explainer.in_python
+    assert_same(explainer(rows()), in_python(explainer, rows()))
+    assert explainer.in_python == before + 2
+
+
+def test_inputs_of_which_the_rules_depend() -> None:
+    """γ takes another way where no input is negative."""
+    explainer = with_plan(layers(), rows().abs(), rules=Gamma(0.25))
+    for seed in range(5):
+        assert_same(explainer(rows(seed=seed)), in_python(explainer, rows(seed=seed)))
+
+
+def test_the_same_tensor_twice() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3).double()
+    one, other = rows(), rows(seed=1)
+    for first, second in (((one, one), (one, other)), ((one, other), (one, one))):
+        explainer = with_plan(lambda a, b: layer(a * b), *first)
+        assert_same(explainer(*second), in_python(explainer, *second))
+
+
+# ---- there is no plan ----
+
+
+class Keeps(Model):
+    def __init__(self, keep: Callable[["Keeps", Tensor], None]) -> None:
+        super().__init__(lambda _, h: h.relu())
+        self.kept: list[Tensor] = []
+        self.count = 0
+        self.keep = keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.keep(self, x)
+        return super().forward(x)
+
+
+def appending(model: Keeps, x: Tensor) -> None:
+    model.kept.append(x)
+
+
+def counting(model: Keeps, x: Tensor) -> None:
+    model.count += 1000  # Python has one object for each small number
+
+
+@pytest.mark.parametrize("keep", [appending, counting])
+def test_a_model_that_keeps_something_runs_as_often_as_it_is_explained(
+    keep: Callable[[Keeps, Tensor], None],
+) -> None:
+    model = Keeps(keep)
+    explainer = Counted(model, rules="epsilon")
+    for _ in range(5):
+        explainer(rows())
+    assert explainer.refused == "the model keeps something of each call"
+    assert len(model.kept) + model.count // 1000 == 5
+
+
+def test_a_model_with_hooks() -> None:
+    model, seen = layers(), list[Tensor]()
+    model[0].register_forward_hook(lambda _module, _args, output: seen.append(output))
+    explainer = Counted(model, rules="epsilon")
+    for _ in range(5):
+        explainer(rows())
+    assert (explainer.refused, len(seen)) == ("modules have hooks, which may do anything", 5)
+
+
+def test_a_hook_that_comes_later_is_called_once() -> None:
+    model, seen = layers(), list[Tensor]()
+    explainer = with_plan(model, rows())
+    with model[0].register_forward_hook(lambda _module, _args, output: seen.append(output)):
+        assert_by_plan(explainer, rows())
+    assert torch.equal(seen[0], model[0](rows()))
+    with model[0].register_forward_hook(lambda _module, _args, output: output * 2):
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+
+
+REFUSED: dict[str, tuple[Callable[[Model, Tensor], Tensor], str]] = {
+    "noise": (lambda _, h: h + torch.rand(6, **DOUBLE), "aten::rand draws random numbers"),
+    "numpy": (lambda _, h: h * h.detach().numpy().mean(), "values that depend on the inputs leave torch"),
+    "other shapes": (lambda _, h: h * h[h > 0].mean(), "the shape of what aten::index returns depends"),
+    "shapes in place": (lambda _, h: h.unsqueeze_(1).squeeze(1), "the model changes shapes in place"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_plan(name: str) -> None:
+    step, reason = REFUSED[name]
+    explainer = Counted(Model(step), rules="epsilon")
+    for seed in range(4):
+        explainer(rows(seed=seed))
+    assert explainer.in_python >= 4
+    assert explainer.refused.startswith(reason)
+
+
+def test_a_model_that_writes_to_its_input() -> None:
+    model = layers()
+    explainer = Counted(lambda x: model(x.mul_(2)), rules="epsilon")
+    for _ in range(5):
+        x = rows()
+        explainer(x)
+        assert torch.equal(x, rows())  # it gets a copy
+    assert explainer.refused == "the model writes to its inputs, or to tensors that it keeps"
+
+
+def test_what_is_asked_for_otherwise() -> None:
+    explainer = with_plan(Small(), pictures())
+    before = explainer.in_python
+    explainer(pictures(), conditions={"first": lambda relevance: relevance})
+    x = pictures()
+    with FlopCounterMode(display=False):
+        explainer(x)
+    assert explainer.in_python == before + 2
+
+
+def test_it_may_be_unwanted() -> None:
+    assert Explainer(Small(), plan=False)._plans is None
+    with pytest.raises(InputError, match=r"Explainer\(..., plan='no'\): give True or False"):
+        Explainer(Small(), plan="no")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"Give it to Explainer\(model, plan=...\)"):
+        Explainer(Small())(pictures(), plan=False)
+
+
+# ---- nothing is left behind ----
+
+
+def test_errors_are_those_in_python() -> None:
+    explainer = with_plan(layers(), rows(), target=1)
+    with pytest.raises(InputError, match="target 7 is out of range: the output has 3 classes"):
+        explainer(rows(), target=7)
+    with pytest.raises(InputError, match="values that are NaN or infinite"):
+        explainer(rows() * float("nan"), target=1)
+    explainer = with_plan(Model(lambda _, h: h * 1e3), rows(), target=1)
+    with pytest.raises(ModelError, match="score"):
+        explainer(rows() * 1e307, target=1)
+    table = nn.Embedding(5, 4).double()
+    explainer = with_plan(lambda ids: table(ids).sum(1), torch.ones(2, 3).long(), target=1)
+    with pytest.raises(IndexError):
+        explainer(torch.full((2, 3), 9), target=1)
+    assert_by_plan(explainer, torch.zeros(2, 3).long(), target=1)
+
+
+def test_an_interrupt() -> None:
+    interrupting = False
+
+    def step(_: Model, h: Tensor) -> Tensor:
+        if interrupting:
+            raise KeyboardInterrupt
+        return h.relu()
+
+    explainer = with_plan(Model(step), rows())
+    interrupting = True
+    with pytest.raises(KeyboardInterrupt):
+        explainer(rows())
+    interrupting = False
+    assert not _get_current_dispatch_mode_stack()
+    assert torch.ones(1, requires_grad=True).exp().requires_grad
+    assert_by_plan(explainer, rows())
+
+
+def test_values_are_freed() -> None:
+    values: list[weakref.ref[Tensor]] = []
+
+    def step(_: Model, h: Tensor) -> Tensor:
+        values.append(weakref.ref(h))
+        return h.sigmoid() * h
+
+    explainer = with_plan(Model(step), rows())
+    explainer(rows())
+    gc.collect()
+    assert len(values) == 6
+    assert not any(value() is not None for value in values)
+
+
+def test_results_are_the_callers() -> None:
+    model = layers()
+    explainer = with_plan(model, rows())
+    found = explainer(rows())
+    for tensor in (found.output, found.relevance):
+        tensor.zero_()
+    assert_by_plan(explainer, rows())
+    weight = model[0].weight.detach().clone()
+    with torch.inference_mode():
+        found = explainer(rows())
+    assert not found.relevance.is_inference()
+    assert torch.equal(model[0].weight, weight)
+
+
+def test_training_goes_on() -> None:
+    model = layers()
+    explainer = with_plan(model, rows())
+    loss = model(rows()).sum()
+    explainer(rows())
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_gradients_switched_off_and_autocast(enabled: bool) -> None:
+    model, x = layers().float(), rows().float()
+    explainer = Explainer(model, rules="epsilon")
+    with torch.set_grad_enabled(enabled), torch.autocast("cpu", enabled=enabled):
+        results = [explainer(x) for _ in range(5)]
+        assert all(torch.equal(each.relevance, results[0].relevance) for each in results)
+    assert explainer(x).output.dtype == torch.float32
+
+
+def test_threads_share_plans() -> None:
+    explainer = Counted(Small(), rules="epsilon")
+    expected = {seed: in_python(explainer, pictures(seed=seed)) for seed in range(8)}
+    found: dict[int, list[relprop.Explanation]] = {seed: [] for seed in expected}
+
+    def work(seeds: Iterator[int]) -> None:
+        for seed in seeds:
+            found[seed] += [explainer(pictures(seed=seed)) for _ in range(4)]
+
+    threads = [threading.Thread(target=work, args=(iter([i, i + 4]),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, several in found.items():
+        assert len(several) == 4
+        for each in several:
+            assert_same(each, expected[seed])
+    (kind,) = explainer.kinds
+    assert kind.plan is not None
+
+
+def test_copies_make_plans_of_their_own() -> None:
+    explainer = Explainer(Small(), rules="epsilon")
+    for _ in range(4):
+        explainer(pictures())
+    for other in (pickle.loads(pickle.dumps(explainer)), copy.deepcopy(explainer)):
+        assert not other._plans._kinds
+        for _ in range(4):
+            assert_same(other(pictures()), explainer(pictures()))
