@@ -22,7 +22,8 @@ from networks import DOUBLE
 from relprop import PRESETS, Explainer
 from relprop.errors import InputError, ModelError
 from relprop.rules import Epsilon, Gamma
-from relprop.runs import following, planned
+from relprop.runs import following, planned, tracing
+from relprop.runs.marks import Look
 from relprop.targets import At, Contrastive, LogOdds, Part
 
 __all__ = ["early"]
@@ -210,13 +211,22 @@ def of_numbers(_: Model, h: Tensor) -> Tensor:
     return h * torch.cat([scale, scale]) + torch.arange(6, **DOUBLE) + torch.zeros_like(h) + h.new_ones(6)
 
 
+def of_its_data(_: Model, h: Tensor) -> Tensor:
+    return h * h.data.sigmoid() + h.detach()
+
+
+def of_a_weight_and_its_views(model: Model, h: Tensor) -> Tensor:
+    weight = model.last.weight
+    return h @ weight.t() @ weight + h * weight[0] + nn.functional.linear(h, weight) @ weight
+
+
 def attending(_: Model, h: Tensor) -> Tensor:
     return nn.functional.scaled_dot_product_attention(h[None], h[None], h[None])[0]
 
 
 STEPS = [
     *(written_in_place, written_through_a_view, written_over_what_is_kept, written_after_a_view),
-    *(written_to_another, of_several, of_numbers, attending),
+    *(written_to_another, of_several, of_numbers, of_its_data, of_a_weight_and_its_views, attending),
 ]
 
 
@@ -257,14 +267,161 @@ FLAGS = {"scale": 2.0}
 """What a model looks at, and no part of it tells."""
 
 
-def test_what_the_model_looks_at_elsewhere() -> None:
-    explainer = with_plan(Model(lambda _, h: h.sigmoid() * FLAGS["scale"]), rows())
+def by_factor(_: Model, h: Tensor) -> Tensor:
+    return h.sigmoid() * FLAGS["scale"]
+
+
+def by_name(_: Model, h: Tensor) -> Tensor:
+    return torch.add(h, h.sigmoid(), alpha=FLAGS["scale"])
+
+
+def by_order(_: Model, h: Tensor) -> Tensor:
+    one, other = (h, h.sigmoid()) if FLAGS["scale"] == 2 else (h.sigmoid(), h)
+    return one - other
+
+
+def by_operation(_: Model, h: Tensor) -> Tensor:
+    return h.relu() if FLAGS["scale"] == 2 else h.tanh()
+
+
+def by_list(_: Model, h: Tensor) -> Tensor:
+    parts = [h[:, :3], h[:, 3:].sigmoid()]
+    return torch.cat(parts if FLAGS["scale"] == 2 else parts[::-1], 1)
+
+
+def by_number_of_calls(_: Model, h: Tensor) -> Tensor:
+    return h.sigmoid().tanh() if FLAGS["scale"] == 2 else h.sigmoid()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [by_factor, by_name, by_order, by_operation, by_list, by_number_of_calls],
+    ids=lambda f: f.__name__,
+)
+def test_what_the_model_looks_at_elsewhere(step: Callable[[Model, Tensor], Tensor]) -> None:
+    explainer = with_plan(Model(step), rows())
+    before = explainer(rows())
+    try:
+        FLAGS["scale"] = 3.0
+        found = explainer(rows())
+        assert_same(found, in_python(explainer, rows()))
+        assert not torch.equal(found.output, before.output)
+    finally:
+        FLAGS["scale"] = 2.0
+    assert_by_plan(explainer, rows(seed=1))
+
+
+def test_a_model_that_ends_early() -> None:
+    """All its calls are those of the plan, as far as they go."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(4, 4).double(), nn.Linear(4, 4).double()
+    explainer = with_plan(lambda x: last(first(x)) if FLAGS["scale"] == 2 else first(x), rows())
     try:
         FLAGS["scale"] = 3.0
         assert_same(explainer(rows()), in_python(explainer, rows()))
     finally:
         FLAGS["scale"] = 2.0
-    assert_by_plan(explainer, rows(seed=1))
+
+
+def test_a_model_that_differs_now_and_then_keeps_its_plan() -> None:
+    explainer = with_plan(Model(by_factor), rows())
+    for _ in range(3):
+        for scale in (3.0, 3.0, 2.0):
+            FLAGS["scale"] = scale
+            explainer(rows())
+    assert_by_plan(explainer, rows())
+    for scale in (3.0, 3.0, 3.0, 2.0):
+        FLAGS["scale"] = scale
+        explainer(rows())
+    assert explainer.refused == "the model makes other calls from batch to batch"
+
+
+def test_numbers_that_the_model_looks_at_and_does_not_compute_with() -> None:
+    def step(_: Model, h: Tensor) -> Tensor:
+        assert h.abs().max().item() < 1e9
+        return h.relu() if h.isfinite().all() else h
+
+    explainer = with_plan(Model(step), rows())
+    for seed in range(4):
+        assert_by_plan(explainer, rows(seed=seed))
+
+
+def test_memory_is_freed_while_the_model_runs() -> None:
+    alive: list[bool] = []
+
+    def step(_: Model, h: Tensor) -> Tensor:
+        passing = torch.ones(6, **DOUBLE).cos()  # no relevance comes here
+        value, h = weakref.ref(passing), h * passing
+        del passing
+        h = h.sigmoid()
+        alive.append(value() is not None)
+        return h
+
+    explainer = with_plan(Model(step), rows(), rules="cp-lrp")
+    alive.clear()
+    explainer(rows())
+    assert alive == [False]
+
+
+def test_a_plan_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = planned.replayed
+
+    def wrong(*args: Any) -> Any:
+        found = real(*args)
+        for each in found.results:
+            each.explanation.inputs["input"].mul_(1.01)
+        return found
+
+    monkeypatch.setattr(planned, "replayed", wrong)
+    explainer = Counted(layers(), rules="epsilon")
+    for _ in range(4):
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+    assert explainer.refused == "by the plan, relevance of input 'input' differs"
+
+
+def test_a_graph_that_would_keep_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of weights that are computed anew in each call."""
+    explainer = Counted(Model(lambda model, h: h * model.last.weight.sigmoid().mean(0)), rules="epsilon")
+    monkeypatch.setattr(tracing, "_MOST", 40)
+    for _ in range(4):
+        explainer(rows())
+    assert explainer.refused == "its constants take more than 3.73e-08 GiB"
+
+
+def test_warnings_are_those_in_python() -> None:
+    """Of integers without relevance, the model runs with others to see whether the score depends on them."""
+    torch.manual_seed(0)
+    layer, weight = nn.Linear(4, 3).double(), torch.randn(5, 3, **DOUBLE)
+
+    def model(x: Tensor, kind: Tensor) -> Tensor:
+        return layer(x) * (torch.stack([(kind == k).double() for k in range(5)], 1) @ weight)
+
+    given = rows(), torch.tensor([1, 3])
+    for explainer in (Explainer(model, rules="epsilon"), Explainer(model, rules="epsilon", plan=False)):
+        for _ in range(5):
+            with pytest.warns(UserWarning, match="by code that relprop does not follow"):
+                explainer(*given, target=1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differs"),
+    [
+        (torch.ones(3), torch.ones(3), ""),
+        (torch.ones(3), torch.ones(3) + 1e-7, ""),
+        (torch.ones(3), torch.ones(3) * 1.01, "there are other values"),
+        (torch.tensor([1.0, torch.nan, torch.inf]), torch.tensor([1.0, torch.nan, torch.inf]), ""),
+        (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, 2.0]), "there are other values"),
+        (torch.arange(3), torch.arange(3) + 1, "there are other integers"),
+        (torch.ones(2, 2).tril().bool(), torch.ones(2, 2).bool(), "there are other integers"),
+        (torch.ones(3, 2), torch.ones(2, 3).t(), "a tensor lies in memory as"),
+        (torch.ones(3), torch.ones(3, **DOUBLE), "a tensor lies in memory as"),
+        (torch.ones(0), torch.ones(0), ""),
+    ],
+)
+def test_looks_at_values(one: Tensor, other: Tensor, differs: str) -> None:
+    found = Look.at(one).differs(Look.at(other))
+    assert found.startswith(differs)
+    assert bool(found) == bool(differs)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, -0.0), (1, True), (2, 2.0)])
@@ -372,6 +529,24 @@ def test_the_same_tensor_twice() -> None:
 # ---- there is no plan ----
 
 
+class _Setting:
+    scale = 1.0
+
+
+SETTING = _Setting()
+
+
+def scaled(output: Tensor) -> Tensor:
+    return output[:, 0] * SETTING.scale
+
+
+def test_a_target_that_looks_at_something() -> None:
+    explainer = Counted(layers(), rules="epsilon")
+    for scale in (1.0, 2.0, 3.0, 4.0, 5.0):
+        SETTING.scale = scale
+        assert torch.equal(explainer(rows(), target=scaled).score, scale * layers()(rows())[:, 0])
+
+
 class Keeps(Model):
     def __init__(self, keep: Callable[["Keeps", Tensor], None]) -> None:
         super().__init__(lambda _, h: h.relu())
@@ -437,8 +612,10 @@ def test_what_has_no_plan(name: str) -> None:
     explainer = Counted(Model(step), rules="epsilon")
     for seed in range(4):
         explainer(rows(seed=seed))
-    assert explainer.in_python >= 4
     assert explainer.refused.startswith(reason)
+    before = explainer.in_python
+    explainer(rows())
+    assert explainer.in_python == before + 1
 
 
 def test_a_model_that_writes_to_its_input() -> None:

@@ -32,7 +32,7 @@ from relprop.runs.graphs import respelled
 from relprop.runs.marks import Marks
 from relprop.runs.recording import Differs, Recorded, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
-from relprop.runs.tracing import Traced, trace
+from relprop.runs.tracing import Traced, TraceError, trace
 from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
@@ -54,7 +54,7 @@ Compute = Callable[..., Computed]
 if there are any, watch the model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Plan:
     """A plan.
 
@@ -164,7 +164,6 @@ class Plans:
         if kind.plan is None:
             found = self._made(given, kind) if kind.count > AFTER else None
         else:
-            given.require_classes(kind.plan.template.results)
             found = self._by_plan(given, kind, kind.plan)
         if found is None:
             return None
@@ -187,7 +186,7 @@ class Plans:
         except Differs:
             kind.fail("the model makes other calls from batch to batch")
             return None
-        except Exception:  # as of wrong values, of which the explanation in Python tells more
+        except Exception:  # as of wrong values
             return None
         if found is None:
             kind.fail("what the rules do depends on values, and differs from batch to batch")
@@ -195,7 +194,11 @@ class Plans:
         kind.failures = 0
         if kind.is_proven:
             return found
-        expected = self._in_python(given)
+        try:
+            expected = self._in_python(given)
+        except Differs as error:
+            kind.refuse(str(error))
+            return None
         pairs = zip(found.results, expected.results, strict=True)
         off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
         kind.is_proven = not any(off)
@@ -231,10 +234,12 @@ class Plans:
 
             try:
                 traced, tensors = trace(compute, given.leaves, marks)
-            except Exception as error:
+            except (TraceError, Differs) as error:
                 kind.refuse(str(error))
                 return None
-            given.require_classes(found.results)
+            except Exception as error:  # as of wrong values, of which the explanation in Python tells more
+                kind.fail(f"{type(error).__name__}: {error}")
+                return None
             try:
                 if kept_by(self._model) != before:
                     raise Differs("the model keeps something of each call")

@@ -23,7 +23,7 @@ from relprop.engine.levels import seeing
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
-from relprop.runs.tracing import draws, place_of, written_by
+from relprop.runs.tracing import place_of, written_by
 
 aten = torch.ops.aten
 
@@ -161,8 +161,6 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs, recorded = kwargs or {}, self.recorded
         if type(func) is not OpOverload:
             self._refuse(f"calls {func}, which is no plain operation")
-        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
-            self._refuse(f"draws random numbers by {func}")
         if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
             self._refuse(f"changes shapes in place, by {func}")
         numbers = [self._known.get(a) if isinstance(a, Tensor) else None for a in args]
@@ -214,8 +212,6 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return Number(self._known[value])
         if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
             self._refuse(f"computes with a {type(value).__name__} of layout {value.layout}")
-        if place_of(value) in self._storages:
-            self._refuse("takes tensors whose memory it shares with others, as by .data")
         if id(value) not in self._leaves:
             self._leaves[id(value)] = value
             self.recorded.leaves.append(value)

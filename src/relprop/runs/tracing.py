@@ -171,7 +171,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.refuse(f"{func._schema.name} draws random numbers")
         written = list(written_by(func, args, kwargs)) if func._schema.is_mutable else []
         if func.overloadpacket in _OF_SHAPE or not self.depends((args, kwargs)):
@@ -352,7 +352,7 @@ def _deciding_shape(func: Any, args: Any, kwargs: Any) -> Any:
     return args if kwargs.get("output_size") is None else ()  # which repeat_interleave may be told
 
 
-def draws(func: Any, args: Any, kwargs: Any) -> bool:
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a call of an operation that may draw random numbers does so: dropout in evaluation does not."""
     given = {
         argument.name: args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
