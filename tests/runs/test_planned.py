@@ -323,6 +323,103 @@ def test_a_model_that_ends_early() -> None:
         FLAGS["scale"] = 2.0
 
 
+RETURNED: dict[str, Callable[[Tensor, Tensor, bool], Any]] = {
+    "tensor": lambda a, b, first: a if first else b,
+    "order": lambda a, b, first: (a, b) if first else (b, a),
+    "name": lambda a, b, first: {"a": a, "b": b} if first else {"b": a, "a": b},
+    "kind": lambda a, b, first: (a, b) if first else [a, b],
+    "more": lambda a, b, first: (a,) if first else (a, b),
+    "number": lambda a, b, first: (a, 1) if first else (a, 2),
+}
+
+
+@pytest.mark.parametrize("what", RETURNED)
+def test_a_model_that_makes_the_same_calls_and_returns_something_else(what: str) -> None:
+    torch.manual_seed(0)
+    one, two = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+
+    def model(x: Tensor) -> Any:
+        a, b = one(x), two(x)
+        return RETURNED[what](a, b, FLAGS["scale"] == 2)
+
+    target = None if what == "tensor" else Part("a" if what == "name" else 0)
+    explainer = with_plan(model, rows(), target=target)
+    before = explainer.in_python
+    try:
+        FLAGS["scale"] = 3.0
+        found = explainer(rows(), target=target)
+        assert_same(found, in_python(explainer, rows(), target=target))
+        assert type(found.output) is type(model(rows()))
+    finally:
+        FLAGS["scale"] = 2.0
+    assert explainer.in_python == before + 2
+
+
+def test_a_model_that_returns_what_is_not_looked_into() -> None:
+    class Output:
+        def __init__(self, scores: Tensor) -> None:
+            self.scores = scores
+
+    model = layers()
+    explainer = Counted(lambda x: Output(model(x)), rules="epsilon")
+    for _ in range(4):
+        explainer(rows(), target=Part("scores"))
+    assert explainer.refused == "the model returns Output, and what is in it is not known"
+
+
+def test_modules_that_make_the_same_calls() -> None:
+    """Of two modules with one weight the rules are those of the module that is called."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+            self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.last((self.one if FLAGS["scale"] == 2 else self.two)(x))
+            return scores
+
+    rules = [("one", Gamma(0.5)), ("*", Epsilon(0.1))]
+    explainer = with_plan(Tied().double().eval(), rows(), rules=rules)
+    before = explainer(rows())
+    try:
+        FLAGS["scale"] = 3.0
+        with pytest.warns(UserWarning, match="an entry of the composite has no effect"):
+            found = explainer(rows())
+        assert not torch.allclose(found.relevance, before.relevance)
+    finally:
+        FLAGS["scale"] = 2.0
+
+
+def test_a_recorded_module_that_returns_another_tensor() -> None:
+    parts: list[Tensor] = []
+
+    class Inner(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            parts[:] = h.sigmoid(), h.tanh()
+            return parts[0] if FLAGS["scale"] == 2 else parts[1]
+
+    inner = Inner().eval()
+
+    def step(_: Model, h: Tensor) -> Tensor:
+        inner(h)
+        return parts[0] * parts[1]
+
+    model = Model(step)
+    model.inner = inner
+    explainer = with_plan(model, rows(), record=["inner"])
+    before = explainer(rows(), record=["inner"])
+    try:
+        FLAGS["scale"] = 3.0
+        found, expected = explainer(rows(), record=["inner"]), in_python(explainer, rows(), record=["inner"])
+        assert torch.equal(found.inner["inner"], expected.inner["inner"])
+        assert not torch.equal(found.inner["inner"], before.inner["inner"])
+    finally:
+        FLAGS["scale"] = 2.0
+
+
 def test_a_model_that_differs_now_and_then_keeps_its_plan() -> None:
     explainer = with_plan(Model(by_factor), rows())
     for _ in range(3):

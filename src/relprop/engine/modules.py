@@ -135,13 +135,33 @@ def follow_modules(
             if not paths.frames:
                 end()
 
+    with at_modules(enter, leave):
+        yield
+
+
+@contextmanager
+def at_modules(enter: Callable[..., None], leave: Callable[..., Any]) -> Iterator[None]:
+    """Call functions with each module of the process that begins and ends, while the context is open.
+
+    Args:
+        enter: called with a module and its positional arguments.
+        leave: called with a module, these and its output, or None after an exception; returns the value that
+            replaces the output, or None.
+    """
+
+    def before(module: nn.Module, arguments: Any) -> None:
+        enter(module, arguments)
+
+    def after(module: nn.Module, arguments: Any, output: Any) -> Any:
+        return leave(module, arguments, output)
+
     def remove() -> None:
-        remove_hooks((enter, leave), hooks_of_all_modules())
+        remove_hooks((before, after), hooks_of_all_modules())
 
     try:
         try:
-            register_module_forward_pre_hook(enter)
-            register_module_forward_hook(leave, always_call=True)
+            register_module_forward_pre_hook(before)
+            register_module_forward_hook(after, always_call=True)
             yield
         finally:
             remove()

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
-from relprop.runs.recording import Differs, Number, Recorded, Several, Step, as_explained
+from relprop.runs.recording import Differs, Number, Passed, Recorded, Several, Step, as_explained, numbers_in
 from relprop.runs.tracing import copied
 
 _FEW = 64
@@ -29,6 +29,8 @@ class Route:
 
     Attributes:
         steps: the calls.
+        passed: for each call, and for the end, which modules have begun and ended since the call before.
+        output: what the model returns.
         kept: where a value is kept, by its number in the run.
         rescued: which kept values a call overwrites, by the number of the call.
         elsewhere: for calls that overwrite a whole tensor, which shares its memory with no other one, the
@@ -37,6 +39,8 @@ class Route:
     """
 
     steps: Sequence[Step]
+    passed: Sequence[list[Any]]
+    output: Any
     kept: Mapping[int, int]
     rescued: Mapping[int, Sequence[int]]
     elsewhere: Mapping[int, Callable[..., Any]]
@@ -47,8 +51,10 @@ class Route:
         last: dict[int, int] = {}
         for i, (step, results) in enumerate(zip(recorded.steps, recorded.results, strict=True)):
             taken = [n for n in step.numbers if n is not None]
-            taken += _numbers_in([value for _, value in step.others]) + _numbers_in(step.kwargs)
+            taken += numbers_in([[value for _, value in step.others], step.kwargs, recorded.passed[i]])
             last |= dict.fromkeys((*taken, *results), i)
+        for number in numbers_in([recorded.passed[-1], recorded.output]):
+            last.pop(number, None)
         ended: dict[int, list[int]] = {}
         for number, i in last.items():
             if number >= recorded.inputs:
@@ -64,7 +70,7 @@ class Route:
                 rescued.setdefault(over, []).append(place)
         places = {number: place for place, number in enumerate(kept)}
         elsewhere = {i: run for i in rescued if (run := _out_of_place(recorded, i)) is not None}
-        return Route(steps, places, rescued, elsewhere)
+        return Route(steps, recorded.passed, recorded.output, places, rescued, elsewhere)
 
 
 def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -79,9 +85,10 @@ def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> li
         Differs: the model makes other calls. None of them is made.
     """
     following = _Following(route, inputs)
-    with as_explained(following):
-        run()
+    output = as_explained(following, following.passed, run)
     if following.differs or following.at != len(route.steps):
+        raise Differs
+    if following.passed.take() != route.passed[-1] or following.passed.told(output) != route.output:
         raise Differs
     # Functions with a gradient of their own, which torch calls above this level, let results require it.
     return [t.detach() if t.requires_grad else t for t in following.kept]
@@ -93,6 +100,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         at: the number of calls that were made.
         differs: whether a call was another one.
+        passed: which modules begin and end.
         kept: the values that are kept.
     """
 
@@ -112,6 +120,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._values: list[Tensor | None] = list(inputs)
         self._known = {id(t): i for i, t in enumerate(inputs)}
         self._new: tuple[ref[Tensor], int] | None = None
+        self.passed = Passed(lambda tensor: self._known.get(id(tensor)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         at, known = self.at, self._known
@@ -120,6 +129,8 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._new is not None:
             self._hold_new()
         operation, run, numbers, others, named, is_new, ended = self._steps[at]
+        if self.passed.take() != self._route.passed[at]:
+            self._stop()
         if func is not operation or [known.get(id(a)) for a in args] != numbers:
             self._stop()
         for i, expected in others:
@@ -231,11 +242,3 @@ def is_same(one: Tensor, other: Tensor) -> bool:
     if not alike or one.stride() != other.stride() or one.shape != other.shape or one.numel() > _FEW:
         return False
     return torch.equal(one, other)
-
-
-def _numbers_in(value: Any) -> list[int]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [number for v in value for number in _numbers_in(v)]
-    return [int(value)] if type(value) is Number else []

@@ -5,9 +5,9 @@ The model runs at the level at which explanations see calls (`relprop.engine.lev
 the same as those of an explanation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from relprop.calls.nested import tensors_in
 from relprop.engine.active import uncompiled
 from relprop.engine.levels import seeing
+from relprop.engine.modules import at_modules
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
@@ -96,6 +97,9 @@ class Recorded:
         values: the tensors by number. The inputs come first.
         written: for each call, where the tensors lie that it overwrites.
         leaves: the other tensors that are arguments.
+        passed: for each call, and for the end, which modules have begun and ended since the call before, and
+            what they have returned.
+        output: what the model has returned.
     """
 
     steps: list[Step]
@@ -104,6 +108,8 @@ class Recorded:
     values: list[Value]
     written: list[frozenset[int]]
     leaves: list[Tensor]
+    passed: list[list[Any]]
+    output: Any = None
 
 
 def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
@@ -118,22 +124,85 @@ def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
             operations or tensors of other kinds.
     """
     recording = _Recording(inputs)
-    with as_explained(recording):
-        run()
+    output = as_explained(recording, recording.passed, run)
     if recording.refused:  # and the model has caught the error
         raise Differs(recording.refused)
-    return recording.recorded
+    recording.recorded.passed.append(recording.passed.take())
+    told = recording.passed.told(output)
+    if _holds_others(told):
+        raise Differs(f"the model returns {type(output).__name__}, and what is in it is not known")
+    return replace(recording.recorded, output=told)
 
 
-@contextmanager
-def as_explained(mode: TorchDispatchMode) -> Iterator[None]:
-    """Give the calls of this thread to a mode, as they arrive while a model is explained."""
-    with leaving_no_trace() as around, uncompiled():
+def as_explained(mode: TorchDispatchMode, passed: "Passed", run: Callable[[], Any]) -> Any:
+    """Run a model and give the calls of this thread to a mode, as they arrive while a model is explained."""
+    with leaving_no_trace() as around, uncompiled(), at_modules(passed.enter, passed.leave):
         around.run_as_written()
         around.compute_weights_anew()
         around.hold(seeing())
         torch._C._push_on_torch_dispatch_stack(mode)
-        yield
+        return run()
+
+
+class Passed:
+    """Which modules begin and end in this thread between two calls, as lists that can be compared.
+
+    Args:
+        number_of: returns the number of a tensor, or None.
+    """
+
+    def __init__(self, number_of: Callable[[Tensor], int | None]) -> None:
+        self._number_of = number_of
+        self._since: list[Any] = []
+        self._thread = get_ident()
+
+    def take(self) -> list[Any]:
+        """Return what has passed since the last time."""
+        since, self._since = self._since, []
+        return since
+
+    def enter(self, module: nn.Module, _arguments: Any) -> None:
+        """Note that a module begins."""
+        if get_ident() == self._thread:
+            self._since.append(id(module))
+
+    def leave(self, module: nn.Module, _arguments: Any, output: Any) -> None:
+        """Note that a module ends."""
+        if get_ident() == self._thread:
+            self._since.append((id(module), self.told(output)))
+
+    def told(self, output: Any) -> Any:
+        """Return what is equal for outputs that are the same tensors, in the same containers."""
+        if isinstance(output, Tensor):
+            number = self._number_of(output)
+            return ("other", id(output)) if number is None else Number(number)
+        if isinstance(output, (list, tuple)):
+            return [type(output), *map(self.told, output)]
+        if isinstance(output, Mapping):
+            return [type(output), *output, *map(self.told, output.values())]
+        return (type(output), output) if type(output) in _PLAIN else _Other(type(output))
+
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+class _Other(NamedTuple):
+    """Something that is not looked into, by its type."""
+
+    kind: type
+
+
+def _holds_others(told: Any) -> bool:
+    return isinstance(told, _Other) or (isinstance(told, list) and any(map(_holds_others, told)))
+
+
+def numbers_in(value: Any) -> list[int]:
+    """Return the numbers of tensors in nested lists and dictionaries."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [number for v in value for number in numbers_in(v)]
+    return [int(value)] if type(value) is Number else []
 
 
 class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -148,8 +217,9 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.refused = ""
-        self.recorded = Recorded([], len(inputs), [], [], [], [])
+        self.recorded = Recorded([], len(inputs), [], [], [], [], [])
         self._known: Any = WeakIdKeyDictionary()  # numbers of tensors that are alive
+        self.passed = Passed(self._known.get)
         self._first: Any = WeakIdKeyDictionary()  # their first numbers
         self._leaves: dict[int, Tensor] = {}
         self._storages: dict[int, StorageWeakRef] = {}  # so that no number stands for another one
@@ -167,6 +237,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         others = [(i, self._as_told(a)) for i, a in enumerate(args) if numbers[i] is None]
         named = {name: self._as_told(a) for name, a in kwargs.items()}
         mutable = func._schema.is_mutable and func is not aten.detach_.default
+        recorded.passed.append(self.passed.take())
         written = {place_of(t) for t in written_by(func, args, kwargs)} if mutable else set()
         if written & self._not_to_write:
             self._refuse("writes to its inputs, or to tensors that it keeps")
