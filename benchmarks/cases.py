@@ -30,6 +30,7 @@ PICTURE_PRESETS = ("epsilon-gamma-flat", "epsilon-gamma-box")
 CONVOLUTIONS: Plan = {
     "gradient": ONCE,
     "relprop": (*PICTURE_RULES, *PICTURE_PRESETS),
+    "plan": ("epsilon", "z+", "gamma", "epsilon-gamma-flat"),
     "graph": ("epsilon", "z+", "epsilon-gamma-flat"),
     "autolrp": ("epsilon", "gamma"),
 }
@@ -46,6 +47,7 @@ VIT: Plan = {
         *("epsilon", "z+", "gamma", "alpha2-beta1"),
         *("epsilon-gamma-flat", "attnlrp", "cp-lrp", "attnlrp-vit"),
     ),
+    "plan": ("epsilon", "epsilon-gamma-flat", "attnlrp", "cp-lrp"),
     "graph": ("epsilon", "epsilon-gamma-flat", "attnlrp", "cp-lrp"),
     "autolrp": ("epsilon", "attnlrp", "cp-lrp"),
     BASE_OF_LXT.way: ONCE,
@@ -55,6 +57,7 @@ VIT: Plan = {
 DECODER: Plan = {
     "gradient": ONCE,
     "relprop": ("attnlrp", "cp-lrp", "epsilon"),
+    "plan": ("attnlrp", "cp-lrp", "epsilon"),
     "graph": ("attnlrp", "cp-lrp", "epsilon"),
     "autolrp": ("attnlrp", "cp-lrp"),
     BASE_OF_LXT.way: ONCE,
@@ -64,12 +67,14 @@ DECODER: Plan = {
 DIGIT: Plan = {
     "gradient": ONCE,
     "relprop": ("deep-taylor", "alpha2-beta1", "epsilon", "epsilon-gamma-flat"),
+    "plan": ("deep-taylor", "alpha2-beta1", "epsilon", "epsilon-gamma-flat"),
     "graph": ("deep-taylor", "alpha2-beta1", "epsilon", "epsilon-gamma-flat"),
 }
 
 MANY_DIGITS: Plan = {
     "gradient": ONCE,
     "relprop": ("deep-taylor", "alpha2-beta1"),
+    "plan": ("deep-taylor", "alpha2-beta1"),
     "graph": ("deep-taylor", "alpha2-beta1"),
     "NumPy": ("deep-taylor",),
     "NumPy of 2017": ("deep-taylor",),
@@ -78,6 +83,7 @@ MANY_DIGITS: Plan = {
 WRITTEN: Plan = {
     "gradient": ONCE,
     "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
+    "plan": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
     "graph": ("epsilon", "epsilon-gamma-flat", "cp-lrp"),
 }
 LAYER: Plan = {"gradient": ONCE, "relprop": ("epsilon", "epsilon-gamma-flat", "cp-lrp", "attnlrp")}
@@ -85,9 +91,15 @@ LAYER: Plan = {"gradient": ONCE, "relprop": ("epsilon", "epsilon-gamma-flat", "c
 SERIES: Plan = {
     "gradient": ONCE,
     "relprop": ("epsilon", "epsilon-gamma-flat"),
+    "plan": ("epsilon",),
     "graph": ("epsilon",),
 }
-DECODER_SERIES: Plan = {"gradient": ONCE, "relprop": ("attnlrp", "cp-lrp"), "graph": ("attnlrp", "cp-lrp")}
+DECODER_SERIES: Plan = {
+    "gradient": ONCE,
+    "relprop": ("attnlrp", "cp-lrp"),
+    "plan": ("attnlrp", "cp-lrp"),
+    "graph": ("attnlrp", "cp-lrp"),
+}
 LENGTHS: Plan = {
     **DECODER_SERIES,
     "checkpointed gradient": ONCE,

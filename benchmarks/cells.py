@@ -26,6 +26,7 @@ DIGIT_NAMES = {"alpha2-beta1": "`alpha2-beta1`"}
 
 HEADS: Mapping[str, str] = {
     "relprop": "relprop",
+    "plan": "planned",
     "graph": "as a graph",
     "inductor": "compiled",
     "zennit": "zennit",
@@ -40,13 +41,16 @@ HEADS: Mapping[str, str] = {
 """Of ways, as columns and lines are named."""
 
 
+_SHORT = {"plan": "planned", "graph": "graph", "checkpointed relprop": "checkpoints"}
+
+
 def named(row: Row) -> str:
     """A row in words: the way only where it is not relprop in Python."""
     name = NAMES.get(row.rules, row.rules)
     if row.way == "relprop":
         return name
-    if row.way in ("graph", "checkpointed relprop"):
-        return f"{name}, {'graph' if row.way == 'graph' else 'checkpoints'}"
+    if row.way in _SHORT:
+        return f"{name}, {_SHORT[row.way]}"
     return f"{HEADS[row.way]}, {name}" if name else HEADS[row.way]
 
 

@@ -30,13 +30,15 @@ def at_a_glance(figures: Figures) -> str:
         for case, found in figures.part(part):
             default = DEFAULTS.get(part, DEFAULT)
             cells = [
-                cell(found, Row(way, rules)) for rules in ("epsilon", default) for way in ("relprop", "graph")
+                cell(found, Row(way, rules))
+                for rules in ("epsilon", default)
+                for way in ("relprop", "plan", "graph")
             ]
             if any(cells):
                 rows.append([case.title, duration(found.gradient.median), *cells])
     if not rows:
         return ""
-    head = ["", "the gradient takes", "ε", "as a graph", "default rules", "as a graph"]
+    head = ["", "the gradient takes", "ε", "planned", "as a graph", "default rules", "planned", "as a graph"]
     plot = ""
     if figures.dots_of("epsilon", ("relprop",)):
         plot = "![Time of ε by relprop and other libraries, relative to the gradient]"
@@ -45,6 +47,7 @@ def at_a_glance(figures: Figures) -> str:
         f"{sentences(figures)}\n\n{plot}{as_table(head, rows)}\n\n"
         "Times are relative to the plain input gradient of the same model: one forward and one backward "
         "pass. ± is half the distance of the quartiles. "
+        '"Planned" is the ninth explanation of an `Explainer` on inputs of one shape, and those after it. '
         '"As a graph" is `Explainer.compile` ([graphs.md](graphs.md)). The default rules are '
         "`epsilon-gamma-flat`, for decoders `cp-lrp`. "
         f"{figures.about(['pictures', 'decoders', 'recurrent', 'digits'])}"
@@ -54,23 +57,22 @@ def at_a_glance(figures: Figures) -> str:
 def sentences(figures: Figures) -> str:
     """What one pays, in sentences."""
     said = []
-    if told := figures.between("pictures", "relprop", "epsilon"):
-        said.append(f"On networks of pictures, ε takes {told} times as long as a gradient")
-        if default := figures.between("pictures", "relprop", DEFAULT):
-            said[-1] += f", and the default rules {default} times"
-        said[-1] += "."
-    if told := figures.between("decoders", "relprop", "cp-lrp"):
-        said.append(f"On decoders CP-LRP takes {told} times as long")
-        if graph := figures.between("decoders", "graph", "cp-lrp"):
-            said[-1] += f", and {graph} times as a graph"
-        said[-1] += "."
-    said.append("The smaller the operations, the more of the time is Python's, which a graph saves.")
+    for part, rules, where in (
+        ("pictures", "epsilon", "On networks of pictures, ε"),
+        ("decoders", "cp-lrp", "On decoders CP-LRP"),
+    ):
+        if told := figures.between(part, "relprop", rules):
+            said.append(f"{where} takes {told} times as long as a gradient")
+            if planned := figures.between(part, "plan", rules):
+                said[-1] += f", and {planned} times once an `Explainer` has a plan"
+            said[-1] += "."
+    said.append("The smaller the operations, the more of the time is Python's, which plans and graphs save.")
     return " ".join(said)
 
 
 def pictures(figures: Figures) -> str:
     """Networks of pictures, by rules."""
-    rows = figures.rows("pictures", ("relprop", "graph", "zennit", "captum", "autolrp", "LXT"))
+    rows = figures.rows("pictures", ("relprop", "plan", "graph", "zennit", "captum", "autolrp", "LXT"))
     if not rows:
         return ""
     return (
@@ -86,7 +88,7 @@ def pictures(figures: Figures) -> str:
 
 def decoders(figures: Figures) -> str:
     """Language models, by rules."""
-    rows = figures.rows("decoders", ("relprop", "graph", "inductor", "autolrp", "LXT"))
+    rows = figures.rows("decoders", ("relprop", "plan", "graph", "inductor", "autolrp", "LXT"))
     if not rows:
         return ""
     return (
@@ -100,7 +102,7 @@ def decoders(figures: Figures) -> str:
 
 def small(figures: Figures) -> str:
     """The tutorial's networks."""
-    ways = ("relprop", "graph", "inductor", "NumPy", "NumPy of 2017")
+    ways = ("relprop", "plan", "graph", "inductor", "NumPy", "NumPy of 2017")
     rows = figures.rows("digits", ways, DIGIT_NAMES)
     if not rows:
         return ""
@@ -115,7 +117,7 @@ def small(figures: Figures) -> str:
 
 def recurrent(figures: Figures) -> str:
     """Recurrent networks."""
-    rows = figures.rows("recurrent", ("relprop", "graph"))
+    rows = figures.rows("recurrent", ("relprop", "plan", "graph"))
     if not rows:
         return ""
     return (
@@ -178,7 +180,7 @@ def series(figures: Figures) -> str:
 
 def memory(figures: Figures) -> str:
     """Peak memory."""
-    ways = ("relprop", "graph", "zennit", "captum", "autolrp", "LXT")
+    ways = ("relprop", "plan", "graph", "zennit", "captum", "autolrp", "LXT")
     rows = [
         *figures.lines("pictures", ways, Found.memory),
         *figures.lines("decoders", ways, Found.memory),

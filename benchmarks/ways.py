@@ -19,6 +19,7 @@ from benchmarks import peers
 from benchmarks.case import Subject
 from relprop.places import First
 from relprop.rules import AlphaBeta, Epsilon, Gamma, WSquare, ZPlus
+from relprop.runs.planned import AFTER
 
 Explain = Callable[[], Any]
 
@@ -78,10 +79,32 @@ def _explainer(subject: Subject, rules: str, **options: Any) -> relprop.Explaine
 
 
 def in_python(subject: Subject, rules: str, **options: Any) -> Explain:
-    """relprop as it is."""
+    """relprop without a plan, as its first explanations are computed."""
     inputs, arguments = subject.given(subject.x)
-    explainer = _explainer(subject, rules, **options)
+    explainer = _explainer(subject, rules, plan=False, **options)
     return lambda: explainer(*inputs, target=subject.target, kwargs=arguments)
+
+
+def by_plan(subject: Subject, rules: str) -> Explain:
+    """relprop as it is after a few explanations: by a plan, which is made here."""
+    inputs, arguments = subject.given(subject.x)
+    explainer = _explainer(subject, rules)
+    for _ in range(AFTER + 2):
+        explainer(*inputs, target=subject.target, kwargs=arguments)
+    require_plan(explainer)
+    return lambda: explainer(*inputs, target=subject.target, kwargs=arguments)
+
+
+def require_plan(explainer: relprop.Explainer) -> None:
+    """Check that an explainer has a plan.
+
+    Raises:
+        RuntimeError: it has none.
+    """
+    assert explainer._plans is not None
+    kinds = list(explainer._plans._kinds.values())
+    if not kinds or not all([kind.is_proven for kind in kinds]):
+        raise RuntimeError(f"there is no plan: {[kind.refused for kind in kinds]}")
 
 
 def with_checkpoints(subject: Subject, rules: str) -> Explain:
@@ -123,6 +146,7 @@ WAYS: Mapping[str, Callable[[Subject, str], Explain]] = {
     "gradient": gradient,
     "compiled gradient": compiled_gradient,
     "relprop": in_python,
+    "plan": by_plan,
     "graph": by_graph,
     "inductor": partial(by_graph, mode="inductor"),
     "checkpointed gradient": checkpointed_gradient,
@@ -135,8 +159,9 @@ WAYS: Mapping[str, Callable[[Subject, str], Explain]] = {
 }
 """By name. LXT has a process of its own: see `lxt.py`."""
 
-UNCOUNTED = ("compiled gradient", "inductor", "NumPy", "NumPy of 2017")
-"""Ways whose products are not calls of torch's operations."""
+UNCOUNTED = ("compiled gradient", "inductor", "plan", "NumPy", "NumPy of 2017")
+"""Ways whose products are not calls of torch's operations, or that go another way where calls are counted."""
+
 
 STATELESS = ("zennit", "captum", "autolrp")
 """Ways that keep nothing from one explanation to the next."""
