@@ -1,4 +1,4 @@
-"""Compiled explainers give what explainers give: on networks of pictures and families of transformers.
+"""Graphs and plans give what Python gives: on networks of pictures and families of transformers.
 
 `make zoo` runs these, in double precision and on other values than the example's.
 """
@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from by_plan import Counted, early, in_python
 from families_compared import assert_same
 from relprop import PRESETS, Explainer
 from transformer_families import FAMILIES
 from unusual_families import FAMILIES as UNUSUAL
 from zoo_networks import BOUNDS, NETWORKS
+
+__all__ = ["early"]
 
 pytestmark = [
     pytest.mark.zoo,
@@ -65,6 +68,47 @@ def compare(
     assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
     torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+
+
+def compare_plan(
+    model: Any,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    others: tuple[tuple[Any, ...], dict[str, Any]],
+    target: Any,
+    **options: Any,
+) -> None:
+    """Check that an explainer gives the same by a plan."""
+    explainer = Counted(model, **options)
+    for _ in range(3):
+        explainer(*example[0], **example[1], target=target)
+    if explainer._plans is None:  # a plain gradient
+        return
+    assert (explainer.refused, explainer.kinds[0].is_proven) == ("", True)
+    before = explainer.in_python
+    found = explainer(*others[0], **others[1], target=target)
+    assert explainer.in_python == before
+    expected = in_python(explainer, *others[0], **others[1], target=target)
+    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", VISION)
+def test_a_plan_of_a_network_of_pictures(name: str, preset: str) -> None:
+    model, x, target = NETWORKS[name].make(torch.float64)
+    bounds = BOUNDS if PRESETS[preset].needs_bounds else None
+    compare_plan(model, ((x,), {}), ((x.roll(1, -1),), {}), target, rules=preset, bounds=bounds)
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("preset", ["attnlrp", "cp-lrp", "epsilon"])
+@pytest.mark.parametrize("name", sorted(TRANSFORMERS.keys() - set(WITHOUT_GRAPH)))
+def test_a_plan_of_a_family_of_transformers(name: str, preset: str) -> None:
+    model, arguments, target = TRANSFORMERS[name].make(torch.float64)
+    others = {name: other(name, value) for name, value in arguments.items()}
+    compare_plan(model, ((), arguments), ((), others), target, rules=preset)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
