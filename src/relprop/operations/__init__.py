@@ -88,6 +88,7 @@ def register(name: str | type, entry: Entry | str) -> None:
         InputError: the name is empty, has an overload, or is that of no operation, of torch or of a library
             that is loaded; the word is unknown, or the entry cannot be called.
     """
+    _registered.append(name)
     if is_whole(name):
         declare(name, _entry_of(name.__name__, entry))  # type: ignore[arg-type, union-attr]
         return
@@ -115,6 +116,14 @@ def register(name: str | type, entry: Entry | str) -> None:
     found = _entry_of(repr(name), entry)
     for each in names:
         TABLE[each] = found
+
+
+_registered: list[str | type] = []
+
+
+def registrations() -> int:
+    """Return how often something was registered."""
+    return len(_registered)
 
 
 def _entry_of(name: str, entry: Entry | str) -> Entry:

@@ -230,7 +230,8 @@ class Graphs:
             except Exception as error:
                 reason = f"tracing it fails with {type(error).__name__}: {error}"
             if reason:
-                found = self._plain(given)  # or the user's error, without that of the trace
+                # Or the user's error, without that of the trace.
+                found = found if found.results else self._plain(given)
                 kind.refused = reason
                 return found
             if unchanged.looking_at(traced.read)() and traced.unchanged():

@@ -32,6 +32,7 @@ from relprop.rules.choice import Rules, may_have_bounds, require_no_rule_on, res
 from relprop.rules.choosing import Choosing
 from relprop.rules.composite import Composite
 from relprop.rules.elsewhere import told
+from relprop.rules.fixed import are_fixed
 from relprop.rules.gradients import Baseline
 from relprop.runs.backward import Explained, Progress, explained_targets
 from relprop.runs.checks import Computed, check_values
@@ -118,8 +119,9 @@ class Explainer:
         self._bounds, self._has_bounds = bounds, bounds is None or may_have_bounds(rules)
         self._blocks = chosen_blocks(self.model, checkpoint)
         self._graphs: Graphs | None = None
-        has_plans = plan and not self._blocks and not isinstance(self.rules, Baseline)
-        self._plans = Plans(self.model, self._planned) if has_plans else None
+        composites = [composite for _, composite in (self._of_numbers, self._of_tokens)]
+        fixed = all([isinstance(each, Composite) and are_fixed(each) for each in composites])
+        self._plans = Plans(self.model) if plan and fixed and not self._blocks else None
 
     def __call__(
         self,
@@ -274,8 +276,11 @@ class Explainer:
     ) -> list[Explanation]:
         """One forward, and a backward for each target."""
         require_evaluation_mode(self.model)
-        by_graph = self._graphs or self._plans
-        results = None if by_graph is None else by_graph(inputs, arguments, goals, wanted)
+        results = None
+        if self._graphs is not None:
+            results = self._graphs(inputs, arguments, goals, wanted)
+        elif self._plans is not None:
+            results = self._plans(self._planned, inputs, arguments, goals, wanted)
         if results is not None:
             for number in range(len(goals) if progress is not None else 0):
                 progress(number + 1, len(goals))  # type: ignore[misc]

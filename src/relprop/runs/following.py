@@ -6,17 +6,26 @@ the model has computed the same function of its inputs, whatever it looked at to
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import copysign
+from math import copysign, isnan
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
-from relprop.runs.recording import Differs, Number, Passed, Recorded, Several, Step, as_explained, numbers_in
+from relprop.runs.recording import (
+    Differs,
+    Number,
+    Passed,
+    Recorded,
+    Several,
+    Step,
+    Watching,
+    as_explained,
+    numbers_in,
+)
 from relprop.runs.tracing import copied
 
 _FEW = 64
@@ -82,10 +91,11 @@ def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> li
         inputs: the tensors that it is given.
 
     Raises:
-        Differs: the model makes other calls. None of them is made.
+        Differs: the model has made other calls. What these have written is taken back.
     """
     following = _Following(route, inputs)
     output = as_explained(following, following.passed, run)
+    following.hold_new()
     if following.differs or following.at != len(route.steps):
         raise Differs
     if following.passed.take() != route.passed[-1] or following.passed.told(output) != route.output:
@@ -94,7 +104,7 @@ def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> li
     return [t.detach() if t.requires_grad else t for t in following.kept]
 
 
-class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Following(Watching):  # type: ignore[no-untyped-call]
     """Runs calls as long as they are those of a route.
 
     Attributes:
@@ -104,14 +114,8 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept: the values that are kept.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
-
     def __init__(self, route: Route, inputs: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.at = 0
         self.differs = False
         self.kept: list[Any] = [None] * len(route.kept)
@@ -123,22 +127,11 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.passed = Passed(lambda tensor: self._known.get(id(tensor)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.differs or not self._fits(func, args, kwargs):
+            self.differs = True
+            return self.unwatched(func, args, kwargs or {})
         at, known = self.at, self._known
-        if self.differs or at == len(self._steps):
-            self._stop()
-        if self._new is not None:
-            self._hold_new()
-        operation, run, numbers, others, named, is_new, ended = self._steps[at]
-        if self.passed.take() != self._route.passed[at]:
-            self._stop()
-        if func is not operation or [known.get(id(a)) for a in args] != numbers:
-            self._stop()
-        for i, expected in others:
-            a = args[i]
-            if a is not expected and not self._same(a, expected):
-                self._stop()
-        if (kwargs or named) and not self._same(kwargs or {}, named):
-            self._stop()
+        _, run, _, _, _, is_new, ended = self._steps[at]
         route = self._route
         if at in route.rescued:
             result = self._without_loss(at, run, args, kwargs or {})
@@ -150,10 +143,12 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values, kept = self._values, route.kept
         for tensor in (result,) if type(result) is Tensor else tensors_in(result):
             number = len(values)
-            values.append(None if is_new else tensor)
             known[id(tensor)] = number
             if is_new:
+                values.append(None)
                 self._new = ref(tensor), id(tensor)
+                continue
+            values.append(tensor)
             if number in kept:
                 self.kept[kept[number]] = tensor
         for number in ended:
@@ -163,19 +158,40 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             values[number] = None
         return result
 
-    def _hold_new(self) -> None:
+    def _fits(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether a call is the next one of the route."""
+        at = self.at
+        if at == len(self._steps):
+            return False
+        self.hold_new()
+        operation, _, numbers, others, named, _, _ = self._steps[at]
+        if self.passed.take() != self._route.passed[at]:
+            return False
+        known = self._known
+        if func is not operation or [known.get(id(a)) for a in args] != numbers:
+            return False
+        for i, expected in others:
+            a = args[i]
+            if a is not expected and not self._same(a, expected):
+                return False
+        return not (kwargs or named) or self._same(kwargs or {}, named)
+
+    def hold_new(self) -> None:
         """Hold a tensor that the call before has made of no others.
 
         Torch's function for this call has returned by now. Had somebody held its result meanwhile, it would
         have detached it, which is another call.
         """
-        assert self._new is not None
+        if self._new is None:
+            return
         (reference, address), self._new = self._new, None
-        tensor = reference()
+        tensor, number = reference(), self._known[address]
         if tensor is None:
             del self._known[address]
         else:
-            self._values[self._known[address]] = tensor
+            self._values[number] = tensor
+            if number in self._route.kept:
+                self.kept[self._route.kept[number]] = tensor
 
     def _without_loss(self, at: int, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a call that overwrites kept values, and keep these."""
@@ -193,10 +209,6 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.kept[place] = copied(self.kept[place])
         return overwritten.copy_(made)
 
-    def _stop(self) -> None:
-        self.differs = True
-        raise Differs
-
     def _same(self, value: Any, expected: Any) -> bool:
         """Whether an argument is what it was in the run before."""
         kind = type(expected)
@@ -210,12 +222,13 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind is dict:
             alike = value.keys() == expected.keys()
             return bool(alike and all([self._same(value[name], expected[name]) for name in expected]))
-        if value is expected:
-            return not isinstance(value, Tensor) or id(value) not in self._known
         if isinstance(value, Tensor):
-            return isinstance(expected, Tensor) and id(value) not in self._known and is_same(value, expected)
-        if kind is float:
-            return type(value) is float and value == expected and copysign(1, value) == copysign(1, expected)
+            is_other = id(value) not in self._known
+            fresh = self._steps[self.at].operation is LIFT and is_other and same_numbers(value, expected)
+            return fresh or (is_other and value is expected)
+        if kind is float and type(value) is float:
+            equal = value == expected and copysign(1, value) == copysign(1, expected)
+            return equal or (isnan(value) and isnan(expected))
         return type(value) is kind and bool(value == expected)
 
 
@@ -234,11 +247,17 @@ def _out_of_place(recorded: Recorded, call: int) -> Callable[..., Any] | None:
     return known.operation if alone and overwritten.is_whole else None
 
 
-def is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are one, or have the same few values."""
-    if one is other:
-        return True
+LIFT = torch.ops.aten.lift_fresh.default
+"""What torch calls on each tensor that a program makes of numbers."""
+
+
+def same_numbers(one: Any, other: Any) -> bool:
+    """Whether two tensors are made of the same few numbers, bit by bit."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return False
     alike = type(one) is type(other) and one.dtype == other.dtype and one.device == other.device
     if not alike or one.stride() != other.stride() or one.shape != other.shape or one.numel() > _FEW:
         return False
-    return torch.equal(one, other)
+    with torch.no_grad():
+        bits = [t.reshape(-1).contiguous().view(torch.uint8) for t in (one, other)]
+    return torch.equal(*bits)

@@ -5,7 +5,9 @@ several times. Operations that overwrite a tensor stay as they are, and so does 
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -57,6 +59,12 @@ def respelled(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
+def runnable(module: fx.GraphModule) -> Callable[..., Any]:
+    """Return a graph as a function that calls torch's functions, and holds nothing but its constants."""
+    constants = SimpleNamespace(**respelled(module)._buffers)
+    return partial(type(module).forward, constants)
+
+
 def take(module: fx.GraphModule) -> list[int]:
     """Let a graph take the third of its results from a list, its last argument, where it can, in place.
 
@@ -68,7 +76,7 @@ def take(module: fx.GraphModule) -> list[int]:
     graph = module.graph
     output = next(iter(reversed(graph.nodes)))
     results, holds, marked = output.args[0]
-    output.args = ((results, holds),)
+    output.args = ((_of_their_own(graph, output, results), holds),)
     written = _written_to(graph)
     first: dict[fx.Node, int] = {}
     for i, node in enumerate(marked):
@@ -83,12 +91,25 @@ def take(module: fx.GraphModule) -> list[int]:
                 node.replace_all_uses_with(part)
                 parts[part] = i
     graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if node.name == "values" and not node.users:
+            graph.erase_node(node)
     used = [(part, i) for part, i in parts.items() if part.users]
     for place, (part, _) in enumerate(used):
         part.args = (part.args[0], place)
     graph.lint()
     module.recompile()
     return [i for _, i in used]
+
+
+def _of_their_own(graph: fx.Graph, output: fx.Node, results: list[fx.Node]) -> list[fx.Node]:
+    """Copy results that are constants, and those that come twice."""
+    found: list[fx.Node] = []
+    with graph.inserting_before(output):
+        for node in results:
+            is_own = node.op == "call_function" and node not in found
+            found.append(node if is_own else graph.call_function(aten.clone.default, (node,)))
+    return found
 
 
 def _emptied(values: list[Any]) -> tuple[Any, ...]:

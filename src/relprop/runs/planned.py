@@ -24,15 +24,16 @@ from relprop.calls.traced import is_traced
 from relprop.calls.user_line import warn
 from relprop.engine.active import active_runs
 from relprop.inputs.signature import without_cache
+from relprop.operations import registrations
 from relprop.runs.backward import Explained
 from relprop.runs.checks import Computed, what_differs
-from relprop.runs.following import Route, follow, is_same
+from relprop.runs.following import LIFT, Route, follow, same_numbers
 from relprop.runs.given import Given
-from relprop.runs.graphs import respelled
-from relprop.runs.marks import Marks
-from relprop.runs.recording import Differs, Recorded, record
+from relprop.runs.graphs import runnable
+from relprop.runs.marks import Look, Marks
+from relprop.runs.recording import Differs, Recorded, Step, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
-from relprop.runs.tracing import Traced, TraceError, trace
+from relprop.runs.tracing import TraceError, trace
 from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
@@ -46,8 +47,9 @@ AFTER = 8
 _KINDS = 16
 """For how many kinds of inputs an explainer keeps a plan."""
 
-_PATIENCE = 3
-"""After so many runs in a row that differ from the plan, or changes of the model, there is none any more."""
+_PATIENCE, _RARE = 3, 0.1
+"""After so many runs that differ from the plan, or changes of the model, there is none any more, unless these
+are a small part of all runs: in each of them the model runs twice."""
 
 Compute = Callable[..., Computed]
 """Computes explanations of positional and keyword arguments of the model, targets, and what is wanted. Marks,
@@ -60,32 +62,35 @@ class _Plan:
 
     Attributes:
         route: the calls of the model.
-        traced: the graph, from the inputs and what the model computes to the results.
-        run: the graph, as it is called.
+        run: the graph, from the inputs and what the model computes to the results.
         template: explanations with empty tensors, and the warnings.
         same_parts: knows whether the model has the same modules, by which rules are chosen, and parameters.
         same_values: knows whether parameters and constants are as they were.
+        seen: looks at the inputs that it was made of.
     """
 
     route: Route
-    traced: Traced
     run: Callable[..., Any]
     template: Found
     same_parts: SameParts
     same_values: SameValues
+    seen: Sequence[Look]
 
     def holds(self) -> bool:
         """Whether model and constants are as they were."""
-        return self.same_parts() and self.traced.unchanged() and self.same_values()
+        return self.same_parts() and self.same_values()
 
     def __call__(self, model: Callable[..., Any], given: Given) -> Found | None:
         """Return the explanations, which have no target yet; None if a guard fails.
 
         Raises:
-            Differs: the model makes other calls.
+            Differs: the model makes other calls, or has changed.
         """
-        values = follow(self.route, _running(model, given), given.leaves)
-        return replayed(self.run, given.leaves, self.template, *([values] if values else []))
+        leaves = _leaves_of(given)
+        values = follow(self.route, _running(model, given, leaves), leaves)
+        if not self.holds():  # now, because the model has computed with what it has now
+            raise Differs
+        return replayed(self.run, leaves, self.template, *([values] if values else []))
 
 
 @dataclass
@@ -97,7 +102,8 @@ class _Kind:
         plan: the plan, once there is one.
         is_proven: whether the plan has given the same as an explanation in Python, of other values.
         refused: why there can be no plan, or "".
-        failures: how often in a row the model differed from a plan, or changed.
+        failures: how often the model differed from a plan, or changed.
+        successes: how often it did not.
     """
 
     count: int = 0
@@ -105,11 +111,12 @@ class _Kind:
     is_proven: bool = False
     refused: str = ""
     failures: int = 0
+    successes: int = 0
 
     def fail(self, reason: str) -> None:
         """Note that the plan does not hold."""
         self.failures += 1
-        if self.failures >= _PATIENCE:
+        if self.failures >= _PATIENCE and self.failures > self.successes * _RARE:
             self.refuse(reason)
 
     def refuse(self, reason: str) -> None:
@@ -127,25 +134,32 @@ class Plans:
 
     Args:
         model: the model.
-        compute: computes explanations in Python.
     """
 
-    def __init__(self, model: Callable[..., Any], compute: Compute) -> None:
+    def __init__(self, model: Callable[..., Any]) -> None:
         self._model = model
-        self._compute = compute
         self._kinds: OrderedDict[Any, _Kind] = OrderedDict()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Plans, (self._model, self._compute)  # plans are made again
+        return Plans, (self._model,)  # plans are made again
 
     def __call__(
-        self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
+        self,
+        compute: Compute,
+        inputs: tuple[Any, ...],
+        arguments: dict[str, Any],
+        goals: Sequence[Target],
+        wanted: Wanted,
     ) -> list[Explained] | None:
         """Return explanations by a plan, or None if there is none for them.
 
-        Raises:
-            InputError: a class is out of range.
+        Args:
+            compute: computes explanations in Python.
+            inputs: positional arguments of the model.
+            arguments: keyword arguments of the model.
+            goals: the targets.
+            wanted: what the user wants beside the relevance of the inputs.
         """
         if _get_current_dispatch_mode_stack() or active_runs.stack or is_traced():
             return None  # something else sees the calls, such as a trace
@@ -155,16 +169,15 @@ class Plans:
             return None
         if given.refused or not all(map(_is_own, goals)):
             return None
-        kind = self._kind_of(given.key)
+        kind = self._kind_of((given.key, registrations()))
         if kind.refused:
             return None
-        if kind.plan is not None and not kind.plan.holds():
-            kind.begin_again()
         kind.count += 1
-        if kind.plan is None:
-            found = self._made(given, kind) if kind.count > AFTER else None
+        plan = kind.plan
+        if plan is None:
+            found = self._made(given, kind, compute) if kind.count > AFTER else None
         else:
-            found = self._by_plan(given, kind, kind.plan)
+            found = self._by_plan(given, kind, plan, compute)
         if found is None:
             return None
         for message in found.said:
@@ -173,50 +186,65 @@ class Plans:
 
     def _kind_of(self, key: Any) -> _Kind:
         with self._lock:
-            kind = self._kinds.setdefault(key, _Kind())
+            if key not in self._kinds:
+                self._kinds[key] = _Kind()
+                for other in self._kinds.values():  # or what the model was, as before `double()`, stays alive
+                    if other.plan is not None and not other.plan.holds():
+                        other.begin_again()
             self._kinds.move_to_end(key)
             while len(self._kinds) > _KINDS:
                 self._kinds.popitem(last=False)
-        return kind
+            return self._kinds[key]
 
-    def _by_plan(self, given: Given, kind: _Kind, plan: _Plan) -> Found | None:
+    def _by_plan(self, given: Given, kind: _Kind, plan: _Plan, compute: Compute) -> Found | None:
         """Return explanations by a plan; None if it does not hold for them."""
         try:
             found = plan(self._model, given)
         except Differs:
-            kind.fail("the model makes other calls from batch to batch")
+            if plan.holds():
+                kind.fail("the model makes other calls from batch to batch")
+            else:
+                kind.begin_again()
             return None
-        except Exception:  # as of wrong values
+        except Exception as error:  # as of wrong values
+            kind.fail(f"by the plan, {type(error).__name__}: {error}")
             return None
         if found is None:
             kind.fail("what the rules do depends on values, and differs from batch to batch")
             return None
-        kind.failures = 0
-        if kind.is_proven:
-            return found
+        kind.successes += 1
+        return found if kind.is_proven else self._proven(found, given, kind, plan, compute)
+
+    def _proven(self, found: Found, given: Given, kind: _Kind, plan: _Plan, compute: Compute) -> Found | None:
+        """Compare the explanations with those in Python, and return these; None if there are none.
+
+        Values that are those of which the plan was made prove nothing. Then it is done for others.
+        """
         try:
-            expected = self._in_python(given)
+            pairs = [(found, _in_python(compute, given))]
+            looks = zip(map(Look.at, given.leaves), plan.seen, strict=True)
+            if not any([one.differs(other) for one, other in looks]):
+                others = tuple(given.others())
+                inputs, arguments, _ = given.put(others)
+                put = replace(given, inputs=inputs, arguments=arguments, leaves=others)
+                by_plan = plan(self._model, put)
+                pairs += [] if by_plan is None else [(by_plan, _in_python(compute, put))]
         except Differs as error:
-            kind.refuse(str(error))
+            kind.refuse(str(error) or "the model makes other calls from batch to batch")
             return None
-        pairs = zip(found.results, expected.results, strict=True)
-        off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
-        kind.is_proven = not any(off)
+        except Exception as error:
+            kind.fail(f"with other values, {type(error).__name__}: {error}")
+            return None
+        each = [(a, b) for one, other in pairs for a, b in zip(one.results, other.results, strict=True)]
+        off = [what_differs(a.explanation, b.explanation) for a, b in each]
         if any(off):
             kind.refuse(f"by the plan, {next(filter(None, off))} differs")
-        return expected
+        # A comparison of nothing but zeros tells nothing.
+        kind.is_proven = all([any([bool(R.any()) for R in b.explanation.inputs.values()]) for _, b in each])
+        return pairs[0][1]
 
-    def _in_python(self, given: Given, marks: Marks | None = None) -> Found:
-        def compute() -> Sequence[Explained]:
-            computed = self._compute(given.inputs, given.arguments, given.goals, given.wanted, marks)
-            if computed.run is None or computed.unfollowed or len(computed.run.weights):
-                raise Differs("it is no plain run of rules")
-            return computed.results
-
-        return found_by(compute)
-
-    def _made(self, given: Given, kind: _Kind) -> Found | None:
-        """Make a plan, and return explanations; None if they cannot be traced."""
+    def _made(self, given: Given, kind: _Kind, compute: Compute) -> Found | None:
+        """Make a plan, and return explanations; None if there are none."""
         with self._lock:  # one thread at a time
             if kind.plan is not None or kind.refused:
                 return None
@@ -225,45 +253,70 @@ class Plans:
                 return None
             found, marks, before = Found([], ()), Marks(), kept_by(self._model)
 
-            def compute(*leaves: Tensor) -> list[Tensor]:
+            def explain(*leaves: Tensor) -> list[Tensor]:
                 nonlocal found
                 inputs, arguments, goals = given.put(leaves)
                 put = replace(given, inputs=inputs, arguments=arguments, goals=goals)
-                found = self._in_python(put, marks)
+                found = _in_python(compute, put, marks)
                 return tensors_of(found.results)
 
             try:
-                traced, tensors = trace(compute, given.leaves, marks)
+                traced, tensors = trace(explain, given.leaves, marks)
             except (TraceError, Differs) as error:
                 kind.refuse(str(error))
-                return None
+                return found if found.results else None
             except Exception as error:  # as of wrong values, of which the explanation in Python tells more
                 kind.fail(f"{type(error).__name__}: {error}")
                 return None
             try:
                 if kept_by(self._model) != before:
                     raise Differs("the model keeps something of each call")
-                recorded = record(_running(self._model, given), given.leaves)
+                leaves = _leaves_of(given)
+                recorded = record(_running(self._model, given, leaves), leaves)
                 route = _route(recorded, marks)
             except Exception as error:
                 kind.refuse(str(error))
             else:
-                run = respelled(traced.graph).forward  # a graph has no hooks
-                same = SameParts(self._model), SameValues(recorded.leaves)
-                kind.plan = _Plan(route, traced, run, emptied(found), *same)
+                values = [*recorded.leaves, *(tensor for tensor, _ in traced.constants)]
+                same = SameParts(self._model), SameValues(values)
+                seen = [Look.at(leaf) for leaf in given.leaves]
+                kind.plan = _Plan(route, runnable(traced.graph), emptied(found), *same, seen)
             return filled(found, iter(tensors))
 
 
-def _running(model: Callable[..., Any], given: Given) -> Callable[[], Any]:
-    """Return what runs a model as it would run for an explanation."""
-    arguments = without_cache(model, len(given.inputs), given.arguments)
-    return lambda: model(*given.inputs, **arguments)
+def _in_python(compute: Compute, given: Given, marks: Marks | None = None) -> Found:
+    """Compute explanations in Python.
+
+    Raises:
+        Differs: they are of a kind of which there are no plans.
+    """
+
+    def explain() -> Sequence[Explained]:
+        computed = compute(given.inputs, given.arguments, given.goals, given.wanted, marks)
+        if computed.run is None or computed.unfollowed or len(computed.run.weights):
+            raise Differs("it is no plain run of rules")
+        return computed.results
+
+    return found_by(explain)
+
+
+def _leaves_of(given: Given) -> list[Tensor]:
+    """Return the inputs as other tensors of the same values, of which the model may change the attributes."""
+    return [leaf.detach() for leaf in given.leaves]
+
+
+def _running(model: Callable[..., Any], given: Given, leaves: Sequence[Tensor]) -> Callable[[], Any]:
+    """Return what runs a model as it would run for an explanation, in containers of its own."""
+    inputs, arguments, _ = given.put(leaves)
+    arguments = without_cache(model, len(inputs), arguments)
+    return lambda: model(*inputs, **arguments)
 
 
 def _is_own(goal: Target) -> bool:
     """Whether a target is one of relprop's, which depends on nothing but its classes."""
-    if isinstance(goal, (At, Part)):
-        return _is_own(as_target(goal.target))
+    if type(goal) in (At, Part):
+        named: Any = goal
+        return type(getattr(goal, "name", "")) in (str, int) and _is_own(as_target(named.target))
     return isinstance(goal, OfClass) and type(goal).__module__ == OfClass.__module__
 
 
@@ -276,7 +329,7 @@ def _route(recorded: Recorded, marks: Marks) -> Route:
     if [step.operation for step in recorded.steps] != [each.operation for each in marks.calls]:
         raise Differs("an explanation sees other calls")
     for step, each in zip(recorded.steps, marks.calls, strict=True):
-        if not all([any([is_same(leaf, t) for t in each.plain]) for leaf in step.leaves()]):
+        if not all([any([_is_same(leaf, t, step) for t in each.plain]) for leaf in step.leaves()]):
             raise Differs("the model computes with other tensors from call to call")
     kept = []
     for call, position in marks.used:
@@ -286,3 +339,7 @@ def _route(recorded: Recorded, marks: Marks) -> Route:
             raise Differs(f"in an explanation {differs}")
         kept.append(number)
     return Route.of(recorded, kept)
+
+
+def _is_same(leaf: Tensor, other: Tensor, step: Step) -> bool:
+    return leaf is other or (step.operation is LIFT and same_numbers(leaf, other))

@@ -5,7 +5,7 @@ The model runs at the level at which explanations see calls (`relprop.engine.lev
 the same as those of an explanation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -24,13 +24,16 @@ from relprop.engine.modules import at_modules
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
-from relprop.runs.tracing import place_of, written_by
+from relprop.runs.tracing import copied, place_of, written_by
 
 aten = torch.ops.aten
 
 
 class Differs(Exception):  # noqa: N818 - it is no error
-    """A run does not make the calls of the run before, or these cannot be followed."""
+    """A run does not make the calls of the run before, or these cannot be followed.
+
+    It is raised when the run is over, and never within the model, which may have begun what it has to end.
+    """
 
 
 class Number(int):
@@ -125,8 +128,8 @@ def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
     """
     recording = _Recording(inputs)
     output = as_explained(recording, recording.passed, run)
-    if recording.refused:  # and the model has caught the error
-        raise Differs(recording.refused)
+    if recording.refused:
+        raise Differs(f"the model {recording.refused}")
     recording.recorded.passed.append(recording.passed.take())
     told = recording.passed.told(output)
     if _holds_others(told):
@@ -134,14 +137,72 @@ def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
     return replace(recording.recorded, output=told)
 
 
-def as_explained(mode: TorchDispatchMode, passed: "Passed", run: Callable[[], Any]) -> Any:
+def as_explained(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
     """Run a model and give the calls of this thread to a mode, as they arrive while a model is explained."""
+    try:
+        return _run_within(mode, passed, run)
+    finally:
+        mode.take_back()
+
+
+def _run_within(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
     with leaving_no_trace() as around, uncompiled(), at_modules(passed.enter, passed.leave):
         around.run_as_written()
         around.compute_weights_anew()
         around.hold(seeing())
         torch._C._push_on_torch_dispatch_stack(mode)
         return run()
+
+
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Base of modes that watch a run. Once there is nothing to watch any more, calls are made as they come.
+
+    What they write to tensors that were there before is taken back at the end, and so is the state of torch's
+    generators, because the model runs once more then.
+    """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `relprop.engine.mode.Mode`
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        self._generators: Callable[[], None] | None = None
+
+    def unwatched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make a call, and note what it overwrites."""
+        if type(func) is OpOverload:
+            if torch.Tag.nondeterministic_seeded in func.tags and self._generators is None:
+                self._generators = _state_of_generators()
+            for tensor in written_by(func, args, kwargs) if func._schema.is_mutable else ():
+                if tensor.layout is torch.strided:
+                    self._before.setdefault(place_of(tensor), (tensor.detach(), copied(tensor)))
+        return func(*args, **kwargs)
+
+    def take_back(self) -> None:
+        """Give tensors that were overwritten their values from before."""
+        for tensor, before in self._before.values():
+            with torch.no_grad():
+                tensor.copy_(before)
+        self._before.clear()
+        if self._generators is not None:
+            self._generators()
+
+
+def _state_of_generators() -> Callable[[], None]:
+    """Return what gives torch's generators the state that they have now."""
+    state = torch.get_rng_state()
+    others = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
+
+    def restore() -> None:
+        torch.set_rng_state(state)
+        if others:
+            torch.cuda.set_rng_state_all(others)
+
+    return restore
 
 
 class Passed:
@@ -178,22 +239,18 @@ class Passed:
             return ("other", id(output)) if number is None else Number(number)
         if isinstance(output, (list, tuple)):
             return [type(output), *map(self.told, output)]
-        if isinstance(output, Mapping):
+        if isinstance(output, MutableMapping):
             return [type(output), *output, *map(self.told, output.values())]
-        return (type(output), output) if type(output) in _PLAIN else _Other(type(output))
+        return (type(output), output) if type(output) in _PLAIN else ("other", type(output))
 
 
 _PLAIN = (type(None), bool, int, float, str)
 
 
-class _Other(NamedTuple):
-    """Something that is not looked into, by its type."""
-
-    kind: type
-
-
 def _holds_others(told: Any) -> bool:
-    return isinstance(told, _Other) or (isinstance(told, list) and any(map(_holds_others, told)))
+    if isinstance(told, list):
+        return any(map(_holds_others, told))
+    return isinstance(told, tuple) and told[0] == "other"
 
 
 def numbers_in(value: Any) -> list[int]:
@@ -205,17 +262,17 @@ def numbers_in(value: Any) -> list[int]:
     return [int(value)] if type(value) is Number else []
 
 
-class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs calls and notes them."""
+class _Recording(Watching):
+    """Runs calls and notes them.
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
+    Attributes:
+        refused: why the calls cannot be followed, or "".
+        recorded: the calls.
+        passed: which modules begin and end.
+    """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.refused = ""
         self.recorded = Recorded([], len(inputs), [], [], [], [], [])
         self._known: Any = WeakIdKeyDictionary()  # numbers of tensors that are alive
@@ -228,42 +285,48 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._not_to_write = {place_of(t) for t in inputs}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, recorded = kwargs or {}, self.recorded
-        if type(func) is not OpOverload:
-            self._refuse(f"calls {func}, which is no plain operation")
+        kwargs = kwargs or {}
+        self.refused = self.refused or self._refusal(func, args, kwargs)
+        return self.unwatched(func, args, kwargs) if self.refused else self._noted(func, args, kwargs)
+
+    def _refusal(self, func: Any, args: Any, kwargs: Any) -> str:
+        """Say what of a call cannot be followed; "" if it can be."""
+        if type(func) is not OpOverload or func.namespace not in _FUNCTIONS:
+            return f"calls {func}, which may depend on other things than its arguments"
         if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
-            self._refuse(f"changes shapes in place, by {func}")
+            return f"changes shapes in place, by {func}"
+        for tensor in tensors_in((args, kwargs)):
+            is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+            if tensor not in self._known and not is_plain:
+                return f"computes with a {type(tensor).__name__} of layout {tensor.layout}"
+        leaves = {place_of(t) for t in tensors_in((args, kwargs)) if t not in self._known}
+        if not leaves.union(self._not_to_write).isdisjoint(_written_places(func, args, kwargs)):
+            return "writes to its inputs, or to tensors that it keeps"
+        return ""
+
+    def _noted(self, func: Any, args: Any, kwargs: Any) -> Any:
+        recorded = self.recorded
         numbers = [self._known.get(a) if isinstance(a, Tensor) else None for a in args]
         others = [(i, self._as_told(a)) for i, a in enumerate(args) if numbers[i] is None]
         named = {name: self._as_told(a) for name, a in kwargs.items()}
-        mutable = func._schema.is_mutable and func is not aten.detach_.default
         recorded.passed.append(self.passed.take())
-        written = {place_of(t) for t in written_by(func, args, kwargs)} if mutable else set()
-        if written & self._not_to_write:
-            self._refuse("writes to its inputs, or to tensors that it keeps")
-        run = spelling_of(func, args, kwargs)
+        recorded.written.append(frozenset(_written_places(func, args, kwargs)))
         result = func(*args, **kwargs)
         first = len(recorded.values)
         for tensor in tensors_in(result):
             self._note(tensor)
         name = str(func._schema.name).partition("::")[2]
-        is_new = (
-            name.endswith("_like")
-            or name.startswith("new_")
-            or next(tensors_in((args, kwargs)), None) is None
-        )
+        makes = name.endswith("_like") or name.startswith("new_")
+        is_new = makes or next(tensors_in((args, kwargs)), None) is None
+        run = func if is_new else spelling_of(func, args, kwargs)
         recorded.steps.append(Step(func, run, numbers, tuple(others), named, is_new))
         recorded.results.append(range(first, len(recorded.values)))
-        recorded.written.append(frozenset(written))
         return result
-
-    def _refuse(self, reason: str) -> None:
-        self.refused = self.refused or f"the model {reason}"
-        raise Differs(self.refused)
 
     def _note(self, tensor: Tensor) -> None:
         if tensor.layout is not torch.strided:
-            self._refuse(f"computes a tensor of layout {tensor.layout}")
+            self.refused = f"computes a tensor of layout {tensor.layout}"
+            return
         number, place = len(self.recorded.values), place_of(tensor)
         if place not in self._storages:
             self._storages[place] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
@@ -281,10 +344,19 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
         if value in self._known:
             return Number(self._known[value])
-        if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
-            self._refuse(f"computes with a {type(value).__name__} of layout {value.layout}")
         if id(value) not in self._leaves:
             self._leaves[id(value)] = value
             self.recorded.leaves.append(value)
             self._not_to_write.add(place_of(value))
         return value
+
+
+_FUNCTIONS = ("aten", "prim", "prims", "torchvision")
+"""Libraries whose operations are functions of their arguments."""
+
+
+def _written_places(func: OpOverload, args: Any, kwargs: Any) -> set[int]:
+    """Return where the tensors lie that a call overwrites."""
+    if not func._schema.is_mutable or func is aten.detach_.default:
+        return set()
+    return {place_of(t) for t in written_by(func, args, kwargs)}

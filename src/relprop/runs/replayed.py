@@ -26,7 +26,7 @@ def found_by(compute: Callable[[], Sequence[Explained]]) -> Found:
     """Compute explanations, and hold back the warnings."""
     with leaving_no_trace(), warnings_held_back() as said:
         results = compute()
-    return Found(list(results), tuple(dict.fromkeys(said)))
+    return Found(list(results), tuple(said))
 
 
 def replayed(

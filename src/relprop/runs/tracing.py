@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
+from relprop.engine.seen import Seen
 from relprop.errors import RelpropError
 from relprop.runs.graphs import SPELLING, simplified, take
 from relprop.runs.marks import LOOKS, Marks
@@ -68,14 +69,14 @@ def trace(
         marks: watches a model within the function. The graph takes the results of its calls from a list.
 
     Raises:
-        TraceError: it cannot be traced.
+        TraceError: it cannot be traced. The function has ended, and has given what it gives.
     """
     tape = _Tape(inputs)
     if marks is not None:
         marks.tape, tape.most = tape, _MOST
     with tracing(), tape, _LeavingTorch(tape):
         results = list(function(*tape.inputs))
-    if tape.refused:  # and the model has caught the error
+    if tape.refused:
         raise TraceError(tape.refused)
     with torch.no_grad(), tape:
         holds = torch.stack([guard.reshape(()) for guard in tape.guards]).all() if tape.guards else None
@@ -111,7 +112,8 @@ anew in each call, as of fewer bits, the graph keeps them all."""
 _OF_SHAPE = frozenset(
     getattr(aten, name)
     for name in (
-        *("zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty", "new_empty_strided"),
+        *("zeros_like", "ones_like", "full_like", "empty_like"),
+        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
         *("sym_size", "sym_numel", "sym_stride"),
     )
 )
@@ -166,11 +168,25 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             TraceError: always.
         """
-        self.refused = self.refused or reason
+        self.note(reason)
         raise TraceError(reason)
+
+    def note(self, reason: str) -> None:
+        """Note why the computation cannot be traced. It goes on."""
+        self.refused = self.refused or reason
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.refused:
+            try:
+                return self._recorded(func, types, args, kwargs)
+            except TraceError:  # within the model, which may have begun what it has to end
+                pass
+        return func(*args, **kwargs)
+
+    def _recorded(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if Seen in types:
+            self.refuse("a part of the model runs again in the backward")
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.refuse(f"{func._schema.name} draws random numbers")
         written = list(written_by(func, args, kwargs)) if func._schema.is_mutable else []
@@ -375,5 +391,5 @@ class _LeavingTorch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in _LEAVES and self._tape.depends(args[:1]):
-            self._tape.refuse(f"values that depend on the inputs leave torch by {name}()")
+            self._tape.note(f"values that depend on the inputs leave torch by {name}()")
         return func(*args, **(kwargs or {}))

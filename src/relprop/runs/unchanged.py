@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache, partial
+from itertools import islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -43,8 +44,12 @@ def kept_by(model: Callable[..., Any]) -> list[Any]:
     attributes = [value for module in _modules_of(model) for value in vars(module).values()]
     if isinstance(model, FunctionType):
         attributes += referred_to(model).values()
-    sizes = [len(value) for value in attributes if isinstance(value, (list, dict, set, deque))]
-    return [sizes, *map(id, attributes)]
+    held = [list(value.values()) if isinstance(value, dict) else value for value in attributes]
+    contents = [[*map(id, islice(each, 1000)), len(each)] for each in held if isinstance(each, _CONTAINERS)]
+    return [contents, *map(id, attributes)]
+
+
+_CONTAINERS = (list, tuple, set, deque)
 
 
 def _modules_of(model: Callable[..., Any]) -> list[nn.Module]:
@@ -96,7 +101,7 @@ class SameParts:
 
 def _parts_of(module: nn.Module) -> tuple[Any, ...]:
     tensors = *module._parameters.values(), *module._buffers.values()
-    return dict(module._modules), [*map(id, tensors)]
+    return type(module), dict(module._modules), [*map(id, tensors)]
 
 
 class Unchanged:
@@ -219,9 +224,10 @@ def _hooks_of_all() -> list[Any]:
     return [hook for hook in found if getattr(hook, "__module__", "") != follow_modules.__module__]
 
 
-def _of_tensor(tensor: Tensor) -> tuple[int, int]:
-    """Return what differs if a tensor was written to, or has other memory."""
-    return version_of(tensor), tensor.data_ptr() if _has_values(tensor) else 0
+def _of_tensor(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what differs if a tensor was written to, or lies elsewhere or otherwise in memory."""
+    lies = (tensor.data_ptr(), tensor.shape, tensor.stride()) if _has_values(tensor) else ()
+    return version_of(tensor), *lies
 
 
 def _has_values(tensor: Tensor) -> bool:
