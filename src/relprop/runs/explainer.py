@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Literal, Never
+from typing import Any, Literal, Never
 
 from torch import Tensor, nn
 
@@ -36,6 +36,7 @@ from relprop.rules.fixed import are_fixed
 from relprop.rules.gradients import Baseline
 from relprop.runs.backward import Explained, Progress, explained_targets
 from relprop.runs.checks import Computed, check_values
+from relprop.runs.compiled import Graphs
 from relprop.runs.forward import Forward
 from relprop.runs.gradient import changes_with, explained_by_gradient
 from relprop.runs.planned import Plans
@@ -52,10 +53,6 @@ from relprop.runs.warnings import (
 )
 from relprop.targets.given import TargetLike, as_target
 from relprop.targets.scores import Target
-
-if TYPE_CHECKING:
-    from relprop.runs.compiled import Graphs
-
 
 _HOW = ("rules", "bounds", "accept", "checkpoint", "plan")
 """What an explainer is made with. All else is said for each call."""
@@ -207,8 +204,6 @@ class Explainer:
             RuleError: as for a call.
             CoverageError: as for a call.
         """
-        from relprop.runs.compiled import Graphs  # importing what traces takes a second
-
         has_example = bool(example or kwargs or arguments)
         if target is not None and not has_example:
             raise InputError(

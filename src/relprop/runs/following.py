@@ -122,9 +122,9 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
         self._route = route
         self._steps = route.steps
         self._values: list[Tensor | None] = list(inputs)
-        self._known = {id(t): i for i, t in enumerate(inputs)}
+        self._known = known = {id(t): i for i, t in enumerate(inputs)}
         self._new: tuple[ref[Tensor], int] | None = None
-        self.passed = Passed(lambda tensor: self._known.get(id(tensor)))
+        self.passed = Passed(lambda tensor: known.get(id(tensor)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.differs or not self._fits(func, args, kwargs):

@@ -62,6 +62,9 @@ def respelled(module: fx.GraphModule) -> fx.GraphModule:
 def runnable(module: fx.GraphModule) -> Callable[..., Any]:
     """Return a graph as a function that calls torch's functions, and holds nothing but its constants."""
     constants = SimpleNamespace(**respelled(module)._buffers)
+    for name in vars(constants):  # a graph is freed by the garbage collector alone, perhaps much later
+        del vars(module)[name]
+    module._buffers.clear()
     return partial(type(module).forward, constants)
 
 

@@ -93,7 +93,7 @@ class _Plan:
         return replayed(self.run, leaves, self.template, *([values] if values else []))
 
 
-@dataclass
+@dataclass(repr=False)
 class _Kind:
     """Explanations of one kind.
 

@@ -77,6 +77,10 @@ class _Look(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
     call: tuple[Any, Any, Any] = (None, (), {})
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in `relprop.engine.mode.Mode`
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.call = func, args, kwargs or {}
         raise _SeenEnough
