@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import relprop
@@ -21,7 +24,9 @@ from by_plan import Counted, assert_by_plan, early, in_python, with_plan
 from networks import DOUBLE
 from relprop import PRESETS, Explainer
 from relprop.errors import InputError, ModelError
-from relprop.rules import Epsilon, Gamma
+from relprop.operations import TABLE
+from relprop.places import First, Kind, Where
+from relprop.rules import Epsilon, Gamma, ZBox
 from relprop.runs import following, planned, tracing
 from relprop.runs.marks import Look
 from relprop.targets import At, Contrastive, LogOdds, Part
@@ -860,3 +865,274 @@ def test_copies_make_plans_of_their_own() -> None:
         assert not other._plans._kinds
         for _ in range(4):
             assert_same(other(pictures()), explainer(pictures()))
+
+
+# ---- what a model begins, it ends ----
+
+
+class Scaled(nn.Module):
+    """A model that changes an attribute while it runs, and sets it back if nothing is raised meanwhile."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale, self.step = nn.Linear(4, 3), 1.0, step
+        self.register_buffer("count", torch.zeros(1))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale = 0.5
+        h = self.step(x) * self.scale
+        self.scale = 1.0
+        scores: Tensor = self.layer(h) * self.scale
+        return scores
+
+
+def branching(x: Tensor) -> Tensor:
+    return x.relu() if x.sum() > 0 else x.tanh()
+
+
+UNFOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
+    "branches": branching,
+    "shapes in place": lambda x: x.unsqueeze_(1).squeeze(1),
+    "numpy": lambda x: x * float(x.detach().numpy().mean()),
+    "other shapes": lambda x: x * x[x > 0].sum(),
+    "noise": lambda x: x + torch.rand(4, **DOUBLE) * 0,
+}
+
+
+@pytest.mark.parametrize("step", UNFOLLOWED)
+def test_nothing_is_raised_within_the_model(step: str) -> None:
+    model = Scaled(UNFOLLOWED[step])
+    explainer = Explainer(model, rules="epsilon")
+    for x in (rows().abs(),) * 5 + (-rows().abs(),) * 2:
+        found = explainer(x, target=1)
+        assert model.scale == 1.0
+        torch.testing.assert_close(found.relevance, in_python(explainer, x, target=1).relevance)
+
+
+def test_what_a_run_beside_the_plan_writes_and_draws_is_taken_back() -> None:
+    def states(plan: bool) -> tuple[float, float]:
+        torch.manual_seed(1)
+        model = Scaled(lambda x: x)
+
+        def step(x: Tensor) -> Tensor:
+            if x.sum() < 0:
+                model.count.add_(1)
+                torch.rand(3)
+            return x
+
+        model.step = step
+        explainer = Explainer(model, rules="epsilon", plan=plan)
+        for x in (rows().abs(),) * 5 + (-rows().abs(),) * 2:
+            explainer(x, target=1)
+        return model.count.item(), torch.rand(1).item()
+
+    assert states(True) == states(False)
+
+
+# ---- what else relevance depends on ----
+
+
+def test_places_and_rules_of_the_user_have_no_plans() -> None:
+    class Own(Epsilon):
+        pass
+
+    for rules in ([(Where(lambda site: True), Gamma(0.5)), ("*", Epsilon(0.1))], Own(0.1)):
+        assert Explainer(layers(), rules=rules)._plans is None
+    for rules in ([(nn.Linear, Gamma(0.5)), (~First() & Kind("linear"), Epsilon(0.1))], ZBox(-1, 1)):
+        assert Explainer(layers(), rules=rules)._plans is not None
+
+
+def test_entries_that_are_registered() -> None:
+    model = Model(lambda _, h: h.cumsum(1))
+    explainer = with_plan(model, rows())
+    before = TABLE["cumsum"]
+    try:
+        relprop.register("cumsum", "identity")
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+    finally:
+        TABLE["cumsum"] = before
+
+
+def test_parts_of_the_model_that_run_again_in_the_backward() -> None:
+    layer = nn.Linear(4, 3).double()
+    explainer = Counted(lambda x: layer(checkpoint(torch.relu, x, use_reentrant=False)), rules="epsilon")
+    for x in (rows(), rows(), -rows(), rows()):
+        assert_same(explainer(x, target=1), in_python(explainer, x, target=1))
+    assert explainer.refused == "a part of the model runs again in the backward"
+
+
+def test_operations_that_are_no_functions_of_their_arguments() -> None:
+    scale = [1.0]
+
+    @torch.library.custom_op("relprop_planned::scale", mutates_args=())
+    def scaled_by(x: Tensor) -> Tensor:
+        return x * scale[0]
+
+    scaled_by.register_autograd(lambda ctx, gradient: gradient * scale[0])
+    layer = nn.Linear(4, 3).double()
+    explainer = Explainer(lambda x: layer(scaled_by(x) + x), rules="epsilon", accept="relprop_planned::scale")
+    for factor in (1.0, 1.0, 1.0, 3.0):
+        scale[0] = factor
+        assert_same(explainer(rows(), target=1), in_python(explainer, rows(), target=1))
+
+
+def test_a_weight_of_which_rows_become_columns() -> None:
+    layer = nn.Linear(4, 4).double()
+    explainer = with_plan(layer, rows())
+    layer.weight.data = layer.weight.data.t()
+    for _ in range(2):
+        assert_same(explainer(rows()), in_python(explainer, rows()))
+
+
+def test_weights_that_change_while_the_model_runs() -> None:
+    one, other = (nn.Parameter(torch.randn(3, 4, **DOUBLE)) for _ in range(2))
+    swaps = [False]
+
+    def model(x: Tensor) -> Tensor:
+        if swaps[0]:
+            swaps[0] = False
+            one.data, other.data = other.data, one.data
+        return nn.functional.linear(x, one)
+
+    explainer = with_plan(model, rows(), rules=Gamma(0.25))
+    swaps[0] = True
+    assert_same(explainer(rows()), in_python(explainer, rows()))
+
+
+def test_other_tensors_of_equal_values() -> None:
+    """Only what the model makes of numbers may be another tensor from call to call."""
+    layer, ones, uses = nn.Linear(4, 3).double(), torch.ones(2, 4, **DOUBLE), [False]
+
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        ratio = y / y
+        _ = ratio * 2
+        return layer(x * (ratio if uses[0] else ones))
+
+    explainer = with_plan(model, rows(), rows(seed=1))
+    uses[0] = True
+    assert_same(explainer(rows(), rows(seed=1)), in_python(explainer, rows(), rows(seed=1)))
+
+    zero = [0.0]
+    explainer = with_plan(lambda x: layer(x * (1 - torch.signbit(torch.tensor([zero[0]])).double())), rows())
+    zero[0] = -0.0
+    assert not explainer(rows()).relevance.any()
+
+
+def test_targets_of_classes_of_the_user() -> None:
+    class Moving(At):
+        place = 0
+
+        def part(self, output: Any) -> Tensor:
+            part: Tensor = output[:, self.place]
+            return part
+
+    layer, x = nn.Linear(4, 3).double(), torch.randn(2, 5, 4, **DOUBLE)
+    explainer = Explainer(layer, rules="epsilon")
+    for place in (0, 0, 0, 0, 1):
+        Moving.place = place
+        assert torch.equal(explainer(x, target=Moving(0, 1)).score, layer(x)[:, place, 1])
+
+
+# ---- what belongs to whom ----
+
+
+def test_the_model_gets_containers_and_inputs_of_its_own() -> None:
+    layer, x = nn.Linear(4, 3).double(), rows()
+
+    def model(x: Tensor, options: dict[str, Tensor]) -> Tensor:
+        x.requires_grad_(True)
+        return layer(x * options.pop("mask"))
+
+    explainer, options = Counted(model, rules="epsilon"), {"mask": torch.ones(2, 4, **DOUBLE)}
+    for _ in range(5):
+        explainer(x, options, target=1)
+    assert explainer.kinds[0].is_proven
+    assert list(options) == ["mask"]
+    assert not x.requires_grad
+
+
+def test_results_share_no_memory() -> None:
+    model = layers(nn.Dropout(), nn.ReLU())
+    explainer = with_plan(model, rows(), record=["0", "1"])
+    found = explainer(rows(), record=["0", "1"])
+    found.inner["0"].zero_()
+    assert found.inner["1"].any()
+    target = Part("scores", 1)
+    explainer = with_plan(lambda x: {"scores": model(x), "places": torch.arange(3)}, rows(), target=target)
+    one, other = (explainer(rows(), target=target) for _ in range(2))
+    one.output["places"].add_(100)
+    assert other.output["places"].tolist() == [0, 1, 2]
+    assert explainer(rows(), target=target).output["places"].tolist() == [0, 1, 2]
+
+
+def test_model_and_weights_are_freed_with_the_explainer() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        model = layers()
+        explainer = with_plan(model, rows(), rules=Gamma(0.25))
+        explainer(rows(seed=1))
+        alive = weakref.ref(model), weakref.ref(model[0].weight.untyped_storage())
+        del model, explainer
+        assert [each() for each in alive] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_weights_of_before_are_freed() -> None:
+    model = layers()
+    explainer = with_plan(model, rows())
+    before = weakref.ref(model[0].weight.untyped_storage())
+    model.float()
+    gc.collect()
+    explainer(rows().float())
+    assert before() is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda x: x.sigmoid() if x.sum() > 0 else x.tanh(), lambda x: x.sigmoid()],
+    ids=["it branches", "it does not"],
+)
+def test_how_often_the_model_runs(step: Callable[[Tensor], Tensor]) -> None:
+    layer, runs = nn.Linear(4, 3).double(), list[int]()
+
+    def model(x: Tensor) -> Tensor:
+        runs.append(0)
+        return layer(step(x))
+
+    explainer = Explainer(model, rules="epsilon")
+    for number in range(100):
+        explainer(rows(seed=number).abs() * (-1) ** number)
+    assert 100 < len(runs) <= 108
+
+
+def test_a_model_that_keeps_statistics() -> None:
+    model = Scaled(lambda x: x)
+    model.kept = {"mean": 0.0}
+
+    def step(x: Tensor) -> Tensor:
+        model.kept["mean"] += 1000.5
+        return x
+
+    model.step = step
+    explainer = Explainer(model, rules="epsilon")
+    for _ in range(5):
+        explainer(rows())
+    assert model.kept["mean"] == 5 * 1000.5
+
+
+def test_a_plan_imports_no_compiler() -> None:
+    program = (
+        "import sys, torch, relprop\n"
+        "from relprop.runs import planned\n"
+        "planned.AFTER = 1\n"
+        "explainer = relprop.Explainer(torch.nn.Linear(4, 3), rules='epsilon')\n"
+        "for _ in range(4): explainer(torch.randn(2, 4), target=1)\n"
+        "(kind,) = explainer._plans._kinds.values()\n"
+        "assert kind.is_proven\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
