@@ -71,8 +71,9 @@ class Explainer:
     an eighth of the time where operations are small: the model runs as it is, each of its calls is compared
     with the plan, and a graph makes relevance of what the model has computed. Results are the same to
     rounding. If the model makes another call, or has changed, the explanation is computed without the plan;
-    so it is for a target that is a function of the user's. To make a plan, the model runs twice more. There
-    is none for a model with hooks, one that draws random numbers, or one that keeps something of each call.
+    so it is for targets and rules that are functions of the user's. To make a plan, the model runs two to
+    four times more. There is none for a model with hooks, one that draws random numbers, or one that keeps
+    something of each call.
 
     Args:
         model: a module in evaluation mode, or any function of tensors.

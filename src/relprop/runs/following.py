@@ -15,18 +15,9 @@ from torch import Tensor
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
-from relprop.runs.recording import (
-    Differs,
-    Number,
-    Passed,
-    Recorded,
-    Several,
-    Step,
-    Watching,
-    as_explained,
-    numbers_in,
-)
+from relprop.runs.recording import Differs, Recorded, Several, Step
 from relprop.runs.tracing import copied
+from relprop.runs.watching import Number, Passed, Watching, as_explained, numbers_in
 
 _FEW = 64
 """Tensors that the model makes anew of numbers in Python are compared if they have at most so many values."""

@@ -5,26 +5,21 @@ The model runs at the level at which explanations see calls (`relprop.engine.lev
 the same as those of an explanation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import tensors_in
-from relprop.engine.active import uncompiled
-from relprop.engine.levels import seeing
-from relprop.engine.modules import at_modules
-from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
-from relprop.runs.tracing import copied, place_of, written_by
+from relprop.runs.tracing import place_of, written_by
+from relprop.runs.watching import Number, Passed, Watching, as_explained
 
 aten = torch.ops.aten
 
@@ -34,12 +29,6 @@ class Differs(Exception):  # noqa: N818 - it is no error
 
     It is raised when the run is over, and never within the model, which may have begun what it has to end.
     """
-
-
-class Number(int):
-    """The number of a tensor in a run, in the place of an argument."""
-
-    __slots__ = ()
 
 
 class Several(list[Any]):
@@ -132,134 +121,9 @@ def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
         raise Differs(f"the model {recording.refused}")
     recording.recorded.passed.append(recording.passed.take())
     told = recording.passed.told(output)
-    if _holds_others(told):
+    if Passed.holds_others(told):
         raise Differs(f"the model returns {type(output).__name__}, and what is in it is not known")
     return replace(recording.recorded, output=told)
-
-
-def as_explained(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
-    """Run a model and give the calls of this thread to a mode, as they arrive while a model is explained."""
-    try:
-        return _run_within(mode, passed, run)
-    finally:
-        mode.take_back()
-
-
-def _run_within(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
-    with leaving_no_trace() as around, uncompiled(), at_modules(passed.enter, passed.leave):
-        around.run_as_written()
-        around.compute_weights_anew()
-        around.hold(seeing())
-        torch._C._push_on_torch_dispatch_stack(mode)
-        return run()
-
-
-class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Base of modes that watch a run. Once there is nothing to watch any more, calls are made as they come.
-
-    What they write to tensors that were there before is taken back at the end, and so is the state of torch's
-    generators, because the model runs once more then.
-    """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}
-        self._generators: Callable[[], None] | None = None
-
-    def unwatched(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Make a call, and note what it overwrites."""
-        if type(func) is OpOverload:
-            if torch.Tag.nondeterministic_seeded in func.tags and self._generators is None:
-                self._generators = _state_of_generators()
-            for tensor in written_by(func, args, kwargs) if func._schema.is_mutable else ():
-                if tensor.layout is torch.strided:
-                    self._before.setdefault(place_of(tensor), (tensor.detach(), copied(tensor)))
-        return func(*args, **kwargs)
-
-    def take_back(self) -> None:
-        """Give tensors that were overwritten their values from before."""
-        for tensor, before in self._before.values():
-            with torch.no_grad():
-                tensor.copy_(before)
-        self._before.clear()
-        if self._generators is not None:
-            self._generators()
-
-
-def _state_of_generators() -> Callable[[], None]:
-    """Return what gives torch's generators the state that they have now."""
-    state = torch.get_rng_state()
-    others = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
-
-    def restore() -> None:
-        torch.set_rng_state(state)
-        if others:
-            torch.cuda.set_rng_state_all(others)
-
-    return restore
-
-
-class Passed:
-    """Which modules begin and end in this thread between two calls, as lists that can be compared.
-
-    Args:
-        number_of: returns the number of a tensor, or None.
-    """
-
-    def __init__(self, number_of: Callable[[Tensor], int | None]) -> None:
-        self._number_of = number_of
-        self._since: list[Any] = []
-        self._thread = get_ident()
-
-    def take(self) -> list[Any]:
-        """Return what has passed since the last time."""
-        since, self._since = self._since, []
-        return since
-
-    def enter(self, module: nn.Module, _arguments: Any) -> None:
-        """Note that a module begins."""
-        if get_ident() == self._thread:
-            self._since.append(id(module))
-
-    def leave(self, module: nn.Module, _arguments: Any, output: Any) -> None:
-        """Note that a module ends."""
-        if get_ident() == self._thread:
-            self._since.append((id(module), self.told(output)))
-
-    def told(self, output: Any) -> Any:
-        """Return what is equal for outputs that are the same tensors, in the same containers."""
-        if isinstance(output, Tensor):
-            number = self._number_of(output)
-            return ("other", id(output)) if number is None else Number(number)
-        if isinstance(output, (list, tuple)):
-            return [type(output), *map(self.told, output)]
-        if isinstance(output, MutableMapping):
-            return [type(output), *output, *map(self.told, output.values())]
-        return (type(output), output) if type(output) in _PLAIN else ("other", type(output))
-
-
-_PLAIN = (type(None), bool, int, float, str)
-
-
-def _holds_others(told: Any) -> bool:
-    if isinstance(told, list):
-        return any(map(_holds_others, told))
-    return isinstance(told, tuple) and told[0] == "other"
-
-
-def numbers_in(value: Any) -> list[int]:
-    """Return the numbers of tensors in nested lists and dictionaries."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [number for v in value for number in numbers_in(v)]
-    return [int(value)] if type(value) is Number else []
 
 
 class _Recording(Watching):
