@@ -4,14 +4,14 @@
 the model has computed the same function of its inputs, whatever it looked at to decide so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import copysign, isnan
 from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
@@ -30,6 +30,7 @@ class Route:
     Attributes:
         steps: the calls.
         passed: for each call, and for the end, which modules have begun and ended since the call before.
+        modules: the modules of the model.
         output: what the model returns.
         kept: where a value is kept, by its number in the run.
         rescued: which kept values a call overwrites, by the number of the call.
@@ -40,6 +41,7 @@ class Route:
 
     steps: Sequence[Step]
     passed: Sequence[list[Any]]
+    modules: Collection[nn.Module]
     output: Any
     kept: Mapping[int, int]
     rescued: Mapping[int, Sequence[int]]
@@ -70,7 +72,8 @@ class Route:
                 rescued.setdefault(over, []).append(place)
         places = {number: place for place, number in enumerate(kept)}
         elsewhere = {i: run for i in rescued if (run := _out_of_place(recorded, i)) is not None}
-        return Route(steps, recorded.passed, recorded.output, places, rescued, elsewhere)
+        told = recorded.passed, recorded.modules, recorded.output
+        return Route(steps, *told, places, rescued, elsewhere)
 
 
 def follow(route: Route, run: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -115,7 +118,7 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
         self._values: list[Tensor | None] = list(inputs)
         self._known = known = {id(t): i for i, t in enumerate(inputs)}
         self._new: tuple[ref[Tensor], int] | None = None
-        self.passed = Passed(lambda tensor: known.get(id(tensor)))
+        self.passed = Passed(lambda tensor: known.get(id(tensor)), route.modules)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.differs or not self._fits(func, args, kwargs):

@@ -34,7 +34,7 @@ from relprop.runs.marks import Look, Marks
 from relprop.runs.recording import Differs, Recorded, Step, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tracing import TraceError, trace
-from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by
+from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by, modules_of
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
 from relprop.targets.given import as_target
@@ -240,7 +240,10 @@ class Plans:
         if any(off):
             kind.refuse(f"by the plan, {next(filter(None, off))} differs")
         # A comparison of nothing but zeros tells nothing.
-        kind.is_proven = all([any([bool(R.any()) for R in b.explanation.inputs.values()]) for _, b in each])
+        tells = all([any([bool(R.any()) for R in b.explanation.inputs.values()]) for _, b in each])
+        kind.is_proven = tells and not any(off)
+        if not tells:
+            kind.fail("there is no relevance to compare")
         return pairs[0][1]
 
     def _made(self, given: Given, kind: _Kind, compute: Compute) -> Found | None:
@@ -272,7 +275,8 @@ class Plans:
                 if kept_by(self._model) != before:
                     raise Differs("the model keeps something of each call")
                 leaves = _leaves_of(given)
-                recorded = record(_running(self._model, given, leaves), leaves)
+                modules = frozenset(modules_of(self._model))
+                recorded = record(_running(self._model, given, leaves), leaves, modules)
                 route = _route(recorded, marks)
             except Exception as error:
                 kind.refuse(str(error))

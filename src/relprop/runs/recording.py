@@ -5,7 +5,7 @@ The model runs at the level at which explanations see calls (`relprop.engine.lev
 the same as those of an explanation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -91,6 +91,7 @@ class Recorded:
         leaves: the other tensors that are arguments.
         passed: for each call, and for the end, which modules have begun and ended since the call before, and
             what they have returned.
+        modules: the modules of the model.
         output: what the model has returned.
     """
 
@@ -101,21 +102,23 @@ class Recorded:
     written: list[frozenset[int]]
     leaves: list[Tensor]
     passed: list[list[Any]]
+    modules: Collection[nn.Module]
     output: Any = None
 
 
-def record(run: Callable[[], Any], inputs: Sequence[Tensor]) -> Recorded:
+def record(run: Callable[[], Any], inputs: Sequence[Tensor], modules: Collection[nn.Module]) -> Recorded:
     """Run a model and note its calls.
 
     Args:
         run: runs the model.
         inputs: the tensors that it is given.
+        modules: the modules of the model.
 
     Raises:
         Differs: the calls cannot be followed: the model writes to its inputs or to what it keeps, or uses
             operations or tensors of other kinds.
     """
-    recording = _Recording(inputs)
+    recording = _Recording(inputs, modules)
     output = as_explained(recording, recording.passed, run)
     if recording.refused:
         raise Differs(f"the model {recording.refused}")
@@ -135,12 +138,12 @@ class _Recording(Watching):
         passed: which modules begin and end.
     """
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], modules: Collection[nn.Module]) -> None:
         super().__init__()
         self.refused = ""
-        self.recorded = Recorded([], len(inputs), [], [], [], [], [])
+        self.recorded = Recorded([], len(inputs), [], [], [], [], [], modules)
         self._known: Any = WeakIdKeyDictionary()  # numbers of tensors that are alive
-        self.passed = Passed(self._known.get)
+        self.passed = Passed(self._known.get, modules)
         self._first: Any = WeakIdKeyDictionary()  # their first numbers
         self._leaves: dict[int, Tensor] = {}
         self._storages: dict[int, StorageWeakRef] = {}  # so that no number stands for another one

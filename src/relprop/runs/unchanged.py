@@ -34,14 +34,20 @@ def has_lazy_modules(model: Callable[..., Any]) -> bool:
 
 
 def has_hooks(model: Callable[..., Any]) -> bool:
-    """Whether a call of a model, or of a module that it holds, also calls hooks."""
-    modules = _modules_of(model)
-    return bool(_hooks_of_all()) or any([m._forward_hooks or m._forward_pre_hooks for m in modules])
+    """Whether a call of a model, or of a module that it holds, also calls hooks of the user."""
+    hooks = _hooks_of_all()
+    for module in modules_of(model):
+        hooks += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return not all([str(getattr(hook, "__module__", "")).startswith(_OF_LIBRARIES) for hook in hooks])
+
+
+_OF_LIBRARIES = ("torch.", "transformers.")
+"""Hooks of these libraries are parts of their modules, such as those that collect hidden states."""
 
 
 def kept_by(model: Callable[..., Any]) -> list[Any]:
     """Return what differs if a model keeps something: attributes that it sets, lists that it lengthens."""
-    attributes = [value for module in _modules_of(model) for value in vars(module).values()]
+    attributes = [value for module in modules_of(model) for value in vars(module).values()]
     if isinstance(model, FunctionType):
         attributes += referred_to(model).values()
     held = [list(value.values()) if isinstance(value, dict) else value for value in attributes]
@@ -52,7 +58,8 @@ def kept_by(model: Callable[..., Any]) -> list[Any]:
 _CONTAINERS = (list, tuple, set, deque)
 
 
-def _modules_of(model: Callable[..., Any]) -> list[nn.Module]:
+def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
+    """Return the modules of a model, also of a function that holds some."""
     roots = [each for each in _held_by(model) if isinstance(each, nn.Module)]
     return [module for root in roots for module in every_module(root)]
 
@@ -92,7 +99,7 @@ class SameParts:
     """Knows whether a model has the same modules, parameters and buffers. Calling it says so."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        self._parts = [(module, _parts_of(module)) for module in _modules_of(model)]
+        self._parts = [(module, _parts_of(module)) for module in modules_of(model)]
 
     def __call__(self) -> bool:
         """Whether it has."""

@@ -1,6 +1,6 @@
 """Runs of a model whose calls and modules are watched, at the level at which explanations see calls."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from threading import get_ident
 from typing import Any
 
@@ -93,12 +93,16 @@ class Number(int):
 class Passed:
     """Which modules begin and end in this thread between two calls, as lists that can be compared.
 
+    A module that the model makes while it runs is known by its type, by which rules know it, too.
+
     Args:
         number_of: returns the number of a tensor, or None.
+        modules: the modules of the model.
     """
 
-    def __init__(self, number_of: Callable[[Tensor], int | None]) -> None:
+    def __init__(self, number_of: Callable[[Tensor], int | None], modules: Collection[nn.Module]) -> None:
         self._number_of = number_of
+        self._modules = modules
         self._since: list[Any] = []
         self._thread = get_ident()
 
@@ -110,12 +114,15 @@ class Passed:
     def enter(self, module: nn.Module, _arguments: Any) -> None:
         """Note that a module begins."""
         if get_ident() == self._thread:
-            self._since.append(id(module))
+            self._since.append(self._name_of(module))
 
     def leave(self, module: nn.Module, _arguments: Any, output: Any) -> None:
         """Note that a module ends."""
         if get_ident() == self._thread:
-            self._since.append((id(module), self.told(output)))
+            self._since.append((self._name_of(module), self.told(output)))
+
+    def _name_of(self, module: nn.Module) -> int | type:
+        return id(module) if module in self._modules else type(module)
 
     def told(self, output: Any) -> Any:
         """Return what is equal for outputs that are the same tensors, in the same containers."""
