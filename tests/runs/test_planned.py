@@ -723,6 +723,17 @@ def test_what_has_no_plan(name: str) -> None:
     assert explainer.in_python == before + 1
 
 
+def test_control_flow_that_is_an_operation() -> None:
+    def step(_: Model, h: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(h.sum() > 0, torch.sin, torch.cos, (h,))
+        return chosen
+
+    explainer = Counted(Model(step), rules="epsilon")
+    for seed in range(4):
+        assert_same(explainer(rows(seed=seed)), in_python(explainer, rows(seed=seed)))
+    assert explainer.refused
+
+
 def test_a_model_that_writes_to_its_input() -> None:
     model = layers()
     explainer = Counted(lambda x: model(x.mul_(2)), rules="epsilon")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from relprop.calls.traced import is_traced
@@ -33,7 +34,7 @@ from relprop.runs.graphs import runnable
 from relprop.runs.marks import Look, Marks
 from relprop.runs.recording import Differs, Recorded, Step, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
-from relprop.runs.tracing import TraceError, trace
+from relprop.runs.tracing import TraceError, place_of, trace
 from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by, modules_of
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass
@@ -274,6 +275,8 @@ class Plans:
             try:
                 if kept_by(self._model) != before:
                     raise Differs("the model keeps something of each call")
+                if any([type(each.operation) is not OpOverload for each in marks.calls]):
+                    raise Differs("the model gives torch its control flow")
                 leaves = _leaves_of(given)
                 modules = frozenset(modules_of(self._model))
                 recorded = record(_running(self._model, given, leaves), leaves, modules)
@@ -281,8 +284,10 @@ class Plans:
             except Exception as error:
                 kind.refuse(str(error))
             else:
-                values = [*recorded.leaves, *(tensor for tensor, _ in traced.constants)]
-                same = SameParts(self._model), SameValues(values)
+                # Constants that the trace has made are nobody else's.
+                others = [t for t, _ in traced.constants if place_of(t) in traced.read]
+                values = {id(t): t for t in (*recorded.leaves, *others)}.values()
+                same = SameParts(self._model), SameValues([*values])
                 seen = [Look.at(leaf) for leaf in given.leaves]
                 kind.plan = _Plan(route, runnable(traced.graph), emptied(found), *same, seen)
             return filled(found, iter(tensors))
