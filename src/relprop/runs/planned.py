@@ -190,7 +190,7 @@ class Plans:
             if key not in self._kinds:
                 self._kinds[key] = _Kind()
                 for other in self._kinds.values():  # or what the model was, as before `double()`, stays alive
-                    if other.plan is not None and not other.plan.holds():
+                    if (plan := other.plan) is not None and not plan.same_values.lie_as_before():
                         other.begin_again()
             self._kinds.move_to_end(key)
             while len(self._kinds) > _KINDS:

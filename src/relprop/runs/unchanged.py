@@ -88,11 +88,13 @@ class SameValues:
         other._state[: len(self._state)] = self._state
         return other
 
+    def lie_as_before(self) -> bool:
+        """Whether they have the memory that they had, and were not written to but by `.data`."""
+        return list(map(_of_tensor, self._tensors)) == self._state
+
     def __call__(self) -> bool:
         """Whether all is as it was."""
-        return list(map(_of_tensor, self._tensors)) == self._state and _same(
-            _values(self._samples), self._values
-        )
+        return self.lie_as_before() and _same(_values(self._samples), self._values)
 
 
 class SameParts:
