@@ -943,6 +943,27 @@ def test_what_a_run_beside_the_plan_writes_and_draws_is_taken_back() -> None:
     assert states(True) == states(False)
 
 
+def test_all_parts_of_a_tensor_that_are_overwritten_are_taken_back() -> None:
+    def counts(plan: bool) -> list[float]:
+        model = Scaled(lambda x: x)
+        model.register_buffer("several", torch.zeros(4, **DOUBLE))
+
+        def step(x: Tensor) -> Tensor:
+            if x.sum() < 0:
+                model.several[:2].add_(1)
+                model.several[1:].add_(1)
+                model.several[1:].mul_(3)
+            return x
+
+        model.step = step
+        explainer = Explainer(model, rules="epsilon", plan=plan)
+        for x in (rows().abs(),) * 5 + (-rows().abs(),) * 2:
+            explainer(x, target=1)
+        return model.several.tolist()
+
+    assert counts(True) == counts(False)
+
+
 # ---- what else relevance depends on ----
 
 

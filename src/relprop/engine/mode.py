@@ -10,14 +10,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from relprop.engine.seen import Seen, run_of
 
 
-class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Dispatch mode for the calls of a thread, on wrapper tensors and on plain tensors alone."""
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Base of dispatch modes. Torch wraps others, and imports its compiler for it, which takes a second."""
 
     supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # the compiler is off already (`uncompiled`), and importing it takes seconds
+        return False  # what is compiled is not seen in any case (`relprop.engine.active.uncompiled`)
+
+
+class Mode(DispatchMode):  # type: ignore[no-untyped-call]
+    """Dispatch mode for the calls of a thread, on wrapper tensors and on plain tensors alone."""
 
     def __enter__(self) -> "Mode":
         # Each thread has its own stack. Torch's own method would also set flags that all threads share.

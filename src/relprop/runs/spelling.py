@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from relprop.calls.found import Found
 from relprop.calls.nested import tensors_in
 from relprop.engine.levels import seeing
+from relprop.engine.mode import DispatchMode
 
 Function = Callable[..., Any]
 
@@ -71,15 +71,10 @@ class _SeenEnough(Exception):  # noqa: N818 - it is no error
     pass
 
 
-class _Look(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Look(DispatchMode):  # type: ignore[no-untyped-call]
     """Notes the first call of an operation, and ends there."""
 
-    supports_higher_order_operators = True
     call: tuple[Any, Any, Any] = (None, (), {})
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.call = func, args, kwargs or {}

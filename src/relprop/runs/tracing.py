@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, fx
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
+from relprop.engine.mode import DispatchMode
 from relprop.engine.seen import Seen
 from relprop.errors import RelpropError
 from relprop.runs.graphs import SPELLING, simplified, take
@@ -100,6 +100,12 @@ def copied(tensor: Tensor) -> Tensor:
         return copy.copy_(one).as_strided(tensor.shape, tensor.stride())
 
 
+def whole_memory_of(tensor: Tensor) -> Tensor:
+    """Return a tensor of all that lies in the memory of another one, without a copy."""
+    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return whole.set_(tensor.untyped_storage())
+
+
 def version_of(tensor: Tensor) -> int:
     """Return how often a tensor was written to. A tensor of inference mode does not know."""
     return 0 if tensor.is_inference() else tensor._version
@@ -120,7 +126,7 @@ _OF_SHAPE = frozenset(
 """Operations whose results depend on the shape of a tensor alone."""
 
 
-class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
     """Records operations on what depends on the inputs.
 
     Attributes:
@@ -132,12 +138,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         read: where tensors lie that were there before, and that are operands.
         most: how many bytes constants may take that the computation has made, or None.
     """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -310,8 +310,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if place_of(tensor) in self._storages:
             return
         self._preserve(tensor)
-        whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        whole = whole.set_(tensor.untyped_storage()).clone()
+        whole = whole_memory_of(tensor).clone()
         node = self._graph.call_function(aten.clone.default, (self._graph.get_attr(self._constant(whole)),))
         self._storages[self._hold(tensor)] = node, tensor.dtype
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from relprop.engine.active import uncompiled
 from relprop.engine.levels import seeing
+from relprop.engine.mode import DispatchMode
 from relprop.engine.modules import at_modules
 from relprop.engine.surroundings import leaving_no_trace
-from relprop.runs.tracing import copied, place_of, written_by
+from relprop.runs.tracing import place_of, whole_memory_of, written_by
 
 
 def as_explained(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
@@ -33,18 +33,12 @@ def _run_within(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> A
         return run()
 
 
-class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watching(DispatchMode):  # type: ignore[no-untyped-call]
     """Base of modes that watch a run. Once there is nothing to watch any more, calls are made as they come.
 
     What they write to tensors that were there before is taken back at the end, and so is the state of torch's
     generators, because the model runs once more then.
     """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as in `relprop.engine.mode.Mode`
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,12 +51,13 @@ class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if torch.Tag.nondeterministic_seeded in func.tags and self._generators is None:
                 self._generators = _state_of_generators()
             for tensor in written_by(func, args, kwargs) if func._schema.is_mutable else ():
-                if tensor.layout is torch.strided:
-                    self._before.setdefault(place_of(tensor), (tensor.detach(), copied(tensor)))
+                if tensor.layout is torch.strided and place_of(tensor) not in self._before:
+                    whole = whole_memory_of(tensor)  # of which other calls may overwrite other parts
+                    self._before[place_of(tensor)] = whole, whole.clone()
         return func(*args, **kwargs)
 
     def take_back(self) -> None:
-        """Give tensors that were overwritten their values from before."""
+        """Give memory that was overwritten its values from before."""
         for tensor, before in self._before.values():
             with torch.no_grad():
                 tensor.copy_(before)
