@@ -11,7 +11,7 @@ from torch import Tensor
 
 from by_plan import Counted, early, in_python
 from families_compared import assert_same
-from relprop import PRESETS, Explainer
+from relprop import PRESETS, Explainer, Explanation
 from relprop.runs import planned
 from transformer_families import FAMILIES
 from unusual_families import FAMILIES as UNUSUAL
@@ -63,6 +63,12 @@ def other(name: str, value: Any) -> Any:
     return value.roll(1, 0) if "ids" in name and "position" not in name else value
 
 
+def assert_alike(found: Explanation, expected: Explanation) -> None:
+    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+
+
 def compare(
     explainer: Explainer,
     example: tuple[tuple[Any, ...], dict[str, Any]],
@@ -75,9 +81,7 @@ def compare(
     assert compiled._graphs is not None
     (kind,) = compiled._graphs._kinds.values()
     assert (kind.refused, bool(kind.graphs)) == ("", True)
-    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
-    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+    assert_alike(found, expected)
 
 
 def compare_plan(
@@ -101,9 +105,7 @@ def compare_plan(
     found = explainer(*others[0], **others[1], target=target)
     assert explainer.in_python == before
     expected = in_python(explainer, *others[0], **others[1], target=target)
-    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
-    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+    assert_alike(found, expected)
 
 
 @pytest.mark.usefixtures("early")

@@ -276,7 +276,7 @@ class Explainer:
         if self._graphs is not None:
             results = self._graphs(inputs, arguments, goals, wanted)
         elif self._plans is not None:
-            results = self._plans(self._planned, inputs, arguments, goals, wanted)
+            results = self._plans(self._unchecked, inputs, arguments, goals, wanted)
         if results is not None:
             for number in range(len(goals) if progress is not None else 0):
                 progress(number + 1, len(goals))  # type: ignore[misc]
@@ -303,19 +303,17 @@ class Explainer:
         self, inputs: tuple[Any, ...], arguments: dict[str, Any], goals: Sequence[Target], wanted: Wanted
     ) -> Sequence[Explained]:
         """Compute the explanations, whose values are not checked yet."""
-        computed = self._compute(inputs, arguments, goals, wanted, None)
-        self._check_options(computed)
-        return computed.results
+        return self._unchecked(inputs, arguments, goals, wanted).results
 
-    def _planned(
+    def _unchecked(
         self,
         inputs: tuple[Any, ...],
         arguments: dict[str, Any],
         goals: Sequence[Target],
         wanted: Wanted,
-        watch: Any,
+        watch: Any = None,
     ) -> Computed:
-        """Compute the explanations, whose values are not checked yet, while the model is watched."""
+        """Compute the explanations, whose values are not checked yet, and what is known of them."""
         computed = self._compute(inputs, arguments, goals, wanted, None, watch)
         self._check_options(computed)
         return computed

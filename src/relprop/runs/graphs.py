@@ -31,7 +31,7 @@ _SHAPING = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape
 
 
 def simplified(module: fx.GraphModule) -> fx.GraphModule:
-    """Simplify a graph in place, and return it."""
+    """Simplify a graph in place, and return it. `take` clears it up, and makes it callable."""
     graph = module.graph
     for node in list(graph.nodes):
         if node.target in _SAME:
@@ -40,9 +40,6 @@ def simplified(module: fx.GraphModule) -> fx.GraphModule:
     graph.eliminate_dead_code()
     _join_equal(graph)
     _join_views(graph)
-    graph.eliminate_dead_code()
-    graph.lint()
-    module.recompile()
     return module
 
 
