@@ -310,7 +310,7 @@ def plots_of(results: Results) -> dict[str, str]:
     """The plots of the page by the names of their files."""
     figures = Figures(results)
     found = {}
-    if rows := figures.dots_of("epsilon", ("relprop", "graph", "zennit", "captum", "autolrp")):
+    if rows := figures.dots_of("epsilon", ("relprop", "plan", "graph", "zennit", "captum", "autolrp")):
         title, axis = "ε: time relative to the gradient", "× gradient, logarithmic"
         found["performance-epsilon.svg"] = plots.dots(title, axis, rows)
     for part, (x_name, title) in SERIES.items():
