@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench browser clean
+.PHONY: help tutorial test zoo compiled parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench browser clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -94,6 +94,9 @@ docs: .venv/test  ## write the generated parts of the documentation anew
 photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 	$(BIN)/pip install --quiet --no-deps scikit-image
 	$(BIN)/python tools/photographs.py
+
+compiled: .venv/test  ## what torch.compile makes of explanations, beside Python; needs a C++ compiler
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m slow tests/zoo/test_inductor.py
 
 interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
 	$(BIN)/pytest -m slow tests/engine/test_interrupts.py

@@ -38,3 +38,16 @@ def assert_same(relevance: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     assert list(relevance) == list(expected)
     for name, value in relevance.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance * largest)
+
+
+def other_values(arguments: Arguments) -> dict[str, Any]:
+    """Other values of arguments: other numbers, or the ids of other samples."""
+
+    def other(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor) or "mask" in name:
+            return value
+        if value.is_floating_point():
+            return value * 0.9
+        return value.roll(1, 0) if "ids" in name and "position" not in name else value
+
+    return {name: other(name, value) for name, value in arguments.items()}

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from by_plan import Counted, early, in_python
-from families_compared import assert_same
+from families_compared import assert_same, other_values
 from relprop import PRESETS, Explainer, Explanation
 from relprop.runs import planned
 from transformer_families import FAMILIES
@@ -52,15 +51,6 @@ NO_PLAN = (
     "an explanation sees other calls",  # of fused attention with relative positions
 )
 """Reasons for which some models have none."""
-
-
-def other(name: str, value: Any) -> Any:
-    """Return another value of an argument: other numbers, or the ids of other samples."""
-    if not isinstance(value, Tensor) or "mask" in name:
-        return value
-    if value.is_floating_point():
-        return value * 0.9
-    return value.roll(1, 0) if "ids" in name and "position" not in name else value
 
 
 def assert_alike(found: Explanation, expected: Explanation) -> None:
@@ -123,7 +113,7 @@ def test_a_plan_of_a_network_of_pictures(name: str, preset: str) -> None:
 def test_a_plan_of_a_family_of_transformers(name: str, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planned, "_is_own", lambda goal: True)  # targets are functions that do not change
     model, arguments, target = TRANSFORMERS[name].make(torch.float64)
-    others = {name: other(name, value) for name, value in arguments.items()}
+    others = other_values(arguments)
     compare_plan(model, ((), arguments), ((), others), target, rules=preset)
 
 
@@ -139,7 +129,7 @@ def test_a_network_of_pictures(name: str, preset: str) -> None:
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS.keys() - set(WITHOUT_GRAPH)))
 def test_a_family_of_transformers(name: str, preset: str) -> None:
     model, arguments, target = TRANSFORMERS[name].make(torch.float64)
-    others = {name: other(name, value) for name, value in arguments.items()}
+    others = other_values(arguments)
     compare(Explainer(model, rules=preset), ((), arguments), ((), others), target)
 
 

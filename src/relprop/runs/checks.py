@@ -22,9 +22,6 @@ from relprop.runs.warnings import (
     warn_of_scores,
 )
 
-_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""How far two explanations that are the same but for rounding may differ, relative to the largest value."""
-
 
 @dataclass(frozen=True)
 class Computed:
@@ -108,15 +105,3 @@ def _tell_what_gets_nothing(
         some = nothing if counted is None else [a & b for a, b in zip(nothing, counted, strict=True)]
         if any(name in names for names in some):
             warn_of_nothing(name, explanations[0], is_sure=counted is not None)
-
-
-def what_differs(found: Explanation, expected: Explanation) -> str:
-    """Name what differs between two explanations by more than rounding; "" if nothing does."""
-    tensors = [expected.score, *expected.inputs.values()]
-    coarsest = max([t.dtype for t in tensors], key=lambda dtype: torch.finfo(dtype).eps)
-    pairs = {f"relevance of input {name!r}": (found.inputs[name], R) for name, R in expected.inputs.items()}
-    for name, (one, other) in {**pairs, "score": (found.score, expected.score)}.items():
-        largest, off = float(other.abs().max()), float((one - other).abs().max())
-        if not off <= _ROUNDING.get(coarsest, 0.1) * largest and largest > 0:
-            return name
-    return ""

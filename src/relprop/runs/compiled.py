@@ -12,10 +12,10 @@ from torch import Tensor
 
 from relprop.calls.user_line import warn
 from relprop.errors import InputError
+from relprop.runs.agreement import shaken_leaves, what_differs
 from relprop.runs.backward import Explained
-from relprop.runs.checks import what_differs
 from relprop.runs.given import Given
-from relprop.runs.graphs import respelled
+from relprop.runs.graphs import compilable, respelled
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tracing import Traced, TraceError, trace
@@ -161,14 +161,13 @@ class Graphs:
             return None
         if kind not in self._cut:
             expected = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
-            pairs = zip(whole, expected, strict=True)
-            off = [what_differs(one.explanation, other.explanation) for one, other in pairs]
-            self._cut[kind] = not any(off)
-            if any(off):
+            off = what_differs(whole, expected, partial(self._shaken, given, given.leaves))
+            self._cut[kind] = not off
+            if off:
                 warn(
-                    f"compile(dynamic=True): in pieces of {self._size} samples the batch has another "
-                    f"{next(filter(None, off))}, so that its samples depend on each other. Each number of "
-                    "samples gets a graph of its own."
+                    f"compile(dynamic=True): in pieces of {self._size} samples the batch has another {off}, "
+                    "so that its samples depend on each other. Each number of samples gets a graph of its "
+                    "own."
                 )
                 return None
         return whole
@@ -189,9 +188,8 @@ class Graphs:
             found = told(found, given.goals)
             for message in found.said:
                 warn(message)
-        if reason and reason not in self._told:
-            self._told.add(reason)
-            warn(f"the explanation is computed without a graph: {reason}. The result is the same.")
+        if reason:
+            self._tell(f"the explanation is computed without a graph: {reason}. The result is the same.")
         return None if found is None else found.results
 
     def _kind_of(self, key: Any) -> _Kind:
@@ -239,17 +237,41 @@ class Graphs:
         else:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
-        if self.mode == "inductor":
-            run = torch.compile(traced.graph, fullgraph=True, dynamic=False)
-        else:
-            run = respelled(traced.graph).forward  # a graph has no hooks
-        graph = _Graph(traced, run, emptied(found), unchanged)
+        to_compile = compilable(traced.graph) if self.mode == "inductor" else None
+        graph = _Graph(traced, respelled(traced.graph).forward, emptied(found), unchanged)  # it has no hooks
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
+        example = filled(found, iter(tensors))
+        if to_compile is not None:
+            graph = self._compiled(graph, to_compile, given, example)
         self._plain(given)  # so that what the model and hooks keep is of these values, and not of other ones
         kind.graphs.insert(0, graph)
-        return graph(given.leaves) if self.mode == "inductor" else filled(found, iter(tensors))
+        return example
+
+    def _compiled(
+        self, graph: _Graph, to_compile: Callable[..., Any], given: Given, example: Found
+    ) -> _Graph:
+        """Return a graph by `torch.compile`; as it is, with a warning, if that does not give the example."""
+        compiled = replace(graph, run=torch.compile(to_compile, fullgraph=True, dynamic=False))
+        try:
+            found = compiled(given.leaves)
+        except Exception as error:
+            reason = f"fails with {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            shaken = partial(self._shaken, given, given.leaves)
+            off = "guard" if found is None else what_differs(found.results, example.results, shaken)
+            reason = off and f"gives another {off}"
+        if not reason:
+            return compiled
+        self._tell(f"mode='inductor': torch.compile {reason}. Graphs are run as by mode='replay'.")
+        return graph
+
+    def _tell(self, message: str) -> None:
+        """Warn, once."""
+        if message not in self._told:
+            self._told.add(message)
+            warn(message)
 
     def _computed(self, given: Given, leaves: Sequence[Tensor]) -> Found:
         """Compute with other tensors."""
@@ -260,6 +282,10 @@ class Graphs:
         """Compute without a graph."""
         return found_by(lambda: self._compute(given.inputs, given.arguments, given.goals, given.wanted))
 
+    def _shaken(self, given: Given, leaves: Sequence[Tensor]) -> list[list[Explained]]:
+        """Compute with tensors that differ from others by rounding."""
+        return [self._computed(given, shaken).results for shaken in shaken_leaves(leaves)]
+
     def _differs(self, graph: _Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
         others = given.others()
@@ -268,13 +294,10 @@ class Graphs:
             if replayed is None:
                 return ""
             expected = self._computed(given, others)
-        except Exception as error:
-            return f"with other values it fails: {error}" if self.mode == "inductor" else ""
-        for one, other in zip(replayed.results, expected.results, strict=True):
-            off = what_differs(one.explanation, other.explanation)
-            if off:
-                return (
-                    f"for other values the graph gives another {off}. The model uses values that a graph "
-                    "cannot follow"
-                )
-        return ""
+        except Exception:  # these values do not suit the model
+            return ""
+        off = what_differs(replayed.results, expected.results)
+        return off and (
+            f"for other values the graph gives another {off}. The model uses values that a graph cannot "
+            "follow"
+        )

@@ -26,8 +26,9 @@ from relprop.calls.user_line import warn
 from relprop.engine.active import active_runs
 from relprop.inputs.signature import without_cache
 from relprop.operations import registrations
+from relprop.runs.agreement import what_differs
 from relprop.runs.backward import Explained
-from relprop.runs.checks import Computed, what_differs
+from relprop.runs.checks import Computed
 from relprop.runs.following import LIFT, Route, follow, same_numbers
 from relprop.runs.given import Given
 from relprop.runs.graphs import runnable
@@ -236,13 +237,13 @@ class Plans:
         except Exception as error:
             kind.fail(f"with other values, {type(error).__name__}: {error}")
             return None
-        each = [(a, b) for one, other in pairs for a, b in zip(one.results, other.results, strict=True)]
-        off = [what_differs(a.explanation, b.explanation) for a, b in each]
-        if any(off):
-            kind.refuse(f"by the plan, {next(filter(None, off))} differs")
+        off = next(filter(None, [what_differs(one.results, other.results) for one, other in pairs]), "")
+        if off:
+            kind.refuse(f"by the plan, {off} differs")
         # A comparison of nothing but zeros tells nothing.
-        tells = all([any([bool(R.any()) for R in b.explanation.inputs.values()]) for _, b in each])
-        kind.is_proven = tells and not any(off)
+        results = [each.explanation for _, expected in pairs for each in expected.results]
+        tells = all([any([bool(R.any()) for R in each.inputs.values()]) for each in results])
+        kind.is_proven = tells and not off
         if not tells:
             kind.fail("there is no relevance to compare")
         return pairs[0][1]

@@ -1,0 +1,95 @@
+"""What `mode="inductor"` compiles gives what Python gives: every preset, networks of pictures, transformers.
+
+`make compiled` runs these, in double precision and on other values than the example's. A graph that is not
+compiled warns, and a warning is an error here. Each compilation takes about half a minute.
+"""
+
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+import relprop
+from by_graph import Small, assert_same, graphs_of
+from families_compared import assert_same as assert_alike
+from families_compared import other_values
+from networks import DOUBLE
+from relprop import PRESETS, Explainer, targets
+from relprop.rules import AlphaBeta, Gamma, ZPlus
+from transformer_families import FAMILIES
+from zoo_networks import BOUNDS, NETWORKS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+    pytest.mark.filterwarnings("ignore:Model config"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what torch.compile imports
+]
+
+RULES: dict[str, Any] = {
+    "epsilon": "epsilon",
+    "zplus": ZPlus(),
+    "gamma": Gamma(0.25),
+    "alpha2-beta1": AlphaBeta(2, 1),
+    "epsilon-gamma-box": "epsilon-gamma-box",
+}
+
+VISION = (
+    *("alexnet", "resnet18", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"),
+    *("mixer_s32_224", "regnet_y_400mf", "googlenet", "squeezenet1_1", "nf_regnet_b0", "ghostnet_100"),
+)
+"""Twelve networks of pictures."""
+
+TRANSFORMERS = (
+    *("llama-sdpa", "llama-eager", "bert-sdpa", "gpt2-eager", "gemma2-eager", "t5-eager"),
+    *("torchvision-vit-sdpa", "timm-swin-sdpa", "clip-sdpa", "mixtral-sdpa-batched_mm"),
+)
+
+
+def compare(explainer: Explainer, example: dict[str, Any], others: dict[str, Any], target: Any) -> None:
+    """Check that the compiled graph of an example gives for others what Python gives."""
+    compiled = explainer.compile(**example, target=target, mode="inductor")
+    assert graphs_of(compiled) == 1
+    found, expected = (e(**others, target=target) for e in (compiled, explainer))
+    assert_alike(dict(found.inputs), dict(expected.inputs), 1e-10)
+    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["small", "mnist-cnn", "mnist-mlp"])
+def test_every_preset(name: str, preset: str) -> None:
+    model = Small() if name == "small" else relprop.load(name).double().eval()
+    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
+    explainer = Explainer(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
+    compiled = explainer.compile(x, target=1, mode="inductor")
+    assert graphs_of(compiled) == 1
+    assert_same(compiled(other, target=3), explainer(other, target=3))
+
+
+@pytest.mark.parametrize(
+    "target", [None, [2, 0], targets.RunnerUp(2), targets.Contrastive(1), targets.LogOdds(0)], ids=str
+)
+def test_targets(target: Any) -> None:
+    explainer, x = Explainer(Small(), rules="epsilon-gamma-flat"), torch.rand(2, 1, 6, 6, **DOUBLE)
+    compiled = explainer.compile(x, target=target, mode="inductor")
+    assert graphs_of(compiled) == 1
+    assert_same(compiled(x * 0.5, target=target), explainer(x * 0.5, target=target))
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", VISION)
+def test_a_network_of_pictures(name: str, rules: str) -> None:
+    model, x, target = NETWORKS[name].make(torch.float64)
+    explainer = Explainer(model, rules=RULES[rules], bounds=BOUNDS if rules.endswith("box") else None)
+    (argument,) = explainer(x, target=target).inputs
+    compare(explainer, {argument: x}, {argument: x.roll(1, -1)}, target)
+
+
+@pytest.mark.parametrize("preset", ["attnlrp", "cp-lrp", "epsilon"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_family_of_transformers(name: str, preset: str) -> None:
+    model, arguments, target = FAMILIES[name].make(torch.float64)
+    compare(Explainer(model, rules=preset), dict(arguments), other_values(arguments), target)
