@@ -1,0 +1,69 @@
+"""Whether explanations are the same but for rounding, however far a network carries that."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from relprop import Explainer
+from relprop.engine.roles import Role
+from relprop.runs.agreement import Several, shaken_leaves, what_differs
+from relprop.runs.backward import Explained
+from relprop.targets import RunnerUp
+
+RELEVANCE = torch.tensor([[1.0, -2.0, 0.0]])
+
+
+def several(*relevance: Tensor, score: float = 1.0, dtype: torch.dtype = torch.float32) -> Several:
+    """Explanations, one for each target, of this relevance."""
+    explanation = Explainer(nn.Linear(3, 2), rules="epsilon")(torch.rand(1, 3), target=0)
+    scored = torch.tensor([score], dtype=dtype)
+    return [
+        Explained(
+            replace(explanation, inputs={"x": R.to(dtype)}, score=scored), RunnerUp(0), Role.SIGNAL, None, 1
+        )
+        for R in relevance
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-7), (torch.float32, 1e-4)])
+def test_rounding_is_relative_to_the_largest_value(dtype: torch.dtype, rounding: float) -> None:
+    expected, near, far = (several(RELEVANCE + off, dtype=dtype) for off in (0, rounding, 50 * rounding))
+    assert what_differs(near, expected) == ""
+    assert what_differs(far, expected) == "relevance of input 'x'"
+    assert what_differs(several(RELEVANCE, score=1.01), several(RELEVANCE)) == "score"
+    assert what_differs(several(RELEVANCE * torch.nan), several(RELEVANCE)) == "relevance of input 'x'"
+
+
+def test_shaken_inputs_tell_how_far_rounding_is_carried() -> None:
+    expected, found = several(RELEVANCE), several(RELEVANCE + 0.3)
+    near, far = (several(RELEVANCE + off) for off in (0.01, -0.1))
+    assert what_differs(found, expected, lambda: [near, near]) == "relevance of input 'x'"
+    assert what_differs(found, expected, lambda: [near, far]) == ""
+
+
+def test_shaken_inputs_excuse_the_target_that_they_move() -> None:
+    expected, found = several(RELEVANCE, RELEVANCE), several(RELEVANCE, RELEVANCE + 0.3)
+    assert what_differs(found, expected, lambda: [several(RELEVANCE + 0.1, RELEVANCE)]) != ""
+    assert what_differs(found, expected, lambda: [several(RELEVANCE, RELEVANCE + 0.1)]) == ""
+
+
+def test_nothing_is_computed_again_for_what_agrees() -> None:
+    def never() -> list[Several]:
+        raise AssertionError
+
+    assert what_differs(several(RELEVANCE), several(RELEVANCE), never) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_shaken_values_are_a_little_smaller(dtype: torch.dtype) -> None:
+    values, ids = torch.linspace(-3, 3, 40, dtype=dtype).view(4, 10), torch.arange(3)
+    shaken = list(shaken_leaves([values, ids]))
+    for found, same in shaken:
+        assert same is ids
+        assert (found.dtype, found.shape) == (dtype, values.shape)
+        assert bool((found.abs() <= values.abs()).all())
+        off = (values - found).abs() / values.abs()
+        assert 2 <= float(off.max()) / torch.finfo(dtype).eps <= 10
+    assert not torch.equal(shaken[0][0], shaken[1][0])
