@@ -4,11 +4,38 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import relprop
 from by_graph import assert_same
+from networks import DOUBLE
 from relprop import Explainer
 from relprop.runs import planned
+
+
+def rows(samples: int = 2, seed: int = 0, width: int = 4) -> Tensor:
+    return torch.randn(samples, width, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+
+
+def layers(*between: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), *(between or [nn.ReLU()]), nn.Linear(6, 3)).double().eval()
+
+
+class Model(nn.Module):
+    """Two layers, and what a test puts between them."""
+
+    def __init__(self, between: Callable[["Model", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.between = between
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.last(self.between(self, self.first(x)))
+        return scores
 
 
 class Counted(Explainer):
