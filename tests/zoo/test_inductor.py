@@ -41,6 +41,9 @@ VISION = (
 )
 """Twelve networks of pictures."""
 
+PAIRS = [(name, list(RULES)[(i + n) % len(RULES)]) for i, name in enumerate(VISION) for n in (0, 2)]
+"""Each network by two of the rules, and each of the rules on some five networks."""
+
 TRANSFORMERS = (
     *("llama-sdpa", "llama-eager", "bert-sdpa", "gpt2-eager", "gemma2-eager", "t5-eager"),
     *("torchvision-vit-sdpa", "timm-swin-sdpa", "clip-sdpa", "mixtral-sdpa-batched_mm"),
@@ -79,8 +82,7 @@ def test_targets(target: Any) -> None:
     assert_same(compiled(x * 0.5, target=target), explainer(x * 0.5, target=target))
 
 
-@pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize(("name", "rules"), PAIRS)
 def test_a_network_of_pictures(name: str, rules: str) -> None:
     model, x, target = NETWORKS[name].make(torch.float64)
     explainer = Explainer(model, rules=RULES[rules], bounds=BOUNDS if rules.endswith("box") else None)

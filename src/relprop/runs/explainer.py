@@ -191,7 +191,8 @@ class Explainer:
             example: arguments of the model, as for a call; by default the first call is one.
             target: a target of the example, as for a call.
             mode: "replay" runs the operations as they are. "inductor" compiles them by `torch.compile`, which
-                takes up to minutes and needs a C++ compiler; results are the same to rounding.
+                takes up to minutes and needs a C++ compiler; results are the same to rounding. If it cannot
+                compile one, or gives something else, a warning says so, and that graph is run as it is.
             dynamic: whether one graph serves every number of samples. Batches are cut into pieces as large as
                 the example, and the last piece is filled up. If the samples of a batch depend on each other,
                 a warning says so, and each number of samples has a graph of its own.
