@@ -50,14 +50,24 @@ TRANSFORMERS = (
 )
 
 
-def compare(explainer: Explainer, example: dict[str, Any], others: dict[str, Any], target: Any) -> None:
+PARTLY_SINGLE = ("llama-eager", "gemma2-eager")
+"""Their softmax is computed in single precision, whatever the model's is."""
+
+
+def compare(
+    explainer: Explainer,
+    example: dict[str, Any],
+    others: dict[str, Any],
+    target: Any,
+    tolerance: float = 1e-10,
+) -> None:
     """Check that the compiled graph of an example gives for others what Python gives."""
     compiled = explainer.compile(**example, target=target, mode="inductor")
     assert graphs_of(compiled) == 1
     found, expected = (e(**others, target=target) for e in (compiled, explainer))
-    assert_alike(dict(found.inputs), dict(expected.inputs), 1e-10)
-    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
+    assert_alike(dict(found.inputs), dict(expected.inputs), tolerance)
+    torch.testing.assert_close(found.score, expected.score, rtol=tolerance, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=10 * tolerance, atol=1e-9)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -94,4 +104,5 @@ def test_a_network_of_pictures(name: str, rules: str) -> None:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_family_of_transformers(name: str, preset: str) -> None:
     model, arguments, target = FAMILIES[name].make(torch.float64)
-    compare(Explainer(model, rules=preset), dict(arguments), other_values(arguments), target)
+    tolerance = 1e-5 if name in PARTLY_SINGLE else 1e-10
+    compare(Explainer(model, rules=preset), dict(arguments), other_values(arguments), target, tolerance)
