@@ -115,6 +115,30 @@ def test_shapes_one_after_the_other_are_one_operation() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "offset", "is_view"),
+    [
+        ((4, 6), (6, 1), 0, True),
+        ((2, 12, 1, 1), (12, 1, 1, 1), None, True),
+        ((24,), (1,), 0, True),
+        ((4, 5), (6, 1), 0, False),
+        ((6, 4), (1, 6), 0, False),
+        ((23,), (1,), 1, False),
+    ],
+)
+def test_memory_that_is_taken_whole_is_a_view(
+    size: Any, stride: Any, offset: int | None, is_view: bool
+) -> None:
+    def taken(x: Tensor) -> list[Tensor]:
+        return [(x * 2).as_strided(size, stride, offset).exp()]
+
+    traced, _ = trace(taken, [torch.randn(2, 3, 4)])
+    found = [node.target for node in traced.graph.graph.nodes if node.op == "call_function"]
+    assert (aten.as_strided.default in found) is not is_view
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(traced.graph(x)[0][0], taken(x)[0])
+
+
 def test_weights_without_a_value_are_no_change() -> None:
     model = Small()
     model.register_buffer("unused", torch.tensor([torch.nan, torch.inf]))

@@ -60,6 +60,10 @@ def failing(function: Run, inputs: tuple[Tensor, ...]) -> Any:
     raise RuntimeError("No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for more")
 
 
+def failing_in_the_backend(function: Run, inputs: tuple[Tensor, ...]) -> Any:
+    raise RuntimeError("backend='inductor' raised:\nValueError: a mutation\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+
 def with_a_guard_that_fails(function: Run, inputs: tuple[Tensor, ...]) -> Any:
     tensors, _ = function(*inputs)
     return tensors, torch.tensor(False)
@@ -84,6 +88,7 @@ def test_a_compiled_graph_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (of_other_values, "gives another relevance of input 'x'"),
         (failing, "fails with RuntimeError: No working C++ compiler found"),
+        (failing_in_the_backend, "fails with ValueError: a mutation"),
         (with_a_guard_that_fails, "gives another guard"),
     ],
 )

@@ -50,8 +50,8 @@ TRANSFORMERS = (
 )
 
 
-PARTLY_SINGLE = ("llama-eager", "gemma2-eager")
-"""Their softmax is computed in single precision, whatever the model's is."""
+PARTLY_SINGLE = ("llama-eager", "gemma2-eager", "t5-eager", "mixtral-sdpa-batched_mm")
+"""Their softmax, of attention or of routers, is computed in single precision, whatever the model's is."""
 
 
 def compare(

@@ -257,7 +257,7 @@ class Graphs:
         try:
             found = compiled(given.leaves)
         except Exception as error:
-            reason = f"fails with {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            reason = f"fails with {_in_brief(error)}"
         else:
             shaken = partial(self._shaken, given, given.leaves)
             off = "guard" if found is None else what_differs(found.results, example.results, shaken)
@@ -301,3 +301,11 @@ class Graphs:
             f"for other values the graph gives another {off}. The model uses values that a graph cannot "
             "follow"
         )
+
+
+def _in_brief(error: Exception) -> str:
+    """Return what an error of `torch.compile` says first, and which error it was."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].endswith("raised:"):  # "backend='inductor' raised:", and then the error
+        return " ".join(lines[1:2])
+    return ": ".join([type(error).__name__, *lines[:1]])

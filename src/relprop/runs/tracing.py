@@ -106,6 +106,13 @@ def whole_memory_of(tensor: Tensor) -> Tensor:
     return whole.set_(tensor.untyped_storage())
 
 
+def _is_view(tensor: Tensor, size: Any, stride: Any, offset: int | None = None) -> bool:
+    """Whether `as_strided` gives the elements of a tensor, in their order, another shape."""
+    wanted = torch.empty(tuple(size), device="meta")
+    same = offset in (None, tensor.storage_offset()) and wanted.numel() == tensor.numel()
+    return same and tensor.is_contiguous() and wanted.stride() == tuple(stride)
+
+
 def version_of(tensor: Tensor) -> int:
     """Return how often a tensor was written to. A tensor of inference mode does not know."""
     return 0 if tensor.is_inference() else tensor._version
@@ -208,6 +215,8 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         for tensor in written:
             self._require_own(tensor)
             self._take_over(tensor)
+        if func is aten.as_strided.default and _is_view(*args, **kwargs):
+            func, args, kwargs = aten.view.default, tuple(args[:2]), {}  # of which compilers know more
         node = self._graph.call_function(
             func, map_leaves(self._operand, tuple(args)), map_leaves(self._operand, dict(kwargs))
         )
