@@ -25,6 +25,7 @@ ONCE = ("",)
 """Of ways without rules."""
 
 PICTURE_RULES = ("epsilon", "w2-epsilon", "z+", "gamma", "alpha2-beta1")
+COMPILED_RULES = ("epsilon", "gamma", "epsilon-gamma-flat")
 PICTURE_PRESETS = ("epsilon-gamma-flat", "epsilon-gamma-box")
 
 CONVOLUTIONS: Plan = {
@@ -116,9 +117,9 @@ def _compiled(*rules: str) -> list[Row]:
     return [COMPILED_GRADIENT, *(Row("inductor", each) for each in rules)]
 
 
-def _pictures(name: str, title: str, plan: Plan, *rules: str, canonizer: str = "") -> Case:
+def _pictures(name: str, title: str, plan: Plan, *compiled: str, canonizer: str = "") -> Case:
     make = partial(subjects.picture, name, canonizer=canonizer)
-    return Case(name, title, "pictures", make, plan, _compiled(*rules) if rules else ())
+    return Case(name, title, "pictures", make, plan, _compiled(*compiled))
 
 
 def _digits() -> list[Case]:
@@ -132,7 +133,7 @@ def _digits() -> list[Case]:
 
 
 def _decoders() -> list[Case]:
-    rules = _compiled("attnlrp")
+    rules = _compiled("attnlrp", "cp-lrp", "epsilon")
     return [
         Case(
             f"llama-{width}",
@@ -192,12 +193,12 @@ def _series() -> list[Case]:
 
 CASES: Sequence[Case] = (
     *_digits(),
-    _pictures("vgg16", "VGG-16", WITH_ALL_PEERS, canonizer="VGGCanonizer"),
-    _pictures("resnet50", "ResNet-50", WITH_ALL_PEERS, "epsilon", canonizer="ResNetCanonizer"),
-    _pictures("efficientnet_b0", "EfficientNet-B0", CONVOLUTIONS),
-    _pictures("densenet121", "DenseNet-121", CONVOLUTIONS),
-    _pictures("convnext_tiny", "ConvNeXt-T", CONVOLUTIONS),
-    _pictures("vit_b_16", "ViT-B/16", VIT),
+    _pictures("vgg16", "VGG-16", WITH_ALL_PEERS, *COMPILED_RULES, canonizer="VGGCanonizer"),
+    _pictures("resnet50", "ResNet-50", WITH_ALL_PEERS, *COMPILED_RULES, canonizer="ResNetCanonizer"),
+    _pictures("efficientnet_b0", "EfficientNet-B0", CONVOLUTIONS, *COMPILED_RULES),
+    _pictures("densenet121", "DenseNet-121", CONVOLUTIONS, *COMPILED_RULES),
+    _pictures("convnext_tiny", "ConvNeXt-T", CONVOLUTIONS, *COMPILED_RULES),
+    _pictures("vit_b_16", "ViT-B/16", VIT, "epsilon", "attnlrp", "cp-lrp"),
     *_decoders(),
     *_recurrent(),
     *_series(),

@@ -72,7 +72,9 @@ def sentences(figures: Figures) -> str:
 
 def pictures(figures: Figures) -> str:
     """Networks of pictures, by rules."""
-    rows = figures.rows("pictures", ("relprop", "plan", "graph", "zennit", "captum", "autolrp", "LXT"))
+    rows = figures.rows(
+        "pictures", ("relprop", "plan", "graph", "inductor", "zennit", "captum", "autolrp", "LXT")
+    )
     if not rows:
         return ""
     return (
@@ -137,22 +139,29 @@ def compiled(figures: Figures) -> str:
         if "/" in case.name or not traced:
             continue
         base = found.time(Row("compiled gradient"))
-        row = [case.title, f"{_seconds(min(traced))} to {_seconds(max(traced))} s"]
-        for other in case.compiled:
-            own = found.time(other) if other.way == "inductor" else None
+        about = [
+            case.title,
+            f"{_seconds(min(traced))} to {_seconds(max(traced))} s",
+            "" if base is None else ratio(base),
+        ]
+        each = []
+        for row in case.compiled:
+            own = found.time(row) if row.way == "inductor" else None
             if own is not None and base is not None:
-                name = DIGIT_NAMES.get(other.rules, NAMES[other.rules])
-                first = f"{_seconds(found.rows[other].first)} s"
-                row += [name, first, ratio(base), ratio(own), ratio(own / base)]
-        rows.append(row + [""] * (7 - len(row)))
+                name = DIGIT_NAMES.get(row.rules, NAMES[row.rules])
+                made_in = f"{_seconds(found.rows[row].first)} s"
+                each.append([name, made_in, ratio(own), ratio(own / base)])
+        first, *others = each or [[""] * 4]
+        rows += [about + first, *([""] * len(about) + other for other in others)]
     if not rows:
         return ""
-    head = ["", "a graph is made in", "compiled rules", "in", "compiled gradient", "compiled explanation"]
+    head = ["", "a graph is made in", "compiled gradient", "rules", "compiled in", "compiled explanation"]
     return (
         "## Tracing and compiling\n\n"
         "A graph is made once for inputs of one shape, and checked against an explanation in Python. "
-        f"Inductor takes longer, and needs a compiler:\n\n{as_table([*head, 'their ratio'], rows)}\n\n"
-        "The two columns before the last are times relative to the gradient in Python."
+        '`mode="inductor"` compiles it by `torch.compile`, which takes longer and needs a compiler:\n\n'
+        f"{as_table([*head, 'beside the compiled gradient'], rows)}\n\n"
+        "The compiled gradient and explanation are in times of the gradient in Python."
     )
 
 

@@ -33,8 +33,8 @@ _VARIANTS = 4
 
 
 _ON_CPU = {"layout_optimization": False}
-"""Options for Inductor, which lays the weights of each convolution out anew in each call otherwise: a sixth of
-the time of ResNet-50."""
+"""Options for Inductor, which otherwise lays out the weights of convolutions anew in each call. That takes a
+sixth of the time of a ResNet-50."""
 
 
 @dataclass(frozen=True)
