@@ -93,7 +93,7 @@ def test_a_compiled_graph_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
         (of_other_values, "gives another relevance of input 'x'"),
         (failing, "fails with RuntimeError: No working C++ compiler found"),
         (failing_in_the_backend, "fails with ValueError: a mutation"),
-        (with_a_guard_that_fails, "gives another guard"),
+        (with_a_guard_that_fails, "gives another decision"),
     ],
 )
 def test_a_graph_that_is_not_compiled_right_is_replayed(
@@ -152,6 +152,15 @@ def test_the_gradient_of_one_element_is_not_scattered(size: tuple[int, int], dim
         return [aten.gather_backward((x * 2).gather(dim, index), x, dim, index, False)]
 
     assert aten.gather_backward.default not in targets_of(gradient, x)
+
+
+def test_the_gradient_of_the_only_element_is_scattered() -> None:
+    index = torch.tensor(0)
+
+    def gradient(x: Tensor) -> list[Tensor]:
+        return [aten.gather_backward((x * 2).gather(0, index), x, 0, index, False)]
+
+    targets_of(gradient, torch.randn((), **DOUBLE))
 
 
 def test_classes_are_taken_by_no_scatter() -> None:

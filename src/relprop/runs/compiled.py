@@ -268,7 +268,7 @@ class Graphs:
             reason = f"fails with {_in_brief(error)}"
         else:
             shaken = partial(self._shaken, given, given.leaves)
-            off = "guard" if found is None else what_differs(found.results, example.results, shaken)
+            off = "decision" if found is None else what_differs(found.results, example.results, shaken)
             reason = off and f"gives another {off}"
         if not reason:
             return compiled

@@ -82,12 +82,10 @@ def compilable(module: fx.GraphModule) -> fx.GraphModule:
 
 def _gather_backward(gradient: Tensor, values: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Any:
     """Compute the gradient of `gather` without `scatter_add` if one element is taken along the dimension."""
-    sizes = list(values.shape)
-    sizes[dim] = 1
-    if list(index.shape) != sizes:
+    if values.dim() == 0 or index.shape != values.narrow(dim, 0, 1).shape:
         return aten.gather_backward(gradient, values, dim, index, sparse_grad)
     positions = torch.arange(values.shape[dim], device=values.device)
-    along = positions.view([-1 if i == dim % len(sizes) else 1 for i in range(len(sizes))])
+    along = positions.view([-1 if i == dim % values.dim() else 1 for i in range(values.dim())])
     return torch.where(along == index, gradient, 0.0)
 
 
