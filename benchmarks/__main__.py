@@ -1,6 +1,6 @@
 """Measure what explanations cost, and write it to a file of JSON.
 
-    make bench                                  everything: an hour and a half on a machine that does nothing else
+    make bench                                  everything: 90 minutes on a machine that does nothing else
     python -m benchmarks --only decoders        a part, whose figures in the file are replaced
     python -m benchmarks --only resnet50 "batch/*"
     python -m benchmarks --list                 the parts and cases
