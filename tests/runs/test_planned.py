@@ -98,6 +98,18 @@ def test_a_target_of_the_user_is_computed_in_python() -> None:
         assert torch.equal(explainer(rows(), target=target).score, factor * layers()(rows())[:, 0])
 
 
+@pytest.mark.parametrize("are_trained", [True, False])
+def test_attention_layers_of_torch(are_trained: bool) -> None:
+    """Where nothing needs a gradient, torch computes them by one kernel, which explanations do not see."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3)).double().eval().requires_grad_(are_trained)
+    x = torch.randn(2, 3, 4, **DOUBLE)
+    explainer = with_plan(model, x, rules="attnlrp", target=1)
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert_by_plan(explainer, x * 0.5, target=2)
+
+
 def test_what_is_recorded() -> None:
     options: dict[str, Any] = {"record": ["first", "second"], "parameters": "*", "per_operation": True}
     explainer = with_plan(Small(), pictures(), rules="epsilon-gamma-flat", **options)

@@ -19,6 +19,7 @@ from by_graph import Small, assert_same, pictures
 from by_plan import Counted, Model, assert_by_plan, early, in_python, layers, rows, with_plan
 from networks import DOUBLE
 from relprop import Explainer
+from relprop.engine.surroundings import AttentionInParts
 from relprop.errors import InputError, ModelError
 from relprop.rules import Gamma
 from relprop.targets import Part
@@ -67,6 +68,34 @@ def test_an_interrupt() -> None:
     assert not _get_current_dispatch_mode_stack()
     assert torch.ones(1, requires_grad=True).exp().requires_grad
     assert_by_plan(explainer, rows())
+
+
+@pytest.mark.parametrize("was", [True, False])
+def test_whether_attention_layers_are_kernels(was: bool) -> None:
+    settings, fails = [], False
+    enabled = torch.backends.mha.get_fastpath_enabled
+
+    def step(_: Model, h: Tensor) -> Tensor:
+        settings.append(enabled())
+        if fails:
+            raise KeyboardInterrupt
+        return h.relu()
+
+    explainer = with_plan(Model(step), rows())
+    torch.backends.mha.set_fastpath_enabled(was)
+    try:
+        explainer(rows())
+        fails = True
+        with pytest.raises(KeyboardInterrupt):
+            explainer(rows())
+        assert (settings[-2:], enabled()) == ([False, False], was)
+        one, other = AttentionInParts(), AttentionInParts()
+        with one, other:
+            one.__exit__()
+            assert not enabled()  # another thread's run goes on
+        assert enabled() == was
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def test_values_are_freed() -> None:

@@ -8,7 +8,7 @@ nothing, and the second time completes what was interrupted the first time.
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,34 @@ class Autocast(NamedTuple):
     def set(self) -> None:
         torch.set_autocast_enabled(self.device, self.enabled)
         torch.set_autocast_dtype(self.device, self.dtype)
+
+
+class AttentionInParts:
+    """A guard within which attention layers of torch make the calls that they make for a gradient.
+
+    Where nothing needs one, neither input nor parameters, they are a single kernel. The setting is that of
+    all threads. It is what it was once the last guard has been left. A guard may be left twice.
+    """
+
+    _lock = threading.Lock()
+    _entered: ClassVar[set["AttentionInParts"]] = set()
+    _before = True
+
+    def __enter__(self) -> None:
+        of_all = AttentionInParts
+        with self._lock:
+            if not of_all._entered:
+                of_all._before = torch.backends.mha.get_fastpath_enabled()
+            of_all._entered.add(self)
+            torch.backends.mha.set_fastpath_enabled(False)
+
+    def __exit__(self, *_error: object) -> None:
+        of_all = AttentionInParts
+        with self._lock:
+            if self in of_all._entered:
+                of_all._entered.remove(self)
+                if not of_all._entered:
+                    torch.backends.mha.set_fastpath_enabled(of_all._before)
 
 
 class _Open(threading.local):

@@ -12,7 +12,7 @@ from relprop.engine.active import uncompiled
 from relprop.engine.levels import seeing
 from relprop.engine.mode import DispatchMode
 from relprop.engine.modules import at_modules
-from relprop.engine.surroundings import leaving_no_trace
+from relprop.engine.surroundings import AttentionInParts, leaving_no_trace
 from relprop.runs.tracing import place_of, whole_memory_of, written_by
 
 
@@ -29,6 +29,7 @@ def _run_within(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> A
         around.run_as_written()
         around.compute_weights_anew()
         around.hold(seeing())
+        around.hold(AttentionInParts())
         torch._C._push_on_torch_dispatch_stack(mode)
         return run()
 
