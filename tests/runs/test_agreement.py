@@ -49,6 +49,22 @@ def test_shaken_inputs_excuse_the_target_that_they_move() -> None:
     assert what_differs(found, expected, lambda: [several(RELEVANCE, RELEVANCE + 0.1)]) == ""
 
 
+def test_shaken_inputs_excuse_a_part_of_the_largest_value() -> None:
+    expected, found, far = several(RELEVANCE), several(RELEVANCE + 0.6), several(RELEVANCE + 5)
+    assert what_differs(found, expected, lambda: [far]) == "relevance of input 'x'"
+
+
+def test_nothing_but_zeros_and_what_is_no_number() -> None:
+    nothing, some = several(RELEVANCE * 0), several(RELEVANCE + 5)
+    assert what_differs(some, nothing) == "relevance of input 'x'"
+    assert what_differs(several(RELEVANCE * 0 + 1e-6), nothing) == ""
+    infinite = several(RELEVANCE / 0)  # and NaN
+    assert what_differs(infinite, infinite) == ""
+    assert what_differs(some, infinite) == "relevance of input 'x'"
+    empty = several(RELEVANCE[:, :0])
+    assert what_differs(empty, empty) == ""
+
+
 def test_nothing_is_computed_again_for_what_agrees() -> None:
     def never() -> list[Several]:
         raise AssertionError
@@ -58,12 +74,14 @@ def test_nothing_is_computed_again_for_what_agrees() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_shaken_values_are_a_little_smaller(dtype: torch.dtype) -> None:
-    values, ids = torch.linspace(-3, 3, 40, dtype=dtype).view(4, 10), torch.arange(3)
-    shaken = list(shaken_leaves([values, ids]))
-    for found, same in shaken:
+    values, ids = torch.linspace(-3, 2.9, 40, dtype=dtype).view(4, 10), torch.arange(3)
+    mask = torch.ones(2, 2, dtype=dtype).tril()
+    shaken = [found for found, *_ in shaken_leaves([values])]
+    for found, same, whole in shaken_leaves([values, ids, mask]):
         assert same is ids
+        assert torch.equal(whole, mask)
         assert (found.dtype, found.shape) == (dtype, values.shape)
         assert bool((found.abs() <= values.abs()).all())
         off = (values - found).abs() / values.abs()
         assert 2 <= float(off.max()) / torch.finfo(dtype).eps <= 10
-    assert not torch.equal(shaken[0][0], shaken[1][0])
+    assert not torch.equal(*shaken)

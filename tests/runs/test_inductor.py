@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from by_graph import Small, assert_same, graphs_of, pictures
 from networks import DOUBLE
 from relprop import Explainer
 from relprop.rules import Gamma
-from relprop.runs.graphs import compilable
+from relprop.runs.graphs import _gather_backward, _multiplied, compilable
 from relprop.runs.tracing import trace
 
 aten = torch.ops.aten
@@ -73,6 +74,10 @@ def with_a_guard_that_fails(function: Run, inputs: tuple[Tensor, ...]) -> Any:
     return tensors, torch.tensor(False)
 
 
+def without_compiler(function: Run, **options: Any) -> Run:
+    raise RuntimeError("torch.compile is not supported on Python 3.15+")
+
+
 def compile_by(monkeypatch: pytest.MonkeyPatch, within: Callable[[Run, tuple[Tensor, ...]], Any]) -> Compiler:
     compiler = Compiler(within)
     monkeypatch.setattr(torch, "compile", compiler)
@@ -107,6 +112,49 @@ def test_a_graph_that_is_not_compiled_right_is_replayed(
     assert (graphs_of(compiled), compiler.called) == (1, 1)
 
 
+def test_torch_that_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    with pytest.warns(UserWarning, match="torch.compile fails with RuntimeError: torch.compile is not supp"):
+        compiled = Explainer(Small(), rules="epsilon").compile(pictures(), target=0, mode="inductor")
+    assert graphs_of(compiled) == 1
+
+
+def test_a_mask_that_looks_otherwise_when_shaken_excuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_by(monkeypatch, of_other_values)
+    layer = nn.Linear(3, 2).double()
+    explainer = Explainer(lambda x, mask: layer(x * (mask >= 1.0)), rules="epsilon")
+    with pytest.warns(UserWarning, match="gives another relevance of input 'x'"):
+        explainer.compile(torch.rand(2, 3, **DOUBLE), torch.ones(2, 3, **DOUBLE), target=0, mode="inductor")
+
+
+def test_values_that_do_not_suit_when_shaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_by(monkeypatch, of_other_values)
+
+    def model(x: Tensor) -> Tensor:
+        if bool(x.max() < 0.9):
+            raise ValueError("too dark")
+        return x * 2
+
+    with pytest.warns(UserWarning, match="gives another relevance of input 'x'"):
+        Explainer(model, rules="epsilon").compile(
+            torch.full((2, 3), 0.9, **DOUBLE), target=0, mode="inductor"
+        )
+
+
+def test_a_compiled_graph_sees_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = []
+
+    def noting(function: Run, inputs: tuple[Tensor, ...]) -> Any:
+        needed.extend(t.requires_grad for t in inputs)
+        return function(*inputs)
+
+    compile_by(monkeypatch, noting)
+    compiled = Explainer(Small(), rules="epsilon").compile(pictures(), target=0, mode="inductor")
+    compiled(pictures().requires_grad_(), target=1)
+    assert len(needed) == 4
+    assert not any(needed)
+
+
 def test_a_network_that_carries_rounding_far_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = compile_by(monkeypatch, of_rounded_values)
     x = torch.rand(2, 3) + 0.5
@@ -139,36 +187,66 @@ def test_factors_of_sums_are_products_of_their_own() -> None:
         return [one, torch.sub(one, x, alpha=3), x + y]
 
     found = targets_of(sums, x, y)
-    assert found.count(aten.mul.Tensor) == 3
+    assert found.count(_multiplied) == 3
     assert found.count(aten.add.Tensor) == 2
 
 
-@pytest.mark.parametrize(("size", "dim"), [((2, 1), 1), ((2, 1), -1), ((1, 3), 0), ((2, 2), 1), ((1, 1), 1)])
-def test_the_gradient_of_one_element_is_not_scattered(size: tuple[int, int], dim: int) -> None:
-    x = torch.randn(2, 3, **DOUBLE)
-    index = torch.zeros(size, dtype=torch.int64) + 1
-
-    def gradient(x: Tensor) -> list[Tensor]:
-        return [aten.gather_backward((x * 2).gather(dim, index), x, dim, index, False)]
-
-    assert aten.gather_backward.default not in targets_of(gradient, x)
+def test_factors_are_multiplied_in_the_dtype_of_the_sum() -> None:
+    x, y = torch.randn(3, **DOUBLE), torch.full((3,), 6e4, dtype=torch.float16)
+    targets_of(lambda x, y: [torch.add(x, y, alpha=0.3), torch.sub(x, y, alpha=2)], x, y)
 
 
-def test_the_gradient_of_the_only_element_is_scattered() -> None:
-    index = torch.tensor(0)
+class Operations(TorchDispatchMode):
+    """Notes the names of operations."""
 
-    def gradient(x: Tensor) -> list[Tensor]:
-        return [aten.gather_backward((x * 2).gather(0, index), x, 0, index, False)]
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
-    targets_of(gradient, torch.randn((), **DOUBLE))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def scatters(x: Tensor, index: Tensor, dim: int) -> bool:
+    """Whether the gradient of `gather` is computed by a scatter where it is compiled."""
+    gradient = torch.randn(index.shape, dtype=x.dtype)
+    with Operations() as operations:
+        found = _gather_backward(gradient, x, dim, index, False)
+    torch.testing.assert_close(found, aten.gather_backward(gradient, x, dim, index, False), rtol=0, atol=0)
+    return any("scatter" in name for name in operations.names)
+
+
+@pytest.mark.parametrize(
+    ("size", "dim", "expected"),
+    [
+        ((2, 1), 1, False),
+        ((2, 1), -1, False),
+        ((1, 3), 0, False),
+        ((1, 3), -2, False),
+        ((2, 2), 1, True),
+        ((1, 1), 1, True),
+    ],
+)
+def test_the_gradient_of_one_element_is_not_scattered(size: Any, dim: int, expected: bool) -> None:
+    index = torch.ones(size, dtype=torch.int64)
+    assert scatters(torch.randn(2, 3, **DOUBLE), index, dim) is expected
+
+
+def test_tensors_without_dimensions_and_without_elements() -> None:
+    assert scatters(torch.randn((), **DOUBLE), torch.tensor(0), 0)
+    scatters(torch.randn(2, 0, **DOUBLE), torch.zeros(2, 0, dtype=torch.int64), 1)
 
 
 def test_classes_are_taken_by_no_scatter() -> None:
-    model, classes = nn.Linear(3, 4).double(), torch.tensor([1, 3])
-    explainer = Explainer(model, rules="epsilon")
-    compiled = explainer.compile(torch.rand(2, 3, **DOUBLE), target=classes)
+    classes = torch.tensor([1, 3])
+    explainer = Explainer(nn.Linear(3, 4).double(), rules="epsilon")
+    compiled = explainer.compile(x := torch.rand(2, 3, **DOUBLE), target=classes)
     assert compiled._graphs is not None
     (kind,) = compiled._graphs._kinds.values()
     traced = kind.graphs[0].traced.graph
     assert aten.gather_backward.default in [node.target for node in traced.graph.nodes]
-    assert aten.gather_backward.default not in [node.target for node in compilable(traced).graph.nodes]
+    with Operations() as operations:
+        compilable(traced)(x, classes)
+    assert "mm" in operations.names
+    assert not any("scatter" in name or "gather_backward" in name for name in operations.names)

@@ -98,6 +98,22 @@ def test_whether_attention_layers_are_kernels(was: bool) -> None:
         torch.backends.mha.set_fastpath_enabled(True)
 
 
+def test_an_interrupt_while_attention_layers_become_kernels_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    mha = torch.backends.mha
+    guard, set_enabled = AttentionInParts(), mha.set_fastpath_enabled
+
+    def interrupted(enabled: bool) -> None:
+        monkeypatch.setattr(mha, "set_fastpath_enabled", set_enabled)
+        raise KeyboardInterrupt
+
+    guard.__enter__()
+    monkeypatch.setattr(mha, "set_fastpath_enabled", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        guard.__exit__()
+    guard.__exit__()
+    assert mha.get_fastpath_enabled()
+
+
 def test_values_are_freed() -> None:
     values: list[weakref.ref[Tensor]] = []
 

@@ -49,7 +49,7 @@ class AttentionInParts:
     all threads. It is what it was once the last guard has been left. A guard may be left twice.
     """
 
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # the garbage collector may leave another guard in the same thread
     _entered: ClassVar[set["AttentionInParts"]] = set()
     _before = True
 
@@ -64,10 +64,9 @@ class AttentionInParts:
     def __exit__(self, *_error: object) -> None:
         of_all = AttentionInParts
         with self._lock:
-            if self in of_all._entered:
-                of_all._entered.remove(self)
-                if not of_all._entered:
-                    torch.backends.mha.set_fastpath_enabled(of_all._before)
+            if of_all._entered == {self}:
+                torch.backends.mha.set_fastpath_enabled(of_all._before)
+            of_all._entered.discard(self)
 
 
 class _Open(threading.local):

@@ -8,20 +8,21 @@ from torch import Tensor
 from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
 
-Several = Sequence[Explained]
-
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 """How far explanations that are the same but for rounding may differ, relative to the largest value."""
 
 _SHAKEN = 8
-"""By how many units in the last place inputs are shaken."""
+"""By up to how many eps, relative to the value, inputs are shaken."""
 
-_CARRIED = 4
-"""How many times as far as shaken inputs another order of sums may move an explanation."""
+_CARRIED, _MOST = 4, 0.25
+"""How many times as far as shaken inputs another order of sums may move an explanation, but no farther than a
+part of the largest value: a model may see another class in a value that is shaken."""
+
+Several = Sequence[Explained]
 
 
 def what_differs(found: Several, expected: Several, shaken: Callable[[], Sequence[Several]] = tuple) -> str:
-    """Name what differs between explanations by more than rounding; "" if nothing does.
+    """Name what differs between explanations by more than rounding, a score or an input; "" if nothing does.
 
     Deep networks of ReLUs may carry rounding far: in a ResNet-50 with random weights a change of the last
     digit of the input changes its gradient by some per cent of the largest value. How far a network does is
@@ -30,7 +31,7 @@ def what_differs(found: Several, expected: Several, shaken: Callable[[], Sequenc
     Args:
         found: explanations.
         expected: what they should be.
-        shaken: computes what is expected for each of `shaken_leaves`.
+        shaken: computes what is expected for `shaken_leaves`.
     """
     pairs = [(a.explanation, b.explanation) for a, b in zip(found, expected, strict=True)]
     if not any([_off(one, other, ()) for one, other in pairs]):
@@ -41,7 +42,7 @@ def what_differs(found: Several, expected: Several, shaken: Callable[[], Sequenc
 
 
 def shaken_leaves(leaves: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield values that differ by rounding, and not beyond the bounds of what they are: they are smaller."""
+    """Yield values that differ by rounding. They are smaller, and so within bounds; whole numbers stay."""
     for phase in (0.0, 1.0):
         yield [_shaken(t, phase) if t.is_floating_point() else t for t in leaves]
 
@@ -49,20 +50,31 @@ def shaken_leaves(leaves: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def _shaken(values: Tensor, phase: float) -> Tensor:
     steps = torch.arange(values.numel(), dtype=torch.float32, device=values.device)
     parts = (steps + phase).sin().abs().view(values.shape) * (_SHAKEN * torch.finfo(values.dtype).eps)
-    return values - values * parts.to(values.dtype)
+    return torch.where(values == values.round(), values, values - values * parts.to(values.dtype))
 
 
 def _off(found: Explanation, expected: Explanation, shaken: Sequence[Explanation]) -> str:
     """Name what differs by more than rounding, or than shaken inputs explain."""
     tensors = [expected.score, *expected.inputs.values()]
     coarsest = max([t.dtype for t in tensors], key=lambda dtype: torch.finfo(dtype).eps)
+    rounding = _ROUNDING.get(coarsest, 0.1)
     for name in (*expected.inputs, None):
         one, other, *alike = [_named(each, name) for each in (found, expected, *shaken)]
-        largest, off = float(other.abs().max()), float((one - other).abs().max())
-        carried = max([float((each - other).abs().max()) for each in alike], default=0.0)
-        if largest > 0 and not off <= max(_ROUNDING.get(coarsest, 0.1) * largest, _CARRIED * carried):
+        largest = _largest(other)
+        carried = max([_largest(each - other) for each in alike], default=0.0)
+        allowed = max(
+            rounding * (largest or _largest(expected.score)), min(_CARRIED * carried, _MOST * largest)
+        )
+        # Where both are no numbers, they agree.
+        if not torch.equal(one.isfinite(), other.isfinite()) or _largest(one - other) > allowed:
             return "score" if name is None else f"relevance of input {name!r}"
     return ""
+
+
+def _largest(values: Tensor) -> float:
+    """Return the largest number, regardless of its sign."""
+    finite = values[values.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _named(explanation: Explanation, name: str | None) -> Tensor:

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -30,7 +31,6 @@ _KINDS = 32
 
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
-
 
 _ON_CPU = {"layout_optimization": False}
 """Options for Inductor, which otherwise lays out the weights of convolutions anew in each call. That takes a
@@ -166,7 +166,8 @@ class Graphs:
             return None
         if kind not in self._cut:
             expected = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
-            off = what_differs(whole, expected, partial(self._shaken, given, given.leaves))
+            off = what_differs(whole, expected, partial(self._shaken, given))
+            self._plain(given)  # what the model keeps is of these values, and not of shaken ones
             self._cut[kind] = not off
             if off:
                 warn(
@@ -261,17 +262,17 @@ class Graphs:
         options: Any = {"fullgraph": True, "dynamic": False}
         if all([leaf.device.type == "cpu" for leaf in given.leaves]):
             options["options"] = _ON_CPU
-        compiled = replace(graph, run=torch.compile(to_compile, **options))
         try:
+            compiled = replace(graph, run=_of_values(torch.compile(to_compile, **options)))
             found = compiled(given.leaves)
         except Exception as error:
             reason = f"fails with {_in_brief(error)}"
         else:
-            shaken = partial(self._shaken, given, given.leaves)
+            shaken = partial(self._shaken, given)
             off = "decision" if found is None else what_differs(found.results, example.results, shaken)
-            reason = off and f"gives another {off}"
-        if not reason:
-            return compiled
+            if not off:
+                return compiled
+            reason = f"gives another {off}"
         self._tell(f"mode='inductor': torch.compile {reason}. Graphs are run as by mode='replay'.")
         return graph
 
@@ -290,9 +291,13 @@ class Graphs:
         """Compute without a graph."""
         return found_by(lambda: self._compute(given.inputs, given.arguments, given.goals, given.wanted))
 
-    def _shaken(self, given: Given, leaves: Sequence[Tensor]) -> list[list[Explained]]:
-        """Compute with tensors that differ from others by rounding."""
-        return [self._computed(given, shaken).results for shaken in shaken_leaves(leaves)]
+    def _shaken(self, given: Given) -> list[list[Explained]]:
+        """Compute with values that differ by rounding, as far as they suit the model."""
+        found = []
+        for leaves in shaken_leaves(given.leaves):
+            with suppress(Exception):
+                found.append(self._computed(given, leaves).results)
+        return found
 
     def _differs(self, graph: _Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
@@ -309,6 +314,11 @@ class Graphs:
             f"for other values the graph gives another {off}. The model uses values that a graph cannot "
             "follow"
         )
+
+
+def _of_values(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a compiled graph see no gradients, for which it would be compiled again."""
+    return lambda *leaves: run(*[leaf.detach() for leaf in leaves])
 
 
 def _in_brief(error: Exception) -> str:

@@ -62,27 +62,33 @@ def respelled(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def compilable(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy of a graph of aten's operations that `torch.compile` computes right.
+    """Return a copy of a graph of aten's operations for `torch.compile`.
 
-    Two faults of Inductor, as of torch 2.13, are avoided. It fuses `x + alpha * (a @ b)` to a product that
-    adds x, and loses alpha (pytorch/pytorch#167313 is alike). Multiplied apart, alpha is kept, and fused as
-    well. And it reads memory before `scatter_add` writes to it (pytorch/pytorch#171493 is alike).
+    Two faults of Inductor, as of torch 2.13, are avoided, as far as explanations of classes meet them. It
+    fuses `x + alpha * (a @ b)` to a product that adds x, and loses alpha (pytorch/pytorch#167313 is alike).
+    Multiplied apart, alpha is kept, and fused as well. And it reads memory before `scatter_add` writes to it
+    (pytorch/pytorch#171493 is alike).
     """
     graph = deepcopy(module.graph)  # not what its nodes refer to
     for node in graph.nodes:
-        factor = node.kwargs.get("alpha", 1)
-        if node.target in _WITH_FACTOR and factor != 1:
+        if node.target in _WITH_FACTOR and node.kwargs.get("alpha", 1) != 1:
             with graph.inserting_before(node):
-                other = graph.call_function(aten.mul.Tensor, (node.args[1], factor))
-            node.args, node.kwargs = (node.args[0], other), {}
+                multiplied = graph.call_function(_multiplied, (*node.args[:2], node.kwargs["alpha"]))
+            node.args, node.kwargs = (node.args[0], multiplied), {}
         elif node.target is aten.gather_backward.default:
             node.target = _gather_backward
     return fx.GraphModule(module, graph)
 
 
+def _multiplied(one: Any, other: Any, factor: float) -> Any:
+    """Multiply in the dtype of a sum."""
+    return other.to(torch.result_type(one, other)) * factor if isinstance(other, Tensor) else other * factor
+
+
 def _gather_backward(gradient: Tensor, values: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Any:
     """Compute the gradient of `gather` without `scatter_add` if one element is taken along the dimension."""
-    if values.dim() == 0 or index.shape != values.narrow(dim, 0, 1).shape:
+    others = [n if i != dim % values.dim() else 1 for i, n in enumerate(values.shape)]
+    if not others or list(index.shape) != others:
         return aten.gather_backward(gradient, values, dim, index, sparse_grad)
     positions = torch.arange(values.shape[dim], device=values.device)
     along = positions.view([-1 if i == dim % values.dim() else 1 for i in range(values.dim())])
