@@ -82,7 +82,9 @@ def compilable(module: fx.GraphModule) -> fx.GraphModule:
 
 def _multiplied(one: Any, other: Any, factor: float) -> Any:
     """Multiply in the dtype of a sum."""
-    return other.to(torch.result_type(one, other)) * factor if isinstance(other, Tensor) else other * factor
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dtype != other.dtype:
+        other = other.to(torch.promote_types(one.dtype, other.dtype))
+    return other * factor
 
 
 def _gather_backward(gradient: Tensor, values: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Any:
