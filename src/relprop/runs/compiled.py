@@ -167,7 +167,6 @@ class Graphs:
         if kind not in self._cut:
             expected = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
             off = what_differs(whole, expected, partial(self._shaken, given))
-            self._plain(given)  # what the model keeps is of these values, and not of shaken ones
             self._cut[kind] = not off
             if off:
                 warn(
@@ -297,6 +296,7 @@ class Graphs:
         for leaves in shaken_leaves(given.leaves):
             with suppress(Exception):
                 found.append(self._computed(given, leaves).results)
+        self._plain(given)  # so that what the model keeps is of these values
         return found
 
     def _differs(self, graph: _Graph, given: Given) -> str:
