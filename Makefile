@@ -96,7 +96,7 @@ photographs: .venv/test  ## write the pictures of docs/photographs.md anew
 	$(BIN)/python tools/photographs.py
 
 compiled: .venv/test  ## what torch.compile makes of explanations, beside Python; needs a C++ compiler
-	$(BIN)/pytest --numprocesses auto --dist worksteal -m slow tests/zoo/test_inductor.py
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m slow tests/zoo/test_compiled_by_inductor.py
 
 interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
 	$(BIN)/pytest -m slow tests/engine/test_interrupts.py
