@@ -26,6 +26,16 @@ class Small(nn.Module):
         return self.head(h + self.second(h).relu())
 
 
+SMALL = ("small", "mnist-cnn", "mnist-mlp")
+"""The network above, and those of the tutorial."""
+
+
+def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return one of them, in double precision, and the shape of a sample."""
+    model = Small() if name == "small" else relprop.load(name).double().eval()
+    return model, {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+
+
 def pictures(samples: int = 2, seed: int = 0) -> Tensor:
     return torch.rand(samples, 1, 6, 6, generator=torch.Generator().manual_seed(seed), **DOUBLE)
 

@@ -40,6 +40,13 @@ def assert_same(relevance: Mapping[str, Tensor], expected: Mapping[str, Tensor],
         torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance * largest)
 
 
+def assert_alike(found: relprop.Explanation, expected: relprop.Explanation, tolerance: float = 1e-10) -> None:
+    """Compare relevance, relative to the largest, scores, and what the ledger has in all."""
+    assert_same(dict(found.inputs), dict(expected.inputs), tolerance)
+    torch.testing.assert_close(found.score, expected.score, rtol=tolerance, atol=1e-12)
+    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=10 * tolerance, atol=1e-9)
+
+
 def other_values(arguments: Arguments) -> dict[str, Any]:
     """Other values of arguments: other numbers, or the ids of other samples."""
 

@@ -63,7 +63,7 @@ LACKS = (
         "2.9",
         "gives modes no control flow",
         (
-            "tests/runs/test_plans_and_changes.py::test_control_flow_that_is_an_operation",
+            "tests/runs/test_without_plans.py::test_control_flow_that_is_an_operation",
             *(
                 f"tests/calls/test_control_flow.py::{test}"
                 for test in (

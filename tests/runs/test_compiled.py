@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from by_graph import Small, assert_by_graph, assert_same, graphs_of, pictures
+from by_graph import SMALL, Small, assert_by_graph, assert_same, graphs_of, pictures, small
 from networks import DOUBLE
 from relprop import PRESETS, Explainer
 from relprop.errors import InputError, ModelError
@@ -22,10 +22,9 @@ BOUNDS = (0.0, 1.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["small", "mnist-cnn", "mnist-mlp"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_preset(name: str, preset: str) -> None:
-    model = Small() if name == "small" else relprop.load(name).double().eval()
-    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    model, size = small(name)
     x, other, more = (torch.rand(n, *size, **DOUBLE) for n in (2, 2, 3))
     explainer = Explainer(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
     compiled = explainer.compile(x, target=1)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from by_graph import Small, assert_same, graphs_of, pictures
+from counting import Calls
 from networks import DOUBLE
 from relprop import Explainer
 from relprop.rules import Gamma
-from relprop.runs.graphs import _gather_backward, _multiplied, compilable
+from relprop.runs.inductor import _gather_backward, _multiplied, compilable
 from relprop.runs.tracing import trace
 
 aten = torch.ops.aten
@@ -196,25 +196,13 @@ def test_factors_are_multiplied_in_the_dtype_of_the_sum() -> None:
     targets_of(lambda x, y: [torch.add(x, y, alpha=0.3), torch.sub(x, y, alpha=2)], x, y)
 
 
-class Operations(TorchDispatchMode):
-    """Notes the names of operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def scatters(x: Tensor, index: Tensor, dim: int) -> bool:
     """Whether the gradient of `gather` is computed by a scatter where it is compiled."""
     gradient = torch.randn(index.shape, dtype=x.dtype)
-    with Operations() as operations:
+    with Calls() as calls:
         found = _gather_backward(gradient, x, dim, index, False)
     torch.testing.assert_close(found, aten.gather_backward(gradient, x, dim, index, False), rtol=0, atol=0)
-    return any("scatter" in name for name in operations.names)
+    return any("scatter" in name for name in calls.of)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +234,7 @@ def test_classes_are_taken_by_no_scatter() -> None:
     (kind,) = compiled._graphs._kinds.values()
     traced = kind.graphs[0].traced.graph
     assert aten.gather_backward.default in [node.target for node in traced.graph.nodes]
-    with Operations() as operations:
+    with Calls() as calls:
         compilable(traced)(x, classes)
-    assert "mm" in operations.names
-    assert not any("scatter" in name or "gather_backward" in name for name in operations.names)
+    assert "mm" in calls.of
+    assert not any("scatter" in name or "gather_backward" in name for name in calls.of)

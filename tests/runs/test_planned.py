@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from by_graph import Small, assert_same, pictures
+from by_graph import SMALL, Small, assert_same, pictures, small
 from by_plan import Counted, Model, assert_by_plan, early, in_python, layers, rows, with_plan
 from networks import DOUBLE
 from relprop import PRESETS
@@ -29,10 +29,9 @@ BOUNDS = (0.0, 1.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["small", "mnist-cnn", "mnist-mlp"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_preset(name: str, preset: str) -> None:
-    model = Small() if name == "small" else relprop.load(name).double().eval()
-    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    model, size = small(name)
     x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
     explainer = Counted(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
     for _ in range(3):

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-import relprop
-from by_graph import Small, assert_same, graphs_of
-from families_compared import assert_same as assert_alike
-from families_compared import other_values
+from by_graph import SMALL, Small, assert_same, graphs_of, small
+from families_compared import assert_alike, other_values
 from networks import DOUBLE
 from relprop import PRESETS, Explainer, targets
 from relprop.rules import AlphaBeta, Gamma, ZPlus
@@ -65,16 +63,13 @@ def compare(
     compiled = explainer.compile(**example, target=target, mode="inductor")
     assert graphs_of(compiled) == 1
     found, expected = (e(**others, target=target) for e in (compiled, explainer))
-    assert_alike(dict(found.inputs), dict(expected.inputs), tolerance)
-    torch.testing.assert_close(found.score, expected.score, rtol=tolerance, atol=1e-12)
-    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=10 * tolerance, atol=1e-9)
+    assert_alike(found, expected, tolerance)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["small", "mnist-cnn", "mnist-mlp"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_preset(name: str, preset: str) -> None:
-    model = Small() if name == "small" else relprop.load(name).double().eval()
-    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    model, size = small(name)
     x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
     explainer = Explainer(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
     compiled = explainer.compile(x, target=1, mode="inductor")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from by_plan import Counted, early, in_python
-from families_compared import assert_same, other_values
-from relprop import PRESETS, Explainer, Explanation
+from families_compared import assert_alike, assert_same, other_values
+from relprop import PRESETS, Explainer
 from relprop.runs import planned
 from transformer_families import FAMILIES
 from unusual_families import FAMILIES as UNUSUAL
@@ -29,10 +29,6 @@ VISION = (
 )
 """Twelve networks of pictures."""
 
-ALIKE = 1e-10
-"""By how much relevance may differ, relative to the largest."""
-
-
 TRANSFORMERS = {
     name: family for name, family in {**FAMILIES, **UNUSUAL}.items() if torch.float64 in family.dtypes
 }
@@ -50,12 +46,6 @@ NO_PLAN = {
     "conformer-sdpa": "an explanation sees other calls",  # of fused attention with relative positions
 }
 """Families without plans, and part of the reason."""
-
-
-def assert_alike(found: Explanation, expected: Explanation) -> None:
-    assert_same(dict(found.inputs), dict(expected.inputs), ALIKE)
-    torch.testing.assert_close(found.score, expected.score, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.ledger.total, expected.ledger.total, rtol=1e-9, atol=1e-9)
 
 
 def compare(

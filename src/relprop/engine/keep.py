@@ -87,7 +87,7 @@ class KeptConstant(Kept):
         super().__init__(_own_copy(tensor) if tensor.is_inference() else tensor)
         value = self.value
         self._original = value if tensor.requires_grad and tensor.grad_fn is not None else tensor
-        self._version = _version(tensor)
+        self._version = version_of(tensor)
 
     @property
     def own(self) -> Tensor:
@@ -96,7 +96,7 @@ class KeptConstant(Kept):
         Raises:
             ModelError: the tensor was overwritten by an operation that the run did not see.
         """
-        if _version(self._original) == self._version:
+        if version_of(self._original) == self._version:
             # If the model gave the tensor another storage, by .data, the value is in the old storage.
             return self._original if self._lies_where(self._original) else self.value
         raise ModelError(
@@ -108,7 +108,7 @@ class KeptConstant(Kept):
         """Whether this is the kept constant of a tensor that has not changed since."""
         return (
             self._original is tensor
-            and self._version == _version(tensor)
+            and self._version == version_of(tensor)
             and not torch._C._are_functorch_transforms_active()
             and self._lies_where(tensor)
         )
@@ -125,7 +125,7 @@ class KeptConstant(Kept):
     def copy(self) -> None:
         """Copy the value, because its storage is about to be overwritten."""
         self._original = self._value = _own_copy(self.value)
-        self._version = _version(self.value)
+        self._version = version_of(self.value)
 
 
 class Constants:
@@ -249,10 +249,11 @@ def memory_of(tensor: Tensor) -> int:
 def _place_of(tensor: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
     """Return the tensor that a tensor is a view of, and a key of the part and its values."""
     base = tensor if tensor._base is None else tensor._base
-    values = memory_of(base), _version(base)
+    values = memory_of(base), version_of(base)
     return base, (id(base), *values, tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written to."""
     # A tensor made in inference mode has no version counter. It cannot be part of an autograd graph either.
     return 0 if tensor.is_inference() else tensor._version

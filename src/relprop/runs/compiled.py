@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from relprop.calls.user_line import warn
 from relprop.errors import InputError
 from relprop.runs.agreement import shaken_leaves, what_differs
 from relprop.runs.backward import Explained
 from relprop.runs.given import Given
-from relprop.runs.graphs import compilable, respelled
+from relprop.runs.graphs import respelled
+from relprop.runs.inductor import compilable, compiled_run, in_brief
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tracing import Traced, TraceError, trace
@@ -31,10 +31,6 @@ _KINDS = 32
 
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
-
-_ON_CPU = {"layout_optimization": False}
-"""Options for Inductor, which otherwise lays out the weights of convolutions anew in each call. That takes a
-sixth of the time of a ResNet-50."""
 
 
 @dataclass(frozen=True)
@@ -254,18 +250,13 @@ class Graphs:
         kind.graphs.insert(0, graph)
         return example
 
-    def _compiled(
-        self, graph: _Graph, to_compile: Callable[..., Any], given: Given, example: Found
-    ) -> _Graph:
+    def _compiled(self, graph: _Graph, to_compile: fx.GraphModule, given: Given, example: Found) -> _Graph:
         """Return a graph by `torch.compile`; as it is, with a warning, if that does not give the example."""
-        options: Any = {"fullgraph": True, "dynamic": False}
-        if all([leaf.device.type == "cpu" for leaf in given.leaves]):
-            options["options"] = _ON_CPU
         try:
-            compiled = replace(graph, run=_of_values(torch.compile(to_compile, **options)))
+            compiled = replace(graph, run=compiled_run(to_compile, given.leaves))
             found = compiled(given.leaves)
         except Exception as error:
-            reason = f"fails with {_in_brief(error)}"
+            reason = f"fails with {in_brief(error)}"
         else:
             shaken = partial(self._shaken, given)
             off = "decision" if found is None else what_differs(found.results, example.results, shaken)
@@ -314,16 +305,3 @@ class Graphs:
             f"for other values the graph gives another {off}. The model uses values that a graph cannot "
             "follow"
         )
-
-
-def _of_values(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a compiled graph see no gradients, for which it would be compiled again."""
-    return lambda *leaves: run(*[leaf.detach() for leaf in leaves])
-
-
-def _in_brief(error: Exception) -> str:
-    """Return what an error of `torch.compile` says first, and which error it was."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and lines[0].endswith("raised:"):  # "backend='inductor' raised:", and then the error
-        return " ".join(lines[1:2])
-    return ": ".join([type(error).__name__, *lines[:1]])

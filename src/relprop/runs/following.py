@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
 from relprop.runs.recording import Differs, Recorded, Several, Step
-from relprop.runs.tracing import copied
+from relprop.runs.storages import copied
 from relprop.runs.watching import Number, Passed, Watching, as_explained, numbers_in
 
 _FEW = 64

@@ -12,7 +12,7 @@ from torch.utils._device import DeviceContext
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.runs.backward import Explained
-from relprop.runs.tracing import copied
+from relprop.runs.storages import copied
 from relprop.runs.unchanged import referred_to
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass

@@ -6,13 +6,12 @@ several times. Operations that overwrite a tensor stay as they are, and so does 
 
 import operator
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.node import map_arg
 
 from relprop.runs.spelling import is_method
@@ -29,10 +28,6 @@ SPELLING = "relprop's spelling"
 
 _SHAPING = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
 """Operations that give the elements of a tensor, in their order, another shape."""
-
-
-_WITH_FACTOR = frozenset({aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.sub_.Tensor})
-"""Operations that multiply their second operand by `alpha`."""
 
 
 def simplified(module: fx.GraphModule) -> fx.GraphModule:
@@ -59,42 +54,6 @@ def respelled(module: fx.GraphModule) -> fx.GraphModule:
     vars(module).update(module._buffers)  # where they are found faster than by `nn.Module.__getattr__`
     module.recompile()
     return module
-
-
-def compilable(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy of a graph of aten's operations for `torch.compile`.
-
-    Two faults of Inductor, as of torch 2.13, are avoided, as far as explanations of classes meet them. It
-    fuses `x + alpha * (a @ b)` to a product that adds x, and loses alpha (pytorch/pytorch#167313 is alike).
-    Multiplied apart, alpha is kept, and fused as well. And it reads memory before `scatter_add` writes to it
-    (pytorch/pytorch#171493 is alike).
-    """
-    graph = deepcopy(module.graph)  # not what its nodes refer to
-    for node in graph.nodes:
-        if node.target in _WITH_FACTOR and node.kwargs.get("alpha", 1) != 1:
-            with graph.inserting_before(node):
-                multiplied = graph.call_function(_multiplied, (*node.args[:2], node.kwargs["alpha"]))
-            node.args, node.kwargs = (node.args[0], multiplied), {}
-        elif node.target is aten.gather_backward.default:
-            node.target = _gather_backward
-    return fx.GraphModule(module, graph)
-
-
-def _multiplied(one: Any, other: Any, factor: float) -> Any:
-    """Multiply in the dtype of a sum."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dtype != other.dtype:
-        other = other.to(torch.promote_types(one.dtype, other.dtype))
-    return other * factor
-
-
-def _gather_backward(gradient: Tensor, values: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Any:
-    """Compute the gradient of `gather` without `scatter_add` if one element is taken along the dimension."""
-    others = [n if i != dim % values.dim() else 1 for i, n in enumerate(values.shape)]
-    if not others or list(index.shape) != others:
-        return aten.gather_backward(gradient, values, dim, index, sparse_grad)
-    positions = torch.arange(values.shape[dim], device=values.device)
-    along = positions.view([-1 if i == dim % values.dim() else 1 for i in range(values.dim())])
-    return torch.where(along == index, gradient, 0.0)
 
 
 def runnable(module: fx.GraphModule) -> Callable[..., Any]:

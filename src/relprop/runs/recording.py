@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from relprop.calls.nested import tensors_in
 from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
-from relprop.runs.tracing import place_of, written_by
+from relprop.runs.storages import place_of, written_by
 from relprop.runs.watching import Number, Passed, Watching, as_explained
 
 aten = torch.ops.aten

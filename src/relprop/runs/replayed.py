@@ -10,7 +10,7 @@ from torch import Tensor
 from relprop.calls.user_line import warnings_held_back
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.backward import Explained
-from relprop.runs.tracing import copied
+from relprop.runs.storages import copied
 from relprop.targets.scores import Target, as_told
 
 

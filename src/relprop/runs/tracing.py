@@ -10,7 +10,7 @@ say is a `TraceError`.
 """
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,12 +22,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import map_leaves, tensors_in
 from relprop.calls.traced import tracing
+from relprop.engine.keep import version_of
 from relprop.engine.mode import DispatchMode
 from relprop.engine.seen import Seen
 from relprop.errors import RelpropError
 from relprop.runs.graphs import SPELLING, simplified, take
 from relprop.runs.marks import LOOKS, Marks
 from relprop.runs.spelling import spelling_of
+from relprop.runs.storages import copied, place_of, whole_memory_of, written_by
 
 aten = torch.ops.aten
 
@@ -92,30 +94,11 @@ def trace(
     return Traced(graph, len(tape.guards), constants, frozenset(tape.read)), results
 
 
-def copied(tensor: Tensor) -> Tensor:
-    """Return a copy that lies in memory in the same way, and begins where its memory begins."""
-    with torch.no_grad():
-        one = tensor[tuple([slice(0, 1 if stride == 0 else None) for stride in tensor.stride()])]  # expanded
-        copy = torch.empty_strided(one.shape, one.stride(), dtype=tensor.dtype, device=tensor.device)
-        return copy.copy_(one).as_strided(tensor.shape, tensor.stride())
-
-
-def whole_memory_of(tensor: Tensor) -> Tensor:
-    """Return a tensor of all that lies in the memory of another one, without a copy."""
-    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return whole.set_(tensor.untyped_storage())
-
-
 def _is_view(tensor: Tensor, size: Any, stride: Any, offset: int | None = None) -> bool:
     """Whether `as_strided` gives the elements of a tensor, in their order, another shape."""
     wanted = torch.empty(tuple(size), device="meta")
     same = offset in (None, tensor.storage_offset()) and wanted.numel() == tensor.numel()
     return same and tensor.is_contiguous() and wanted.stride() == tuple(stride)
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return how often a tensor was written to. A tensor of inference mode does not know."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 _MOST = 2**30
@@ -349,26 +332,11 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         return fx.GraphModule(self.constants, self._graph)
 
 
-def place_of(tensor: Tensor) -> int:
-    """Return a number that identifies the storage of a tensor."""
-    if tensor.layout is not torch.strided:
-        return id(tensor)
-    number: int = tensor.untyped_storage()._cdata
-    return number
-
-
 def _layout_of(tensor: Tensor) -> Any:
     if tensor.layout is not torch.strided:
         return id(tensor)
     lies = tensor.shape, tensor.stride(), tensor.storage_offset()
     return place_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg(), *lies
-
-
-def written_by(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the tensors that a call overwrites."""
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from tensors_in(args[i] if i < len(args) else kwargs.get(argument.name))
 
 
 def _deciding_shape(func: Any, args: Any, kwargs: Any) -> Any:

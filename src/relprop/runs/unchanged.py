@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from relprop.calls.site import every_module
+from relprop.engine.keep import version_of
 from relprop.engine.modules import follow_modules
 from relprop.engine.surroundings import hooks_of_all_modules
-from relprop.runs.tracing import place_of, version_of
+from relprop.runs.storages import place_of
 
 _SAMPLED = 1024
 """So many values of a tensor are looked at, up to twice as many. Writing by `.data` raises no version."""

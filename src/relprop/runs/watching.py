@@ -13,7 +13,7 @@ from relprop.engine.levels import seeing
 from relprop.engine.mode import DispatchMode
 from relprop.engine.modules import at_modules
 from relprop.engine.surroundings import AttentionInParts, leaving_no_trace
-from relprop.runs.tracing import place_of, whole_memory_of, written_by
+from relprop.runs.storages import place_of, whole_memory_of, written_by
 
 
 def as_explained(mode: "Watching", passed: "Passed", run: Callable[[], Any]) -> Any:
