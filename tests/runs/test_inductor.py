@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from by_graph import Small, assert_same, graphs_of, pictures
-from counting import Calls
 from networks import DOUBLE
 from relprop import Explainer
 from relprop.rules import Gamma
-from relprop.runs.inductor import _gather_backward, _multiplied, compilable
+from relprop.runs.inductor import _multiplied, _writing_apart, compilable
 from relprop.runs.tracing import trace
 
 aten = torch.ops.aten
@@ -39,7 +39,7 @@ class Compiler:
         assert options == {
             "fullgraph": True,
             "dynamic": False,
-            "options": {"layout_optimization": False},
+            "options": {"layout_optimization": False, "post_grad_custom_post_pass": _writing_apart()},
         }
 
         def compiled(*inputs: Tensor) -> Any:
@@ -196,45 +196,38 @@ def test_factors_are_multiplied_in_the_dtype_of_the_sum() -> None:
     targets_of(lambda x, y: [torch.add(x, y, alpha=0.3), torch.sub(x, y, alpha=2)], x, y)
 
 
-def scatters(x: Tensor, index: Tensor, dim: int) -> bool:
-    """Whether the gradient of `gather` is computed by a scatter where it is compiled."""
-    gradient = torch.randn(index.shape, dtype=x.dtype)
-    with Calls() as calls:
-        found = _gather_backward(gradient, x, dim, index, False)
-    torch.testing.assert_close(found, aten.gather_backward(gradient, x, dim, index, False), rtol=0, atol=0)
-    return any("scatter" in name for name in calls.of)
+def passed(function: Callable[..., Tensor], *inputs: Tensor) -> list[tuple[Any, bool]]:
+    """Return what a graph calls after the pass, and whether torch's kernels do it; it gives the same."""
+    module = make_fx(function)(*inputs)
+    expected = module(*inputs)
+    _writing_apart()(module.graph)
+    module.recompile()
+    torch.testing.assert_close(module(*inputs), expected, rtol=0, atol=0)
+    nodes = [node for node in module.graph.nodes if node.op == "call_function"]
+    return [(node.target, "should_fallback" in node.meta) for node in nodes]
 
 
-@pytest.mark.parametrize(
-    ("size", "dim", "expected"),
-    [
-        ((2, 1), 1, False),
-        ((2, 1), -1, False),
-        ((1, 3), 0, False),
-        ((1, 3), -2, False),
-        ((2, 2), 1, True),
-        ((1, 1), 1, True),
-    ],
-)
-def test_the_gradient_of_one_element_is_not_scattered(size: Any, dim: int, expected: bool) -> None:
-    index = torch.ones(size, dtype=torch.int64)
-    assert scatters(torch.randn(2, 3, **DOUBLE), index, dim) is expected
+def test_what_writes_to_elements_is_left_to_torch() -> None:
+    x, index = torch.randn(3, 4, **DOUBLE), torch.tensor([[0, 2, 0, 1], [1, 1, 2, 0], [2, 0, 1, 2]])
+    assert passed(lambda x, i: x.scatter(0, i, x.sin()), x, index) == [
+        (aten.sin.default, False),
+        (aten.scatter.src, True),
+    ]
+    added, reduced = (
+        passed(lambda x, i: x.scatter_add(0, i, x), x, index),
+        passed(lambda x, i: x.scatter_reduce(0, i, x, "amax"), x, index),
+    )
+    assert added == [(aten.scatter_add.default, True)]
+    assert reduced == [(aten.scatter_reduce.two, True)]
 
 
-def test_tensors_without_dimensions_and_without_elements() -> None:
-    assert scatters(torch.randn((), **DOUBLE), torch.tensor(0), 0)
-    scatters(torch.randn(2, 0, **DOUBLE), torch.zeros(2, 0, dtype=torch.int64), 1)
+@pytest.mark.parametrize("put", [torch.index_put, aten._unsafe_index_put])
+def test_elements_are_written_out_of_place(put: Callable[..., Tensor]) -> None:
+    x, index = torch.randn(3, 4, **DOUBLE), torch.tensor([0, 2, 0])
+    found = passed(lambda x, i: put(x, (i,), x.sin(), accumulate=True), x, index)
+    assert found == [(aten.sin.default, False), (aten._index_put_impl.default, True)]
 
 
-def test_classes_are_taken_by_no_scatter() -> None:
-    classes = torch.tensor([1, 3])
-    explainer = Explainer(nn.Linear(3, 4).double(), rules="epsilon")
-    compiled = explainer.compile(x := torch.rand(2, 3, **DOUBLE), target=classes)
-    assert compiled._graphs is not None
-    (kind,) = compiled._graphs._kinds.values()
-    traced = kind.graphs[0].traced.graph
-    assert aten.gather_backward.default in [node.target for node in traced.graph.nodes]
-    with Calls() as calls:
-        compilable(traced)(x, classes)
-    assert "mm" in calls.of
-    assert not any("scatter" in name or "gather_backward" in name for name in calls.of)
+def test_inductor_knows_the_pass_by_its_file() -> None:
+    assert _writing_apart().uuid() == _writing_apart().uuid()
+    assert _writing_apart() is _writing_apart()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from by_graph import SMALL, Small, assert_same, graphs_of, small
 from families_compared import assert_alike, other_values
@@ -85,6 +87,29 @@ def test_targets(target: Any) -> None:
     compiled = explainer.compile(x, target=target, mode="inductor")
     assert graphs_of(compiled) == 1
     assert_same(compiled(x * 0.5, target=target), explainer(x * 0.5, target=target))
+
+
+@pytest.mark.parametrize("name", ["index", "index_add", "scatter_reduce", "topk", "max_pool"])
+def test_gradients_that_write_to_elements(name: str) -> None:
+    """Inductor may fuse them in another order each time: see `relprop.runs.inductor`."""
+    layer, parts = nn.Linear(16, 12).double(), torch.tensor([0, 1, 1, 4, 2, 2, 0, 3, 3, 3, 1, 4])
+
+    def model(x: Tensor) -> Tensor:
+        h = layer(x).relu()
+        if name == "max_pool":
+            return F.max_pool2d(x.view(-1, 1, 4, 4).relu() + h.sum(), 2).flatten(1)
+        if name == "index":
+            return h[:, torch.tensor([3, 1, 1, 0, 5])]
+        if name == "index_add":
+            return torch.zeros_like(h[:, :5]).index_add(1, parts, h)
+        if name == "topk":
+            return h.topk(5)[0]
+        return torch.zeros_like(h[:, :5]).scatter_reduce(1, parts.expand(len(x), -1), h, "amax")
+
+    x, others = torch.rand(2, 3, 16, **DOUBLE)
+    for _ in range(3):
+        torch.compiler.reset()
+        compare(Explainer(model, rules="epsilon"), {"x": x}, {"x": others}, 1)
 
 
 @pytest.mark.parametrize(("name", "rules"), PAIRS)

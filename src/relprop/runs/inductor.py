@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,14 +17,15 @@ sixth of the time of a ResNet-50."""
 _WITH_FACTOR = frozenset({aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.sub_.Tensor})
 """Operations that multiply their second operand by `alpha`."""
 
+_WRITING = frozenset({aten._index_put_impl, aten.scatter, aten.scatter_add, aten.scatter_reduce})
+"""Operations that write to elements of a tensor whose places are values."""
+
 
 def compilable(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy of a graph of aten's operations for `torch.compile`.
 
-    Two faults of Inductor, as of torch 2.13, are avoided, as far as explanations of classes meet them. It
-    fuses `x + alpha * (a @ b)` to a product that adds x, and loses alpha (pytorch/pytorch#167313 is alike).
-    Multiplied apart, alpha is kept, and fused as well. And it reads memory before `scatter_add` writes to it
-    (pytorch/pytorch#171493 is alike).
+    Inductor, as of torch 2.13, fuses `x + alpha * (a @ b)` to a product that adds x, and loses alpha
+    (pytorch/pytorch#167313 is alike). Multiplied apart, alpha is kept, and fused as well.
     """
     graph = deepcopy(module.graph)  # not what its nodes refer to
     for node in graph.nodes:
@@ -31,8 +33,6 @@ def compilable(module: fx.GraphModule) -> fx.GraphModule:
             with graph.inserting_before(node):
                 multiplied = graph.call_function(_multiplied, (*node.args[:2], node.kwargs["alpha"]))
             node.args, node.kwargs = (node.args[0], multiplied), {}
-        elif node.target is aten.gather_backward.default:
-            node.target = _gather_backward
     return fx.GraphModule(module, graph)
 
 
@@ -43,16 +43,6 @@ def _multiplied(one: Any, other: Any, factor: float) -> Any:
     return other * factor
 
 
-def _gather_backward(gradient: Tensor, values: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Any:
-    """Compute the gradient of `gather` without `scatter_add` if one element is taken along the dimension."""
-    others = [n if i != dim % values.dim() else 1 for i, n in enumerate(values.shape)]
-    if not others or list(index.shape) != others:
-        return aten.gather_backward(gradient, values, dim, index, sparse_grad)
-    positions = torch.arange(values.shape[dim], device=values.device)
-    along = positions.view([-1 if i == dim % values.dim() else 1 for i in range(values.dim())])
-    return torch.where(along == index, gradient, 0.0)
-
-
 def compiled_run(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
     """Return what runs a graph by `torch.compile`, which compiles it when it is first called.
 
@@ -60,11 +50,35 @@ def compiled_run(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..
         graph: a graph as `compilable` gives it.
         leaves: its inputs.
     """
-    options: Any = {"fullgraph": True, "dynamic": False}
+    options: dict[str, Any] = {"post_grad_custom_post_pass": _writing_apart()}
     if all([leaf.device.type == "cpu" for leaf in leaves]):
-        options["options"] = _ON_CPU
-    run = torch.compile(graph, **options)
+        options |= _ON_CPU
+    run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
     return lambda *given: run(*[leaf.detach() for leaf in given])  # for gradients it would compile again
+
+
+@cache
+def _writing_apart() -> Any:
+    """Return a pass for Inductor's graphs, which leaves what writes to parts of a tensor to torch's kernels.
+
+    Inductor's own write in place, to zeros, and until pytorch/pytorch#185873 it may read the zeros instead:
+    the gradient of max-pooling and that of `gather`, with which an explanation of a class starts. Where an
+    earlier Inductor does not know the mark, it stays so.
+    """
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files  # takes seconds
+
+    class WritingApart(CustomGraphPass):
+        def __call__(self, graph: fx.Graph) -> None:
+            for node in graph.nodes:
+                if node.target in (aten.index_put.default, aten._unsafe_index_put.default):
+                    node.target = aten._index_put_impl.default  # which Inductor does not make one in place
+                if getattr(node.target, "overloadpacket", None) in _WRITING:
+                    node.meta["should_fallback"] = True
+
+        def uuid(self) -> bytes:  # a part of the key of Inductor's cache
+            return get_hash_for_files((__file__,))
+
+    return WritingApart()
 
 
 def in_brief(error: Exception) -> str:
