@@ -14,9 +14,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from by_graph import Small, assert_same, graphs_of, pictures
 from networks import DOUBLE
+from readers import Reader, one_by_one, texts
 from relprop import Explainer
 from relprop.rules import Gamma
-from relprop.runs.inductor import _multiplied, _writing_apart, compilable
+from relprop.runs.inductor import _hardshrink_backward, _multiplied, _writing_apart, compilable
 from relprop.runs.tracing import trace
 
 aten = torch.ops.aten
@@ -29,16 +30,18 @@ class Compiler:
 
     Attributes:
         called: how often what it has made was called.
+        dynamic: for each function whether it serves inputs of any size.
     """
 
     def __init__(self, within: Callable[[Run, tuple[Tensor, ...]], Any]) -> None:
         self.within = within
         self.called = 0
+        self.dynamic: list[bool] = []
 
     def __call__(self, function: Run, **options: Any) -> Run:
+        self.dynamic.append(options.pop("dynamic"))
         assert options == {
             "fullgraph": True,
-            "dynamic": False,
             "options": {"layout_optimization": False, "post_grad_custom_post_pass": _writing_apart()},
         }
 
@@ -166,6 +169,43 @@ def test_a_network_that_carries_rounding_far_may_be_compiled(monkeypatch: pytest
     assert (graphs_of(compiled), compiler.called) == (1, 1)
 
 
+def test_one_length_and_then_a_graph_for_all_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, explainer = compile_by(monkeypatch, right), Explainer(Reader(), rules="cp-lrp")
+    compiled = explainer.compile(mode="inductor", dynamic=True)
+    for length in (6, 7, 9, 4):
+        compiled(texts(length), target=1)
+    assert (compiler.dynamic, compiler.called) == ([False, True], 2)
+    for length in (7, 12, 12):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert (compiler.dynamic, compiler.called) == ([False, True], 5)
+
+
+def test_lengths_that_are_not_alike_are_compiled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, explainer = compile_by(monkeypatch, right), Explainer(Reader(one_by_one), rules="cp-lrp")
+    compiled = explainer.compile(mode="inductor", dynamic=True)
+    for length in (6, 7, 9):
+        compiled(texts(length), target=1)
+    assert compiler.dynamic == [False]
+    with pytest.warns(UserWarning, match="there is no graph for all lengths"):
+        compiled(texts(4), target=1)
+    for length in (7, 9, 4, 6):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert compiler.dynamic == [False] * 4
+
+
+def test_a_graph_for_all_lengths_that_is_not_compiled_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = Explainer(Reader(), rules="cp-lrp")
+    compiled = explainer.compile(mode="inductor", dynamic=True)
+    compile_by(monkeypatch, right)
+    for length in (6, 7, 9):
+        compiled(texts(length), target=1)
+    compile_by(monkeypatch, failing)
+    with pytest.warns(UserWarning, match="torch.compile fails with RuntimeError: No working C"):
+        compiled(texts(4), target=1)
+    for length in (7, 4, 12):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+
+
 # ---- faults of Inductor that are avoided ----
 
 
@@ -194,6 +234,14 @@ def test_factors_of_sums_are_products_of_their_own() -> None:
 def test_factors_are_multiplied_in_the_dtype_of_the_sum() -> None:
     x, y = torch.randn(3, **DOUBLE), torch.full((3,), 6e4, dtype=torch.float16)
     targets_of(lambda x, y: [torch.add(x, y, alpha=0.3), torch.sub(x, y, alpha=2)], x, y)
+
+
+def test_small_values_are_zeroed_by_what_is_fused() -> None:
+    values = torch.tensor([0.0, 0.5, -0.5, 0.6, -0.6, 1e9, torch.nan], **DOUBLE)
+    gradient = torch.arange(1.0, 8, **DOUBLE)
+    for most in (0.5, 0.0):
+        found = targets_of(lambda g, v, most=most: [aten.hardshrink_backward(g, v, most)], gradient, values)
+        assert found == [_hardshrink_backward]
 
 
 def passed(function: Callable[..., Tensor], *inputs: Tensor) -> list[tuple[Any, bool]]:

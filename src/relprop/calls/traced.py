@@ -8,28 +8,36 @@ from torch import Tensor
 
 
 class _Here(threading.local):
-    """The traces around the calls of a thread, by their number."""
+    """The traces around the calls of a thread, by their number, and how many of them record every call."""
 
     def __init__(self) -> None:
         self.traces = 0
+        self.recordings = 0
 
 
 _here = _Here()
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
-    """Note that calls are traced while the context is open."""
+def tracing(*, every: bool = False) -> Iterator[None]:
+    """Note that calls are traced while the context is open, those that depend on the inputs or every one."""
     _here.traces += 1
+    _here.recordings += every
     try:
         yield
     finally:
         _here.traces -= 1
+        _here.recordings -= every
 
 
 def is_traced() -> bool:
     """Whether calls of this thread are traced."""
     return _here.traces > 0
+
+
+def is_recorded() -> bool:
+    """Whether every call of this thread is recorded, so that nothing may be known from an earlier one."""
+    return _here.recordings > 0
 
 
 def listed(tensor: Tensor) -> list[int]:

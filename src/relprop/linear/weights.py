@@ -20,6 +20,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from relprop.calls.nested import tensors_in
+from relprop.calls.traced import is_recorded
 
 _SAMPLED = 1024
 
@@ -53,6 +54,8 @@ def modified(weight: Tensor, purpose: str, make: Callable[[Tensor], Made], key: 
     # A tensor of inference mode has no version counter, so a change could not be detected.
     if weight.is_inference() or weight.layout != torch.strided:
         return make(weight)
+    if is_recorded():  # what is made may depend on the length of a text, as a mean's 1 / n that is folded
+        return make(weight.detach())
     entry = _entry(weight)
     known = entry.modified.get(purpose)
     if known is not None and known[0] == key:

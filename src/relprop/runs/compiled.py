@@ -4,12 +4,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, fx
 
+from relprop.calls.traced import tracing
 from relprop.calls.user_line import warn
 from relprop.errors import InputError
 from relprop.runs.agreement import shaken_leaves, what_differs
@@ -17,9 +18,11 @@ from relprop.runs.backward import Explained
 from relprop.runs.given import Given
 from relprop.runs.graphs import respelled
 from relprop.runs.inductor import compilable, compiled_run, in_brief
+from relprop.runs.kinds import Family, Graph, Kind, Recorded
+from relprop.runs.lengths import lying
 from relprop.runs.pieces import cut, joined, samples_of
-from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
-from relprop.runs.tracing import Traced, TraceError, trace
+from relprop.runs.replayed import Found, emptied, filled, found_by, tensors_of, told
+from relprop.runs.tracing import Traced, TraceError, record, trace
 from relprop.runs.unchanged import Unchanged, has_lazy_modules
 from relprop.runs.wanted import Wanted
 from relprop.targets.scores import Target
@@ -27,67 +30,13 @@ from relprop.targets.scores import Target
 Mode = Literal["replay", "inductor"]
 
 _KINDS = 32
-"""For how many kinds of inputs an explainer keeps its graphs."""
+"""For how many kinds of inputs, and families of kinds, an explainer keeps its graphs."""
 
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """An explanation as a graph.
-
-    Attributes:
-        traced: the graph.
-        run: the graph, as it is called.
-        template: explanations with empty tensors, and the warnings.
-        unchanged: knows whether the model is as it was.
-    """
-
-    traced: Traced
-    run: Callable[..., Any]
-    template: Found
-    unchanged: Unchanged
-
-    def __call__(self, leaves: Sequence[Tensor]) -> Found | None:
-        """Return the explanations of other values, which have no target yet; None if a guard fails."""
-        return replayed(self.run, leaves, self.template)
-
-    def holds(self) -> bool:
-        """Whether model and constants are as they were."""
-        return self.unchanged() and self.traced.unchanged()
-
-
-@dataclass
-class _Kind:
-    """The graphs for inputs of one kind.
-
-    Attributes:
-        graphs: the graphs, the last one that was used first.
-        refused: why there can be none, or "".
-    """
-
-    graphs: list[_Graph] = field(default_factory=list)
-    refused: str = ""
-
-    def replay(self, given: Given) -> Found | None:
-        """Return the explanations, or None if none of the graphs is for these values."""
-        graphs = list(self.graphs)  # other threads change it
-        if graphs:
-            given.require_classes(graphs[0].template.results)
-        for graph in graphs:
-            if not graph.holds():
-                self.graphs = [other for other in self.graphs if other is not graph]
-                continue
-            try:
-                found = graph(given.leaves)
-            except (RuntimeError, IndexError):  # values do not suit an operation: the model would branch
-                continue
-            if found is not None:
-                self.graphs = sorted(self.graphs, key=lambda other: other is not graph)
-                return found
-        return None
-
+Known = TypeVar("Known")
 
 Compute = Callable[[tuple[Any, ...], dict[str, Any], Sequence[Target], Wanted], Sequence[Explained]]
 """Computes explanations from positional and keyword arguments of the model and targets."""
@@ -100,7 +49,8 @@ class Graphs:
         model: the model.
         compute: computes explanations without a graph.
         mode: how graphs are run.
-        dynamic: whether batches of any size are computed in pieces of the size of the first one.
+        dynamic: whether batches of any size are computed in pieces of the size of the first one, and inputs
+            of any length by one graph.
 
     Raises:
         InputError: there is no such mode.
@@ -117,7 +67,8 @@ class Graphs:
         self._cut: dict[Any, bool] = {}
         self._model = model
         self._compute = compute
-        self._kinds: OrderedDict[Any, _Kind] = OrderedDict()
+        self._kinds: OrderedDict[Any, Kind] = OrderedDict()
+        self._families: OrderedDict[Any, Family] = OrderedDict()
         self._told: set[str] = set()
         self._lock = threading.RLock()
 
@@ -176,8 +127,10 @@ class Graphs:
     def _at_once(self, given: Given) -> list[Explained] | None:
         """Return explanations by a graph for inputs of this size; None if no graph can compute them."""
         reason, found = given.refused, None
-        if not reason:
-            kind = self._kind_of(given.key)
+        if not reason and self.dynamic and given.key not in self._kinds:
+            found = self._of_any_length(given)
+        if not reason and found is None:
+            kind = self._known(self._kinds, given.key, Kind)
             found = kind.replay(given)
             if found is None and not kind.refused:
                 with self._lock:  # another thread may have traced meanwhile
@@ -193,19 +146,20 @@ class Graphs:
             self._tell(f"the explanation is computed without a graph: {reason}. The result is the same.")
         return None if found is None else found.results
 
-    def _kind_of(self, key: Any) -> _Kind:
+    def _known(self, table: OrderedDict[Any, Known], key: Any, make: Callable[[], Known]) -> Known:
+        """Return what is known by a key. What was not asked for for the longest time is forgotten."""
         with self._lock:
-            kind = self._kinds.setdefault(key, _Kind())
-            self._kinds.move_to_end(key)
-            while len(self._kinds) > _KINDS:
-                self._kinds.popitem(last=False)
-        return kind
+            known = table.setdefault(key, make())
+            table.move_to_end(key)
+            while len(table) > _KINDS:
+                table.popitem(last=False)
+        return known
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(Graphs, dynamic=self.dynamic)
         return made, (self._model, self._compute, self.mode)  # graphs are traced again
 
-    def _trace(self, given: Given, kind: _Kind) -> Found | None:
+    def _trace(self, given: Given, kind: Kind) -> Found | None:
         """Trace an explanation of these inputs, and return it; None if it cannot be traced."""
         if len(kind.graphs) >= _VARIANTS:
             kind.refused = "what the model does depends on values, and differs from batch to batch"
@@ -238,22 +192,28 @@ class Graphs:
         else:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
-        to_compile = compilable(traced.graph) if self.mode == "inductor" else None
-        graph = _Graph(traced, respelled(traced.graph).forward, emptied(found), unchanged)  # it has no hooks
+        to_compile = self._to_compile(traced)
+        graph = Graph(traced, respelled(traced.graph).forward, emptied(found), unchanged)  # it has no hooks
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
         example = filled(found, iter(tensors))
-        if to_compile is not None:
+        waits = self.dynamic and not kind.graphs and self._learn(given)  # for a graph of any length
+        if to_compile is not None and not waits:
             graph = self._compiled(graph, to_compile, given, example)
         self._plain(given)  # so that what the model and hooks keep is of these values, and not of other ones
         kind.graphs.insert(0, graph)
         return example
 
-    def _compiled(self, graph: _Graph, to_compile: fx.GraphModule, given: Given, example: Found) -> _Graph:
+    def _to_compile(self, traced: Traced) -> fx.GraphModule | None:
+        return compilable(traced.graph) if self.mode == "inductor" else None
+
+    def _compiled(
+        self, graph: Graph, to_compile: fx.GraphModule, given: Given, example: Found, *, dynamic: bool = False
+    ) -> Graph:
         """Return a graph by `torch.compile`; as it is, with a warning, if that does not give the example."""
         try:
-            compiled = replace(graph, run=compiled_run(to_compile, given.leaves))
+            compiled = replace(graph, run=compiled_run(to_compile, given.leaves, dynamic=dynamic))
             found = compiled(given.leaves)
         except Exception as error:
             reason = f"fails with {in_brief(error)}"
@@ -265,6 +225,75 @@ class Graphs:
             reason = f"gives another {off}"
         self._tell(f"mode='inductor': torch.compile {reason}. Graphs are run as by mode='replay'.")
         return graph
+
+    # ---- any length ----
+
+    def _of_any_length(self, given: Given) -> Found | None:
+        """Return explanations by the graph for any length; None if there is none, or if it is not right.
+
+        The first time, for inputs of a kind, they are compared with an explanation in Python.
+        """
+        family = self._families.get(given.family)
+        graph = None if family is None else family.graph_for(given)
+        if family is None or graph is None:
+            return None
+        proven = family.proven.get(given.key)
+        with tracing():  # where a rule would look at values, as the recordings did
+            expected = self._plain(given) if proven is None else proven
+        template = emptied(expected) if proven is None else proven
+        given.require_classes(template.results)
+        try:
+            found = replace(graph, template=template)(given.leaves)
+        except (RuntimeError, IndexError):  # values do not suit an operation: the model would branch
+            return None
+        if found is None or proven is not None:
+            return found
+        if what_differs(found.results, expected.results, partial(self._shaken, given)):
+            return None
+        family.prove(given.key, template)
+        return expected
+
+    def _learn(self, given: Given) -> bool:
+        """Record inputs of one more length, and return whether a graph for any length comes of it."""
+        family = self._known(self._families, given.family, Family)
+        if not family.learns_from(lying(given.leaves)):
+            return family.graph is not None
+        unchanged = Unchanged(self._model)
+        kinds = [each.key for each in family.recorded]
+        try:
+            recording = record(
+                lambda *leaves: tensors_of(self._computed(given, leaves).results), given.leaves
+            )
+        except Exception as error:
+            family.refused = in_brief(error)
+        else:
+            recorded = Recorded(
+                given.key, lying(given.leaves), recording, unchanged.looking_at(recording.read)
+            )
+            traced = family.learn(recorded)
+            if traced is not None:
+                family.graph = self._graph_of_any_length(traced, recorded, given)
+        if family.graph is not None:
+            kinds.append(given.key)
+        if family.graph is not None or family.refused:
+            for key in kinds:
+                self._kinds.pop(key, None)  # as they waited, they were not compiled
+        if family.refused:
+            self._tell(
+                f"compile(dynamic=True): there is no graph for all lengths, because {family.refused}. Each "
+                "length gets a graph of its own."
+            )
+        return not family.refused
+
+    def _graph_of_any_length(self, traced: Traced, recorded: Recorded, given: Given) -> Graph:
+        to_compile = self._to_compile(traced)
+        graph = Graph(traced, respelled(traced.graph).forward, Found([], ()), recorded.unchanged)
+        if to_compile is None:
+            return graph
+        with tracing():
+            example = self._plain(given)
+        graph = replace(graph, template=emptied(example))
+        return self._compiled(graph, to_compile, given, example, dynamic=True)
 
     def _tell(self, message: str) -> None:
         """Warn, once."""
@@ -290,7 +319,7 @@ class Graphs:
         self._plain(given)  # so that what the model keeps is of these values
         return found
 
-    def _differs(self, graph: _Graph, given: Given) -> str:
+    def _differs(self, graph: Graph, given: Given) -> str:
         """Compute with other values, and say what is wrong if the graph does not give the same; else ""."""
         others = given.others()
         try:

@@ -193,9 +193,11 @@ class Explainer:
             mode: "replay" runs the operations as they are. "inductor" compiles them by `torch.compile`, which
                 takes up to minutes and needs a C++ compiler; results are the same to rounding. If it cannot
                 compile one, or gives something else, a warning says so, and that graph is run as it is.
-            dynamic: whether one graph serves every number of samples. Batches are cut into pieces as large as
-                the example, and the last piece is filled up. If the samples of a batch depend on each other,
-                a warning says so, and each number of samples has a graph of its own.
+            dynamic: whether one graph serves every number of samples, and every length. Batches are cut into
+                pieces as large as the example, and the last piece is filled up. After four lengths, as of
+                texts, one graph serves all. The first explanation for each number of samples and each length
+                is compared with one in Python. Where samples depend on each other, or lengths are not alike,
+                a warning says so, and each has a graph of its own.
             kwargs: arguments of the model by name.
             arguments: the model's other arguments by name.
 
@@ -220,8 +222,8 @@ class Explainer:
         compiled = copy(self)
         if not isinstance(dynamic, bool):
             raise InputError(
-                f"compile(dynamic={dynamic!r}): give True, for one graph for every number of samples, or "
-                "False."
+                f"compile(dynamic={dynamic!r}): give True, for one graph for every number of samples and "
+                "every length, or False."
             )
         compiled._graphs = Graphs(self.model, self._results, mode, dynamic=dynamic)
         if has_example:

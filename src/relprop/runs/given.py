@@ -33,6 +33,7 @@ class Given:
         goals: the targets.
         wanted: what the user wants beside the relevance of the inputs.
         leaves: the tensors among the arguments, and the classes to explain.
+        family: equal for what differs in the shapes of arguments alone.
         key: equal for what one graph can compute.
         refused: why no graph can compute it, or "".
     """
@@ -42,6 +43,7 @@ class Given:
     goals: Sequence[Target]
     wanted: Wanted
     leaves: tuple[Tensor, ...]
+    family: Hashable
     key: Hashable
     refused: str = ""
 
@@ -52,6 +54,7 @@ class Given:
         """Return arguments as tensors and a key."""
         leaves = list(tensors_in((list(inputs), arguments)))
         parts: list[Hashable] = []
+        shapes: list[Hashable] = []
         refused = ""
 
         def note(value: Any) -> Any:
@@ -61,7 +64,8 @@ class Given:
                 if not is_plain or value.is_nested:
                     refused = f"an argument is a {_kind(value)}"
                     return value
-                parts.append((value.shape, value.stride(), value.dtype, value.device))
+                parts.append((value.dim(), value.dtype, value.device))
+                shapes.append((value.shape, value.stride()))
             elif isinstance(value, _PLAIN):
                 parts.append((type(value), str(value) if isinstance(value, slice) else value))
             else:
@@ -89,7 +93,8 @@ class Given:
             hash(tuple(parts))
         except TypeError as error:
             refused = refused or f"a target or an argument cannot be compared with others: {error}"
-        return cls(inputs, arguments, goals, wanted, tuple(leaves), tuple(parts), refused)
+        family = tuple(parts)
+        return cls(inputs, arguments, goals, wanted, tuple(leaves), family, (family, *shapes), refused)
 
     def put(self, leaves: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any], list[Target]]:
         """Return arguments and targets with other tensors."""

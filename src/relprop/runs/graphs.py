@@ -77,7 +77,7 @@ def take(module: fx.GraphModule) -> list[int]:
     output = next(iter(reversed(graph.nodes)))
     results, holds, marked = output.args[0]
     output.args = ((_of_their_own(graph, output, results), holds),)
-    written = _written_to(graph)
+    written = written_to(graph)
     first: dict[fx.Node, int] = {}
     for i, node in enumerate(marked):
         if node.op == "call_function" and node not in written:
@@ -121,10 +121,10 @@ def _emptied(values: list[Any]) -> tuple[Any, ...]:
 
 def _join_equal(graph: fx.Graph) -> None:
     """Let each operation on the same operands be computed once."""
-    written = _written_to(graph)
+    written = written_to(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or not _is_repeatable(node):
+        if node.op != "call_function" or not is_repeatable(node):
             continue
         if node in written or not written.isdisjoint(node.all_input_nodes):  # before and after they differ
             continue
@@ -140,7 +140,7 @@ def _join_equal(graph: fx.Graph) -> None:
 
 def _join_views(graph: fx.Graph) -> None:
     """Let a tensor that gets one shape and then another get the last one at once."""
-    written = _written_to(graph)
+    written = written_to(graph)
     for node in graph.nodes:
         if node.target not in _SHAPING or node in written:
             continue
@@ -150,7 +150,7 @@ def _join_views(graph: fx.Graph) -> None:
             node.args = (before.args[0], node.args[1])
 
 
-def _is_repeatable(node: fx.Node) -> bool:
+def is_repeatable(node: fx.Node) -> bool:
     """Whether an operation gives the same result each time, and a result of its own."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
@@ -158,7 +158,7 @@ def _is_repeatable(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded not in target.tags
 
 
-def _written_to(graph: fx.Graph) -> set[fx.Node]:
+def written_to(graph: fx.Graph) -> set[fx.Node]:
     """The nodes that share memory with a tensor that is overwritten."""
     overwritten = [arg for node in graph.nodes for arg in _overwritten_by(node)]
     found: set[fx.Node] = set()

@@ -25,7 +25,8 @@ def compilable(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy of a graph of aten's operations for `torch.compile`.
 
     Inductor, as of torch 2.13, fuses `x + alpha * (a @ b)` to a product that adds x, and loses alpha
-    (pytorch/pytorch#167313 is alike). Multiplied apart, alpha is kept, and fused as well.
+    (pytorch/pytorch#167313 is alike). Multiplied apart, alpha is kept, and fused as well. It calls a kernel
+    of torch for the gradient of `hardshrink`, by which rules divide, and fails if sizes are symbols.
     """
     graph = deepcopy(module.graph)  # not what its nodes refer to
     for node in graph.nodes:
@@ -33,6 +34,8 @@ def compilable(module: fx.GraphModule) -> fx.GraphModule:
             with graph.inserting_before(node):
                 multiplied = graph.call_function(_multiplied, (*node.args[:2], node.kwargs["alpha"]))
             node.args, node.kwargs = (node.args[0], multiplied), {}
+        elif node.target is aten.hardshrink_backward.default:
+            node.target = _hardshrink_backward
     return fx.GraphModule(module, graph)
 
 
@@ -43,18 +46,26 @@ def _multiplied(one: Any, other: Any, factor: float) -> Any:
     return other * factor
 
 
-def compiled_run(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
+def compiled_run(
+    graph: fx.GraphModule, leaves: Sequence[Tensor], *, dynamic: bool = False
+) -> Callable[..., Any]:
     """Return what runs a graph by `torch.compile`, which compiles it when it is first called.
 
     Args:
         graph: a graph as `compilable` gives it.
         leaves: its inputs.
+        dynamic: whether it serves inputs of other sizes.
     """
     options: dict[str, Any] = {"post_grad_custom_post_pass": _writing_apart()}
     if all([leaf.device.type == "cpu" for leaf in leaves]):
         options |= _ON_CPU
-    run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
+    run = torch.compile(graph, fullgraph=True, dynamic=dynamic, options=options)
     return lambda *given: run(*[leaf.detach() for leaf in given])  # for gradients it would compile again
+
+
+def _hardshrink_backward(gradient: Tensor, values: Tensor, most: float) -> Tensor:
+    """Compute the gradient of `hardshrink`, which is 0 for small values, by operations that are fused."""
+    return torch.where((values >= -most) & (values <= most), 0.0, gradient)
 
 
 @cache

@@ -10,7 +10,7 @@ say is a `TraceError`.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -60,6 +60,21 @@ class Traced:
         return all([version_of(tensor) == version for tensor, version in self.constants])
 
 
+@dataclass(frozen=True)
+class Recording:
+    """All operations of one computation, in their order, as a graph of results and of guards.
+
+    Attributes:
+        module: the graph, from the inputs.
+        guards: the number of guards.
+        read: where tensors lie that were there before, and that the computation looked at.
+    """
+
+    module: fx.GraphModule
+    guards: int
+    read: frozenset[int]
+
+
 def trace(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], marks: Marks | None = None
 ) -> tuple[Traced, list[Tensor]]:
@@ -76,6 +91,37 @@ def trace(
     tape = _Tape(inputs)
     if marks is not None:
         marks.tape, tape.most = tape, _MOST
+    results, holds = _recorded_by(tape, function)
+    places = [] if marks is None else marks.places()
+    module = tape.finished(results, holds, [node for _, _, node in places])
+    traced, used = traced_from(module, len(tape.guards), tape.read)
+    if marks is not None:
+        marks.used = [places[i][:2] for i in used]
+        marks.tape = None
+    return traced, results
+
+
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
+    """Record all operations of a function of tensors, as `trace` does those that depend on the inputs.
+
+    Raises:
+        TraceError: it cannot be traced. The function has ended, and has given what it gives.
+    """
+    tape = _Tape(inputs, every=True)
+    with tracing(every=True):
+        results, holds = _recorded_by(tape, function)
+    module = tape.finished(results, holds, [])
+    return Recording(module, len(tape.guards), frozenset(tape.read))
+
+
+def _recorded_by(
+    tape: "_Tape", function: Callable[..., Sequence[Tensor]]
+) -> tuple[list[Tensor], Tensor | None]:
+    """Return the results of a function, and whether its guards hold.
+
+    Raises:
+        TraceError: it cannot be traced.
+    """
     with tracing(), tape, _LeavingTorch(tape):
         results = list(function(*tape.inputs))
     if tape.refused:
@@ -83,15 +129,19 @@ def trace(
     with torch.no_grad(), tape:
         holds = torch.stack([guard.reshape(()) for guard in tape.guards]).all() if tape.guards else None
         results = [tape.of_its_own(t.detach()) for t in results]
-    places = [] if marks is None else marks.places()
-    graph = simplified(tape.finished(results, holds, [node for _, _, node in places]))
-    used = take(graph)
-    if marks is not None:
-        marks.used = [places[i][:2] for i in used]
-        marks.tape = None
-    names = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    constants = tuple((t, version_of(t)) for name, t in tape.constants.items() if name in names)
-    return Traced(graph, len(tape.guards), constants, frozenset(tape.read)), results
+    return results, holds
+
+
+def traced_from(module: fx.GraphModule, guards: int, read: Collection[int]) -> tuple[Traced, list[int]]:
+    """Simplify a graph in place, and return it with the constants that it needs.
+
+    Returns:
+        The graph, and which marked results it takes: see `relprop.runs.graphs.take`.
+    """
+    used = take(simplified(module))
+    names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    constants = tuple((t, version_of(t)) for name, t in module.named_buffers() if name in names)
+    return Traced(module, guards, constants, frozenset(read)), used
 
 
 def _is_view(tensor: Tensor, size: Any, stride: Any, offset: int | None = None) -> bool:
@@ -117,7 +167,7 @@ _OF_SHAPE = frozenset(
 
 
 class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
-    """Records operations on what depends on the inputs.
+    """Records operations on what depends on the inputs, or every operation.
 
     Attributes:
         inputs: the inputs, as tensors of their own.
@@ -129,8 +179,9 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         most: how many bytes constants may take that the computation has made, or None.
     """
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], *, every: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._every = every
         self.inputs = [copied(t) for t in inputs]
         self.constants: dict[str, Tensor] = {}
         self.guards: list[Tensor] = []
@@ -143,18 +194,19 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         # By tensor, and by storage: a node with a tensor of that storage, and its dtype.
         self._nodes: Any = WeakIdKeyDictionary()
         self._storages: dict[int, tuple[fx.Node, torch.dtype]] = {}
+        self._dependent: set[int] = set()  # storages of what depends on the inputs
         self._by_layout: dict[Any, fx.Node] = {}
         self._names: dict[Any, str] = {}  # of constants, by where they lie
         # So that no number stands for another storage. A weak reference keeps the number, not the values.
         self._held: list[StorageWeakRef | Tensor] = []
         for i, tensor in enumerate(self.inputs):
-            self._note(tensor, self._graph.placeholder(f"input_{i}"))
+            self._note(tensor, self._graph.placeholder(f"input_{i}"), depends=True)
 
     # ---- what depends on the inputs ----
 
     def depends(self, value: Any) -> bool:
         """Whether a tensor, or one of several, depends on the inputs."""
-        return any([place_of(t) in self._storages for t in tensors_in(value)])
+        return any([place_of(t) in self._dependent for t in tensors_in(value)])
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise that the computation cannot be traced.
@@ -184,20 +236,24 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.refuse(f"{func._schema.name} draws random numbers")
         written = list(written_by(func, args, kwargs)) if func._schema.is_mutable else []
-        if func.overloadpacket in _OF_SHAPE or not self.depends((args, kwargs)):
-            for tensor in written:
-                self._require_own(tensor)
-                self._preserve(tensor)
-            return self._made_by(func, args, kwargs)
-        if func in LOOKS:
-            return self._look(func, args)
-        if torch.Tag.data_dependent_output in func.tags:
-            self.refuse(f"{func._schema.name} looks at values")
-        if torch.Tag.dynamic_output_shape in func.tags and self.depends(_deciding_shape(func, args, kwargs)):
-            self.refuse(f"the shape of what {func._schema.name} returns depends on values")
+        depends = func.overloadpacket not in _OF_SHAPE and self.depends((args, kwargs))
+        if depends:
+            if func in LOOKS:
+                return self._look(func, args)
+            if torch.Tag.data_dependent_output in func.tags:
+                self.refuse(f"{func._schema.name} looks at values")
+            if torch.Tag.dynamic_output_shape in func.tags and self.depends(
+                _deciding_shape(func, args, kwargs)
+            ):
+                self.refuse(f"the shape of what {func._schema.name} returns depends on values")
         for tensor in written:
             self._require_own(tensor)
-            self._take_over(tensor)
+            if depends:
+                self._take_over(tensor)
+            elif not self._every:
+                self._preserve(tensor)
+        if not depends and not self._every:
+            return self._made_by(func, args, kwargs)
         if func is aten.as_strided.default and _is_view(*args, **kwargs):
             func, args, kwargs = aten.view.default, tuple(args[:2]), {}  # of which compilers know more
         node = self._graph.call_function(
@@ -205,7 +261,7 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         )
         node.meta[SPELLING] = spelling_of(func, args, kwargs)
         result = self._made_by(func, args, kwargs)
-        self._note(result, node)
+        self._note(result, node, depends=depends)
         return result
 
     def _made_by(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -224,7 +280,7 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             TraceError: it was.
         """
-        if place_of(tensor) not in self._made and place_of(tensor) not in self._storages:
+        if place_of(tensor) not in self._made and place_of(tensor) not in self._dependent:
             self.refuse("the model writes to a tensor that it keeps, such as a buffer")
 
     def _look(self, func: Any, args: Any) -> Any:
@@ -242,17 +298,21 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
 
     # ---- nodes ----
 
-    def _note(self, value: Any, node: fx.Node) -> None:
+    def _note(self, value: Any, node: fx.Node, *, depends: bool) -> None:
         """Record the node of a tensor, or of several."""
         if isinstance(value, Tensor):
             if value not in self._nodes:
                 self._nodes[value] = node
-            self._storages.setdefault(self._hold(value), (node, value.dtype))
+            place = self._hold(value)
+            self._storages.setdefault(place, (node, value.dtype))
             self._by_layout.setdefault(_layout_of(value), node)
+            if depends:
+                self._dependent.add(place)
         elif isinstance(value, (list, tuple)):
             for i, part in enumerate(value):
                 if isinstance(part, (Tensor, list, tuple)):
-                    self._note(part, self._graph.call_function(operator.getitem, (node, i)))
+                    part_node = self._graph.call_function(operator.getitem, (node, i))
+                    self._note(part, part_node, depends=depends)
 
     def node_of(self, value: Tensor) -> fx.Node | None:
         """Return the first node that gives a tensor of this memory and layout, or None."""
@@ -266,7 +326,10 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
         if node is not None:
             return node
         if place_of(value) not in self._storages:
-            return self._graph.get_attr(self._constant(value))
+            node = self._graph.get_attr(self._constant(value))
+            if self._every:  # its views are operations, too
+                self._note(value, node, depends=False)
+            return node
         # Another tensor of the same storage, which torch made without an operation, as for autograd.
         first, dtype = self._storages[place_of(value)]
         if value.dtype != dtype or value.is_conj() or value.is_neg():
@@ -299,12 +362,15 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
 
     def _take_over(self, tensor: Tensor) -> None:
         """Let the graph copy a constant before values that depend on the inputs are written to it."""
-        if place_of(tensor) in self._storages:
-            return
-        self._preserve(tensor)
-        whole = whole_memory_of(tensor).clone()
-        node = self._graph.call_function(aten.clone.default, (self._graph.get_attr(self._constant(whole)),))
-        self._storages[self._hold(tensor)] = node, tensor.dtype
+        place = self._hold(tensor)
+        if place not in self._storages:
+            self._preserve(tensor)
+            whole = whole_memory_of(tensor).clone()
+            node = self._graph.call_function(
+                aten.clone.default, (self._graph.get_attr(self._constant(whole)),)
+            )
+            self._storages[place] = node, tensor.dtype
+        self._dependent.add(place)
 
     def _hold(self, tensor: Tensor) -> int:
         place = place_of(tensor)
@@ -319,7 +385,7 @@ class _Tape(DispatchMode):  # type: ignore[no-untyped-call]
     def of_its_own(self, tensor: Tensor) -> Tensor:
         """Return a result as a tensor that shares no memory with inputs and constants of the graph."""
         shared = [*self.inputs, *self.constants.values()]
-        if self.depends(tensor) and place_of(tensor) not in map(place_of, shared):
+        if place_of(tensor) in self._storages and place_of(tensor) not in map(place_of, shared):
             return tensor
         return tensor.clone()
 

@@ -1,0 +1,279 @@
+"""One graph for inputs of any length, from recordings of an explanation of three lengths.
+
+The recordings must have the same operations. Numbers among their arguments that differ, such as the sizes of
+a view, must be of the form a + b n + c n² for the length n, or a / n. So nothing has to be known of a model.
+That the graph holds for a further length is not assumed: see `relprop.runs.compiled`.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from relprop.runs.graphs import is_repeatable, written_to
+from relprop.runs.storages import place_of
+from relprop.runs.tracing import Recording, Traced, traced_from
+
+aten = torch.ops.aten
+
+NEEDED = 3
+"""So many lengths are recorded: two for a line, and one to prove it."""
+
+Number = int | float
+
+
+class DifferError(Exception):
+    """Why recordings are not one computation for different lengths."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """How a number depends on a length n: a + b n + c n² + d / n.
+
+    Attributes:
+        terms: a, b, c, and d.
+    """
+
+    terms: tuple[Number, Number, Number, Number]
+
+    def __call__(self, n: Any) -> Any:
+        """Return the number for a length, which may be a symbol."""
+        a, b, c, d = self.terms
+        found = a
+        for factor, power in ((b, n), (c, n * n)):
+            if factor:
+                found = found + (power if factor == 1 else factor * power)
+        return found + d / n if d else found
+
+
+def law_of(numbers: Sequence[Number], lengths: Sequence[int]) -> Law | None:
+    """Return the law for numbers at three lengths that are not equal, or None."""
+    (u, v), (m, n) = numbers[:2], lengths[:2]
+    candidates: list[tuple[Number, ...]] = []
+    if all([isinstance(number, int) for number in numbers]):
+        if (v - u) % (n - m) == 0:
+            slope = (v - u) // (n - m)
+            candidates.append((u - slope * m, slope, 0, 0))
+        if u % m == v % n == 0 and (v // n - u // m) % (n - m) == 0:
+            curve = (v // n - u // m) // (n - m)
+            candidates.append((0, u // m - curve * m, curve, 0))
+    else:
+        slope = (v - u) / (n - m)
+        candidates += [(u - slope * m, slope, 0, 0), (0, 0, 0, u * m)]
+    for terms in candidates:
+        law = Law(terms)  # type: ignore[arg-type]
+        if all([_near(law(length), number) for length, number in zip(lengths, numbers, strict=True)]):
+            return law
+    return None
+
+
+def _near(one: Number, other: Number) -> bool:
+    return one == other if isinstance(other, int) else abs(one - other) <= 1e-14 * abs(other)
+
+
+Lying = list[tuple[int, ...]]
+"""How tensors lie in memory: of each, its sizes and then its strides."""
+
+
+def lying(tensors: Sequence[Tensor]) -> Lying:
+    """Return how tensors lie in memory."""
+    return [(*t.shape, *t.stride()) for t in tensors]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How inputs of any length lie in memory.
+
+    Attributes:
+        place: the number of an input, and its dimension whose size is the length.
+        laws: for each input the laws of its sizes and strides; a number where it is the same for all.
+    """
+
+    place: tuple[int, int]
+    laws: Sequence[Sequence[Law | int]]
+
+    def fit(self, lie: Lying) -> bool:
+        """Whether inputs lie so, for some length."""
+        number, dim = self.place
+        n = lie[number][dim]
+        return [tuple(law(n) if isinstance(law, Law) else law for law in each) for each in self.laws] == lie
+
+
+def shapes_of(several: Sequence[Lying]) -> tuple[Shapes, list[int]]:
+    """Return how inputs of three lengths lie, and the lengths.
+
+    Raises:
+        DifferError: they differ in more than a length.
+    """
+    place = next(
+        (i, dim)
+        for i, lie in enumerate(zip(*several, strict=True))
+        for dim, sizes in enumerate(zip(*lie, strict=True))
+        if len(set(sizes)) > 1
+    )
+    lengths = [lie[place[0]][place[1]] for lie in several]
+    is_size = 2 * place[1] < len(several[0][place[0]])
+    laws = []
+    for lie in zip(*several, strict=True):
+        found = [
+            sizes[0] if len(set(sizes)) == 1 else law_of(sizes, lengths) for sizes in zip(*lie, strict=True)
+        ]
+        if not is_size or len(set(lengths)) < len(lengths) or None in found:
+            raise DifferError("their inputs differ in more than one size")
+        laws.append(found)
+    return Shapes(place, laws), lengths  # type: ignore[arg-type]
+
+
+def of_any_length(recordings: Sequence[Recording], place: tuple[int, int], lengths: Sequence[int]) -> Traced:
+    """Return one graph from recordings of three lengths.
+
+    Args:
+        recordings: the recordings.
+        place: the number of an input, and its dimension whose size is the length.
+        lengths: the lengths.
+
+    Raises:
+        DifferError: they are not one computation.
+    """
+    joined = _Joined(recordings, place, lengths)
+    read = frozenset().union(*[recording.read for recording in recordings])
+    return traced_from(_folded(joined.module()), recordings[0].guards, read)[0]
+
+
+@dataclass
+class _Joined:
+    """Goes through recordings of several lengths at once, and makes one graph of them."""
+
+    recordings: Sequence[Recording]
+    place: tuple[int, int]
+    lengths: Sequence[int]
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    _nodes: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    _numbers: dict[Law, Any] = field(default_factory=dict)
+    _length: fx.Node | None = None
+
+    def module(self) -> fx.GraphModule:
+        """Return the graph.
+
+        Raises:
+            DifferError: the recordings are not one computation.
+        """
+        several = []
+        for recording in self.recordings:
+            recording.module.graph.eliminate_dead_code()
+            several.append(list(recording.module.graph.nodes))
+        if len({len(nodes) for nodes in several}) > 1:
+            *others, last = [str(len(nodes)) for nodes in several]
+            raise DifferError(f"they have {', '.join(others)} and {last} operations")
+        for nodes in zip(*several, strict=True):
+            called = list(dict.fromkeys(map(_called, nodes)))
+            if len(called) > 1:
+                raise DifferError(f"one calls {called[0]} where another calls {called[1]}")
+            joined = self._joined(nodes)
+            for node in nodes:
+                self._nodes[node] = joined
+        return fx.GraphModule(self.constants, self.graph)
+
+    def _joined(self, nodes: Sequence[fx.Node]) -> fx.Node:
+        node = nodes[0]
+        if node.op == "get_attr":
+            return self._constant(nodes)
+        args = self._argument([each.args for each in nodes])
+        kwargs = self._argument([dict(each.kwargs) for each in nodes])
+        found = self.graph.create_node(node.op, node.target, args, kwargs)
+        found.meta.update(node.meta)
+        return found
+
+    def _constant(self, nodes: Sequence[fx.Node]) -> fx.Node:
+        tensors = [
+            getattr(recording.module, str(node.target))
+            for recording, node in zip(self.recordings, nodes, strict=True)
+        ]
+        if not all([_is_same(tensors[0], other) for other in tensors[1:]]):
+            raise DifferError("they have other constants")
+        self.constants[str(nodes[0].target)] = tensors[0]
+        return self.graph.get_attr(str(nodes[0].target))
+
+    def _argument(self, values: Sequence[Any]) -> Any:
+        """Return an argument of the joined graph for those of the recordings."""
+        first = values[0]
+        if len({type(value) for value in values}) > 1:
+            raise DifferError("an argument has other types")
+        if isinstance(first, fx.Node):
+            if len({self._nodes[value] for value in values}) > 1:
+                raise DifferError("an operation takes other operands")
+            return self._nodes[first]
+        if isinstance(first, (list, tuple)):
+            if len({len(value) for value in values}) > 1:
+                raise DifferError("an operation takes more operands")
+            return type(first)([self._argument(each) for each in zip(*values, strict=True)])
+        if isinstance(first, dict):
+            return {name: self._argument([value[name] for value in values]) for name in first}
+        if all([value == first or (value != value and first != first) for value in values]):
+            return first
+        law = None
+        if isinstance(first, (int, float)) and not isinstance(first, bool):
+            law = law_of(values, self.lengths)
+        if law is None:
+            raise DifferError(f"an argument is {', '.join(map(str, values))}")
+        return self._number(law)
+
+    def _number(self, law: Law) -> fx.Node:
+        """Return the node of a number."""
+        if law not in self._numbers:
+            if self._length is None:
+                placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
+                number, dim = self.place
+                self._length = self.graph.call_function(aten.sym_size.int, (placeholders[number], dim))
+            length = fx.Proxy(self._length, fx.proxy.GraphAppendingTracer(self.graph))
+            self._numbers[law] = law(length).node
+        node: fx.Node = self._numbers[law]
+        return node
+
+
+def _called(node: fx.Node) -> str:
+    """Return what a node calls. The names of constants do not matter."""
+    return str(node.target) if node.op == "call_function" else node.op
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two constants are the same."""
+    if one.layout is not torch.strided or other.layout is not torch.strided:
+        return one is other
+    kinds = [(t.dtype, t.device, *lying([t]), t.is_conj(), t.is_neg()) for t in (one, other)]
+    if kinds[0] != kinds[1]:
+        return False
+    lie = [(place_of(t), t.storage_offset()) for t in (one, other)]
+    return lie[0] == lie[1] or bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _folded(module: fx.GraphModule) -> fx.GraphModule:
+    """Compute once what depends neither on inputs nor on their length, in place, and return the graph."""
+    graph = module.graph
+    written = written_to(graph)
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in graph.nodes:
+            if node in written:
+                continue
+            if node.op == "get_attr":
+                values[node] = getattr(module, str(node.target))
+            elif _is_pure(node) and all([operand in values for operand in node.all_input_nodes]):
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+    for i, (node, value) in enumerate(values.items()):
+        if node.op == "call_function" and any([user not in values for user in node.users]):
+            module.register_buffer(f"folded_{i}", value)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(f"folded_{i}"))
+    graph.eliminate_dead_code()
+    return module
+
+
+def _is_pure(node: fx.Node) -> bool:
+    return node.target is operator.getitem or (node.op == "call_function" and is_repeatable(node))

@@ -1,0 +1,224 @@
+"""`compile(dynamic=True)`: one graph for every length, or one for each where lengths are not alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from by_graph import assert_same, graphs_of
+from readers import Reader, one_by_one, texts
+from relprop import Explainer
+from relprop.runs.lengths import Law, law_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
+
+
+class Runs(Explainer):
+    """Counts explanations in Python."""
+
+    in_python = 0
+
+    def _results(self, *args: Any) -> Any:
+        self.in_python += 1
+        return super()._results(*args)
+
+
+def after(explainer: Explainer, lengths: tuple[int, ...] = (6, 7, 9, 4), **options: Any) -> Explainer:
+    """Return a compiled explainer that was called with texts of several lengths."""
+    compiled = explainer.compile(dynamic=True, **options)
+    for length in lengths:
+        compiled(texts(length), target=1)
+    return compiled
+
+
+def has_graph(compiled: Explainer) -> bool:
+    """Whether there is one graph for all lengths."""
+    assert compiled._graphs is not None
+    return any(family.graph is not None for family in compiled._graphs._families.values())
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", "epsilon", "gradient-times-input"])
+def test_one_graph_serves_every_length(rules: str) -> None:
+    explainer = Runs(Reader(), rules=rules)
+    compiled = after(explainer)
+    assert has_graph(compiled)
+    for length in (2, 5, 12, 31):
+        in_python = []
+        for seed in range(3):
+            before = explainer.in_python
+            found = compiled(texts(length, seed), target=2)
+            in_python.append(explainer.in_python - before)
+            assert_same(found, explainer(texts(length, seed), target=2))
+        assert in_python == [1, 0, 0]
+    assert graphs_of(compiled) == 1  # of the first length
+
+
+def test_batches_of_any_size_and_length() -> None:
+    explainer = Explainer(Reader(), rules="cp-lrp")
+    compiled = after(explainer)
+    for length, samples in ((5, 1), (8, 5), (5, 3), (8, 4)):
+        x = texts(length, samples=samples)
+        for _ in range(2):
+            assert_same(compiled(x, target=1), explainer(x, target=1))
+    assert has_graph(compiled)
+    assert graphs_of(compiled) == 1
+
+
+def test_what_is_recorded_and_several_targets() -> None:
+    explainer = Explainer(Reader(), rules="attnlrp")
+    options: dict[str, Any] = {"targets": [0, 2], "record": ["tokens", "parts"], "per_operation": True}
+    compiled = explainer.compile(dynamic=True)
+    for length in (6, 7, 9, 4, 8, 8):
+        found, expected = (e.each(texts(length), **options) for e in (compiled, explainer))
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+            torch.testing.assert_close(dict(one.inner), dict(other.inner))
+    assert has_graph(compiled)
+
+
+def test_a_length_of_one_has_a_graph_of_its_own() -> None:
+    explainer = Explainer(Reader(), rules="cp-lrp")
+    compiled = after(explainer, (6, 1, 7, 9, 4))
+    assert has_graph(compiled)
+    for length in (1, 5):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert graphs_of(compiled) == 2
+
+
+def test_weights_that_changed_are_noticed() -> None:
+    explainer = Explainer(model := Reader(), rules="epsilon")
+    compiled = after(explainer, (6, 7, 9, 4, 5, 5))
+    with torch.no_grad():
+        model.head.weight.mul_(-1.5)
+    for length in (5, 8, 11, 12, 5, 13):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert has_graph(compiled)  # a new one
+
+
+def test_weights_that_change_while_lengths_are_recorded() -> None:
+    explainer = Explainer(model := Reader(), rules="epsilon")
+    compiled = explainer.compile(dynamic=True)
+    for length in (6, 7, 9, 4, 5, 8, 10):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+        with torch.no_grad():
+            model.head.weight.mul_(1.5)
+    assert not has_graph(compiled)
+
+
+def at_most(limit: int) -> Callable[[Tensor], Tensor]:
+    def between(h: Tensor) -> Tensor:
+        if h.shape[1] > limit:
+            raise ValueError(f"at most {limit} tokens")
+        return h
+
+    return between
+
+
+def test_an_error_for_some_lengths_is_one_as_before() -> None:
+    compiled = after(explainer := Explainer(Reader(at_most(10)), rules="epsilon"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at most 10 tokens"):
+            compiled(texts(11), target=1)
+    assert_same(compiled(texts(10), target=1), explainer(texts(10), target=1))
+
+
+def longer_otherwise(h: Tensor) -> Tensor:
+    return h.tanh() if h.shape[1] > 10 else h
+
+
+def even_otherwise(h: Tensor) -> Tensor:
+    return h * 2 if h.shape[1] % 2 == 0 else h
+
+
+@pytest.mark.parametrize(
+    ("between", "lengths", "others"),
+    [(longer_otherwise, (6, 7, 9, 4), 1), (even_otherwise, (5, 7, 9, 3), 2)],
+)
+def test_a_model_that_branches_on_the_length(
+    between: Callable[[Tensor], Tensor], lengths: tuple[int, ...], others: int
+) -> None:
+    compiled = after(explainer := Explainer(Reader(between), rules="epsilon"), lengths)
+    assert has_graph(compiled)
+    for length in (8, 12, 8, 12, 5):
+        for seed in range(2):
+            assert_same(compiled(texts(length, seed), target=1), explainer(texts(length, seed), target=1))
+    assert graphs_of(compiled) == 1 + others
+
+
+def halves(h: Tensor) -> Tensor:
+    n = h.shape[1] // 2
+    return h[:, :n] + h[:, -n:]
+
+
+def by_a_list(h: Tensor) -> Tensor:
+    return h * torch.tensor([1.0 + i for i in range(h.shape[1])], dtype=h.dtype)[:, None]
+
+
+def even_or_odd(h: Tensor) -> Tensor:
+    return h.sin() if h.shape[1] % 2 == 0 else h.tanh()
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (one_by_one, r"they have \d+, \d+ and \d+ operations"),
+        (by_a_list, "they have other constants"),
+        (halves, "an argument is 3, 4, 2"),
+        (even_or_odd, "one calls aten.tanh.default where another calls aten.sin.default"),
+    ],
+)
+def test_lengths_that_are_not_alike_have_graphs_of_their_own(
+    between: Callable[[Tensor], Tensor], reason: str
+) -> None:
+    explainer = Explainer(Reader(between), rules="cp-lrp")
+    compiled = explainer.compile(dynamic=True)
+    for length in (6, 7, 9):
+        compiled(texts(length), target=1)
+    told = (
+        rf"compile\(dynamic=True\): there is no graph for all lengths, because {reason}. Each length gets a"
+    )
+    with pytest.warns(UserWarning, match=told):
+        compiled(texts(4), target=1)
+    for length in (4, 5, 8, 7):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert not has_graph(compiled)
+
+
+def test_two_lengths_have_graphs_of_their_own() -> None:
+    torch.manual_seed(0)
+    one, other = nn.Embedding(20, 4).double(), nn.Embedding(20, 4).double()
+    explainer = Explainer(lambda x, y: (one(x) @ other(y).mT).sum((1, 2))[:, None], rules="epsilon")
+    compiled = explainer.compile(dynamic=True)
+    told = "because their inputs differ in more than one size"
+    for lengths in ((4, 5), (5, 5), (6, 4)):
+        compiled(*map(texts, lengths), target=0)
+    with pytest.warns(UserWarning, match=told):
+        compiled(texts(7), texts(9), target=0)
+    for lengths in ((4, 5), (8, 3)):
+        found, expected = (e(*map(texts, lengths), target=0) for e in (compiled, explainer))
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "lengths", "terms"),
+    [
+        ((5, 6, 9), (5, 6, 9), (0, 1, 0, 0)),
+        ((11, 13, 19), (5, 6, 9), (1, 2, 0, 0)),
+        ((-5, -6, -9), (5, 6, 9), (0, -1, 0, 0)),
+        ((25, 36, 81), (5, 6, 9), (0, 0, 1, 0)),
+        ((55, 78, 171), (5, 6, 9), (0, 1, 2, 0)),
+        ((1 / 5, 1 / 6, 1 / 9), (5, 6, 9), (0, 0, 0, 1)),
+        ((2.5, 3.0, 4.5), (5, 6, 9), (0, 0.5, 0, 0)),
+        ((5, 6, 10), (5, 6, 9), None),
+        ((2, 3, 4), (5, 6, 9), None),
+        ((5**0.5, 6**0.5, 3.0), (5, 6, 9), None),
+        ((0, 1, 1), (5, 6, 9), None),
+    ],
+)
+def test_laws(numbers: Any, lengths: Any, terms: Any) -> None:
+    law = law_of(numbers, lengths)
+    assert law == (None if terms is None else Law(terms))
+    if law is not None:
+        assert [law(length) for length in lengths] == pytest.approx(numbers, rel=1e-14)
