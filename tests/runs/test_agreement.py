@@ -1,6 +1,7 @@
 """Whether explanations are the same but for rounding, however far a network carries that."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +15,15 @@ from relprop.targets import RunnerUp
 
 RELEVANCE = torch.tensor([[1.0, -2.0, 0.0]])
 
+EXPLANATION = Explainer(nn.Linear(3, 2), rules="epsilon")(torch.rand(1, 3), target=0, record=["*"])
+
 
 def several(*relevance: Tensor, score: float = 1.0, dtype: torch.dtype = torch.float32) -> Several:
     """Explanations, one for each target, of this relevance."""
-    explanation = Explainer(nn.Linear(3, 2), rules="epsilon")(torch.rand(1, 3), target=0)
     scored = torch.tensor([score], dtype=dtype)
     return [
         Explained(
-            replace(explanation, inputs={"x": R.to(dtype)}, score=scored), RunnerUp(0), Role.SIGNAL, None, 1
+            replace(EXPLANATION, inputs={"x": R.to(dtype)}, score=scored), RunnerUp(0), Role.SIGNAL, None, 1
         )
         for R in relevance
     ]
@@ -63,6 +65,35 @@ def test_nothing_but_zeros_and_what_is_no_number() -> None:
     assert what_differs(some, infinite) == "relevance of input 'x'"
     empty = several(RELEVANCE[:, :0])
     assert what_differs(empty, empty) == ""
+
+
+def of_ledger(**amounts: Any) -> Several:
+    """An explanation whose ledger has other amounts."""
+    (one,) = several(RELEVANCE)
+    ledger = replace(EXPLANATION.ledger, **amounts)
+    return [one._replace(explanation=replace(one.explanation, ledger=ledger))]
+
+
+def test_ledgers_and_outputs_are_compared() -> None:
+    expected, within = of_ledger(), "ledger, or other values within the model"
+    bias = EXPLANATION.ledger.absorbed["bias"]
+    for sinks in ({"bias": bias + 0.1}, {"bias": bias, "shift": bias}, {}):
+        assert what_differs(of_ledger(absorbed=sinks), expected) == within
+    assert (
+        what_differs(of_ledger(absorbed=dict(EXPLANATION.ledger.absorbed, bias=bias + 1e-5)), expected) == ""
+    )
+    (one,) = several(RELEVANCE)
+    output = replace(one.explanation, output=one.explanation.output + 0.1)
+    assert what_differs([one._replace(explanation=output)], expected) == within
+
+
+def test_ledgers_of_mixed_samples_are_compared_as_a_whole() -> None:
+    one, other = torch.tensor([[0.5, 1.0], [1.0, 0.5]], dtype=torch.float64)
+    for mixed, expected in ((True, ""), (False, "ledger, or other values within the model")):
+        pair = [
+            of_ledger(samples=2, seed=each, inputs=each, absorbed={}, mixed=mixed) for each in (one, other)
+        ]
+        assert what_differs(*pair) == expected
 
 
 def test_nothing_is_computed_again_for_what_agrees() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from by_graph import assert_same, graphs_of
 from readers import Reader, one_by_one, texts
 from relprop import Explainer
+from relprop.runs import kinds
+from relprop.runs.kinds import Family
 from relprop.runs.lengths import Law, law_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
@@ -52,7 +54,7 @@ def test_one_graph_serves_every_length(rules: str) -> None:
             in_python.append(explainer.in_python - before)
             assert_same(found, explainer(texts(length, seed), target=2))
         assert in_python == [1, 0, 0]
-    assert graphs_of(compiled) == 1  # of the first length
+    assert graphs_of(compiled) == 4  # of the lengths before
 
 
 def test_batches_of_any_size_and_length() -> None:
@@ -63,7 +65,7 @@ def test_batches_of_any_size_and_length() -> None:
         for _ in range(2):
             assert_same(compiled(x, target=1), explainer(x, target=1))
     assert has_graph(compiled)
-    assert graphs_of(compiled) == 1
+    assert graphs_of(compiled) == 4
 
 
 def test_what_is_recorded_and_several_targets() -> None:
@@ -84,7 +86,7 @@ def test_a_length_of_one_has_a_graph_of_its_own() -> None:
     assert has_graph(compiled)
     for length in (1, 5):
         assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
-    assert graphs_of(compiled) == 2
+    assert graphs_of(compiled) == 5
 
 
 def test_weights_that_changed_are_noticed() -> None:
@@ -128,13 +130,21 @@ def longer_otherwise(h: Tensor) -> Tensor:
     return h.tanh() if h.shape[1] > 10 else h
 
 
+def longer_with_more_sinks(h: Tensor) -> Tensor:
+    return h + 1.0 if h.shape[1] > 10 else h
+
+
 def even_otherwise(h: Tensor) -> Tensor:
     return h * 2 if h.shape[1] % 2 == 0 else h
 
 
 @pytest.mark.parametrize(
     ("between", "lengths", "others"),
-    [(longer_otherwise, (6, 7, 9, 4), 1), (even_otherwise, (5, 7, 9, 3), 2)],
+    [
+        (longer_otherwise, (6, 7, 9, 4), 1),
+        (longer_with_more_sinks, (6, 7, 9, 4), 1),
+        (even_otherwise, (5, 7, 9, 3), 2),
+    ],
 )
 def test_a_model_that_branches_on_the_length(
     between: Callable[[Tensor], Tensor], lengths: tuple[int, ...], others: int
@@ -144,7 +154,91 @@ def test_a_model_that_branches_on_the_length(
     for length in (8, 12, 8, 12, 5):
         for seed in range(2):
             assert_same(compiled(texts(length, seed), target=1), explainer(texts(length, seed), target=1))
-    assert graphs_of(compiled) == 1 + others
+    assert graphs_of(compiled) == 4 + others
+
+
+def test_values_on_which_a_model_branches() -> None:
+    model = Reader(lambda h: h if bool(h[0, 0, 0] > 0) else h * 2)
+    explainer = Runs(model, rules="epsilon")
+    with torch.no_grad():  # of the first position, which attends to itself alone
+        h = model.tokens.weight + model.positions.weight[0]
+        signs = ((h + model.parts(h)[:, 16:])[:, 0] > 0).tolist()
+
+    def beginning(length: int, seed: int, *, positive: bool) -> Tensor:
+        x = texts(length, seed)
+        x[0, 0] = signs.index(positive)
+        return x
+
+    compiled = explainer.compile(dynamic=True)
+    for length in (6, 7, 9, 4, 12):
+        compiled(beginning(length, 0, positive=True), target=1)
+    assert has_graph(compiled)
+    for positive, runs in ((True, 0), (False, None), (True, 0), (False, 0)):
+        for seed in (1, 2):
+            x, before = beginning(12, seed, positive=positive), explainer.in_python
+            found = compiled(x, target=1)
+            assert runs is None or explainer.in_python - before == runs
+            assert_same(found, explainer(x, target=1))
+    assert has_graph(compiled)
+
+
+def with_a_list_that_is_written_to(h: Tensor) -> Tensor:
+    mask = torch.tensor([1.0] * 8, dtype=h.dtype)
+    mask[0] = 0.5
+    mask[1] += 1
+    return h * mask
+
+
+class WithoutAutocast(nn.Module):
+    """A product of parameters in double precision, whatever autocast says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.one, self.other = (nn.Parameter(torch.randn(8, 8)) for _ in range(2))
+
+    def forward(self, h: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return h @ (self.one @ self.other).to(h.dtype)
+
+
+def test_constants_to_which_the_model_writes() -> None:
+    compiled = after(explainer := Runs(Reader(with_a_list_that_is_written_to), rules="epsilon"))
+    for length in (8, 8, 5, 8):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    before = explainer.in_python
+    compiled(texts(8, 1), target=1)
+    assert explainer.in_python == before
+    assert has_graph(compiled)
+
+
+def test_constants_that_are_computed_without_autocast() -> None:
+    explainer = Explainer(Reader(WithoutAutocast()), rules="epsilon")
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled = after(explainer)
+        assert has_graph(compiled)
+        for length in (8, 8):
+            assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+
+
+def test_results_are_no_memory_of_the_graph() -> None:
+    explainer = Explainer(Reader(), rules="epsilon")
+    compiled = after(explainer, (6, 7, 9, 4, 8))
+    found = compiled(texts(8), target=1)
+    found.mapped(lambda t: t.data.fill_(7))
+    assert_same(compiled(texts(8), target=1), explainer(texts(8), target=1))
+
+
+def test_what_goes_wrong_while_lengths_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*args: Any) -> Any:
+        raise MemoryError("of the test")
+
+    monkeypatch.setattr(kinds, "of_any_length", failing)
+    compiled = after(explainer := Explainer(Reader(), rules="epsilon"), (6, 7, 9))
+    with pytest.warns(UserWarning, match="because MemoryError: of the test. Each length gets a graph of its"):
+        found = compiled(texts(4), target=1)
+    assert_same(found, explainer(texts(4), target=1))
+    assert_same(compiled(texts(5), target=1), explainer(texts(5), target=1))
 
 
 def halves(h: Tensor) -> Tensor:
@@ -165,7 +259,7 @@ def even_or_odd(h: Tensor) -> Tensor:
     [
         (one_by_one, r"they have \d+, \d+ and \d+ operations"),
         (by_a_list, "they have other constants"),
-        (halves, "an argument is 3, 4, 2"),
+        (halves, "an operation takes 3, 4, 2 for the lengths 7, 9, 4"),
         (even_or_odd, "one calls aten.tanh.default where another calls aten.sin.default"),
     ],
 )
@@ -199,6 +293,22 @@ def test_two_lengths_have_graphs_of_their_own() -> None:
     for lengths in ((4, 5), (8, 3)):
         found, expected = (e(*map(texts, lengths), target=0) for e in (compiled, explainer))
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "expected"),
+    [
+        ([(2, 6, 6, 1)], False),  # as the first
+        ([(2, 7, 7, 1)], True),
+        ([(2, 1, 1, 1)], False),
+        ([(2, 0, 1, 1)], False),
+        ([(1, 7, 7, 1)], False),
+    ],
+)
+def test_which_layouts_are_examples(layouts: Any, expected: bool) -> None:
+    family = Family()
+    assert not family.learns_from([(2, 6, 6, 1)])
+    assert family.learns_from(layouts) is expected
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_options_that_are_not_part_of_a_graph(explainer: Explainer) -> None:
 
 def test_a_graph_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if values were lost to the trace in a way that nobody thought of."""
-    monkeypatch.setattr("relprop.runs.tracing._LEAVES", frozenset())
+    monkeypatch.setattr("relprop.runs.tape._LEAVES", frozenset())
     model = nn.Linear(3, 2).double()
     explainer = Explainer(lambda x: model(by_list(x)), rules=Epsilon(1e-3))
     x = torch.rand(2, 3, **DOUBLE)

@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from by_graph import Small, assert_same, graphs_of, pictures
 from networks import DOUBLE
-from readers import Reader, one_by_one, texts
+from readers import Reader, texts
 from relprop import Explainer
 from relprop.rules import Gamma
 from relprop.runs.inductor import _hardshrink_backward, _multiplied, _writing_apart, compilable
@@ -169,28 +169,32 @@ def test_a_network_that_carries_rounding_far_may_be_compiled(monkeypatch: pytest
     assert (graphs_of(compiled), compiler.called) == (1, 1)
 
 
-def test_one_length_and_then_a_graph_for_all_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_for_all_lengths_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler, explainer = compile_by(monkeypatch, right), Explainer(Reader(), rules="cp-lrp")
     compiled = explainer.compile(mode="inductor", dynamic=True)
     for length in (6, 7, 9, 4):
         compiled(texts(length), target=1)
-    assert (compiler.dynamic, compiler.called) == ([False, True], 2)
+    assert (compiler.dynamic, compiler.called) == ([False] * 4 + [True], 5)
     for length in (7, 12, 12):
         assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
-    assert (compiler.dynamic, compiler.called) == ([False, True], 5)
+    assert (compiler.dynamic, compiler.called) == ([False] * 4 + [True], 8)
 
 
-def test_lengths_that_are_not_alike_are_compiled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler, explainer = compile_by(monkeypatch, right), Explainer(Reader(one_by_one), rules="cp-lrp")
+def test_a_compiled_graph_that_fails_for_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing_at_12(function: Run, inputs: tuple[Tensor, ...]) -> Any:
+        if inputs[0].shape[1] == 12:
+            raise ValueError("recompile_limit reached")
+        return function(*inputs)
+
+    compile_by(monkeypatch, failing_at_12)
+    explainer = Explainer(Reader(), rules="cp-lrp")
     compiled = explainer.compile(mode="inductor", dynamic=True)
-    for length in (6, 7, 9):
+    for length in (6, 7, 9, 4, 11):
         compiled(texts(length), target=1)
-    assert compiler.dynamic == [False]
-    with pytest.warns(UserWarning, match="there is no graph for all lengths"):
-        compiled(texts(4), target=1)
-    for length in (7, 9, 4, 6):
-        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
-    assert compiler.dynamic == [False] * 4
+    with pytest.warns(UserWarning, match="torch.compile fails with ValueError: recompile_limit reached"):
+        found = compiled(texts(12), target=1)
+    assert_same(found, explainer(texts(12), target=1))
+    assert_same(compiled(texts(12, 1), target=1), explainer(texts(12, 1), target=1))
 
 
 def test_a_graph_for_all_lengths_that_is_not_compiled_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

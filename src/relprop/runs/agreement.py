@@ -1,6 +1,7 @@
 """Whether explanations are the same but for rounding."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,15 +61,39 @@ def _off(found: Explanation, expected: Explanation, shaken: Sequence[Explanation
     rounding = _ROUNDING.get(coarsest, 0.1)
     for name in (*expected.inputs, None):
         one, other, *alike = [_named(each, name) for each in (found, expected, *shaken)]
-        largest = _largest(other)
-        carried = max([_largest(each - other) for each in alike], default=0.0)
-        allowed = max(
-            rounding * (largest or _largest(expected.score)), min(_CARRIED * carried, _MOST * largest)
-        )
-        # Where both are no numbers, they agree.
-        if not torch.equal(one.isfinite(), other.isfinite()) or _largest(one - other) > allowed:
+        if _differ(one, other, alike, rounding, _largest(other) or _largest(expected.score)):
             return "score" if name is None else f"relevance of input {name!r}"
+    least = max(map(_largest, tensors))
+    ones, others, *several = [_within(each) for each in (found, expected, *shaken)]
+    if [t.shape for t in ones] != [t.shape for t in others]:
+        return "ledger, or other values within the model"
+    for i, (one, other) in enumerate(zip(ones, others, strict=True)):
+        alike = [each[i] for each in several if len(each) == len(others)]
+        if _differ(one, other, alike, rounding, max(least, _largest(other))):
+            return "ledger, or other values within the model"
     return ""
+
+
+def _differ(one: Tensor, other: Tensor, alike: Sequence[Tensor], rounding: float, scale: float) -> bool:
+    """Whether two tensors differ by more than a part of a scale, or than others that should be alike."""
+    carried = max([_largest(each - other) for each in alike], default=0.0)
+    allowed = max(rounding * scale, min(_CARRIED * carried, _MOST * _largest(other)))
+    # Where both are no numbers, they agree.
+    return not torch.equal(one.isfinite(), other.isfinite()) or _largest(one - other) > allowed
+
+
+def _within(explanation: Explanation) -> list[Tensor]:
+    """Return the numbers in an explanation but its inputs. A ledger of mixed samples holds for the batch."""
+    parts: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        parts.extend([tensor] if tensor.is_floating_point() else [])
+        return tensor
+
+    ledger = explanation.ledger
+    ledger = ledger.mapped(lambda amount: amount.sum(0, keepdim=True)) if ledger.mixed else ledger
+    replace(explanation, inputs={}, ledger=ledger).mapped(note)
+    return parts
 
 
 def _largest(values: Tensor) -> float:

@@ -17,12 +17,13 @@ from relprop.runs.agreement import shaken_leaves, what_differs
 from relprop.runs.backward import Explained
 from relprop.runs.given import Given
 from relprop.runs.graphs import respelled
-from relprop.runs.inductor import compilable, compiled_run, in_brief
-from relprop.runs.kinds import Family, Graph, Kind, Recorded
-from relprop.runs.lengths import lying
+from relprop.runs.inductor import CompileError, compilable, compiled_run, in_brief
+from relprop.runs.kinds import UNSUITED, AnyLength, Family, Graph, Kind, Recorded
+from relprop.runs.lengths import DifferError, layouts_of
 from relprop.runs.pieces import cut, joined, samples_of
-from relprop.runs.replayed import Found, emptied, filled, found_by, tensors_of, told
-from relprop.runs.tracing import Traced, TraceError, record, trace
+from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
+from relprop.runs.tape import TraceError
+from relprop.runs.tracing import Traced, record, trace
 from relprop.runs.unchanged import Unchanged, has_lazy_modules
 from relprop.runs.wanted import Wanted
 from relprop.targets.scores import Target
@@ -32,11 +33,16 @@ Mode = Literal["replay", "inductor"]
 _KINDS = 32
 """For how many kinds of inputs, and families of kinds, an explainer keeps its graphs."""
 
+_LENGTHS = 1024
+"""For how many kinds a family remembers whether its graph holds, and for how many whether batches are cut."""
+
 _VARIANTS = 4
 """How many graphs there are for inputs of one kind, if guards differ between batches."""
 
 
 Known = TypeVar("Known")
+
+Run = Callable[..., Any]
 
 Compute = Callable[[tuple[Any, ...], dict[str, Any], Sequence[Target], Wanted], Sequence[Explained]]
 """Computes explanations from positional and keyword arguments of the model and targets."""
@@ -64,7 +70,7 @@ class Graphs:
         self.mode = mode
         self.dynamic = dynamic
         self._size = 0
-        self._cut: dict[Any, bool] = {}
+        self._cut: OrderedDict[Any, bool] = OrderedDict()
         self._model = model
         self._compute = compute
         self._kinds: OrderedDict[Any, Kind] = OrderedDict()
@@ -114,7 +120,7 @@ class Graphs:
         if kind not in self._cut:
             expected = self._compute(given.inputs, given.arguments, given.goals, given.wanted)
             off = what_differs(whole, expected, partial(self._shaken, given))
-            self._cut[kind] = not off
+            self._known(self._cut, kind, lambda: not off, _LENGTHS)
             if off:
                 warn(
                     f"compile(dynamic=True): in pieces of {self._size} samples the batch has another {off}, "
@@ -127,7 +133,7 @@ class Graphs:
     def _at_once(self, given: Given) -> list[Explained] | None:
         """Return explanations by a graph for inputs of this size; None if no graph can compute them."""
         reason, found = given.refused, None
-        if not reason and self.dynamic and given.key not in self._kinds:
+        if not reason and self.dynamic:
             found = self._of_any_length(given)
         if not reason and found is None:
             kind = self._known(self._kinds, given.key, Kind)
@@ -146,14 +152,17 @@ class Graphs:
             self._tell(f"the explanation is computed without a graph: {reason}. The result is the same.")
         return None if found is None else found.results
 
-    def _known(self, table: OrderedDict[Any, Known], key: Any, make: Callable[[], Known]) -> Known:
+    def _known(
+        self, table: OrderedDict[Any, Known], key: Any, make: Callable[[], Known], most: int = _KINDS
+    ) -> Known:
         """Return what is known by a key. What was not asked for for the longest time is forgotten."""
         with self._lock:
-            known = table.setdefault(key, make())
+            if key not in table:
+                table[key] = make()
             table.move_to_end(key)
-            while len(table) > _KINDS:
+            while len(table) > most:
                 table.popitem(last=False)
-        return known
+            return table[key]
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(Graphs, dynamic=self.dynamic)
@@ -198,9 +207,10 @@ class Graphs:
         if kind.refused:
             return None
         example = filled(found, iter(tensors))
-        waits = self.dynamic and not kind.graphs and self._learn(given)  # for a graph of any length
-        if to_compile is not None and not waits:
-            graph = self._compiled(graph, to_compile, given, example)
+        if to_compile is not None:
+            graph = replace(graph, run=self._compiled(graph.run, to_compile, given, example))
+        if self.dynamic and not kind.graphs:
+            self._learn(given)
         self._plain(given)  # so that what the model and hooks keep is of these values, and not of other ones
         kind.graphs.insert(0, graph)
         return example
@@ -209,14 +219,14 @@ class Graphs:
         return compilable(traced.graph) if self.mode == "inductor" else None
 
     def _compiled(
-        self, graph: Graph, to_compile: fx.GraphModule, given: Given, example: Found, *, dynamic: bool = False
-    ) -> Graph:
+        self, run: Run, to_compile: fx.GraphModule, given: Given, example: Found, *, dynamic: bool = False
+    ) -> Run:
         """Return a graph by `torch.compile`; as it is, with a warning, if that does not give the example."""
         try:
-            compiled = replace(graph, run=compiled_run(to_compile, given.leaves, dynamic=dynamic))
-            found = compiled(given.leaves)
-        except Exception as error:
-            reason = f"fails with {in_brief(error)}"
+            compiled = compiled_run(to_compile, given.leaves, dynamic=dynamic)
+            found = replayed(compiled, given.leaves, emptied(example))
+        except CompileError as error:
+            reason = f"fails with {error}"
         else:
             shaken = partial(self._shaken, given)
             off = "decision" if found is None else what_differs(found.results, example.results, shaken)
@@ -224,76 +234,74 @@ class Graphs:
                 return compiled
             reason = f"gives another {off}"
         self._tell(f"mode='inductor': torch.compile {reason}. Graphs are run as by mode='replay'.")
-        return graph
+        return run
 
     # ---- any length ----
 
     def _of_any_length(self, given: Given) -> Found | None:
-        """Return explanations by the graph for any length; None if there is none, or if it is not right.
+        """Return explanations by the graph for any length; None if there is none for this one.
 
         The first time, for inputs of a kind, they are compared with an explanation in Python.
         """
-        family = self._families.get(given.family)
-        graph = None if family is None else family.graph_for(given)
-        if family is None or graph is None:
+        family = self._known(self._families, given.family, Family)
+        graph = family.graph
+        if graph is None or given.key in graph.differing or not graph.shapes.fit(layouts_of(given.leaves)):
             return None
-        proven = family.proven.get(given.key)
-        with tracing():  # where a rule would look at values, as the recordings did
-            expected = self._plain(given) if proven is None else proven
-        template = emptied(expected) if proven is None else proven
-        given.require_classes(template.results)
-        try:
-            found = replace(graph, template=template)(given.leaves)
-        except (RuntimeError, IndexError):  # values do not suit an operation: the model would branch
+        if not graph.holds():
+            family.graph = None
             return None
-        if found is None or proven is not None:
-            return found
-        if what_differs(found.results, expected.results, partial(self._shaken, given)):
+        template = graph.proven.get(given.key)
+        if template is not None:
+            return self._found_by(graph, given, template)
+        if given.key in self._kinds:  # which has a graph of its own
             return None
-        family.prove(given.key, template)
+        expected = self._as_traced(given)
+        template, found = emptied(expected), None
+        if len(tensors_of(expected.results)) == graph.traced.results:
+            found = self._found_by(graph, given, template)
+            if found is None:
+                return None
+        if found is None or what_differs(found.results, expected.results, partial(self._shaken, given)):
+            self._known(graph.differing, given.key, lambda: None, _LENGTHS)
+            return None
+        self._known(graph.proven, given.key, lambda: template, _LENGTHS)
         return expected
 
-    def _learn(self, given: Given) -> bool:
-        """Record inputs of one more length, and return whether a graph for any length comes of it."""
+    def _found_by(self, graph: AnyLength, given: Given, template: Found) -> Found | None:
+        try:
+            return graph(given, template)
+        except UNSUITED:
+            return None
+
+    def _learn(self, given: Given) -> None:
+        """Record an explanation of one more length, and make a graph for any length if there are enough."""
         family = self._known(self._families, given.family, Family)
-        if not family.learns_from(lying(given.leaves)):
-            return family.graph is not None
-        unchanged = Unchanged(self._model)
-        kinds = [each.key for each in family.recorded]
+        layouts, unchanged = layouts_of(given.leaves), Unchanged(self._model)
+        if not family.learns_from(layouts):
+            return
         try:
             recording = record(
                 lambda *leaves: tensors_of(self._computed(given, leaves).results), given.leaves
             )
+            learnt = family.learn(Recorded(layouts, recording, unchanged.looking_at(recording.read)))
         except Exception as error:
-            family.refused = in_brief(error)
-        else:
-            recorded = Recorded(
-                given.key, lying(given.leaves), recording, unchanged.looking_at(recording.read)
-            )
-            traced = family.learn(recorded)
-            if traced is not None:
-                family.graph = self._graph_of_any_length(traced, recorded, given)
-        if family.graph is not None:
-            kinds.append(given.key)
-        if family.graph is not None or family.refused:
-            for key in kinds:
-                self._kinds.pop(key, None)  # as they waited, they were not compiled
-        if family.refused:
+            family.refused = str(error) if isinstance(error, DifferError) else in_brief(error)
             self._tell(
                 f"compile(dynamic=True): there is no graph for all lengths, because {family.refused}. Each "
                 "length gets a graph of its own."
             )
-        return not family.refused
+            return
+        if learnt is not None:
+            traced, shapes = learnt
+            to_compile, run = self._to_compile(traced), respelled(traced.graph).forward
+            if to_compile is not None:
+                run = self._compiled(run, to_compile, given, self._as_traced(given), dynamic=True)
+            family.graph = AnyLength(traced, run, shapes, unchanged)
 
-    def _graph_of_any_length(self, traced: Traced, recorded: Recorded, given: Given) -> Graph:
-        to_compile = self._to_compile(traced)
-        graph = Graph(traced, respelled(traced.graph).forward, Found([], ()), recorded.unchanged)
-        if to_compile is None:
-            return graph
+    def _as_traced(self, given: Given) -> Found:
+        """Compute without a graph, but in the ways that rules take while they are traced."""
         with tracing():
-            example = self._plain(given)
-        graph = replace(graph, template=emptied(example))
-        return self._compiled(graph, to_compile, given, example, dynamic=True)
+            return self._plain(given)
 
     def _tell(self, message: str) -> None:
         """Warn, once."""

@@ -6,6 +6,7 @@ several times. Operations that overwrite a tensor stay as they are, and so does 
 
 import operator
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,9 @@ _SAME = frozenset({aten.detach.default, aten.alias.default, aten.lift_fresh.defa
 SPELLING = "relprop's spelling"
 """What a node's `meta` has by this name: see `relprop.runs.spelling.spelling_of`."""
 
+
+_OF_NUMBERS = frozenset({aten.sym_size.int, operator.add, operator.mul, operator.truediv})
+"""What nodes of sizes and other numbers call."""
 
 _SHAPING = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
 """Operations that give the elements of a tensor, in their order, another shape."""
@@ -65,6 +69,52 @@ def runnable(module: fx.GraphModule) -> Callable[..., Any]:
     return partial(type(module).forward, constants)
 
 
+def folded(module: fx.GraphModule) -> fx.GraphModule:
+    """Compute once what does not depend on the inputs, in place, and return the graph."""
+    graph = module.graph
+    written = _written_to(graph)
+    values: dict[fx.Node, Any] = {}
+    needed: dict[fx.Node, Any] = {}
+    left = {node: len(node.users) for node in graph.nodes}
+    with as_graphs_run():
+        for node in graph.nodes:
+            operands = node.all_input_nodes
+            if node.op == "get_attr" and node not in written:
+                values[node] = getattr(module, str(node.target))
+            elif _is_pure(node) and node not in written and all([each in values for each in operands]):
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+            else:
+                needed |= {each: values[each] for each in operands if each in values}
+            for operand in operands:
+                left[operand] -= 1
+                if not left[operand]:
+                    values.pop(operand, None)
+    for i, (node, value) in enumerate(needed.items()):
+        if node.op == "call_function":
+            module.register_buffer(f"folded_{i}", value)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(f"folded_{i}"))
+    graph.eliminate_dead_code()
+    return module
+
+
+def _is_pure(node: fx.Node) -> bool:
+    return node.target is operator.getitem or (node.op == "call_function" and _is_repeatable(node))
+
+
+@contextmanager
+def as_graphs_run() -> Iterator[None]:
+    """Let operations be those of a graph, which has the casts of autocast, and give ordinary tensors."""
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch._C.DisableTorchFunction(),
+        torch._C._DisableAutocast(),
+    ):
+        yield
+
+
 def take(module: fx.GraphModule) -> list[int]:
     """Let a graph take the third of its results from a list, its last argument, where it can, in place.
 
@@ -77,7 +127,7 @@ def take(module: fx.GraphModule) -> list[int]:
     output = next(iter(reversed(graph.nodes)))
     results, holds, marked = output.args[0]
     output.args = ((_of_their_own(graph, output, results), holds),)
-    written = written_to(graph)
+    written = _written_to(graph)
     first: dict[fx.Node, int] = {}
     for i, node in enumerate(marked):
         if node.op == "call_function" and node not in written:
@@ -103,13 +153,23 @@ def take(module: fx.GraphModule) -> list[int]:
 
 
 def _of_their_own(graph: fx.Graph, output: fx.Node, results: list[fx.Node]) -> list[fx.Node]:
-    """Copy results that are constants, and those that come twice."""
+    """Copy results that share memory with constants or inputs, and those that come twice."""
     found: list[fx.Node] = []
     with graph.inserting_before(output):
         for node in results:
-            is_own = node.op == "call_function" and node not in found
+            is_own = node not in found and not _is_of_others(node)
             found.append(node if is_own else graph.call_function(aten.clone.default, (node,)))
     return found
+
+
+def _is_of_others(node: fx.Node) -> bool:
+    """Whether a node may share memory with a constant or an input."""
+    sharing = [node]
+    for each in sharing:  # which grows
+        if each.op != "call_function":
+            return True
+        sharing += [other for other in _aliased_by(each) if other not in sharing]
+    return False
 
 
 def _emptied(values: list[Any]) -> tuple[Any, ...]:
@@ -121,10 +181,10 @@ def _emptied(values: list[Any]) -> tuple[Any, ...]:
 
 def _join_equal(graph: fx.Graph) -> None:
     """Let each operation on the same operands be computed once."""
-    written = written_to(graph)
+    written = _written_to(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or not is_repeatable(node):
+        if node.op != "call_function" or not _is_repeatable(node):
             continue
         if node in written or not written.isdisjoint(node.all_input_nodes):  # before and after they differ
             continue
@@ -140,7 +200,7 @@ def _join_equal(graph: fx.Graph) -> None:
 
 def _join_views(graph: fx.Graph) -> None:
     """Let a tensor that gets one shape and then another get the last one at once."""
-    written = written_to(graph)
+    written = _written_to(graph)
     for node in graph.nodes:
         if node.target not in _SHAPING or node in written:
             continue
@@ -150,21 +210,21 @@ def _join_views(graph: fx.Graph) -> None:
             node.args = (before.args[0], node.args[1])
 
 
-def is_repeatable(node: fx.Node) -> bool:
-    """Whether an operation gives the same result each time, and a result of its own."""
+def _is_repeatable(node: fx.Node) -> bool:
+    """Whether an operation gives the same result each time."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
         return False
     return torch.Tag.nondeterministic_seeded not in target.tags
 
 
-def written_to(graph: fx.Graph) -> set[fx.Node]:
+def _written_to(graph: fx.Graph) -> set[fx.Node]:
     """The nodes that share memory with a tensor that is overwritten."""
     overwritten = [arg for node in graph.nodes for arg in _overwritten_by(node)]
     found: set[fx.Node] = set()
     while overwritten:
         node = overwritten.pop()
-        if node in found:
+        if node in found or node.target in _OF_NUMBERS:
             continue
         found.add(node)
         overwritten += [*_aliased_by(node), *(user for user in node.users if node in _aliased_by(user))]

@@ -1,6 +1,7 @@
 """Graphs by `torch.compile`, as far as it computes them right. What it gives is compared by the caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -46,6 +47,10 @@ def _multiplied(one: Any, other: Any, factor: float) -> Any:
     return other * factor
 
 
+class CompileError(RuntimeError):
+    """Why `torch.compile` does not compile a graph."""
+
+
 def compiled_run(
     graph: fx.GraphModule, leaves: Sequence[Tensor], *, dynamic: bool = False
 ) -> Callable[..., Any]:
@@ -54,13 +59,33 @@ def compiled_run(
     Args:
         graph: a graph as `compilable` gives it.
         leaves: its inputs.
-        dynamic: whether it serves inputs of other sizes.
+        dynamic: whether it serves inputs of other sizes, too.
+
+    Returns:
+        The graph as it is called. It raises a CompileError, as for other sizes it may be compiled again.
+
+    Raises:
+        CompileError: torch compiles nothing here.
     """
     options: dict[str, Any] = {"post_grad_custom_post_pass": _writing_apart()}
     if all([leaf.device.type == "cpu" for leaf in leaves]):
         options |= _ON_CPU
-    run = torch.compile(graph, fullgraph=True, dynamic=dynamic, options=options)
-    return lambda *given: run(*[leaf.detach() for leaf in given])  # for gradients it would compile again
+    with _told():
+        run = torch.compile(graph, fullgraph=True, dynamic=dynamic, options=options)
+
+    def compiled(*given: Tensor) -> Any:
+        with _told():
+            return run(*[leaf.detach() for leaf in given])  # for gradients it would compile again
+
+    return compiled
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise CompileError(in_brief(error)) from error
 
 
 def _hardshrink_backward(gradient: Tensor, values: Tensor, most: float) -> Tensor:

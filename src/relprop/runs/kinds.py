@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from relprop.runs.given import Given
-from relprop.runs.lengths import NEEDED, DifferError, Lying, Shapes, lying, of_any_length, shapes_of
+from relprop.runs.lengths import NEEDED, SHORTEST, Layouts, Shapes, of_any_length, shapes_of
 from relprop.runs.replayed import Found, replayed
 from relprop.runs.tracing import Recording, Traced
 from relprop.runs.unchanged import Unchanged
 
-_LENGTHS = 1024
-"""For how many lengths a family remembers that its graph holds."""
+UNSUITED = (RuntimeError, IndexError, ZeroDivisionError)
+"""What a graph raises if values or sizes do not suit an operation: the model would branch."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Kind:
                 continue
             try:
                 found = graph(given.leaves)
-            except (RuntimeError, IndexError):  # values do not suit an operation: the model would branch
+            except UNSUITED:
                 continue
             if found is not None:
                 self.graphs = sorted(self.graphs, key=lambda other: other is not graph)
@@ -75,77 +75,83 @@ class Kind:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recording of one length.
+    """An explanation of one length.
 
     Attributes:
-        key: the kind of its inputs.
-        lie: how its inputs lie in memory.
-        recording: the recording.
+        layouts: how its inputs lie in memory.
+        recording: its operations.
         unchanged: knows whether the model has changed since.
     """
 
-    key: Any
-    lie: Lying
+    layouts: Layouts
     recording: Recording
     unchanged: Unchanged
 
 
-@dataclass
-class Family:
-    """What differs in shapes alone, and the graph that serves every length of it: see `relprop.runs.lengths`.
+@dataclass(frozen=True)
+class AnyLength:
+    """A graph for inputs of any length.
 
     Attributes:
-        recorded: the lengths that were recorded.
-        graph: the graph for any length, without a template.
-        shapes: how its inputs lie.
-        proven: explanations without values, for each kind for which the graph gave what Python gives.
-        refused: why there is no such graph, or "".
+        traced: the graph.
+        run: the graph, as it is called.
+        shapes: how its inputs lie in memory.
+        unchanged: knows whether the model is as it was.
+        proven: explanations without values, for each kind for which it gave what Python gives.
+        differing: kinds for which it did not.
+    """
+
+    traced: Traced
+    run: Callable[..., Any]
+    shapes: Shapes
+    unchanged: Unchanged
+    proven: OrderedDict[Any, Found] = field(default_factory=OrderedDict)
+    differing: OrderedDict[Any, None] = field(default_factory=OrderedDict)
+
+    def __call__(self, given: Given, template: Found) -> Found | None:
+        """Return explanations, which have no target yet; None if a guard fails."""
+        given.require_classes(template.results)
+        return replayed(self.run, given.leaves, template)
+
+    def holds(self) -> bool:
+        """Whether model and constants are as they were."""
+        return self.unchanged() and self.traced.unchanged()
+
+
+@dataclass
+class Family:
+    """Inputs that differ in their shapes alone.
+
+    Attributes:
+        recorded: explanations of several lengths, as long as there is no graph.
+        graph: the graph for any length.
+        refused: why there can be none, or "".
     """
 
     recorded: list[Recorded] = field(default_factory=list)
-    graph: Graph | None = None
-    shapes: Shapes | None = None
-    proven: OrderedDict[Any, Found] = field(default_factory=OrderedDict)
+    graph: AnyLength | None = None
     refused: str = ""
-    _first: Lying | None = None
+    _first: Layouts | None = None
 
-    def learns_from(self, lie: Lying) -> bool:
-        """Whether a recording of inputs that lie so in memory helps. The first may be the only one."""
-        first, self._first = self._first, self._first or lie
-        known = [first, *[each.lie for each in self.recorded]]
-        if first is None or lie in known or self.refused or self.graph:
+    def learns_from(self, layouts: Layouts) -> bool:
+        """Whether a recording of such inputs helps. The first may be the only one, and is not recorded."""
+        first, self._first = self._first, self._first or layouts
+        known = [first, *[each.layouts for each in self.recorded]]
+        if first is None or layouts in known or self.refused or self.graph:
             return False
         # Where one size is 1, operations broadcast that do not elsewhere.
-        pairs = zip(sum(first, ()), sum(lie, ()), strict=True)
-        return not any([1 in pair and pair != (1, 1) for pair in pairs])
+        pairs = zip(sum(first, ()), sum(layouts, ()), strict=True)
+        return not any([min(pair) < SHORTEST and len(set(pair)) > 1 for pair in pairs])
 
-    def learn(self, recorded: Recorded) -> Traced | None:
-        """Return a graph for any length if there are recordings enough for one."""
-        self.recorded = [each for each in self.recorded if each.unchanged()]
-        self.recorded.append(recorded)
+    def learn(self, recorded: Recorded) -> tuple[Traced, Shapes] | None:
+        """Return a graph for any length, and how its inputs lie, if there are recordings enough.
+
+        Raises:
+            DifferError: the recordings are not one computation.
+        """
+        self.recorded = [*[each for each in self.recorded if each.unchanged()], recorded]
         if len(self.recorded) < NEEDED:
             return None
         several, self.recorded = self.recorded, []
-        try:
-            self.shapes, lengths = shapes_of([each.lie for each in several])
-            return of_any_length([each.recording for each in several], self.shapes.place, lengths)
-        except DifferError as error:
-            self.refused = str(error)
-            return None
-
-    def graph_for(self, given: Given) -> Graph | None:
-        """Return the graph if the model is as it was, and inputs lie as they must."""
-        graph, shapes = self.graph, self.shapes
-        if graph is None or shapes is None or not shapes.fit(lying(given.leaves)):
-            return None
-        if not graph.holds():
-            self.graph = None
-            self.proven.clear()
-            return None
-        return graph
-
-    def prove(self, key: Any, template: Found) -> None:
-        """Remember that the graph holds for a kind."""
-        self.proven[key] = template
-        while len(self.proven) > _LENGTHS:
-            self.proven.popitem(last=False)
+        shapes, lengths = shapes_of([each.layouts for each in several])
+        return of_any_length([each.recording for each in several], shapes.place, lengths), shapes

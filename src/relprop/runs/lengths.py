@@ -1,20 +1,18 @@
 """One graph for inputs of any length, from recordings of an explanation of three lengths.
 
 The recordings must have the same operations. Numbers among their arguments that differ, such as the sizes of
-a view, must be of the form a + b n + c n² for the length n, or a / n. So nothing has to be known of a model.
-That the graph holds for a further length is not assumed: see `relprop.runs.compiled`.
+a view, must follow the length by a law (`law_of`). So nothing has to be known of a model. That the graph
+holds for a further length is not assumed: see `relprop.runs.compiled`.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
-from relprop.runs.graphs import is_repeatable, written_to
+from relprop.runs.graphs import folded
 from relprop.runs.storages import place_of
 from relprop.runs.tracing import Recording, Traced, traced_from
 
@@ -22,6 +20,9 @@ aten = torch.ops.aten
 
 NEEDED = 3
 """So many lengths are recorded: two for a line, and one to prove it."""
+
+SHORTEST = 2
+"""Shorter inputs are no example of others: where a size is 1, operations broadcast."""
 
 Number = int | float
 
@@ -51,7 +52,11 @@ class Law:
 
 
 def law_of(numbers: Sequence[Number], lengths: Sequence[int]) -> Law | None:
-    """Return the law for numbers at three lengths that are not equal, or None."""
+    """Return the law of numbers that differ between three lengths, or None.
+
+    It is a + b n or b n + c n² for whole numbers, and a + b n or d / n for others. Two lengths give it, and
+    the third proves it.
+    """
     (u, v), (m, n) = numbers[:2], lengths[:2]
     candidates: list[tuple[Number, ...]] = []
     if all([isinstance(number, int) for number in numbers]):
@@ -75,11 +80,11 @@ def _near(one: Number, other: Number) -> bool:
     return one == other if isinstance(other, int) else abs(one - other) <= 1e-14 * abs(other)
 
 
-Lying = list[tuple[int, ...]]
+Layouts = list[tuple[int, ...]]
 """How tensors lie in memory: of each, its sizes and then its strides."""
 
 
-def lying(tensors: Sequence[Tensor]) -> Lying:
+def layouts_of(tensors: Sequence[Tensor]) -> Layouts:
     """Return how tensors lie in memory."""
     return [(*t.shape, *t.stride()) for t in tensors]
 
@@ -96,36 +101,39 @@ class Shapes:
     place: tuple[int, int]
     laws: Sequence[Sequence[Law | int]]
 
-    def fit(self, lie: Lying) -> bool:
+    def fit(self, layouts: Layouts) -> bool:
         """Whether inputs lie so, for some length."""
         number, dim = self.place
-        n = lie[number][dim]
-        return [tuple(law(n) if isinstance(law, Law) else law for law in each) for each in self.laws] == lie
+        n = layouts[number][dim]
+        expected = [tuple(law(n) if isinstance(law, Law) else law for law in each) for each in self.laws]
+        return n >= SHORTEST and expected == layouts
 
 
-def shapes_of(several: Sequence[Lying]) -> tuple[Shapes, list[int]]:
-    """Return how inputs of three lengths lie, and the lengths.
+def shapes_of(several: Sequence[Layouts]) -> tuple[Shapes, list[int]]:
+    """Return how inputs of three lengths lie in memory, and the lengths.
 
     Raises:
         DifferError: they differ in more than a length.
     """
+    of_inputs = [list(zip(*layouts, strict=True)) for layouts in zip(*several, strict=True)]
     place = next(
         (i, dim)
-        for i, lie in enumerate(zip(*several, strict=True))
-        for dim, sizes in enumerate(zip(*lie, strict=True))
-        if len(set(sizes)) > 1
+        for i, found in enumerate(of_inputs)
+        for dim, numbers in enumerate(found)
+        if len(set(numbers)) > 1
     )
-    lengths = [lie[place[0]][place[1]] for lie in several]
-    is_size = 2 * place[1] < len(several[0][place[0]])
-    laws = []
-    for lie in zip(*several, strict=True):
-        found = [
-            sizes[0] if len(set(sizes)) == 1 else law_of(sizes, lengths) for sizes in zip(*lie, strict=True)
-        ]
-        if not is_size or len(set(lengths)) < len(lengths) or None in found:
-            raise DifferError("their inputs differ in more than one size")
-        laws.append(found)
+    lengths = [layouts[place[0]][place[1]] for layouts in several]
+    is_size = 2 * place[1] < len(of_inputs[place[0]])
+    laws = (
+        [[_law_or_number(numbers, lengths) for numbers in found] for found in of_inputs] if is_size else None
+    )
+    if laws is None or len(set(lengths)) < len(lengths) or any([None in found for found in laws]):
+        raise DifferError("their inputs differ in more than one size")
     return Shapes(place, laws), lengths  # type: ignore[arg-type]
+
+
+def _law_or_number(numbers: Sequence[int], lengths: Sequence[int]) -> Law | int | None:
+    return numbers[0] if len(set(numbers)) == 1 else law_of(numbers, lengths)
 
 
 def of_any_length(recordings: Sequence[Recording], place: tuple[int, int], lengths: Sequence[int]) -> Traced:
@@ -141,7 +149,7 @@ def of_any_length(recordings: Sequence[Recording], place: tuple[int, int], lengt
     """
     joined = _Joined(recordings, place, lengths)
     read = frozenset().union(*[recording.read for recording in recordings])
-    return traced_from(_folded(joined.module()), recordings[0].guards, read)[0]
+    return traced_from(folded(joined.module()), recordings[0].guards, read)[0]
 
 
 @dataclass
@@ -220,7 +228,8 @@ class _Joined:
         if isinstance(first, (int, float)) and not isinstance(first, bool):
             law = law_of(values, self.lengths)
         if law is None:
-            raise DifferError(f"an argument is {', '.join(map(str, values))}")
+            told = [", ".join(map(str, several)) for several in (values, self.lengths)]
+            raise DifferError(f"an operation takes {told[0]} for the lengths {told[1]}")
         return self._number(law)
 
     def _number(self, law: Law) -> fx.Node:
@@ -245,35 +254,8 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two constants are the same."""
     if one.layout is not torch.strided or other.layout is not torch.strided:
         return one is other
-    kinds = [(t.dtype, t.device, *lying([t]), t.is_conj(), t.is_neg()) for t in (one, other)]
+    kinds = [(t.dtype, t.device, *layouts_of([t]), t.is_conj(), t.is_neg()) for t in (one, other)]
     if kinds[0] != kinds[1]:
         return False
     lie = [(place_of(t), t.storage_offset()) for t in (one, other)]
     return lie[0] == lie[1] or bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def _folded(module: fx.GraphModule) -> fx.GraphModule:
-    """Compute once what depends neither on inputs nor on their length, in place, and return the graph."""
-    graph = module.graph
-    written = written_to(graph)
-    values: dict[fx.Node, Any] = {}
-    with torch.no_grad():
-        for node in graph.nodes:
-            if node in written:
-                continue
-            if node.op == "get_attr":
-                values[node] = getattr(module, str(node.target))
-            elif _is_pure(node) and all([operand in values for operand in node.all_input_nodes]):
-                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
-    for i, (node, value) in enumerate(values.items()):
-        if node.op == "call_function" and any([user not in values for user in node.users]):
-            module.register_buffer(f"folded_{i}", value)
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.get_attr(f"folded_{i}"))
-    graph.eliminate_dead_code()
-    return module
-
-
-def _is_pure(node: fx.Node) -> bool:
-    return node.target is operator.getitem or (node.op == "call_function" and is_repeatable(node))

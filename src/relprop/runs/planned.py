@@ -36,7 +36,8 @@ from relprop.runs.marks import Look, Marks
 from relprop.runs.recording import Differs, Recorded, Step, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.storages import place_of
-from relprop.runs.tracing import TraceError, trace
+from relprop.runs.tape import TraceError
+from relprop.runs.tracing import trace
 from relprop.runs.unchanged import SameParts, SameValues, has_hooks, kept_by, modules_of
 from relprop.runs.wanted import Wanted
 from relprop.targets.classes import OfClass

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from relprop.calls.user_line import warnings_held_back
 from relprop.engine.surroundings import leaving_no_trace
 from relprop.runs.backward import Explained
+from relprop.runs.graphs import as_graphs_run
 from relprop.runs.storages import copied
 from relprop.targets.scores import Target, as_told
 
@@ -42,13 +42,7 @@ def replayed(
     """
     # The model of the trace saw memory that begins with the input.
     leaves = [copied(t) if t.storage_offset() else t for t in leaves]
-    # The casts of autocast are in the graph. Results are ordinary tensors, also in inference mode.
-    with (
-        torch.inference_mode(mode=False),
-        torch.no_grad(),
-        torch._C.DisableTorchFunction(),
-        torch._C._DisableAutocast(),
-    ):
+    with as_graphs_run():
         tensors, holds = run(*leaves, *others)
     if holds is not None and not bool(holds):
         return None
