@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from by_graph import assert_same, graphs_of
+from networks import DOUBLE
 from readers import Reader, one_by_one, texts
 from relprop import Explainer
 from relprop.runs import kinds
@@ -332,3 +333,15 @@ def test_laws(numbers: Any, lengths: Any, terms: Any) -> None:
     assert law == (None if terms is None else Law(terms))
     if law is not None:
         assert [law(length) for length in lengths] == pytest.approx(numbers, rel=1e-14)
+
+
+def test_weights_that_share_their_memory() -> None:
+    """As cuDNN's layers have them: parts of one flat tensor."""
+    flat = torch.randn(144, **DOUBLE)
+    one, other = flat[:64].view(8, 8), flat[64:128].view(8, 8)
+    compiled = after(
+        explainer := Explainer(Reader(lambda h: h @ one + (h @ other.mT).tanh()), rules="attnlrp")
+    )
+    assert has_graph(compiled)
+    for length in (8, 8, 5):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))

@@ -199,13 +199,11 @@ class Tape(DispatchMode):  # type: ignore[no-untyped-call]
         node = self._nodes.get(value)
         if node is not None:
             return node
-        if place_of(value) not in self._storages:
-            node = self._graph.get_attr(self._constant(value))
-            if self.every:  # its views are operations, too
-                self._note(value, node, depends=False)
-            return node
+        place = place_of(value)
+        if place not in self._storages or not (place in self._made or place in self._dependent):
+            return self._graph.get_attr(self._constant(value))
         # Another tensor of the same storage, which torch made without an operation, as for autograd.
-        first, dtype = self._storages[place_of(value)]
+        first, dtype = self._storages[place]
         if value.dtype != dtype or value.is_conj() or value.is_neg():
             self.refuse(f"a {value.dtype} tensor shares memory with another one, and no operation tells how")
         where = (list(value.shape), list(value.stride()), value.storage_offset())
