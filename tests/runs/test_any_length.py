@@ -11,7 +11,7 @@ from by_graph import assert_same, graphs_of
 from networks import DOUBLE
 from readers import Reader, one_by_one, texts
 from relprop import Explainer
-from relprop.runs import kinds
+from relprop.runs import compiled as compiled_module
 from relprop.runs.kinds import Family
 from relprop.runs.lengths import Law, law_of
 
@@ -39,7 +39,7 @@ def after(explainer: Explainer, lengths: tuple[int, ...] = (6, 7, 9, 4), **optio
 def has_graph(compiled: Explainer) -> bool:
     """Whether there is one graph for all lengths."""
     assert compiled._graphs is not None
-    return any(family.graph is not None for family in compiled._graphs._families.values())
+    return any(family.graphs for family in compiled._graphs._families.values())
 
 
 @pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", "epsilon", "gradient-times-input"])
@@ -234,9 +234,9 @@ def test_what_goes_wrong_while_lengths_are_compared(monkeypatch: pytest.MonkeyPa
     def failing(*args: Any) -> Any:
         raise MemoryError("of the test")
 
-    monkeypatch.setattr(kinds, "of_any_length", failing)
+    monkeypatch.setattr(compiled_module, "of_any_length", failing)
     compiled = after(explainer := Explainer(Reader(), rules="epsilon"), (6, 7, 9))
-    with pytest.warns(UserWarning, match="because MemoryError: of the test. Each length gets a graph of its"):
+    with pytest.warns(UserWarning, match="because MemoryError: of the test. Up to 32 lengths"):
         found = compiled(texts(4), target=1)
     assert_same(found, explainer(texts(4), target=1))
     assert_same(compiled(texts(5), target=1), explainer(texts(5), target=1))
@@ -251,17 +251,11 @@ def by_a_list(h: Tensor) -> Tensor:
     return h * torch.tensor([1.0 + i for i in range(h.shape[1])], dtype=h.dtype)[:, None]
 
 
-def even_or_odd(h: Tensor) -> Tensor:
-    return h.sin() if h.shape[1] % 2 == 0 else h.tanh()
-
-
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (one_by_one, r"they have \d+, \d+ and \d+ operations"),
         (by_a_list, "they have other constants"),
-        (halves, "an operation takes 3, 4, 2 for the lengths 7, 9, 4"),
-        (even_or_odd, "one calls aten.tanh.default where another calls aten.sin.default"),
+        (halves, "aten.slice.Tensor takes 3, 4, 2 for the lengths 7, 9, 4"),
     ],
 )
 def test_lengths_that_are_not_alike_have_graphs_of_their_own(
@@ -272,13 +266,86 @@ def test_lengths_that_are_not_alike_have_graphs_of_their_own(
     for length in (6, 7, 9):
         compiled(texts(length), target=1)
     told = (
-        rf"compile\(dynamic=True\): there is no graph for all lengths, because {reason}. Each length gets a"
+        rf"compile\(dynamic=True\): there is no graph for all lengths, because {reason}. Up to 32 lengths get"
     )
     with pytest.warns(UserWarning, match=told):
         compiled(texts(4), target=1)
     for length in (4, 5, 8, 7):
         assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
     assert not has_graph(compiled)
+
+
+def test_as_many_lengths_have_graphs_as_an_explainer_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_module, "_KINDS", 7)
+    explainer = Runs(Reader(one_by_one), rules="cp-lrp")
+    compiled = explainer.compile(dynamic=True)
+    for length in (3, 4, 5, 6, 7):
+        compiled(texts(length), target=1)
+    told = r"because explanations have \d+, \d+, \d+, \d+, \d+ operations. Up to 7 lengths get"
+    with pytest.warns(UserWarning, match=told):
+        compiled(texts(8), target=1)
+    compiled(texts(9), target=1)
+    with pytest.warns(UserWarning, match="there are graphs for 7 lengths, and no graph for all. The res"):
+        compiled(texts(10), target=1)
+    for length in (10, 11, 3, 9):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+    assert graphs_of(compiled) == 7
+    before = explainer.in_python
+    compiled(texts(3), target=1)
+    assert explainer.in_python == before
+
+
+def even_or_odd(h: Tensor) -> Tensor:
+    return h.sin() if h.shape[1] % 2 == 0 else h.tanh()
+
+
+@pytest.mark.parametrize("between", [even_or_odd, longer_otherwise])
+def test_each_way_of_a_model_has_a_graph(between: Callable[[Tensor], Tensor]) -> None:
+    explainer = Runs(Reader(between), rules="epsilon")
+    compiled = after(explainer, (5, 16, 9, 30, 7, 14, 3, 20))
+    assert compiled._graphs is not None
+    (family,) = compiled._graphs._families.values()
+    assert len(family.graphs) == 2
+    for length in (8, 11, 25, 4, 12, 6):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
+        before = explainer.in_python
+        found = compiled(texts(length, 1), target=1)
+        assert explainer.in_python == before
+        assert_same(found, explainer(texts(length, 1), target=1))
+    assert sum(len(graph.proven) for graph in family.graphs) == 7
+
+
+class FirstTokens(nn.Module):
+    """A model that reads at most so many tokens."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.head, self.most = nn.Embedding(20, 8, padding_idx=0), nn.Linear(8, 3), most
+        self.double().eval()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ids = ids[:, : self.most] if ids.shape[1] > self.most else ids
+        out: Tensor = self.head(self.tokens(ids).relu().sum(1))
+        return out
+
+
+def test_a_padded_text_does_not_hide_that_a_model_takes_another_way() -> None:
+    compiled = after(explainer := Explainer(FirstTokens(16), rules="epsilon"), (5, 7, 9, 12, 15))
+    assert has_graph(compiled)
+    padded = texts(20)
+    padded[:, 10:] = 0
+    for x in (padded, texts(20), texts(20, 1), texts(14)):
+        assert_same(compiled(x, target=1), explainer(x, target=1))
+
+
+def test_another_weight_for_some_lengths() -> None:
+    one, other = torch.randn(2, 8, 8, **DOUBLE)
+    model = Reader(lambda h: h @ (one if h.shape[1] < 10 else other))
+    compiled = after(explainer := Explainer(model, rules="epsilon"))
+    assert has_graph(compiled)
+    for length in (8, 12, 12, 30):
+        assert_same(compiled(texts(length), target=1), explainer(texts(length), target=1))
 
 
 def test_two_lengths_have_graphs_of_their_own() -> None:

@@ -18,12 +18,12 @@ from relprop.runs.backward import Explained
 from relprop.runs.given import Given
 from relprop.runs.graphs import respelled
 from relprop.runs.inductor import CompileError, compilable, compiled_run, in_brief
-from relprop.runs.kinds import UNSUITED, AnyLength, Family, Graph, Kind, Recorded
-from relprop.runs.lengths import DifferError, layouts_of
+from relprop.runs.kinds import AnyLength, Family, Graph, Kind, Recorded
+from relprop.runs.lengths import DifferError, calls_of, layouts_of, of_any_length, shapes_of
 from relprop.runs.pieces import cut, joined, samples_of
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tape import TraceError
-from relprop.runs.tracing import Traced, record, trace
+from relprop.runs.tracing import Traced, follow, record, trace
 from relprop.runs.unchanged import Unchanged, has_lazy_modules
 from relprop.runs.wanted import Wanted
 from relprop.targets.scores import Target
@@ -136,14 +136,12 @@ class Graphs:
         if not reason and self.dynamic:
             found = self._of_any_length(given)
         if not reason and found is None:
-            kind = self._known(self._kinds, given.key, Kind)
+            kind = self._kinds.get(given.key, Kind())
             found = kind.replay(given)
-            if found is None and not kind.refused:
-                with self._lock:  # another thread may have traced meanwhile
-                    found = kind.replay(given) if kind.graphs else None
-                    if found is None and (found := self._trace(given, kind)) is not None:
-                        given.require_classes(found.results)  # a replay has checked them before
-            reason = kind.refused
+            if found is None and self.dynamic and not kind.refused:
+                found = self._proven(given)
+            if found is None:
+                found, reason = self._by_its_own_graph(given)
         if found is not None:
             found = told(found, given.goals)
             for message in found.said:
@@ -151,6 +149,20 @@ class Graphs:
         if reason:
             self._tell(f"the explanation is computed without a graph: {reason}. The result is the same.")
         return None if found is None else found.results
+
+    def _by_its_own_graph(self, given: Given) -> tuple[Found | None, str]:
+        """Return explanations by a graph for inputs of this size, or why there are none."""
+        family = self._families.get(given.family)
+        if family is not None and family.refused and len({*self._kinds, given.key}) > _KINDS:
+            return None, f"there are graphs for {_KINDS} lengths, and no graph for all"
+        kind = self._known(self._kinds, given.key, Kind)
+        found = kind.replay(given)
+        if found is None and not kind.refused:
+            with self._lock:  # another thread may have traced meanwhile
+                found = kind.replay(given) if kind.graphs else None
+                if found is None and (found := self._trace(given, kind)) is not None:
+                    given.require_classes(found.results)  # a replay has checked them before
+        return found, kind.refused
 
     def _known(
         self, table: OrderedDict[Any, Known], key: Any, make: Callable[[], Known], most: int = _KINDS
@@ -239,39 +251,46 @@ class Graphs:
     # ---- any length ----
 
     def _of_any_length(self, given: Given) -> Found | None:
-        """Return explanations by the graph for any length; None if there is none for this one.
-
-        The first time, for inputs of a kind, they are compared with an explanation in Python.
-        """
+        """Return explanations by a graph for any length that is known to hold for inputs of this kind."""
         family = self._known(self._families, given.family, Family)
-        graph = family.graph
-        if graph is None or given.key in graph.differing or not graph.shapes.fit(layouts_of(given.leaves)):
-            return None
-        if not graph.holds():
-            family.graph = None
-            return None
-        template = graph.proven.get(given.key)
-        if template is not None:
-            return self._found_by(graph, given, template)
-        if given.key in self._kinds:  # which has a graph of its own
-            return None
-        expected = self._as_traced(given)
-        template, found = emptied(expected), None
-        if len(tensors_of(expected.results)) == graph.traced.results:
-            found = self._found_by(graph, given, template)
+        for graph in list(family.graphs):  # other threads change it
+            if not graph.holds():
+                family.graphs = [other for other in family.graphs if other is not graph]
+                continue
+            template = graph.proven.get(given.key)
+            found = None if template is None else graph(given, template)
+            if found is not None:
+                return found
+        return None
+
+    def _proven(self, given: Given) -> Found | None:
+        """Return explanations in Python if a graph for any length gives the same; from then on it is used.
+
+        Equal results prove little: a text may be padded where the model takes another way. So Python must
+        also make the calls that are expected for this length.
+        """
+        layouts = layouts_of(given.leaves)
+        family = self._known(self._families, given.family, Family)
+        graphs = [graph for graph in family.graphs if graph.shapes.fit(layouts)]
+        for _ in range(2 if graphs else 0):  # after the first a rule has found what it looks for once
+            expected = Found([], ())
+
+            def compute(*leaves: Tensor) -> list[Tensor]:
+                nonlocal expected
+                expected = self._computed(given, leaves)
+                return tensors_of(expected.results)
+
+            trail = follow(compute, given.leaves)
+            graph = next((graph for graph in graphs if graph.is_of(trail, layouts)), None)
+            if graph is None or len(tensors_of(expected.results)) != graph.traced.results:
+                continue
+            found = graph(given, emptied(expected))
             if found is None:
                 return None
-        if found is None or what_differs(found.results, expected.results, partial(self._shaken, given)):
-            self._known(graph.differing, given.key, lambda: None, _LENGTHS)
-            return None
-        self._known(graph.proven, given.key, lambda: template, _LENGTHS)
-        return expected
-
-    def _found_by(self, graph: AnyLength, given: Given, template: Found) -> Found | None:
-        try:
-            return graph(given, template)
-        except UNSUITED:
-            return None
+            if not what_differs(found.results, expected.results, partial(self._shaken, given)):
+                self._known(graph.proven, given.key, partial(emptied, expected), _LENGTHS)
+                return expected
+        return None
 
     def _learn(self, given: Given) -> None:
         """Record an explanation of one more length, and make a graph for any length if there are enough."""
@@ -283,20 +302,31 @@ class Graphs:
             recording = record(
                 lambda *leaves: tensors_of(self._computed(given, leaves).results), given.leaves
             )
-            learnt = family.learn(Recorded(layouts, recording, unchanged.looking_at(recording.read)))
+            several = family.learn(Recorded(layouts, recording, unchanged.looking_at(recording.read)))
+            if several:
+                family.graphs.append(self._joined(several, given))
         except Exception as error:
+            family.recorded.clear()
             family.refused = str(error) if isinstance(error, DifferError) else in_brief(error)
             self._tell(
-                f"compile(dynamic=True): there is no graph for all lengths, because {family.refused}. Each "
-                "length gets a graph of its own."
+                f"compile(dynamic=True): there is no graph for all lengths, because {family.refused}. Up to "
+                f"{_KINDS} lengths get graphs of their own, and others are computed without one."
             )
-            return
-        if learnt is not None:
-            traced, shapes = learnt
-            to_compile, run = self._to_compile(traced), respelled(traced.graph).forward
-            if to_compile is not None:
-                run = self._compiled(run, to_compile, given, self._as_traced(given), dynamic=True)
-            family.graph = AnyLength(traced, run, shapes, unchanged)
+
+    def _joined(self, several: Sequence[Recorded], given: Given) -> AnyLength:
+        """Return the graph for any length from those of some.
+
+        Raises:
+            DifferError: they are not one computation.
+        """
+        recordings = [each.recording for each in several]
+        shapes, lengths = shapes_of([each.layouts for each in several])
+        traced = of_any_length(recordings, shapes, lengths)
+        calls = calls_of([recording.trail for recording in recordings], lengths)
+        to_compile, run = self._to_compile(traced), respelled(traced.graph).forward
+        if to_compile is not None:
+            run = self._compiled(run, to_compile, given, self._as_traced(given), dynamic=True)
+        return AnyLength(traced, run, shapes, calls, several[-1].unchanged)
 
     def _as_traced(self, given: Given) -> Found:
         """Compute without a graph, but in the ways that rules take while they are traced."""

@@ -33,6 +33,7 @@ class Given:
         goals: the targets.
         wanted: what the user wants beside the relevance of the inputs.
         leaves: the tensors among the arguments, and the classes to explain.
+        of_classes: for each target whether its classes are a leaf.
         family: equal for what differs in the shapes of arguments alone.
         key: equal for what one graph can compute.
         refused: why no graph can compute it, or "".
@@ -43,6 +44,7 @@ class Given:
     goals: Sequence[Target]
     wanted: Wanted
     leaves: tuple[Tensor, ...]
+    of_classes: tuple[bool, ...]
     family: Hashable
     key: Hashable
     refused: str = ""
@@ -75,8 +77,8 @@ class Given:
         map_leaves(note, list(inputs))
         map_leaves(note, arguments)
         parts.append(_structure([list(inputs), arguments]))
-        for goal in goals:
-            classes = _classes_of(goal)
+        found = [_classes_of(goal) for goal in goals]
+        for goal, classes in zip(goals, found, strict=True):
             leaves += [] if classes is None else [classes]
             of_any_class = goal if classes is None else goal.with_classes(None)  # type: ignore[attr-defined]
             parts.append((None if classes is None else classes.shape, _of_target(of_any_class)))
@@ -93,8 +95,9 @@ class Given:
             hash(tuple(parts))
         except TypeError as error:
             refused = refused or f"a target or an argument cannot be compared with others: {error}"
-        family = tuple(parts)
-        return cls(inputs, arguments, goals, wanted, tuple(leaves), family, (family, *shapes), refused)
+        family, of_classes = tuple(parts), tuple([classes is not None for classes in found])
+        key = (family, *shapes)
+        return cls(inputs, arguments, goals, wanted, tuple(leaves), of_classes, family, key, refused)
 
     def put(self, leaves: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any], list[Target]]:
         """Return arguments and targets with other tensors."""
@@ -106,8 +109,8 @@ class Given:
         inputs = tuple(map_leaves(replaced, list(self.inputs)))
         arguments = {name: map_leaves(replaced, value) for name, value in self.arguments.items()}
         goals = [
-            goal.with_classes(next(following)) if _classes_of(goal) is not None else goal  # type: ignore[attr-defined]
-            for goal in self.goals
+            goal.with_classes(next(following)) if of_classes else goal  # type: ignore[attr-defined]
+            for goal, of_classes in zip(self.goals, self.of_classes, strict=True)
         ]
         return inputs, arguments, goals
 

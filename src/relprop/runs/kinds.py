@@ -8,10 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from relprop.runs.given import Given
-from relprop.runs.lengths import NEEDED, SHORTEST, Layouts, Shapes, of_any_length, shapes_of
+from relprop.runs.lengths import NEEDED, SHORTEST, Calls, DifferError, Layouts, Shapes
 from relprop.runs.replayed import Found, replayed
 from relprop.runs.tracing import Recording, Traced
+from relprop.runs.trail import Trail
 from relprop.runs.unchanged import Unchanged
+
+_PROGRAMS = 4
+"""How many programs are recorded at a time. If there are more, each length may have its own."""
 
 UNSUITED = (RuntimeError, IndexError, ZeroDivisionError)
 """What a graph raises if values or sizes do not suit an operation: the model would branch."""
@@ -96,22 +100,29 @@ class AnyLength:
         traced: the graph.
         run: the graph, as it is called.
         shapes: how its inputs lie in memory.
+        calls: what is called in Python for any length.
         unchanged: knows whether the model is as it was.
-        proven: explanations without values, for each kind for which it gave what Python gives.
-        differing: kinds for which it did not.
+        proven: explanations without values, for each kind for which Python makes these calls.
     """
 
     traced: Traced
     run: Callable[..., Any]
     shapes: Shapes
+    calls: Calls
     unchanged: Unchanged
     proven: OrderedDict[Any, Found] = field(default_factory=OrderedDict)
-    differing: OrderedDict[Any, None] = field(default_factory=OrderedDict)
 
     def __call__(self, given: Given, template: Found) -> Found | None:
-        """Return explanations, which have no target yet; None if a guard fails."""
+        """Return explanations, which have no target yet; None if a guard fails, or if sizes do not suit."""
         given.require_classes(template.results)
-        return replayed(self.run, given.leaves, template)
+        try:
+            return replayed(self.run, given.leaves, template)
+        except UNSUITED:
+            return None
+
+    def is_of(self, trail: Trail, layouts: Layouts) -> bool:
+        """Whether inputs lie in memory and were explained as for any length."""
+        return self.shapes.fit(layouts) and self.calls.are(trail, self.shapes.length_of(layouts))
 
     def holds(self) -> bool:
         """Whether model and constants are as they were."""
@@ -122,36 +133,45 @@ class AnyLength:
 class Family:
     """Inputs that differ in their shapes alone.
 
+    A model may compute some in another way, as texts with padding. So there is a graph for each *program*,
+    which is the list of the operations that are called.
+
     Attributes:
-        recorded: explanations of several lengths, as long as there is no graph.
-        graph: the graph for any length.
-        refused: why there can be none, or "".
+        recorded: explanations of several lengths, by their program.
+        graphs: the graphs for any length.
+        refused: why there can be no more, or "".
     """
 
-    recorded: list[Recorded] = field(default_factory=list)
-    graph: AnyLength | None = None
+    recorded: dict[tuple[Any, ...], list[Recorded]] = field(default_factory=dict)
+    graphs: list[AnyLength] = field(default_factory=list)
     refused: str = ""
     _first: Layouts | None = None
 
     def learns_from(self, layouts: Layouts) -> bool:
         """Whether a recording of such inputs helps. The first may be the only one, and is not recorded."""
         first, self._first = self._first, self._first or layouts
-        known = [first, *[each.layouts for each in self.recorded]]
-        if first is None or layouts in known or self.refused or self.graph:
+        if first is None or layouts == first or self.refused:
             return False
         # Where one size is 1, operations broadcast that do not elsewhere.
         pairs = zip(sum(first, ()), sum(layouts, ()), strict=True)
         return not any([min(pair) < SHORTEST and len(set(pair)) > 1 for pair in pairs])
 
-    def learn(self, recorded: Recorded) -> tuple[Traced, Shapes] | None:
-        """Return a graph for any length, and how its inputs lie, if there are recordings enough.
+    def learn(self, recorded: Recorded) -> list[Recorded]:
+        """Note one more recording, and return those of its program if they are enough for a graph.
 
         Raises:
-            DifferError: the recordings are not one computation.
+            DifferError: each length has another program.
         """
-        self.recorded = [*[each for each in self.recorded if each.unchanged()], recorded]
-        if len(self.recorded) < NEEDED:
-            return None
-        several, self.recorded = self.recorded, []
-        shapes, lengths = shapes_of([each.layouts for each in several])
-        return of_any_length([each.recording for each in several], shapes.place, lengths), shapes
+        program = tuple(recorded.recording.trail.program)
+        several = [each for each in self.recorded.get(program, ()) if each.unchanged()]
+        self.recorded[program] = several = [
+            *[each for each in several if each.layouts != recorded.layouts],
+            recorded,
+        ]
+        if len(several) == NEEDED:
+            del self.recorded[program]
+            return several
+        if len(self.recorded) > _PROGRAMS:
+            counts = sorted({len(program) for program in self.recorded})
+            raise DifferError(f"explanations have {', '.join(map(str, counts))} operations")
+        return []

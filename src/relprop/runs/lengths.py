@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from relprop.runs.graphs import folded
 from relprop.runs.storages import place_of
 from relprop.runs.tracing import Recording, Traced, traced_from
+from relprop.runs.trail import Trail
 
 aten = torch.ops.aten
 
@@ -29,6 +30,10 @@ Number = int | float
 
 class DifferError(Exception):
     """Why recordings are not one computation for different lengths."""
+
+
+class _NoLawError(Exception):
+    """Why an operation takes arguments that follow no law."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,14 @@ class Shapes:
     place: tuple[int, int]
     laws: Sequence[Sequence[Law | int]]
 
+    def length_of(self, layouts: Layouts) -> int:
+        """Return the length of inputs that lie so in memory."""
+        number, dim = self.place
+        return layouts[number][dim]
+
     def fit(self, layouts: Layouts) -> bool:
         """Whether inputs lie so, for some length."""
-        number, dim = self.place
-        n = layouts[number][dim]
+        n = self.length_of(layouts)
         expected = [tuple(law(n) if isinstance(law, Law) else law for law in each) for each in self.laws]
         return n >= SHORTEST and expected == layouts
 
@@ -136,18 +145,64 @@ def _law_or_number(numbers: Sequence[int], lengths: Sequence[int]) -> Law | int 
     return numbers[0] if len(set(numbers)) == 1 else law_of(numbers, lengths)
 
 
-def of_any_length(recordings: Sequence[Recording], place: tuple[int, int], lengths: Sequence[int]) -> Traced:
+@dataclass(frozen=True)
+class Calls:
+    """What is called for any length.
+
+    Attributes:
+        program: the operations.
+        operands: their arguments, as `Trail` has them, or laws of numbers.
+    """
+
+    program: Sequence[Any]
+    operands: Sequence[Any]
+
+    def are(self, trail: Trail, length: int) -> bool:
+        """Whether the same was called for a length."""
+        if self.program != trail.program or len(self.operands) != len(trail.operands):
+            return False
+        return all([_fits(*pair, length) for pair in zip(self.operands, trail.operands, strict=True)])
+
+
+_ANY = Law((0, 0, 0, 0))
+"""For a number that follows no law, of an operation that nothing depends on."""
+
+
+def _fits(expected: Any, found: Any, length: int) -> bool:
+    if isinstance(expected, Law):
+        return expected is _ANY or (type(found) in (int, float) and _near(expected(length), found))
+    return _equal(expected, found)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one is other or bool(one == other) or (one != one and other != other)
+
+
+def calls_of(trails: Sequence[Trail], lengths: Sequence[int]) -> Calls:
+    """Return what is called for any length, from what was called for three by one program."""
+    operands = []
+    for found in zip(*[trail.operands for trail in trails], strict=True):
+        first = found[0]
+        is_number = all([type(each) in (int, float) and type(each) is type(first) for each in found])
+        if all([_equal(first, each) for each in found]):
+            operands.append(first)
+        else:
+            operands.append((law_of(found, lengths) if is_number else None) or _ANY)
+    return Calls(trails[0].program, operands)
+
+
+def of_any_length(recordings: Sequence[Recording], shapes: Shapes, lengths: Sequence[int]) -> Traced:
     """Return one graph from recordings of three lengths.
 
     Args:
         recordings: the recordings.
-        place: the number of an input, and its dimension whose size is the length.
+        shapes: how their inputs lie in memory.
         lengths: the lengths.
 
     Raises:
         DifferError: they are not one computation.
     """
-    joined = _Joined(recordings, place, lengths)
+    joined = _Joined(recordings, shapes.place, lengths)
     read = frozenset().union(*[recording.read for recording in recordings])
     return traced_from(folded(joined.module()), recordings[0].guards, read)[0]
 
@@ -191,8 +246,11 @@ class _Joined:
         node = nodes[0]
         if node.op == "get_attr":
             return self._constant(nodes)
-        args = self._argument([each.args for each in nodes])
-        kwargs = self._argument([dict(each.kwargs) for each in nodes])
+        try:
+            args = self._argument([each.args for each in nodes])
+            kwargs = self._argument([dict(each.kwargs) for each in nodes])
+        except _NoLawError as error:
+            raise DifferError(f"{_called(node)} {error}") from None
         found = self.graph.create_node(node.op, node.target, args, kwargs)
         found.meta.update(node.meta)
         return found
@@ -211,14 +269,14 @@ class _Joined:
         """Return an argument of the joined graph for those of the recordings."""
         first = values[0]
         if len({type(value) for value in values}) > 1:
-            raise DifferError("an argument has other types")
+            raise _NoLawError("takes arguments of other types")
         if isinstance(first, fx.Node):
             if len({self._nodes[value] for value in values}) > 1:
-                raise DifferError("an operation takes other operands")
+                raise _NoLawError("takes other operands")
             return self._nodes[first]
         if isinstance(first, (list, tuple)):
             if len({len(value) for value in values}) > 1:
-                raise DifferError("an operation takes more operands")
+                raise _NoLawError("takes more operands")
             return type(first)([self._argument(each) for each in zip(*values, strict=True)])
         if isinstance(first, dict):
             return {name: self._argument([value[name] for value in values]) for name in first}
@@ -229,7 +287,7 @@ class _Joined:
             law = law_of(values, self.lengths)
         if law is None:
             told = [", ".join(map(str, several)) for several in (values, self.lengths)]
-            raise DifferError(f"an operation takes {told[0]} for the lengths {told[1]}")
+            raise _NoLawError(f"takes {told[0]} for the lengths {told[1]}")
         return self._number(law)
 
     def _number(self, law: Law) -> fx.Node:

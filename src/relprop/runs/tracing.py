@@ -20,6 +20,7 @@ from relprop.engine.keep import version_of
 from relprop.runs.graphs import simplified, take
 from relprop.runs.marks import Marks
 from relprop.runs.tape import LeavingTorch, Tape, TraceError
+from relprop.runs.trail import Trail
 
 _MOST = 2**30
 """So many bytes may a graph that nobody has asked for keep besides the model. If a model computes its weights
@@ -58,11 +59,13 @@ class Recording:
         module: the graph, from the inputs.
         guards: the number of guards.
         read: where tensors lie that were there before, and that the computation looked at.
+        trail: what was called.
     """
 
     module: fx.GraphModule
     guards: int
     read: frozenset[int]
+    trail: Trail
 
 
 def trace(
@@ -98,9 +101,23 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) 
         TraceError: it cannot be traced. The function has ended, and has given what it gives.
     """
     tape = Tape(inputs, every=True)
-    results, holds = _recorded_by(tape, function)
+    trail = Trail(tape.inputs)
+
+    def followed(*inputs: Tensor) -> Sequence[Tensor]:
+        with trail:
+            return function(*inputs)
+
+    results, holds = _recorded_by(tape, followed)
     module = tape.finished(results, holds, [])
-    return Recording(module, len(tape.guards), frozenset(tape.read))
+    return Recording(module, len(tape.guards), frozenset(tape.read), trail)
+
+
+def follow(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Trail:
+    """Call a function as `record` does, and return what it calls."""
+    trail = Trail(inputs)
+    with tracing(every=True), trail:
+        function(*inputs)
+    return trail
 
 
 def _recorded_by(tape: Tape, function: Callable[..., Sequence[Tensor]]) -> tuple[list[Tensor], Tensor | None]:
