@@ -32,6 +32,16 @@ def test_one_graph_serves_every_number_of_samples(explainer: Explainer, samples:
         assert_by_graph(explainer, graph, pictures(samples, seed), target=2)
 
 
+def test_a_much_larger_batch_gives_the_size_of_pieces(explainer: Explainer) -> None:
+    graph = compiled(explainer, 1)
+    assert_by_graph(explainer, graph, pictures(4), target=2)  # in four pieces
+    assert_by_graph(explainer, graph, pictures(9), target=2, graphs=2)
+    for samples in (8, 12, 3, 30):
+        assert_by_graph(explainer, graph, pictures(samples), target=2, graphs=2)
+    assert_by_graph(explainer, graph, pictures(1), target=2, graphs=2)
+    assert_by_graph(explainer, graph, pictures(2), target=2, graphs=3)  # too few to be filled up
+
+
 def test_classes_of_each_sample_are_cut_alike(explainer: Explainer) -> None:
     graph = compiled(explainer)
     assert_by_graph(explainer, graph, pictures(5), target=[4, 0, 1, 1, 3], graphs=2)

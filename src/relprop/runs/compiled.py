@@ -20,7 +20,7 @@ from relprop.runs.graphs import respelled
 from relprop.runs.inductor import CompileError, compilable, compiled_run, in_brief
 from relprop.runs.kinds import AnyLength, Family, Graph, Kind, Recorded
 from relprop.runs.lengths import DifferError, calls_of, layouts_of, of_any_length, shapes_of
-from relprop.runs.pieces import cut, joined, samples_of
+from relprop.runs.pieces import MOST_PIECES, cut, joined, samples_of
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
 from relprop.runs.tape import TraceError
 from relprop.runs.tracing import Traced, follow, record, trace
@@ -92,8 +92,9 @@ class Graphs:
             if results is not None:
                 return results
         results = self._at_once(given)
-        if results is not None and not self._size and len(results[0].explanation) == samples_of(given):
-            self._size = len(results[0].explanation)
+        count = 0 if results is None else len(results[0].explanation)
+        if count == samples_of(given) and count > MOST_PIECES * self._size:
+            self._size = count
         return results
 
     def _in_pieces(self, given: Given) -> list[Explained] | None:
@@ -122,7 +123,7 @@ class Graphs:
             off = what_differs(whole, expected, partial(self._shaken, given))
             self._known(self._cut, kind, lambda: not off, _LENGTHS)
             if off:
-                warn(
+                self._tell(
                     f"compile(dynamic=True): in pieces of {self._size} samples the batch has another {off}, "
                     "so that its samples depend on each other. Each number of samples gets a graph of its "
                     "own."

@@ -197,7 +197,7 @@ class Explainer:
                 pieces as large as the example, and the last piece is filled up. After four lengths, as of
                 texts, one graph serves all. The first explanation for each number of samples and each length
                 is compared with one in Python. Where samples depend on each other, or lengths are not alike,
-                a warning says so, and each has a graph of its own.
+                a warning says so, and each has a graph of its own, up to 32.
             kwargs: arguments of the model by name.
             arguments: the model's other arguments by name.
 

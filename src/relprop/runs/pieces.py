@@ -18,6 +18,9 @@ from relprop.runs.given import Given
 from relprop.targets.classes import OfClass
 from relprop.targets.scores import Target, as_told
 
+MOST_PIECES = 4
+"""Into more pieces no batch is cut, and no smaller part of one is filled up: it would take longer."""
+
 
 def samples_of(given: Given) -> int:
     """Return the size of the first dimension of all tensors among arguments; 0 if they differ in it."""
@@ -28,13 +31,15 @@ def samples_of(given: Given) -> int:
 def cut(given: Given, size: int) -> list[Given] | None:
     """Return pieces of `size` samples, the last one filled up; None if the batch is not to be cut.
 
-    A batch of another size can be cut if all its tensors have the same first dimension, and if a target says
-    nothing of single samples but their classes. Relevance of parameters is a sum over all samples, and is not
-    cut.
+    A batch of another size, up to four times as large or as small, can be cut if all its tensors have the
+    same first dimension, and if a target says nothing of single samples but their classes. Relevance of
+    parameters is a sum over all samples, and is not cut.
     """
     count, wanted = samples_of(given), given.wanted.parameters
     several = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-    if count in (0, size) or len(several) or any(_of_samples(goal, count) for goal in given.goals):
+    is_like = size <= MOST_PIECES * count and count <= MOST_PIECES * size
+    of_samples = any(_of_samples(goal, count) for goal in given.goals)
+    if count in (0, size) or not is_like or len(several) or of_samples:
         return None
     pieces = []
     for start in range(0, count, size):
