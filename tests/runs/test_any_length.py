@@ -402,6 +402,25 @@ def test_laws(numbers: Any, lengths: Any, terms: Any) -> None:
         assert [law(length) for length in lengths] == pytest.approx(numbers, rel=1e-14)
 
 
+def test_each_order_of_dimensions_has_a_graph() -> None:
+    torch.manual_seed(0)
+    explainer = Explainer(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), Mean(), nn.Linear(3, 2)).double().eval())
+    compiled = explainer.compile(dynamic=True)
+    for length in (5, 6, 7, 8, 9, 11, 12, 13, 14):
+        for x in (torch.randn(2, length, 4, **DOUBLE), torch.randn(2, 4, length, **DOUBLE).mT):
+            assert_same(compiled(x, target=1), explainer(x, target=1))
+    assert compiled._graphs is not None
+    (family,) = compiled._graphs._families.values()
+    assert [len(graph.proven) for graph in family.graphs] == [6, 5]  # the very first is not recorded
+
+
+class Mean(nn.Module):
+    """The mean over time."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.mean(1)
+
+
 def test_weights_that_share_their_memory() -> None:
     """As cuDNN's layers have them: parts of one flat tensor."""
     flat = torch.randn(144, **DOUBLE)

@@ -305,7 +305,7 @@ class Graphs:
             )
             several = family.learn(Recorded(layouts, recording, unchanged.looking_at(recording.read)))
             if several:
-                family.graphs.append(self._joined(several, given))
+                family.add(self._joined(several, given))
         except Exception as error:
             family.recorded.clear()
             family.refused = str(error) if isinstance(error, DifferError) else in_brief(error)

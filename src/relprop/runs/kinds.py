@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from relprop.runs.given import Given
-from relprop.runs.lengths import NEEDED, SHORTEST, Calls, DifferError, Layouts, Shapes
+from relprop.runs.lengths import NEEDED, SHORTEST, Calls, DifferError, Layouts, Shapes, orders_of, sizes_of
 from relprop.runs.replayed import Found, replayed
 from relprop.runs.tracing import Recording, Traced
 from relprop.runs.trail import Trail
@@ -134,15 +134,15 @@ class Family:
     """Inputs that differ in their shapes alone.
 
     A model may compute some in another way, as texts with padding. So there is a graph for each *program*,
-    which is the list of the operations that are called.
+    which is the list of the operations that are called, and for each order of dimensions in memory.
 
     Attributes:
-        recorded: explanations of several lengths, by their program.
+        recorded: explanations of several lengths, by their program and the order of dimensions.
         graphs: the graphs for any length.
         refused: why there can be no more, or "".
     """
 
-    recorded: dict[tuple[Any, ...], list[Recorded]] = field(default_factory=dict)
+    recorded: dict[Any, list[Recorded]] = field(default_factory=dict)
     graphs: list[AnyLength] = field(default_factory=list)
     refused: str = ""
     _first: Layouts | None = None
@@ -153,7 +153,7 @@ class Family:
         if first is None or layouts == first or self.refused:
             return False
         # Where one size is 1, operations broadcast that do not elsewhere.
-        pairs = zip(sum(first, ()), sum(layouts, ()), strict=True)
+        pairs = zip(sizes_of(first), sizes_of(layouts), strict=True)
         return not any([min(pair) < SHORTEST and len(set(pair)) > 1 for pair in pairs])
 
     def learn(self, recorded: Recorded) -> list[Recorded]:
@@ -162,16 +162,22 @@ class Family:
         Raises:
             DifferError: each length has another program.
         """
-        program = tuple(recorded.recording.trail.program)
-        several = [each for each in self.recorded.get(program, ()) if each.unchanged()]
-        self.recorded[program] = several = [
+        key = (tuple(recorded.recording.trail.program), orders_of(recorded.layouts))
+        several = [each for each in self.recorded.get(key, ()) if each.unchanged()]
+        self.recorded[key] = several = [
             *[each for each in several if each.layouts != recorded.layouts],
             recorded,
         ]
         if len(several) == NEEDED:
-            del self.recorded[program]
+            del self.recorded[key]
             return several
         if len(self.recorded) > _PROGRAMS:
-            counts = sorted({len(program) for program in self.recorded})
+            counts = sorted({len(program) for program, _ in self.recorded})
             raise DifferError(f"explanations have {', '.join(map(str, counts))} operations")
         return []
+
+    def add(self, graph: AnyLength) -> None:
+        """Note a graph, in place of one for the same calls that has not given what Python gives."""
+        same = (graph.calls.program, graph.shapes)
+        others = [other for other in self.graphs if (other.calls.program, other.shapes) != same]
+        self.graphs = [*others, graph]

@@ -94,6 +94,17 @@ def layouts_of(tensors: Sequence[Tensor]) -> Layouts:
     return [(*t.shape, *t.stride()) for t in tensors]
 
 
+def sizes_of(layouts: Layouts) -> list[int]:
+    """Return the sizes of tensors, one after the other."""
+    return [size for layout in layouts for size in layout[: len(layout) // 2]]
+
+
+def orders_of(layouts: Layouts) -> tuple[Any, ...]:
+    """Return the dimensions of tensors from the outermost to the innermost in memory."""
+    strides = [layout[len(layout) // 2 :] for layout in layouts]
+    return tuple([tuple(sorted(range(len(each)), key=lambda i: -each[i])) for each in strides])
+
+
 @dataclass(frozen=True)
 class Shapes:
     """How inputs of any length lie in memory.
