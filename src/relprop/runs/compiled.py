@@ -137,9 +137,9 @@ class Graphs:
         if not reason and self.dynamic:
             found = self._of_any_length(given)
         if not reason and found is None:
-            kind = self._kinds.get(given.key, Kind())
-            found = kind.replay(given)
-            if found is None and self.dynamic and not kind.refused:
+            kind = self._asked(self._kinds, given.key)
+            found = None if kind is None else kind.replay(given)
+            if found is None and self.dynamic and not (kind and kind.refused):
                 found = self._proven(given)
             if found is None:
                 found, reason = self._by_its_own_graph(given)
@@ -156,9 +156,8 @@ class Graphs:
         family = self._families.get(given.family)
         if family is not None and family.refused and len({*self._kinds, given.key}) > _KINDS:
             return None, f"there are graphs for {_KINDS} lengths, and no graph for all"
-        kind = self._known(self._kinds, given.key, Kind)
-        found = kind.replay(given)
-        if found is None and not kind.refused:
+        kind, found = self._known(self._kinds, given.key, Kind), None
+        if not kind.refused:
             with self._lock:  # another thread may have traced meanwhile
                 found = kind.replay(given) if kind.graphs else None
                 if found is None and (found := self._trace(given, kind)) is not None:
@@ -168,7 +167,10 @@ class Graphs:
     def _known(
         self, table: OrderedDict[Any, Known], key: Any, make: Callable[[], Known], most: int = _KINDS
     ) -> Known:
-        """Return what is known by a key. What was not asked for for the longest time is forgotten."""
+        """Return what is known by a key, and make it if nothing is.
+
+        What was not asked for for the longest time is forgotten.
+        """
         with self._lock:
             if key not in table:
                 table[key] = make()
@@ -176,6 +178,13 @@ class Graphs:
             while len(table) > most:
                 table.popitem(last=False)
             return table[key]
+
+    def _asked(self, table: OrderedDict[Any, Known], key: Any) -> Known | None:
+        """Return what is known by a key, or None, and remember that it was asked for."""
+        with self._lock:
+            if key in table:
+                table.move_to_end(key)
+            return table.get(key)
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(Graphs, dynamic=self.dynamic)
@@ -258,7 +267,7 @@ class Graphs:
             if not graph.holds():
                 family.graphs = [other for other in family.graphs if other is not graph]
                 continue
-            template = graph.proven.get(given.key)
+            template = self._asked(graph.proven, given.key)
             found = None if template is None else graph(given, template)
             if found is not None:
                 return found
