@@ -30,10 +30,11 @@ SMALL = ("small", "mnist-cnn", "mnist-mlp")
 """The network above, and those of the tutorial."""
 
 
-def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """Return one of them, in double precision, and the shape of a sample."""
+def small(name: str, *samples: int) -> tuple[nn.Module, list[Tensor]]:
+    """Return one of them, in double precision, and batches of so many samples."""
     model = Small() if name == "small" else relprop.load(name).double().eval()
-    return model, {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    size = {"small": (1, 6, 6), "mnist-cnn": (1, 32, 32), "mnist-mlp": (784,)}[name]
+    return model, [torch.rand(count, *size, **DOUBLE) for count in samples]
 
 
 def pictures(samples: int = 2, seed: int = 0) -> Tensor:

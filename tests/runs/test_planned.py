@@ -31,8 +31,7 @@ BOUNDS = (0.0, 1.0)
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_preset(name: str, preset: str) -> None:
-    model, size = small(name)
-    x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
+    model, (x, other) = small(name, 2, 2)
     explainer = Counted(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
     for _ in range(3):
         explainer(x, target=1)

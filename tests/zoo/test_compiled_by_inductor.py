@@ -71,8 +71,7 @@ def compare(
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_preset(name: str, preset: str) -> None:
-    model, size = small(name)
-    x, other = (torch.rand(2, *size, **DOUBLE) for _ in range(2))
+    model, (x, other) = small(name, 2, 2)
     explainer = Explainer(model, rules=preset, bounds=BOUNDS if PRESETS[preset].needs_bounds else None)
     compiled = explainer.compile(x, target=1, mode="inductor")
     assert graphs_of(compiled) == 1

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
+from relprop.runs.replayed import tensors_within
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 """How far explanations that are the same but for rounding may differ, relative to the largest value."""
@@ -23,7 +24,7 @@ Several = Sequence[Explained]
 
 
 def what_differs(found: Several, expected: Several, shaken: Callable[[], Sequence[Several]] = tuple) -> str:
-    """Name what differs between explanations by more than rounding, a score or an input; "" if nothing does.
+    """Name what differs between explanations by more than rounding; "" if nothing does.
 
     Deep networks of ReLUs may carry rounding far: in a ResNet-50 with random weights a change of the last
     digit of the input changes its gradient by some per cent of the largest value. How far a network does is
@@ -84,16 +85,10 @@ def _differ(one: Tensor, other: Tensor, alike: Sequence[Tensor], rounding: float
 
 def _within(explanation: Explanation) -> list[Tensor]:
     """Return the numbers in an explanation but its inputs. A ledger of mixed samples holds for the batch."""
-    parts: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        parts.extend([tensor] if tensor.is_floating_point() else [])
-        return tensor
-
     ledger = explanation.ledger
     ledger = ledger.mapped(lambda amount: amount.sum(0, keepdim=True)) if ledger.mixed else ledger
-    replace(explanation, inputs={}, ledger=ledger).mapped(note)
-    return parts
+    tensors = tensors_within(replace(explanation, inputs={}, ledger=ledger))
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
 def _largest(values: Tensor) -> float:

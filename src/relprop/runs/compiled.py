@@ -224,7 +224,7 @@ class Graphs:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
         to_compile = self._to_compile(traced)
-        graph = Graph(traced, respelled(traced.graph).forward, emptied(found), unchanged)  # it has no hooks
+        graph = Graph(traced, respelled(traced.graph).forward, unchanged, emptied(found))  # it has no hooks
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None
@@ -264,11 +264,13 @@ class Graphs:
         """Return explanations by a graph for any length that is known to hold for inputs of this kind."""
         family = self._known(self._families, given.family, Family)
         for graph in list(family.graphs):  # other threads change it
-            if not graph.holds():
-                family.graphs = [other for other in family.graphs if other is not graph]
-                continue
             template = self._asked(graph.proven, given.key)
-            found = None if template is None else graph(given, template)
+            if template is None:
+                continue
+            if not graph.holds():
+                family.drop(graph)
+                continue
+            found = graph(given, template)
             if found is not None:
                 return found
         return None
@@ -281,16 +283,11 @@ class Graphs:
         """
         layouts = layouts_of(given.leaves)
         family = self._known(self._families, given.family, Family)
+        for stale in [graph for graph in family.graphs if not graph.holds()]:
+            family.drop(stale)
         graphs = [graph for graph in family.graphs if graph.shapes.fit(layouts)]
         for _ in range(2 if graphs else 0):  # after the first a rule has found what it looks for once
-            expected = Found([], ())
-
-            def compute(*leaves: Tensor) -> list[Tensor]:
-                nonlocal expected
-                expected = self._computed(given, leaves)
-                return tensors_of(expected.results)
-
-            trail = follow(compute, given.leaves)
+            expected, trail = follow(partial(self._computed, given), given.leaves)
             graph = next((graph for graph in graphs if graph.is_of(trail, layouts)), None)
             if graph is None or len(tensors_of(expected.results)) != graph.traced.results:
                 continue
@@ -336,7 +333,7 @@ class Graphs:
         to_compile, run = self._to_compile(traced), respelled(traced.graph).forward
         if to_compile is not None:
             run = self._compiled(run, to_compile, given, self._as_traced(given), dynamic=True)
-        return AnyLength(traced, run, shapes, calls, several[-1].unchanged)
+        return AnyLength(traced, run, several[-1].unchanged, shapes, calls)
 
     def _as_traced(self, given: Given) -> Found:
         """Compute without a graph, but in the ways that rules take while they are traced."""

@@ -17,33 +17,49 @@ from relprop.runs.unchanged import Unchanged
 _PROGRAMS = 4
 """How many programs are recorded at a time. If there are more, each length may have its own."""
 
-UNSUITED = (RuntimeError, IndexError, ZeroDivisionError)
+_UNSUITED = (RuntimeError, IndexError, ZeroDivisionError)
 """What a graph raises if values or sizes do not suit an operation: the model would branch."""
 
 
 @dataclass(frozen=True)
-class Graph:
-    """An explanation as a graph.
+class _Runnable:
+    """A graph that gives the numbers of explanations.
 
     Attributes:
         traced: the graph.
         run: the graph, as it is called.
-        template: explanations with empty tensors, and the warnings.
         unchanged: knows whether the model is as it was.
     """
 
     traced: Traced
     run: Callable[..., Any]
-    template: Found
     unchanged: Unchanged
 
-    def __call__(self, leaves: Sequence[Tensor]) -> Found | None:
-        """Return the explanations of other values, which have no target yet; None if a guard fails."""
-        return replayed(self.run, leaves, self.template)
+    def fill(self, template: Found, leaves: Sequence[Tensor]) -> Found | None:
+        """Return explanations, which have no target yet; None if they are not for these values."""
+        try:
+            return replayed(self.run, leaves, template)
+        except _UNSUITED:
+            return None
 
     def holds(self) -> bool:
         """Whether model and constants are as they were."""
         return self.unchanged() and self.traced.unchanged()
+
+
+@dataclass(frozen=True)
+class Graph(_Runnable):
+    """A graph for inputs of one kind.
+
+    Attributes:
+        template: explanations with empty tensors, and the warnings.
+    """
+
+    template: Found
+
+    def __call__(self, leaves: Sequence[Tensor]) -> Found | None:
+        """Return the explanations of other values, as `fill` does."""
+        return self.fill(self.template, leaves)
 
 
 @dataclass
@@ -67,10 +83,7 @@ class Kind:
             if not graph.holds():
                 self.graphs = [other for other in self.graphs if other is not graph]
                 continue
-            try:
-                found = graph(given.leaves)
-            except UNSUITED:
-                continue
+            found = graph(given.leaves)
             if found is not None:
                 self.graphs = sorted(self.graphs, key=lambda other: other is not graph)
                 return found
@@ -93,40 +106,31 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class AnyLength:
+class AnyLength(_Runnable):
     """A graph for inputs of any length.
 
     Attributes:
-        traced: the graph.
-        run: the graph, as it is called.
         shapes: how its inputs lie in memory.
         calls: what is called in Python for any length.
-        unchanged: knows whether the model is as it was.
         proven: explanations without values, for each kind for which Python makes these calls.
     """
 
-    traced: Traced
-    run: Callable[..., Any]
     shapes: Shapes
     calls: Calls
-    unchanged: Unchanged
     proven: OrderedDict[Any, Found] = field(default_factory=OrderedDict)
 
     def __call__(self, given: Given, template: Found) -> Found | None:
-        """Return explanations, which have no target yet; None if a guard fails, or if sizes do not suit."""
+        """Return explanations, as `fill` does.
+
+        Raises:
+            InputError: a class is out of range.
+        """
         given.require_classes(template.results)
-        try:
-            return replayed(self.run, given.leaves, template)
-        except UNSUITED:
-            return None
+        return self.fill(template, given.leaves)
 
     def is_of(self, trail: Trail, layouts: Layouts) -> bool:
         """Whether inputs lie in memory and were explained as for any length."""
         return self.shapes.fit(layouts) and self.calls.are(trail, self.shapes.length_of(layouts))
-
-    def holds(self) -> bool:
-        """Whether model and constants are as they were."""
-        return self.unchanged() and self.traced.unchanged()
 
 
 @dataclass
@@ -181,3 +185,7 @@ class Family:
         same = (graph.calls.program, graph.shapes)
         others = [other for other in self.graphs if (other.calls.program, other.shapes) != same]
         self.graphs = [*others, graph]
+
+    def drop(self, graph: AnyLength) -> None:
+        """Forget a graph of a model that has changed."""
+        self.graphs = [other for other in self.graphs if other is not graph]

@@ -33,7 +33,7 @@ class DifferError(Exception):
 
 
 class _NoLawError(Exception):
-    """Why an operation takes arguments that follow no law."""
+    """Why arguments of an operation follow no law."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,28 @@ def law_of(numbers: Sequence[Number], lengths: Sequence[int]) -> Law | None:
         if all([_near(law(length), number) for length, number in zip(lengths, numbers, strict=True)]):
             return law
     return None
+
+
+def _for_all(values: Sequence[Any], lengths: Sequence[int]) -> Any:
+    """Return a value that is the same for three lengths, or the law of numbers that differ.
+
+    Raises:
+        _NoLawError: there is none.
+    """
+    first = values[0]
+    if all([_equal(first, value) for value in values]):
+        return first
+    law = None
+    if all([type(value) in (int, float) and type(value) is type(first) for value in values]):
+        law = law_of(values, lengths)
+    if law is None:
+        told = [", ".join(map(str, several)) for several in (values, lengths)]
+        raise _NoLawError(f"takes {told[0]} for the lengths {told[1]}")
+    return law
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one is other or bool(one == other) or (one != one and other != other)
 
 
 def _near(one: Number, other: Number) -> bool:
@@ -144,16 +166,13 @@ def shapes_of(several: Sequence[Layouts]) -> tuple[Shapes, list[int]]:
     )
     lengths = [layouts[place[0]][place[1]] for layouts in several]
     is_size = 2 * place[1] < len(of_inputs[place[0]])
-    laws = (
-        [[_law_or_number(numbers, lengths) for numbers in found] for found in of_inputs] if is_size else None
-    )
-    if laws is None or len(set(lengths)) < len(lengths) or any([None in found for found in laws]):
-        raise DifferError("their inputs differ in more than one size")
-    return Shapes(place, laws), lengths  # type: ignore[arg-type]
-
-
-def _law_or_number(numbers: Sequence[int], lengths: Sequence[int]) -> Law | int | None:
-    return numbers[0] if len(set(numbers)) == 1 else law_of(numbers, lengths)
+    try:
+        if not is_size or len(set(lengths)) < len(lengths):
+            raise _NoLawError
+        laws = [[_for_all(numbers, lengths) for numbers in found] for found in of_inputs]
+    except _NoLawError:
+        raise DifferError("their inputs differ in more than one size") from None
+    return Shapes(place, laws), lengths
 
 
 @dataclass(frozen=True)
@@ -185,20 +204,14 @@ def _fits(expected: Any, found: Any, length: int) -> bool:
     return _equal(expected, found)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return one is other or bool(one == other) or (one != one and other != other)
-
-
 def calls_of(trails: Sequence[Trail], lengths: Sequence[int]) -> Calls:
     """Return what is called for any length, from what was called for three by one program."""
     operands = []
     for found in zip(*[trail.operands for trail in trails], strict=True):
-        first = found[0]
-        is_number = all([type(each) in (int, float) and type(each) is type(first) for each in found])
-        if all([_equal(first, each) for each in found]):
-            operands.append(first)
-        else:
-            operands.append((law_of(found, lengths) if is_number else None) or _ANY)
+        try:
+            operands.append(_for_all(found, lengths))
+        except _NoLawError:
+            operands.append(_ANY)
     return Calls(trails[0].program, operands)
 
 
@@ -291,15 +304,8 @@ class _Joined:
             return type(first)([self._argument(each) for each in zip(*values, strict=True)])
         if isinstance(first, dict):
             return {name: self._argument([value[name] for value in values]) for name in first}
-        if all([value == first or (value != value and first != first) for value in values]):
-            return first
-        law = None
-        if isinstance(first, (int, float)) and not isinstance(first, bool):
-            law = law_of(values, self.lengths)
-        if law is None:
-            told = [", ".join(map(str, several)) for several in (values, self.lengths)]
-            raise _NoLawError(f"takes {told[0]} for the lengths {told[1]}")
-        return self._number(law)
+        value = _for_all(values, self.lengths)
+        return self._number(value) if isinstance(value, Law) else value
 
     def _number(self, law: Law) -> fx.Node:
         """Return the node of a number."""

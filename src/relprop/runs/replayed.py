@@ -8,6 +8,7 @@ from torch import Tensor
 
 from relprop.calls.user_line import warnings_held_back
 from relprop.engine.surroundings import leaving_no_trace
+from relprop.results.explanation import Explanation
 from relprop.runs.backward import Explained
 from relprop.runs.graphs import as_graphs_run
 from relprop.runs.storages import copied
@@ -51,14 +52,18 @@ def replayed(
 
 def tensors_of(results: Sequence[Explained]) -> list[Tensor]:
     """Return the tensors in explanations."""
+    return [tensor for each in results for tensor in tensors_within(each.explanation)]
+
+
+def tensors_within(explanation: Explanation) -> list[Tensor]:
+    """Return the tensors in an explanation."""
     tensors: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
         tensors.append(tensor)
         return tensor
 
-    for each in results:
-        each.explanation.mapped(note)
+    explanation.mapped(note)
     return tensors
 
 

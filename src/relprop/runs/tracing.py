@@ -11,6 +11,7 @@ say is a `TraceError`.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -21,6 +22,8 @@ from relprop.runs.graphs import simplified, take
 from relprop.runs.marks import Marks
 from relprop.runs.tape import LeavingTorch, Tape, TraceError
 from relprop.runs.trail import Trail
+
+Result = TypeVar("Result")
 
 _MOST = 2**30
 """So many bytes may a graph that nobody has asked for keep besides the model. If a model computes its weights
@@ -112,12 +115,11 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) 
     return Recording(module, len(tape.guards), frozenset(tape.read), trail)
 
 
-def follow(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Trail:
-    """Call a function as `record` does, and return what it calls."""
+def follow(function: Callable[[Sequence[Tensor]], Result], inputs: Sequence[Tensor]) -> tuple[Result, Trail]:
+    """Call a function of inputs as `record` does, and return what it gives and what it calls."""
     trail = Trail(inputs)
     with tracing(every=True), trail:
-        function(*inputs)
-    return trail
+        return function(inputs), trail
 
 
 def _recorded_by(tape: Tape, function: Callable[..., Sequence[Tensor]]) -> tuple[list[Tensor], Tensor | None]:

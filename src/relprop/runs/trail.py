@@ -34,28 +34,31 @@ class Trail(DispatchMode):  # type: ignore[no-untyped-call]
         self.program.append(func)
         if Seen in types:  # a part of the model runs again in the backward
             return func(*args, **kwargs)
+        before: set[int] = set()
         if func is aten.lift_fresh.default:  # a new tensor, whose values the model wrote in Python
             self.operands.append(repr(args[0].tolist()))
         else:
-            self._note(args)
-            self._note(kwargs)
+            self._note((args, kwargs), before)
         result = func(*args, **kwargs)
-        before = () if func is aten.lift_fresh.default else tensors_in((args, kwargs))
-        given = {place_of(t) for t in before} - self._made
-        self._made |= {place_of(t) for t in tensors_in(result)} - given
+        self._made |= {place_of(t) for t in tensors_in(result)} - before
         return result
 
-    def _note(self, value: Any) -> None:
+    def _note(self, value: Any, before: set[int]) -> None:
+        """Note an operand, and where tensors lie that were there before."""
         if isinstance(value, Tensor):
             place = place_of(value)
-            self.operands.append(None if place in self._made else (place, value.storage_offset()))
+            if place in self._made:
+                self.operands.append(None)
+            else:
+                self.operands.append((place, value.storage_offset()))
+                before.add(place)
         elif isinstance(value, (list, tuple)):
             self.operands.append(len(value))
             for each in value:
-                self._note(each)
+                self._note(each, before)
         elif isinstance(value, dict):
             for name, each in value.items():
                 self.operands.append(name)
-                self._note(each)
+                self._note(each, before)
         else:
             self.operands.append(value)
