@@ -22,6 +22,7 @@ from relprop.runs.kinds import AnyLength, Family, Graph, Kind, Recorded
 from relprop.runs.lengths import DifferError, calls_of, layouts_of, of_any_length, shapes_of
 from relprop.runs.pieces import MOST_PIECES, cut, joined, samples_of
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
+from relprop.runs.reuse import reusing_memory
 from relprop.runs.tape import TraceError
 from relprop.runs.tracing import Traced, follow, record, trace
 from relprop.runs.unchanged import Unchanged, has_lazy_modules
@@ -224,7 +225,8 @@ class Graphs:
             kind.refused = "the model writes to its own parameters, buffers or attributes"
             return None
         to_compile = self._to_compile(traced)
-        graph = Graph(traced, respelled(traced.graph).forward, unchanged, emptied(found))  # it has no hooks
+        run = respelled(reusing_memory(traced.graph)).forward  # it has no hooks
+        graph = Graph(traced, run, unchanged, emptied(found))
         kind.refused = self._differs(graph, given)
         if kind.refused:
             return None

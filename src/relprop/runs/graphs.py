@@ -26,6 +26,9 @@ _SAME = frozenset({aten.detach.default, aten.alias.default, aten.lift_fresh.defa
 SPELLING = "relprop's spelling"
 """What a node's `meta` has by this name: see `relprop.runs.spelling.spelling_of`."""
 
+LIES = "how it lies in memory"
+"""What a node's `meta` has by this name: see `relprop.runs.storages.lies_of`."""
+
 
 _OF_NUMBERS = frozenset({aten.sym_size.int, operator.add, operator.mul, operator.truediv})
 """What nodes of sizes and other numbers call."""
@@ -138,6 +141,7 @@ def take(module: fx.GraphModule) -> list[int]:
             given = graph.call_function(_emptied, (graph.placeholder("values"),))
             for node, i in first.items():
                 part = graph.call_function(operator.getitem, (given, i))
+                part.meta[LIES] = node.meta.get(LIES)
                 node.replace_all_uses_with(part)
                 parts[part] = i
     graph.eliminate_dead_code()
@@ -168,7 +172,7 @@ def _is_of_others(node: fx.Node) -> bool:
     for each in sharing:  # which grows
         if each.op != "call_function":
             return True
-        sharing += [other for other in _aliased_by(each) if other not in sharing]
+        sharing += [other for other in aliased_by(each) if other not in sharing]
     return False
 
 
@@ -227,7 +231,7 @@ def _written_to(graph: fx.Graph) -> set[fx.Node]:
         if node in found or node.target in _OF_NUMBERS:
             continue
         found.add(node)
-        overwritten += [*_aliased_by(node), *(user for user in node.users if node in _aliased_by(user))]
+        overwritten += [*aliased_by(node), *(user for user in node.users if node in aliased_by(user))]
     return found
 
 
@@ -244,7 +248,7 @@ def _overwritten_by(node: fx.Node) -> Iterator[fx.Node]:
         yield node
 
 
-def _aliased_by(node: fx.Node) -> list[fx.Node]:
+def aliased_by(node: fx.Node) -> list[fx.Node]:
     """Return the operands with which a node's result may share memory."""
     target = node.target
     if node.op != "call_function":
@@ -252,7 +256,8 @@ def _aliased_by(node: fx.Node) -> list[fx.Node]:
     if not isinstance(target, torch._ops.OpOverload):
         return node.all_input_nodes  # such as a part of several results
     nodes: list[fx.Node] = []
-    if "view" in str(target) or target._can_decompose():  # which do not always tell
+    name = target._schema.name
+    if "view" in name or "unsafe" in name or target._can_decompose():  # which do not always tell
         return node.all_input_nodes
     for i, argument in enumerate(target._schema.arguments):
         if argument.alias_info is not None:

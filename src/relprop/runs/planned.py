@@ -35,6 +35,7 @@ from relprop.runs.graphs import runnable
 from relprop.runs.marks import Look, Marks
 from relprop.runs.recording import Differs, Recorded, Step, record
 from relprop.runs.replayed import Found, emptied, filled, found_by, replayed, tensors_of, told
+from relprop.runs.reuse import reusing_memory
 from relprop.runs.storages import place_of
 from relprop.runs.tape import TraceError
 from relprop.runs.tracing import trace
@@ -292,7 +293,8 @@ class Plans:
                 values = {id(t): t for t in (*recorded.leaves, *others)}.values()
                 same = SameParts(self._model), SameValues([*values])
                 seen = [Look.at(leaf) for leaf in given.leaves]
-                kind.plan = _Plan(route, runnable(traced.graph), emptied(found), *same, seen)
+                run = runnable(reusing_memory(traced.graph))
+                kind.plan = _Plan(route, run, emptied(found), *same, seen)
             return filled(found, iter(tensors))
 
 

@@ -15,6 +15,13 @@ def place_of(tensor: Tensor) -> int:
     return memory_of(tensor) if tensor.layout is torch.strided else id(tensor)
 
 
+def lies_of(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Return shape, strides, type and device of a tensor; None if it is sparse."""
+    if tensor.layout is not torch.strided:
+        return None
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
 def copied(tensor: Tensor) -> Tensor:
     """Return a copy that lies in memory in the same way, and begins where its memory begins."""
     with torch.no_grad():

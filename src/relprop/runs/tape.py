@@ -14,10 +14,10 @@ from relprop.calls.nested import map_leaves, tensors_in
 from relprop.engine.mode import DispatchMode
 from relprop.engine.seen import Seen
 from relprop.errors import RelpropError
-from relprop.runs.graphs import SPELLING
+from relprop.runs.graphs import LIES, SPELLING
 from relprop.runs.marks import LOOKS
 from relprop.runs.spelling import spelling_of
-from relprop.runs.storages import copied, place_of, whole_memory_of, written_by
+from relprop.runs.storages import copied, lies_of, place_of, whole_memory_of, written_by
 
 aten = torch.ops.aten
 
@@ -177,6 +177,7 @@ class Tape(DispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             if value not in self._nodes:
                 self._nodes[value] = node
+            node.meta.setdefault(LIES, lies_of(value))
             place = self._hold(value)
             self._storages.setdefault(place, (node, value.dtype))
             self._by_layout.setdefault(_layout_of(value), node)
@@ -201,13 +202,16 @@ class Tape(DispatchMode):  # type: ignore[no-untyped-call]
             return node
         place = place_of(value)
         if place not in self._storages or not (place in self._made or place in self._dependent):
-            return self._graph.get_attr(self._constant(value))
+            constant = self._graph.get_attr(self._constant(value))
+            constant.meta[LIES] = lies_of(value)
+            return constant
         # Another tensor of the same storage, which torch made without an operation, as for autograd.
         first, dtype = self._storages[place]
         if value.dtype != dtype or value.is_conj() or value.is_neg():
             self.refuse(f"a {value.dtype} tensor shares memory with another one, and no operation tells how")
         where = (list(value.shape), list(value.stride()), value.storage_offset())
         self._nodes[value] = node = self._graph.call_function(aten.as_strided.default, (first, *where))
+        node.meta[LIES] = lies_of(value)
         return node
 
     def _constant(self, value: Tensor) -> str:
