@@ -83,6 +83,12 @@ def quotient(R: Tensor, denominator: Tensor) -> Tensor:
     return R / denominator if _must_stay(R) or denominator.requires_grad else R.div_(denominator)
 
 
+def quotient_of(c: Tensor, denominator: Tensor) -> Tensor:
+    """Return c / denominator, as `quotient` does. The denominator may be overwritten, and c may not."""
+    stays = _must_stay(c) or denominator.requires_grad or c.dtype != denominator.dtype
+    return c / denominator if stays else torch.div(c, denominator, out=denominator)
+
+
 def times(c: Tensor, constant: Tensor | float) -> Tensor:
     """Return c · constant, and 0 where c is 0, even if the constant is infinite, as in an attention mask.
 

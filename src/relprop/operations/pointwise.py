@@ -339,7 +339,7 @@ def log_sigmoid(run: Run, _call: Call, x: Seen) -> Any:
 def _gelu_over_x(call: Call) -> Callable[[Tensor], Tensor]:
     """GELU(x)/x: the normal distribution function, or its approximation by tanh."""
     if call.argument("approximate") == "none":
-        return lambda x: torch.erf(x / sqrt(2)).add_(1).div_(2)
+        return lambda x: (x / sqrt(2)).erf_().add_(1).div_(2)
     return lambda x: torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)).add_(1).div_(2)
 
 

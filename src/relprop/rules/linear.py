@@ -29,6 +29,7 @@ from relprop.linear.numerics import (
     negated_below,
     next_to_nothing,
     quotient,
+    quotient_of,
     resolved,
     scaled_below,
     smallest,
@@ -140,19 +141,35 @@ class Epsilon(SharingRule):
         absorbed["epsilon"] = summed(stabiliser.mul_(s))
         return s, absorbed
 
+    def _stabilised_of(self, c: Tensor, z: Tensor, *, rectified: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return c·z / (z + ε sgn z) = c·|z| / (|z| + ε), and what it leaves out, in fewer passes.
+
+        Args:
+            c: the coefficient of z.
+            z: the output.
+            rectified: whether no element of z is below 0.
+        """
+        size = z if rectified else z.abs()
+        q = quotient_of(c, size + self.epsilon)
+        if rectified:
+            s = q.mul_(z)
+            return s, {"epsilon": summed(s) * self.epsilon}
+        s = size.mul_(q)
+        return s, {"epsilon": summed(q.mul_(z)) * self.epsilon}
+
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
-        z = op.z0 if self.bias == "ignore" else op.z
+        z, c = op.z0 if self.bias == "ignore" else op.z, incoming.c
         absorbed: dict[str, Tensor] = {}
-        if self.epsilon == 0 and z is op.z and incoming.direct is None and incoming.c is not None:
-            s = incoming.c
-        elif op.rectified and z is op.z and self._bounds(z) and wide(z.dtype) is z.dtype:
-            # No z is below 0, so the sign of each is 1.
-            s = quotient(incoming.relevance, z + self.epsilon)
-            absorbed["epsilon"] = summed(s) * self.epsilon
+        if c is None or incoming.direct is not None or z is not op.z:
+            s, absorbed = self._stabilised(incoming.relevance, z)
+        elif self.epsilon == 0:
+            s = c
+        elif self._bounds(z) and wide(z.dtype) is z.dtype and incoming.z is z:
+            s, absorbed = self._stabilised_of(c, z, rectified=op.rectified)
         else:
             s, absorbed = self._stabilised(incoming.relevance, z)
-        c = op.transpose(s, op.weight)
-        return self.account_for_bias(op, s, op.b, Propagated(c, absorbed=absorbed))
+        result = Propagated(op.transpose(s, op.weight), absorbed=absorbed)
+        return self.account_for_bias(op, s, op.b, result)
 
 
 @tells_names
