@@ -230,29 +230,22 @@ class Gamma(SharingRule):
         k, b = self.gamma / (2 + self.gamma), None if self.bias == "ignore" else op.b
         of_bias = None if b is None else k * b.abs()
         # Whether there may be relevance where there are no contributions; in half precision nothing is tiny.
-        may_be_zero = op.nonnegative or has_direct or z is not op.z or z.dtype == torch.float16
+        may_be_zero = has_direct or z is not op.z or z.dtype == torch.float16
+        # The denominator has at least the size of z. With a little more than kA it is never zero.
+        more = 0.0 if may_be_zero else smallest(z.dtype)
+        den = op.magnitude(k).add_(more if of_bias is None else of_bias + more).copysign_(z).add_(z)
         absorbed = {}
-        if op.nonnegative:  # A = 2P - z0, of which P is precise, and z0 + kA = L_(w + γw⁺)(x) / (1 + γ/2)
-            den = op.forward(weights.favoured(op.weight, self.gamma)).div_(1 + self.gamma / 2)
-            den = (den if b is None or of_bias is None else den.add_(b + of_bias)).sub_(z)
-            den.copysign_(z).add_(z)
-        else:
-            # The denominator has at least the size of z. With a little more than kA it is never zero.
-            more = 0.0 if may_be_zero else smallest(z.dtype)
-            den = op.magnitude(k).add_(more if of_bias is None else of_bias + more).copysign_(z).add_(z)
         if may_be_zero:
             s = divide(R, den)
             absorbed["no contribution"] = leftover(R, s, den)
         else:
             s = R.div_(den)
+            if op.nonnegative:  # a sink of `_positive`, and the ledger has the same ones for any signs of z
+                absorbed["no contribution"] = s.new_zeros(len(s))
         by_sign = negated_below(s, den)
         del R, den
-        if op.nonnegative:  # T_|w| = 2·T_w⁺ - T_w
-            c = op.transpose(s.sub(by_sign, alpha=k), op.weight)
-            c.add_(op.transpose(by_sign, weights.positive(op.weight)), alpha=2 * k)
-        else:
-            c = op.transpose(s, op.weight)
-            c.addcmul_(op.x.sign(), op.transpose(by_sign, weights.absolute(op.weight, k)))
+        c, of_size = op.transpose(s, op.weight), op.transpose(by_sign, weights.absolute(op.weight, k))
+        c = c.add_(of_size) if op.nonnegative else c.addcmul_(op.x.sign(), of_size)
         result = Propagated(c, absorbed=absorbed)
         if b is None or of_bias is None:
             return result
