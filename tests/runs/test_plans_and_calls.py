@@ -31,6 +31,34 @@ def test_a_model_that_branches() -> None:
         assert_same(explainer(rows(seed=seed)), in_python(explainer, rows(seed=seed)))
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_poolings_are_computed_once(dimensions: int, inplace: bool) -> None:
+    convolution, pooling = ((nn.Conv2d, nn.MaxPool2d), (nn.Conv3d, nn.MaxPool3d))[dimensions - 2]
+    layers = convolution(1, 2, 3), nn.ReLU(inplace), pooling(2), nn.Flatten(), nn.LazyLinear(3)
+    model = nn.Sequential(*layers).double().eval()
+    pictures = torch.randn(2, 2, 1, *[8] * dimensions, **DOUBLE)
+    explainer = with_plan(model, pictures[0], rules="epsilon-plus", target=1)
+    with torch.profiler.profile() as profile:
+        found = explainer(pictures[1], target=1)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts[f"aten::max_pool{dimensions}d_with_indices"] == 1
+    assert counts[f"aten::max_pool{dimensions}d_with_indices_backward"] == 1
+    assert_same(found, in_python(explainer, pictures[1], target=1))
+
+
+def test_a_pooling_whose_indices_the_model_takes() -> None:
+    def pooled(_: Model, h: Tensor) -> Tensor:
+        map_ = h[:, None, None]
+        values, indices = nn.functional.max_pool2d(map_, (1, 2), return_indices=True)
+        again = nn.functional.max_pool2d(map_ + indices.sum(), (1, 2))
+        return torch.cat([values, again], -1).flatten(1)
+
+    explainer = with_plan(Model(pooled), rows())
+    for seed in range(3):
+        assert_same(explainer(rows(seed=seed)), in_python(explainer, rows(seed=seed)))
+
+
 FLAGS = {"scale": 2.0}
 """What a model looks at, and no part of it tells."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
+from relprop.runs.marks import KERNELS
 from relprop.runs.recording import Differs, Recorded, Several, Step
 from relprop.runs.storages import copied
 from relprop.runs.watching import Number, Passed, Watching, as_explained, numbers_in
@@ -150,7 +151,7 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
             if known.get(id(values[number])) == number:
                 del known[id(values[number])]
             values[number] = None
-        return result
+        return result[0] if func in KERNELS else result
 
     def _fits(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Whether a call is the next one of the route."""

@@ -1,5 +1,6 @@
 """Which values of an explanation are the results of the model's calls."""
 
+import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,14 @@ LOOKS = (
     aten.equal.default,
 )
 """Operations by which a program looks at values."""
+
+
+KERNELS = {
+    aten.max_pool2d.default: aten.max_pool2d_with_indices.default,
+    aten.max_pool3d.default: aten.max_pool3d_with_indices.default,
+}
+"""Operations that give the first result of a kernel alone, and this kernel, which has the same arguments. Its
+indices are needed for the gradient, and to compute them again would take as long as the pooling."""
 
 
 class Look(NamedTuple):
@@ -62,7 +71,7 @@ class Marked(NamedTuple):
     Attributes:
         operation: the operation.
         plain: the tensors among its arguments that do not depend on the samples.
-        looks: a look at each tensor in its result.
+        looks: a look at each tensor in its result, without those that `KERNELS` return besides.
     """
 
     operation: Any
@@ -97,7 +106,8 @@ class Marks(Observer):
         if self._is_over or self.tape is None:
             return
         values = [t.known if type(t) is Seen else t for t in tensors_in(result)]
-        self._nodes.append([self.tape.node_of(value) for value in values])
+        nodes = [self.tape.node_of(value) for value in values]
+        self._nodes.append([*nodes, *_others_of_kernel(nodes[0])] if operation in KERNELS else nodes)
         with _disable_current_modes():
             looks = [Look.at(value) for value in values]
         self.calls.append(Marked(operation, [t for t in tensors_in(arguments) if type(t) is not Seen], looks))
@@ -111,3 +121,10 @@ class Marks(Observer):
         """Return call, position in its result, and node of each value that depends on the inputs."""
         several = enumerate(self._nodes)
         return [(i, k, node) for i, nodes in several for k, node in enumerate(nodes) if node is not None]
+
+
+def _others_of_kernel(first: Any) -> list[fx.Node | None]:
+    """Return the nodes of the other results of the kernel that gave a node, in their order."""
+    if first is None or first.target is not operator.getitem or first.args[0].target not in KERNELS.values():
+        return []
+    return [node for node in first.args[0].users if node is not first]

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import tensors_in
-from relprop.runs.marks import Look
+from relprop.runs.marks import KERNELS, Look
 from relprop.runs.spelling import spelling_of
 from relprop.runs.storages import place_of, written_by
 from relprop.runs.watching import Number, Passed, Watching, as_explained
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
     Attributes:
         operation: the operation.
-        run: runs the operation.
+        run: runs the operation, or the kernel of `KERNELS`, of whose results the model gets the first.
         numbers: which tensor each positional argument is, or None.
         others: place and value of the other positional arguments.
         kwargs: the arguments by name.
@@ -178,17 +178,18 @@ class _Recording(Watching):
         named = {name: self._as_told(a) for name, a in kwargs.items()}
         recorded.passed.append(self.passed.take())
         recorded.written.append(frozenset(_written_places(func, args, kwargs)))
-        result = func(*args, **kwargs)
+        kernel = KERNELS.get(func, func)
+        result = kernel(*args, **kwargs)
         first = len(recorded.values)
         for tensor in tensors_in(result):
             self._note(tensor)
         name = str(func._schema.name).partition("::")[2]
         makes = name.endswith("_like") or name.startswith("new_")
         is_new = makes or next(tensors_in((args, kwargs)), None) is None
-        run = func if is_new else spelling_of(func, args, kwargs)
+        run = func if is_new else spelling_of(kernel, args, kwargs)
         recorded.steps.append(Step(func, run, numbers, tuple(others), named, is_new))
         recorded.results.append(range(first, len(recorded.values)))
-        return result
+        return result if kernel is func else result[0]
 
     def _note(self, tensor: Tensor) -> None:
         if tensor.layout is not torch.strided:
