@@ -1,5 +1,6 @@
 """What rules keep for the backward, in memory that torch counts: no more than they use."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,33 +10,85 @@ from torch import Tensor, nn
 
 import relprop
 from alike import near
+from bit_by_bit import same
 from counting import peak
+from relprop.engine.keep import Kept
 from relprop.rules import Epsilon, Gamma, ZPlus
 
-DEEP = nn.Sequential(
-    *[layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.GELU())], nn.Linear(256, 2)
-)
-"""Behind GELU autograd keeps the outputs of the layers, and not their inputs."""
+
+def deep(*between: nn.Module) -> nn.Sequential:
+    """Return layers with something between them, of which autograd keeps the operand and not the result."""
+    layers = [layer for _ in range(8) for layer in (nn.Linear(256, 256), *between)]
+    return nn.Sequential(*layers, nn.Linear(256, 2)).requires_grad_(False)
 
 
-def gradient(x: Tensor) -> Tensor:
+def gradient(model: nn.Module, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad(DEEP(x)[:, 1].sum(), x)
+    (found,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
     return found
 
 
+BETWEEN = {
+    "gelu": (nn.GELU(),),
+    "two functions": (nn.Tanh(), nn.ReLU6()),
+    "norm": (nn.LayerNorm(256),),
+    "norm, moved": (nn.LayerNorm(256), nn.Unflatten(0, (2, -1)), nn.Flatten(0, 1)),
+}
+
+
 @pytest.mark.parametrize(
-    ("rule", "least", "most"), [(Epsilon(0.1), 0.9, 1.3), (Gamma(0.25), 1.6, 2.2), (ZPlus(), 1.6, 2.2)]
+    ("between", "way"),
+    [
+        *[(name, "in Python") for name in BETWEEN],
+        # Of two functions a graph has both values, and computes none again.
+        *[(name, "as a graph") for name in BETWEEN if name != "two functions"],
+    ],
 )
-def test_epsilon_keeps_no_more_than_the_gradient_and_rules_that_look_at_inputs_keep_them(
-    rule: object, least: float, most: float
-) -> None:
-    x = torch.randn(2048, 256)
-    DEEP.requires_grad_(False)
-    explainer = relprop.Explainer(DEEP, rules=rule)
-    for each in (lambda: explainer(x, target=1), lambda: gradient(x)):
+@pytest.mark.parametrize(("rule", "most"), [(Epsilon(0.1), 1.3), (Gamma(0.25), 1.6), (ZPlus(), 1.6)])
+def test_what_rules_keep(rule: object, most: float, between: str, way: str) -> None:
+    model, x = deep(*BETWEEN[between]), torch.randn(2048, 256)
+    explainer = relprop.Explainer(model, rules=rule, plan=False)
+    if way == "as a graph":
+        explainer = explainer.compile(x, target=1)
+    for each in (lambda: explainer(x, target=1), lambda: gradient(model, x)):
         each()  # what is computed once
-    assert least < peak(lambda: explainer(x, target=1)) / peak(lambda: gradient(x)) < most
+    assert 0.9 < peak(lambda: explainer(x, target=1)) / peak(lambda: gradient(model, x)) < most
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_is_computed_again_is_what_it_was(between: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = deep(*BETWEEN[between]), torch.randn(4, 256)
+    counts = {"dropped": 0}
+    found = relprop.explain(model, x, target=1, rules=Gamma(0.25))
+
+    def kept(again: Callable[[], Kept]) -> Kept:
+        counts["dropped"] += 1
+        return again()
+
+    monkeypatch.setattr(Kept, "dropped", kept)
+    same(found, relprop.explain(model, x, target=1, rules=Gamma(0.25)))
+    assert counts["dropped"] == 8
+
+
+def with_zeros(h: Tensor) -> Tensor:
+    h[:, :2] = 0.0
+    return h
+
+
+def with_zeros_joined(h: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(h[:, :2]), h[:, 2:]], 1)
+
+
+@pytest.mark.parametrize("function", [F.gelu, torch.tanh, lambda h: F.layer_norm(h, (5,))])
+def test_what_is_overwritten_is_not_computed_again(function: Any) -> None:
+    first, last = nn.Linear(6, 5).double(), nn.Linear(5, 3).double()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    for rule in (Gamma(0.25), ZPlus()):
+        one, other = (
+            relprop.explain(lambda x, way=way: last(way(function(first(x)))), x, target=1, rules=rule)
+            for way in (with_zeros, with_zeros_joined)
+        )
+        near(one.relevance, other.relevance)
 
 
 @pytest.mark.parametrize("rule", [Epsilon(0.1, bias="distribute"), Epsilon(0.1, "distribute", "rms")])

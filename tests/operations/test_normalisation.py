@@ -158,3 +158,32 @@ def test_statistics_of_a_sample_count_as_constants(name: str, place: str) -> Non
     torch.testing.assert_close(e.output, output)
     assert_agree(e.relevance, gradient * x)
     assert e.ledger.gap.max() < 1e-12
+
+
+def test_shifts_of_rows_and_of_single_vectors() -> None:
+    class Tokens(nn.Module):
+        def __init__(self, first: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.norm, self.b = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+            nn.init.normal_(self.norm.bias)
+            self.first, self.last = first, last
+            self.double().eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.last(self.norm(self.first(self.a(x)))))
+
+    def explained(x: Tensor, first: Any, last: Any) -> relprop.Explanation:
+        return relprop.explain(Tokens(first, last), x, target=1, rules="epsilon", per_operation=True)
+
+    # Tokens first: samples are one step of elements apart.
+    x = torch.randn(2, 5, 4, **DOUBLE)
+    straight = explained(x, lambda h: h, lambda h: h.mean(1))
+    turned = explained(x, lambda h: h.transpose(0, 1), lambda h: h.mean(0))
+    torch.testing.assert_close(turned.ledger.absorbed, straight.ledger.absorbed)
+    assert not turned.ledger.mixed
+    # A vector without a dimension for samples.
+    one = explained(x[:1, 0], lambda h: h[0], lambda h: h[None])
+    as_row = explained(x[:1, 0], lambda h: h, lambda h: h)
+    torch.testing.assert_close(one.ledger.absorbed, as_row.ledger.absorbed)
+    assert not one.ledger.mixed

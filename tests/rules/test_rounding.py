@@ -115,3 +115,32 @@ def test_each_side_of_zero_gets_its_own(dtype: torch.dtype, flushed: bool) -> No
     finally:
         torch.set_flush_denormal(False)
     assert torch.equal(found, torch.where(x < 0, 2, 3).to(dtype))
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("epsilon", [1e-6, 0.25, 100.0])
+def test_epsilon_by_its_formula_for_any_size(epsilon: float, rectified: bool) -> None:
+    sizes = torch.tensor([0.0, 1e-30, 1e-12, 1e-6, 1e-3, 1.0, 1e6])
+    z = sizes if rectified else torch.cat([sizes, -sizes])
+    c = torch.tensor([1e-30, -1e-3, 1.0, 1e12, -1e33])[:, None].expand(-1, len(z)).contiguous()
+    z = z.expand(len(c), -1).contiguous()
+    before = c.clone(), z.clone()
+    s, absorbed = Epsilon(epsilon)._stabilised_of(c, z, rectified=rectified)
+    assert torch.equal(c, before[0])
+    assert torch.equal(z, before[1])
+    exact = c.double() * z.double() / (z.double() + torch.copysign(torch.tensor(epsilon), z).double())
+    torch.testing.assert_close(s.double(), exact, rtol=1e-6, atol=1e-44)  # a subnormal number
+    left = (c.double() * z.double() - exact * z.double()).sum(1)
+    for found, expected, size in zip(absorbed["epsilon"], left, c[:, 0].abs(), strict=True):
+        assert abs(float(found) - float(expected)) <= 1e-5 * float(size) * 1e6
+
+
+@pytest.mark.parametrize("rule", [Epsilon(1e-6), Gamma(0.25)])
+def test_outputs_of_zero_whatever_comes_to_them(rule: Any) -> None:
+    first, last = nn.Linear(4, 5, bias=False), nn.Linear(5, 3)
+    with torch.no_grad():
+        first.weight[0] = 0  # a dead output
+        last.weight[:, 0] = 1e33
+    found = relprop.explain(nn.Sequential(first, last).eval(), torch.rand(2, 4), target=1, rules=rule)
+    assert found.relevance.isfinite().all()
+    assert found.ledger.gap.max() < 1e-6

@@ -1,5 +1,6 @@
 """Graphs that overwrite operands that nobody needs any more: with the same bits, and nothing else."""
 
+import cProfile
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,6 +78,41 @@ def needed_as_a_view(x: Tensor, y: Tensor) -> list[Tensor]:
     return [h.erf(), part.sum(1)]
 
 
+def in_another_shape(x: Tensor, y: Tensor) -> list[Tensor]:
+    q = x[:, :3] * 2
+    q.t_()
+    w = y[:, :3] @ y[:, :3].T
+    return [(w * q).as_strided((2, 2), (4, 1), 1).clone(), w.sum(1)]
+
+
+KEPT = torch.randn(3, 4)
+
+
+@torch.library.custom_op("relprop_reuse::kept", mutates_args=())
+def kept(x: Tensor) -> Tensor:
+    """Return what is kept from call to call."""
+    return KEPT
+
+
+LIBRARY = torch.library.Library("relprop_reuse", "DEF")
+LIBRARY.define("half(Tensor x) -> Tensor")  # which does not tell that it gives a view
+LIBRARY.impl("half", lambda x: x[:, :2], "CPU")
+
+
+def kept_by_others(x: Tensor, y: Tensor) -> list[Tensor]:
+    return [kept(x * 2).exp()]
+
+
+def seen_by_others(x: Tensor, y: Tensor) -> list[Tensor]:
+    h = x * y
+    half = torch.ops.relprop_reuse.half(h)
+    return [h.erf(), half + 1]
+
+
+def sparse(x: Tensor, y: Tensor) -> list[Tensor]:
+    return [(x.to_sparse() * 2).to_dense()]
+
+
 def needed_as_a_part(x: Tensor, y: Tensor) -> list[Tensor]:
     h = x * y
     part, _ = torch.unsafe_chunk(h, 2, 1)  # of which torch does not tell that it is a view
@@ -94,6 +130,8 @@ def squares(x: Tensor, y: Tensor) -> list[Tensor]:
         lambda x, y: [x * y, x + y],  # inputs
         needed_as_a_view,
         needed_as_a_part,
+        kept_by_others,
+        sparse,
         squares,
         lambda x, y: [(x * y)[:1].expand(3, 4) * y],  # one place for several elements
         lambda x, y: [(x * y)[:, :1] * y],  # another shape
@@ -108,6 +146,8 @@ def test_what_is_not(program: Program) -> None:
 
 
 def test_the_last_of_several_overwrites() -> None:
+    assert "erf_" not in reused(seen_by_others, X, Y)
+    assert "mul_" not in reused(in_another_shape, X, Y)
     assert reused(needed_later, X, Y) == ["add_"]
     assert reused(lambda x, y: [(h := x + y) * h], X, Y) == ["mul_"]  # both operands are the same
 
@@ -180,6 +220,23 @@ def test_explanations_overwrite_more_than_the_model() -> None:
     assert {"mul_", "div_", "add_"} <= set(overwriting_calls(kind.graphs[0].traced.graph))
     for x in (X, Y, X):
         assert torch.equal(compiled(x, target=1).relevance, explainer(x, target=1).relevance)
+
+
+def test_the_price_does_not_grow_faster_than_the_graph() -> None:
+    def steps(count: int, x: Tensor) -> list[Tensor]:
+        h = x * 2
+        for _ in range(count):
+            h = h * 0.9 + x
+        return [h]
+
+    def calls(count: int) -> int:
+        traced, _ = trace(partial(steps, count), [X])
+        profile = cProfile.Profile()
+        profile.runcall(reusing_memory, traced.graph)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(5)  # what is found once
+    assert calls(400) < 4.4 * calls(100)
 
 
 def overwriting_calls(module: fx.GraphModule) -> list[str]:

@@ -8,11 +8,18 @@ from torch import Tensor
 
 
 class _Here(threading.local):
-    """The traces around the calls of a thread, by their number, and how many of them record every call."""
+    """The traces around the calls of a thread, by their number, and how many of them record every call.
+
+    Attributes:
+        traces: the number of traces.
+        recordings: how many of them record every call.
+        again: within how many values that were dropped, and are computed again, the calls are.
+    """
 
     def __init__(self) -> None:
         self.traces = 0
         self.recordings = 0
+        self.again = 0
 
 
 _here = _Here()
@@ -38,6 +45,21 @@ def is_traced() -> bool:
 def is_recorded() -> bool:
     """Whether every call of this thread is recorded, so that nothing may be known from an earlier one."""
     return _here.recordings > 0
+
+
+@contextmanager
+def computed_again() -> Iterator[None]:
+    """Note that a value that was dropped is computed again while the context is open."""
+    _here.again += 1
+    try:
+        yield
+    finally:
+        _here.again -= 1
+
+
+def is_again() -> bool:
+    """Whether calls compute again what was dropped, so that a graph may not have it from before."""
+    return _here.again > 0
 
 
 def listed(tensor: Tensor) -> list[int]:

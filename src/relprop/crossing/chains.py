@@ -16,6 +16,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.crossing.exact import as_function
 from relprop.engine.composed import Composed
+from relprop.engine.keep import Kept
 from relprop.engine.known import Operand, Pointwise, Tag, Watch
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen
@@ -114,6 +115,7 @@ def attach_secant(
     """
     name, path, step = call.name, run.modules.path, tag.step
     value, kept_x = run.value(call), run.keep(operand.recorded)
+    tag.again = lambda: Kept(function(kept_x.value))
     watches = operand.watches if isinstance(operand, Pointwise) else ()
 
     def back(incoming: Incoming) -> list[Outgoing]:

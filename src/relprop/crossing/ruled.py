@@ -64,6 +64,7 @@ class LinearOrigin(Foldable):
         behind: what lies between the explained inputs and the output.
         input_watches: callbacks of operands that the operation bypasses.
         unkept_x: stands for the operand in the backward, which needs its values only to compute z again.
+        again: computes the operand again; None if it is kept for the backward.
     """
 
     weight: Tensor
@@ -77,6 +78,7 @@ class LinearOrigin(Foldable):
     behind: Behind
     input_watches: tuple[Watch, ...] = ()
     unkept_x: Kept | None = None
+    again: Callable[[], Kept] | None = None
 
     def clip(self, y: Tensor) -> bool:
         """Keep y = max(0, z) instead of z, and the operand, of which z is computed where y is not enough."""
@@ -215,6 +217,8 @@ def start(
         own_weight=own_weight,
         behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
+        # Beside the products of a dense layer an activation takes no time, and much of what is kept.
+        again=x.tag.again if operand is x and kind == Kind.DENSE and run.block is None else None,
     )
     if by_gradient:
         return run.seen(value, _known_of(origin, value))
@@ -307,7 +311,10 @@ def attach_rule(run: Run, origin: LinearOrigin, value: Tensor, *, counts: bool =
         or run.block is not None
     )
     # If values are not needed, only shapes are kept, which take no memory.
-    kept_x = run.keep(origin.recorded) if needs_input else Kept(empty_slot(origin.recorded))
+    if not needs_input:
+        kept_x = Kept(empty_slot(origin.recorded))
+    else:
+        kept_x = run.keep(origin.recorded) if origin.again is None else Kept.dropped(origin.again)
     kept_z = run.keep(value, clippable=clippable) if needs_values else Kept(empty_slot(value))
     arranged = Arrangement.of(run, map_, origin.recorded, tag.step)
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from relprop.calls.traced import computed_again
 from relprop.errors import ModelError
 
 
@@ -72,7 +73,8 @@ class Kept:
 
     def _there(self) -> Tensor:
         assert self._again is not None
-        found = self._again()
+        with computed_again():
+            found = self._again()
         self._value, self._clipped = found.value, found.clipped
         _present.again.append(self)
         return self._value

@@ -14,6 +14,7 @@ from torch import Size, Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from relprop.engine.composed import Composed
+from relprop.engine.keep import Kept
 from relprop.engine.roles import Role, of_joined
 
 Watch = Callable[[Tensor | None, Tensor | None, Tensor], tuple[Tensor | None, Tensor | None]]
@@ -216,6 +217,7 @@ class Tag:
         gates: which of the parts into which the tensor is split are gates, by number.
         step: number of elements, in logical order, between one sample and the next. None if the samples are
             in the first dimension, possibly merged with others, or if it is not known where they are.
+        again: computes the tensor again from what is kept for the backward; None if it would take long.
     """
 
     behind: Behind = _AT_INPUT
@@ -228,6 +230,7 @@ class Tag:
     total: Total | None = None
     exponent: Origin | None = None
     gates: tuple[int, ...] = ()
+    again: Callable[[], Kept] | None = None
 
 
 def all_nonnegative(constant: Tensor) -> bool:

@@ -284,7 +284,7 @@ def with_slot_of(tag: Tag, slot: Tensor | None) -> Tag:
     if tag.slot is slot:
         return tag
     # Faster than dataclasses.replace, for each operation.
-    own = tag.origin, tag.pointwise, tag.role, tag.step, tag.total, tag.exponent, tag.gates
+    own = tag.origin, tag.pointwise, tag.role, tag.step, tag.total, tag.exponent, tag.gates, tag.again
     return Tag(tag.behind, tag.nonnegative, slot, *own)
 
 

@@ -83,10 +83,11 @@ def quotient(R: Tensor, denominator: Tensor) -> Tensor:
     return R / denominator if _must_stay(R) or denominator.requires_grad else R.div_(denominator)
 
 
-def quotient_of(c: Tensor, denominator: Tensor) -> Tensor:
-    """Return c / denominator, as `quotient` does. The denominator may be overwritten, and c may not."""
-    stays = _must_stay(c) or denominator.requires_grad or c.dtype != denominator.dtype
-    return c / denominator if stays else torch.div(c, denominator, out=denominator)
+def times_share(c: Tensor, part: Tensor, whole: Tensor) -> Tensor:
+    """Return c · part/whole, where no whole is nearly zero. `whole` may be overwritten, and nothing else."""
+    if _must_stay(whole) or c.requires_grad or part.requires_grad:
+        return part / whole * c
+    return torch.div(part, whole, out=whole).mul_(c)
 
 
 def times(c: Tensor, constant: Tensor | float) -> Tensor:

@@ -72,7 +72,7 @@ def linear(run: Run, call: Call, *_args: Any) -> Any:
     if not isinstance(at_zero, Tensor) or not at_zero.is_floating_point() or not bool(at_zero.any()):
         return _shared(run, call)
     result = _COEFFICIENTS(run, call)
-    tag, path, name = result.tag, run.modules.path, call.name
+    samples_apart, path, name = result.tag.step, run.modules.path, call.name
     kept, kept_y = run.keep(at_zero), run.keep(result.recorded)
 
     def back(incoming: Incoming) -> list[Outgoing]:
@@ -81,11 +81,11 @@ def linear(run: Run, call: Call, *_args: Any) -> Any:
             more = run.as_coefficient(direct, kept_y.value, path, name)
             c = more if c is None else c + more
         if c is not None:
-            run.ledger.add("constant", times(c, kept.value), path, name, tag.step)
+            run.ledger.add("constant", times(c, kept.value), path, name, samples_apart)
         return [(c, None)]
 
-    known = merge_tags([tag])
-    known.step = tag.step
+    known = merge_tags([result.tag])
+    known.step = samples_apart
     return run.cross(result.recorded.detach(), [result], back, known)
 
 

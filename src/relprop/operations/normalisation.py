@@ -15,10 +15,11 @@ from relprop.calls.call import Call
 from relprop.calls.names import aten_names
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
-from relprop.crossing.exact import Exact
+from relprop.crossing.exact import Exact, as_function
 from relprop.crossing.folding import affine, fold
 from relprop.crossing.ruled import LinearOrigin, attach_rule, linear_origin
 from relprop.engine.interception import Entry
+from relprop.engine.keep import Kept
 from relprop.engine.known import Normalised, Tag, role_of
 from relprop.engine.run import Outgoing, Run
 from relprop.engine.seen import Seen, value_of
@@ -178,7 +179,8 @@ def _standardised(
     centred: bool = True,
 ) -> Any:
     """(x - mean)/√(variance + ε)·weight + bias, over the last dimension of x in the given shape."""
-    tag, name, path = x.tag, call.name, run.modules.path
+    # The backward must not hold the tag: its origin has the operands of what made x.
+    tag, step, name, path = x.tag, x.tag.step, call.name, run.modules.path
     result, kept_x = run.value(call), run.keep(x.recorded)
     kept_weight, kept_bias = (None if v is None else run.keep_constant(value_of(v)) for v in (weight, bias))
 
@@ -187,10 +189,10 @@ def _standardised(
         if c is None:
             return [(None, direct)]
         if kept_bias is not None:
-            # Summed over a row at once, which saves two passes.
-            by_row = kept_bias.value.dim() == 1 and tag.step is None and c.dtype == kept_bias.value.dtype
-            shift = c @ kept_bias.value if by_row else times(c, kept_bias.value)
-            run.ledger.add("shift", shift, path, name, tag.step)
+            # Summed over a row at once, which saves two passes. A step is counted in elements of whole rows.
+            bias, by_row = kept_bias.value, kept_bias.value.dim() == 1 and c.dim() > 1 and step is None
+            shift = c @ bias if by_row and c.dtype == bias.dtype else times(c, bias)
+            run.ledger.add("shift", shift, path, name, step)
         groups = kept_x.value.reshape(shape)
         groups = groups - groups.mean(-1, keepdim=True) if centred else groups
         deviation = (groups.square().mean(-1, keepdim=True) + eps).sqrt()
@@ -199,9 +201,15 @@ def _standardised(
             on_groups = on_groups - on_groups.mean(-1, keepdim=True)
         return [(on_groups.reshape(c.shape), direct)]
 
+    standardise = as_function(run, call)
+
+    def again() -> Kept:
+        output = standardise([kept_x.value])
+        return Kept(output if isinstance(output, Tensor) else output[0])
+
     value = result if isinstance(result, Tensor) else result[0]
     origin = Normalised(recorded=x.recorded, tag=tag)
-    known = Tag(tag.behind.after(plain=False), origin=origin, role=role_of(tag), step=tag.step)
+    known = Tag(tag.behind.after(plain=False), origin=origin, role=role_of(tag), step=step, again=again)
     return _first_of(run, result, run.cross(value, [x], back, known))
 
 

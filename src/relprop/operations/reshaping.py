@@ -19,6 +19,7 @@ from relprop.crossing.parts import with_own_value
 from relprop.crossing.ruled import linear_origin
 from relprop.crossing.samples import step_beside
 from relprop.engine.interception import Entry
+from relprop.engine.keep import Kept
 from relprop.engine.known import Tag, ZeroPadding, all_nonnegative, empty_slot, gates_of
 from relprop.engine.roles import Role
 from relprop.engine.run import Outgoing, Run
@@ -45,6 +46,9 @@ def rearranged(run: Run, call: Call, x: Any, *_options: Any) -> Any:
     if not result.relevant:
         return result
     tag, all_of_x = result.tag, result.numel() == x.numel()
+    if all_of_x and (before := x.tag.again) is not None:
+        move = _move(run, call, result)
+        tag.again = lambda: Kept(move([before().value]))
     if all_of_x and linear_origin(x) is not None:
         _still_folds(result, [x], _move(run, call, result))
     elif result.shape == x.shape and _keeps_all(call):
@@ -260,6 +264,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
         operation: name of the operation, for the ledger.
     """
     path, tag, kept = run.modules.path, result.tag, run.keep_constant(mask)
+    step = tag.step  # and not the tag, of which the backward would hold the origin
     kept_value = run.keep(result.recorded) if value is None else None
 
     def back(incoming: Incoming) -> list[Outgoing]:
@@ -268,7 +273,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
             on_constant = times(c, value if kept_value is None else kept_value.value)  # type: ignore[arg-type]
         for amount in (on_constant, direct):
             if amount is not None:
-                run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation, tag.step)
+                run.ledger.add("constant", amount.masked_fill(~kept.value, 0), path, operation, step)
         return [(c, direct)]
 
     # Detached: otherwise the output of the autograd function would itself count as a view.
@@ -276,7 +281,7 @@ def absorbing(run: Run, result: Seen, mask: Tensor, value: float | None, operati
         result.recorded.detach(),
         [result],
         back,
-        Tag(tag.behind, tag.nonnegative, role=tag.role, step=tag.step),
+        Tag(tag.behind, tag.nonnegative, role=tag.role, step=step),
     )
 
 

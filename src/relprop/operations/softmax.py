@@ -105,7 +105,7 @@ def log_sum_exp(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
     value, kept_x, step = run.value(call), run.keep(x.recorded), x.tag.step
     kept_y, known = run.keep(value), merge_tags([x.tag])
     known.behind = known.behind.after(plain=False)
-    known.step = step_after(run, call, [x], value, "share")
+    known.step = after = step_after(run, call, [x], value, "share")
 
     def back(incoming: Incoming) -> list[Outgoing]:
         def by_terms(arriving: Tensor | None) -> Tensor | None:
@@ -119,7 +119,7 @@ def log_sum_exp(run: Run, call: Call, x: Seen, *_options: Any) -> Any:
 
         c, c_in = incoming.c, by_terms(incoming.c)
         if c is not None and c_in is not None:
-            run.ledger.add("softmax", times(c, kept_y.value), path, name, known.step)
+            run.ledger.add("softmax", times(c, kept_y.value), path, name, after)
             run.ledger.add("softmax", -times(c_in, kept_x.value), path, name, step)
         return [(c_in, by_terms(incoming.direct))]
 

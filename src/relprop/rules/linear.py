@@ -29,11 +29,11 @@ from relprop.linear.numerics import (
     negated_below,
     next_to_nothing,
     quotient,
-    quotient_of,
     resolved,
     scaled_below,
     smallest,
     summed,
+    times_share,
     wide,
 )
 from relprop.linear.operation import Incoming, LinearOperation, Propagated
@@ -144,18 +144,17 @@ class Epsilon(SharingRule):
     def _stabilised_of(self, c: Tensor, z: Tensor, *, rectified: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Return c·z / (z + ε sgn z) = c·|z| / (|z| + ε), and what it leaves out, in fewer passes.
 
+        The share |z| / (|z| + ε) comes first: it is at most 1, whatever c is.
+
         Args:
             c: the coefficient of z.
             z: the output.
             rectified: whether no element of z is below 0.
         """
         size = z if rectified else z.abs()
-        q = quotient_of(c, size + self.epsilon)
-        if rectified:
-            s = q.mul_(z)
-            return s, {"epsilon": summed(s) * self.epsilon}
-        s = size.mul_(q)
-        return s, {"epsilon": summed(q.mul_(z)) * self.epsilon}
+        s = times_share(c, size, size + self.epsilon)
+        del size
+        return s, {"epsilon": summed(s if rectified else negated_below(s, z)) * self.epsilon}
 
     def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
         z, c = op.z0 if self.bias == "ignore" else op.z, incoming.c

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from relprop.calls.call import signature
 from relprop.calls.nested import tensors_in
-from relprop.runs.marks import KERNELS
 from relprop.runs.recording import Differs, Recorded, Several, Step
 from relprop.runs.storages import copied
 from relprop.runs.watching import Number, Passed, Watching, as_explained, numbers_in
@@ -126,7 +125,7 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
             self.differs = True
             return self.unwatched(func, args, kwargs or {})
         at, known = self.at, self._known
-        _, run, _, _, _, is_new, ended = self._steps[at]
+        _, run, _, _, _, is_new, has_more, ended = self._steps[at]
         route = self._route
         if at in route.rescued:
             result = self._without_loss(at, run, args, kwargs or {})
@@ -151,7 +150,7 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
             if known.get(id(values[number])) == number:
                 del known[id(values[number])]
             values[number] = None
-        return result[0] if func in KERNELS else result
+        return result[0] if has_more else result
 
     def _fits(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Whether a call is the next one of the route."""
@@ -159,7 +158,7 @@ class _Following(Watching):  # type: ignore[no-untyped-call]
         if at == len(self._steps):
             return False
         self.hold_new()
-        operation, _, numbers, others, named, _, _ = self._steps[at]
+        operation, _, numbers, others, named, _, _, _ = self._steps[at]
         if self.passed.take() != self._route.passed[at]:
             return False
         known = self._known

@@ -29,9 +29,15 @@ SPELLING = "relprop's spelling"
 LIES = "how it lies in memory"
 """What a node's `meta` has by this name: see `relprop.runs.storages.lies_of`."""
 
+AGAIN = "computed again"
+"""Whether a node computes what was dropped because it takes memory. It is no other node's result."""
+
 
 _OF_NUMBERS = frozenset({aten.sym_size.int, operator.add, operator.mul, operator.truediv})
 """What nodes of sizes and other numbers call."""
+
+OWN = ("aten", "prims")
+"""Libraries whose operations tell what shares memory. Others may return what they keep."""
 
 _SHAPING = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
 """Operations that give the elements of a tensor, in their order, another shape."""
@@ -188,7 +194,7 @@ def _join_equal(graph: fx.Graph) -> None:
     written = _written_to(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or not _is_repeatable(node):
+        if node.op != "call_function" or not _is_repeatable(node) or node.meta.get(AGAIN):
             continue
         if node in written or not written.isdisjoint(node.all_input_nodes):  # before and after they differ
             continue
@@ -256,8 +262,9 @@ def aliased_by(node: fx.Node) -> list[fx.Node]:
     if not isinstance(target, torch._ops.OpOverload):
         return node.all_input_nodes  # such as a part of several results
     nodes: list[fx.Node] = []
-    name = target._schema.name
-    if "view" in name or "unsafe" in name or target._can_decompose():  # which do not always tell
+    library, _, name = target._schema.name.partition("::")
+    tells = library in OWN and "view" not in name and "unsafe" not in name and not target._can_decompose()
+    if not tells:
         return node.all_input_nodes
     for i, argument in enumerate(target._schema.arguments):
         if argument.alias_info is not None:

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from relprop.calls.nested import tensors_in
 from relprop.engine.observer import Observer
 from relprop.engine.seen import Seen
+from relprop.runs.kernels import KERNELS
+from relprop.runs.storages import lies_of
 
 aten = torch.ops.aten
 
@@ -22,23 +24,15 @@ LOOKS = (
 """Operations by which a program looks at values."""
 
 
-KERNELS = {
-    aten.max_pool2d.default: aten.max_pool2d_with_indices.default,
-    aten.max_pool3d.default: aten.max_pool3d_with_indices.default,
-}
-"""Operations that give the first result of a kernel alone, and this kernel, which has the same arguments. Its
-indices are needed for the gradient, and to compute them again would take as long as the pooling."""
-
-
 class Look(NamedTuple):
     """Some values of a tensor, and how it lies in memory.
 
     Attributes:
-        lies: shape, strides, type and device.
+        lies: see `lies_of`.
         values: the values.
     """
 
-    lies: tuple[Any, ...]
+    lies: tuple[Any, ...] | None
     values: Tensor
 
     @staticmethod
@@ -47,7 +41,7 @@ class Look(NamedTuple):
         with torch.no_grad():
             values = tensor.detach().reshape(-1)
             values = values[:: values.numel() // _LOOKED_AT + 1].clone()
-        return Look((tensor.shape, tensor.stride(), tensor.dtype, tensor.device), values)
+        return Look(lies_of(tensor), values)
 
     def differs(self, other: "Look") -> str:
         """Say what differs by more than rounding; "" if nothing does."""
@@ -71,7 +65,7 @@ class Marked(NamedTuple):
     Attributes:
         operation: the operation.
         plain: the tensors among its arguments that do not depend on the samples.
-        looks: a look at each tensor in its result, without those that `KERNELS` return besides.
+        looks: a look at each tensor in its result, without what a kernel returns besides.
     """
 
     operation: Any

@@ -16,7 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import tensors_in
-from relprop.runs.marks import KERNELS, Look
+from relprop.runs.kernels import kernel_of
+from relprop.runs.marks import Look
 from relprop.runs.spelling import spelling_of
 from relprop.runs.storages import place_of, written_by
 from relprop.runs.watching import Number, Passed, Watching, as_explained
@@ -40,11 +41,12 @@ class Step(NamedTuple):
 
     Attributes:
         operation: the operation.
-        run: runs the operation, or the kernel of `KERNELS`, of whose results the model gets the first.
+        run: runs the operation, or its kernel.
         numbers: which tensor each positional argument is, or None.
         others: place and value of the other positional arguments.
         kwargs: the arguments by name.
         is_new: whether it computes with the values of no tensor.
+        has_more: whether its kernel is run, of whose results the model gets the first.
         ended: the tensors that no later call takes, and that are no results of later calls either.
     """
 
@@ -54,6 +56,7 @@ class Step(NamedTuple):
     others: tuple[tuple[int, Any], ...]
     kwargs: dict[str, Any]
     is_new: bool
+    has_more: bool
     ended: tuple[int, ...] = ()
 
     def leaves(self) -> Iterator[Tensor]:
@@ -178,18 +181,21 @@ class _Recording(Watching):
         named = {name: self._as_told(a) for name, a in kwargs.items()}
         recorded.passed.append(self.passed.take())
         recorded.written.append(frozenset(_written_places(func, args, kwargs)))
-        kernel = KERNELS.get(func, func)
-        result = kernel(*args, **kwargs)
+        kernel = kernel_of(func, args)
+        if kernel is not None and args[0] not in self._known:  # a constant, to which no relevance comes
+            kernel = None
+        operation = func if kernel is None else kernel
+        result = operation(*args, **kwargs)
         first = len(recorded.values)
         for tensor in tensors_in(result):
             self._note(tensor)
         name = str(func._schema.name).partition("::")[2]
         makes = name.endswith("_like") or name.startswith("new_")
         is_new = makes or next(tensors_in((args, kwargs)), None) is None
-        run = func if is_new else spelling_of(kernel, args, kwargs)
-        recorded.steps.append(Step(func, run, numbers, tuple(others), named, is_new))
+        run = func if is_new else spelling_of(operation, args, kwargs)
+        recorded.steps.append(Step(func, run, numbers, tuple(others), named, is_new, kernel is not None))
         recorded.results.append(range(first, len(recorded.values)))
-        return result if kernel is func else result[0]
+        return result if kernel is None else result[0]
 
     def _note(self, tensor: Tensor) -> None:
         if tensor.layout is not torch.strided:

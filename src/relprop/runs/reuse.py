@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from relprop.runs.graphs import LIES, SPELLING, aliased_by
+from relprop.runs.graphs import LIES, OWN, SPELLING, aliased_by
 from relprop.runs.spelling import spelling_of
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ def reusing_memory(module: fx.GraphModule) -> fx.GraphModule:
             if node.target not in _COMMUTE or node.kwargs or not memory.may_take(node, node.args[1]):
                 continue
             node.args = node.args[1], node.args[0]
-        memory.share(node, node.args[0])
+        # Nothing of this memory is needed from here on, so the result counts as memory of its own.
         if node.target in _INTO:
             node.kwargs = {"grad_input": node.args[0]}
         node.target = operation
@@ -75,31 +75,46 @@ class _Memory:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._at = {node: i for i, node in enumerate(graph.nodes)}
-        self._of: dict[fx.Node, set[fx.Node]] = {}
+        self._first: dict[fx.Node, fx.Node] = {}  # an earlier node of the same memory, or the node itself
+        self._last: dict[fx.Node, int] = {}  # by the first node: when the memory is needed last
+        self._others: set[fx.Node] = set()  # first nodes of memory that must stay as it is
         for node in graph.nodes:
-            self._of[node] = {node}
+            self._first[node], self._last[node] = node, max(map(self._at.__getitem__, node.users), default=0)
+            if not _makes(node):
+                self._others.add(node)
             for other in aliased_by(node):
-                self.share(node, other)
+                self._join(self._first_of(other), self._first_of(node))
 
     def may_take(self, node: fx.Node, operand: Any) -> bool:
         """Whether the result of a node may be in the memory of one of its operands."""
         # A result has no gaps, and neither has an operand that lies in memory as it does.
         if not isinstance(operand, fx.Node) or operand.meta.get(LIES) != node.meta.get(LIES):
             return False
-        shared = self._of[operand]
-        if any([each in shared for each in node.all_input_nodes if each is not operand]):
+        first = self._first_of(operand)
+        others = [each for each in node.all_input_nodes if each is not operand]
+        if first in self._others or any([self._first_of(each) is first for each in others]):
             return False
-        return self._is_of_the_graph(shared) and self._last_use(shared) == self._at[node]
+        return self._last[first] == self._at[node]
 
-    def share(self, node: fx.Node, other: fx.Node) -> None:
-        """Note that two nodes share memory."""
-        both = self._of[node] | self._of[other]
-        for each in both:
-            self._of[each] = both
+    def _first_of(self, node: fx.Node) -> fx.Node:
+        first = self._first[node]
+        while first is not self._first[first]:
+            self._first[node] = first = self._first[first]
+        return first
 
-    def _is_of_the_graph(self, shared: set[fx.Node]) -> bool:
-        """Whether memory is that of no input and no constant, and of nothing that the graph is given."""
-        return all([isinstance(each.target, torch._ops.OpOverload) for each in shared])
+    def _join(self, one: fx.Node, other: fx.Node) -> None:
+        self._first[other] = one
+        self._last[one] = max(self._last[one], self._last[other])
+        if other in self._others:
+            self._others.add(one)
 
-    def _last_use(self, shared: set[fx.Node]) -> int:
-        return max([self._at[user] for each in shared for user in each.users])
+
+def _makes(node: fx.Node) -> bool:
+    """Whether a node has memory of the graph's own: not of an input, a constant, or what the graph is given.
+
+    Nor does memory count that may be in a cache of another library, or whose shape is changed in place.
+    """
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in OWN:
+        return False
+    return torch.Tag.inplace_view not in target.tags

@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from relprop.calls.nested import map_leaves, tensors_in
+from relprop.calls.traced import is_again
 from relprop.engine.mode import DispatchMode
 from relprop.engine.seen import Seen
 from relprop.errors import RelpropError
-from relprop.runs.graphs import LIES, SPELLING
+from relprop.runs.graphs import AGAIN, LIES, SPELLING
 from relprop.runs.marks import LOOKS
 from relprop.runs.spelling import spelling_of
 from relprop.runs.storages import copied, lies_of, place_of, whole_memory_of, written_by
@@ -133,7 +134,7 @@ class Tape(DispatchMode):  # type: ignore[no-untyped-call]
         node = self._graph.call_function(
             func, map_leaves(self._operand, tuple(args)), map_leaves(self._operand, dict(kwargs))
         )
-        node.meta[SPELLING] = spelling_of(func, args, kwargs)
+        node.meta[SPELLING], node.meta[AGAIN] = spelling_of(func, args, kwargs), is_again()
         result = self._made_by(func, args, kwargs)
         self._note(result, node, depends=depends)
         return result
