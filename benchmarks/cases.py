@@ -31,7 +31,7 @@ PICTURE_PRESETS = ("epsilon-gamma-flat", "epsilon-gamma-box")
 CONVOLUTIONS: Plan = {
     "gradient": ONCE,
     "relprop": (*PICTURE_RULES, *PICTURE_PRESETS),
-    "plan": ("epsilon", "z+", "gamma", "epsilon-gamma-flat"),
+    "plan": ("epsilon", "z+", "gamma", "alpha2-beta1", "epsilon-gamma-flat"),
     "graph": ("epsilon", "z+", "epsilon-gamma-flat"),
     "autolrp": ("epsilon", "gamma"),
 }

@@ -89,8 +89,8 @@ def by_plan(subject: Subject, rules: str) -> Explain:
     """relprop as it is after a few explanations: by a plan, which is made here."""
     inputs, arguments = subject.given(subject.x)
     explainer = _explainer(subject, rules)
-    with peers.replaced(vars(planned), {"AFTER": 0}):  # the first explanations take long, and tell nothing
-        for _ in range(2):
+    with peers.replaced(vars(planned), {"AFTER": 1}):  # the first explanations take long, and tell nothing
+        for _ in range(3):
             explainer(*inputs, target=subject.target, kwargs=arguments)
     require_plan(explainer)
     return lambda: explainer(*inputs, target=subject.target, kwargs=arguments)
