@@ -67,7 +67,7 @@ def test_what_is_computed_again_is_what_it_was(between: str, monkeypatch: pytest
 
     monkeypatch.setattr(Kept, "dropped", kept)
     same(found, relprop.explain(model, x, target=1, rules=Gamma(0.25)))
-    assert counts["dropped"] == 8
+    assert counts["dropped"] == 7  # the last layer has few outputs, and its operand takes little
 
 
 def with_zeros(h: Tensor) -> Tensor:
@@ -81,7 +81,10 @@ def with_zeros_joined(h: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("function", [F.gelu, torch.tanh, lambda h: F.layer_norm(h, (5,))])
 def test_what_is_overwritten_is_not_computed_again(function: Any) -> None:
-    first, last = nn.Linear(6, 5).double(), nn.Linear(5, 3).double()
+    first, last = (
+        nn.Linear(6, 5).double(),
+        nn.Linear(5, 80).double(),
+    )  # wide enough to compute its operand again
     x = torch.randn(3, 6, dtype=torch.float64)
     for rule in (Gamma(0.25), ZPlus()):
         one, other = (

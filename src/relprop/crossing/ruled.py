@@ -217,8 +217,7 @@ def start(
         own_weight=own_weight,
         behind=x.tag.behind.after(1, plain=kind == Kind.DENSE),
         input_watches=input_watches,
-        # Beside the products of a dense layer an activation takes no time, and much of what is kept.
-        again=x.tag.again if operand is x and kind == Kind.DENSE and run.block is None else None,
+        again=x.tag.again if operand is x and run.block is None and _is_wide(kind, weight, x) else None,
     )
     if by_gradient:
         return run.seen(value, _known_of(origin, value))
@@ -229,6 +228,15 @@ def start(
         known = _known_of(origin, value)
         return Seen.later(value, known, run, lambda: attach_rule(run, origin, value).recorded)
     return attach_rule(run, origin, value)
+
+
+def _is_wide(kind: Kind, weight: Tensor, x: Any) -> bool:
+    """Whether a layer's products take so long that to compute its operand again is nothing beside them."""
+    return kind == Kind.DENSE and x.numel() > 0 and weight.numel() >= _WIDE * x.shape[-1]
+
+
+_WIDE = 64
+"""So many outputs has a dense layer whose operand is computed again, if it is an activation or a norm."""
 
 
 def _without_origins(tag: Tag) -> Tag:
