@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from relprop.crossing.affine import Affine
 from relprop.crossing.exact import Function
 from relprop.crossing.parts import unchanged
-from relprop.crossing.ruled import Affine, Foldable, LinearOrigin, attach_rule, linear_origin, modified
+from relprop.crossing.ruled import Foldable, LinearOrigin, attach_rule, linear_origin, modified
 from relprop.engine.known import Normalised, Origin, Tag, behind_all
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen

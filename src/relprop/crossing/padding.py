@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.crossing.ruled import Affine
+from relprop.crossing.affine import Affine
 from relprop.engine.known import AmongZeros, Island, Origin, Place, Tag, Watch, ZeroPadding, behind_all
 from relprop.engine.run import Run
 from relprop.engine.seen import Seen

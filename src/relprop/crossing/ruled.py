@@ -9,7 +9,7 @@ output. The values are those that the model computed, and no operation runs twic
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from relprop.calls.call import Call
 from relprop.calls.nested import map_tensors
 from relprop.calls.site import Kind
+from relprop.crossing.affine import Affine
 from relprop.crossing.arrangement import Arrangement
 from relprop.crossing.exact import relevant_in
 from relprop.crossing.samples import step_of_rows
@@ -92,48 +93,6 @@ class LinearOrigin(Foldable):
     def bias(self) -> Tensor | None:
         """The bias, (out,) or of the output's shape."""
         return None if self.kept_bias is None else self.kept_bias.own
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
-class Affine(Origin):
-    """scale·x + shift, with one scale and one shift for each channel, for a linear operation that follows.
-
-    This is a batch norm, or the normalisation of pixels within a model, in one call or several.
-
-    Attributes:
-        channels: number of channels, dimension 1.
-        steps: scales and shifts in order. Each constant is one number, or has one for each channel, and is
-            shaped as in the model.
-    """
-
-    channels: int
-    steps: tuple[tuple[Literal["scale", "shift"], Tensor | float], ...]
-
-    def same_steps(self, other: "Affine") -> bool:
-        """Whether another record has the same scales and shifts."""
-        same = len(self.steps) == len(other.steps) and self.channels == other.channels
-        return same and all(
-            kind == other_kind and _equal(constant, other_constant)
-            for (kind, constant), (other_kind, other_constant) in zip(self.steps, other.steps, strict=True)
-        )
-
-    def resolved(self) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, each (channels,)."""
-        scale = torch.ones(self.channels, dtype=self.recorded.dtype, device=self.recorded.device)
-        shift = torch.zeros_like(scale)
-        for kind, constant in self.steps:
-            values = constant if isinstance(constant, float) else constant.detach().reshape(-1)
-            if kind == "scale":
-                scale, shift = scale * values, shift * values
-            else:
-                shift = shift + values
-        return scale, shift
-
-
-def _equal(one: Tensor | float, other: Tensor | float) -> bool:
-    if isinstance(one, Tensor):
-        return one is other or (isinstance(other, Tensor) and torch.equal(one, other))
-    return not isinstance(other, Tensor) and one == other
 
 
 def start(

@@ -189,9 +189,10 @@ def _standardised(
         if c is None:
             return [(None, direct)]
         if kept_bias is not None:
+            bias = kept_bias.value
             # Summed over a row at once, which saves two passes. A step is counted in elements of whole rows.
-            bias, by_row = kept_bias.value, kept_bias.value.dim() == 1 and c.dim() > 1 and step is None
-            shift = c @ bias if by_row and c.dtype == bias.dtype else times(c, bias)
+            by_row = bias.dim() == 1 and c.dim() > 1 and step is None and c.dtype == bias.dtype
+            shift = c @ bias if by_row else times(c, bias)
             run.ledger.add("shift", shift, path, name, step)
         groups = kept_x.value.reshape(shape)
         groups = groups - groups.mean(-1, keepdim=True) if centred else groups

@@ -181,9 +181,8 @@ class _Recording(Watching):
         named = {name: self._as_told(a) for name, a in kwargs.items()}
         recorded.passed.append(self.passed.take())
         recorded.written.append(frozenset(_written_places(func, args, kwargs)))
-        kernel = kernel_of(func, args)
-        if kernel is not None and args[0] not in self._known:  # a constant, to which no relevance comes
-            kernel = None
+        # To constants no relevance comes, and what their kernels return besides is not needed.
+        kernel = kernel_of(func, args) if numbers and numbers[0] is not None else None
         operation = func if kernel is None else kernel
         result = operation(*args, **kwargs)
         first = len(recorded.values)
