@@ -8,7 +8,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test zoo compiled parity parity-lxt floors fuzz interrupts check format docs photographs faithfulness bench browser clean
+.PHONY: help tutorial test zoo compiled parity parity-lxt floors fuzz interrupts devices check format docs photographs faithfulness bench browser clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -100,6 +100,14 @@ compiled: .venv/test  ## what torch.compile makes of explanations, beside Python
 
 interrupts: .venv/test  ## Ctrl-C at 2,000 calls, after each of which nothing is left behind
 	$(BIN)/pytest -m slow tests/engine/test_interrupts.py
+
+# Torch's builder of extensions asks for ninja.
+.venv/devices: .venv/test
+	$(BIN)/pip install --quiet ninja
+	@touch $@
+
+devices: .venv/devices  ## explanations on a GPU or, if there is none, on a device that a C++ compiler makes of the CPU
+	$(BIN)/pytest --numprocesses auto --dist worksteal tests/devices
 
 .venv/browser: .venv/test
 	$(BIN)/pip install --quiet playwright

@@ -88,6 +88,7 @@ def snapshot(model: nn.Module) -> list[Any]:
         ],
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
+        torch._C._is_multithreading_enabled(),
         torch.overrides._get_current_function_mode(),
         torch.get_num_threads(),
     ]

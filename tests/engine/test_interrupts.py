@@ -108,6 +108,7 @@ def state() -> dict[str, object]:
         "keys": str(torch._C._dispatch_tls_local_include_set())
         + str(torch._C._dispatch_tls_local_exclude_set()),
         "gradients": torch.is_grad_enabled(),
+        "threads": torch._C._is_multithreading_enabled(),
         "inference": torch.is_inference_mode_enabled(),
         "saved tensors": surroundings._saving(),
         "optimised": torch._C._get_graph_executor_optimize(),

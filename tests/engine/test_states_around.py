@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import relprop
 from relprop import Explainer
 from relprop.errors import InputError
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules import Epsilon
 
 pytestmark = pytest.mark.filterwarnings("ignore:the explained score is negative")
 
@@ -64,6 +68,33 @@ def test_a_callback_of_progress_trains(rules: str) -> None:
     assert all([torch.equal(grad, torch.full((1, 2), 3.0)) for grad in trained])
 
 
+def may_have_threads() -> bool:
+    """Whether a backward on a GPU may be in threads of torch's own, where nothing is known of a run."""
+    return torch._C._is_multithreading_enabled()
+
+
+@dataclass(frozen=True)
+class Noting(Epsilon):
+    """Notes whether the backward that applies it may be in another thread than the run."""
+
+    noted: ClassVar[list[bool]] = []
+
+    def __call__(self, op: LinearOperation, incoming: Incoming) -> Propagated:
+        self.noted.append(may_have_threads())
+        return super().__call__(op, incoming)
+
+
+def test_relevance_is_propagated_in_the_thread_of_the_run() -> None:
+    Noting.noted.clear()
+    relprop.explain(network(), x, target=0, rules=Noting())
+    Explainer(network(), rules=Noting()).each(x, targets=[0, 1])
+    with relprop.propagating(Noting()):
+        leaf = x.clone().requires_grad_()
+        torch.autograd.grad(network()(leaf)[:, 0].sum(), leaf)
+    assert Noting.noted == [False] * 8
+    assert may_have_threads()
+
+
 def test_flops_are_counted() -> None:
     model = network()
     expected = relprop.explain(model, x, target=0)
@@ -79,6 +110,8 @@ from torch import nn
 
 import relprop
 from relprop.errors import InputError
+from relprop.linear.operation import Incoming, LinearOperation, Propagated
+from relprop.rules import Epsilon
 
 model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), torch.rand(5, 4)
 

@@ -92,6 +92,7 @@ class Surroundings:
         self.function_modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         self.saving = _saving()
         self.gradients = torch.is_grad_enabled()
+        self.threads = torch._C._is_multithreading_enabled()
         self.optimised = torch._C._get_graph_executor_optimize()
         self.runs = len(active_runs.stack)
         self.here = here.traced, here.nested
@@ -112,9 +113,14 @@ class Surroundings:
         _autograd._push_saved_tensors_default_hooks(pack, unpack)
 
     def run_as_written(self) -> None:
-        """Run a model with gradients, and programs of torch.jit without torch's own derivatives."""
+        """Run a model with gradients, and programs of torch.jit without torch's own derivatives.
+
+        A backward runs in this thread. On a GPU it would run in one of torch's, of which nothing is known
+        there: neither what is traced, nor what a run is doing.
+        """
         self.hold(torch._C._InferenceMode(False))
         torch._C._set_grad_enabled(True)
+        torch._C._set_multithreading_enabled(False)
         torch._C._set_graph_executor_optimize(False)
 
     def set_autocast(self, settings: Iterable[Autocast]) -> None:
@@ -175,6 +181,8 @@ class Surroundings:
                     _autograd._pop_saved_tensors_default_hooks()
         if torch.is_grad_enabled() is not self.gradients:
             torch._C._set_grad_enabled(self.gradients)
+        if torch._C._is_multithreading_enabled() is not self.threads:
+            torch._C._set_multithreading_enabled(self.threads)
         if torch._C._get_graph_executor_optimize() is not self.optimised:
             torch._C._set_graph_executor_optimize(self.optimised)
         del active_runs.stack[self.runs :]
