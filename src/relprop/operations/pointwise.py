@@ -35,7 +35,7 @@ from relprop.engine.known import (
 )
 from relprop.engine.roles import Role
 from relprop.engine.run import Run
-from relprop.engine.seen import Seen, is_relevant, value_of
+from relprop.engine.seen import Seen, is_relevant, number_of, value_of
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,12 @@ def power(run: Run, call: Call, x: Any, exponent: Any) -> Any:
     """A power with constant exponents, or of a constant. Negative exponents make a `reciprocal`."""
     if not is_relevant(x) or is_relevant(exponent):
         return _of_constants(run, call, x, exponent)
-    exponents = torch.as_tensor(value_of(exponent)).detach()
-    if bool((exponents < 0).all()):
+    if isinstance(exponent, Tensor) and exponent.numel() != 1:
+        all_negative = bool((value_of(exponent) < 0).all())
+        return reciprocal(run, call, x) if all_negative else _of_constants(run, call, x, exponent)
+    exponent = number_of(exponent)
+    if exponent < 0:
         return reciprocal(run, call, x)
-    if exponents.numel() > 1:
-        return _of_constants(run, call, x, exponent)
-    exponent = float(exponents)
     # Between 0 and 1 the slope at zero is infinite, but the relevance of x = 0 is 0 whatever the slope.
     slope = 1.0 if exponent == 1 else 0.0
     return Secant(slope=slope, nonnegative=exponent % 2 == 0)(run, call, x)
