@@ -99,12 +99,13 @@ class LinearOperation:
         They are 0 where they are no larger than their rounding errors. N is the difference z0 - P, unless the
         contributions are few.
         """
+        if not (self.nonnegative or self.few):
+            half, z0, of_halves = self._halves()
+            return _beyond(half.add(z0, alpha=0.5), of_halves), _beyond(half.sub_(z0, alpha=0.5), of_halves)
         P, noise = self._positive_part()
         if self.few:
             minus_N, noise_N = self._of_one_sign(weights.negative, weights.positive)
             return _beyond(P, noise), _beyond(minus_N.neg_(), noise_N)
-        if not self.nonnegative:
-            return _beyond(P, noise), _beyond(P - self.z0, noise)
         # P is precise, and N a difference. Its rounding errors have the size of P, N and the bias.
         minus_N = P - self.z if self.b is None else (P - self.z).add_(self.b)
         share = tolerance(self.z.dtype)
@@ -115,9 +116,13 @@ class LinearOperation:
         """P, and the size of its rounding errors."""
         if self.nonnegative or self.few:
             return self._of_one_sign(weights.positive, weights.negative)
-        A = self.magnitude()
-        noise = self._noise(A)
-        return A.add_(self.z0).mul_(0.5), noise
+        half, z0, noise = self._halves()
+        return half.add_(z0, alpha=0.5), noise
+
+    def _halves(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A/2, which may be overwritten, z0, and the size of the rounding errors of A/2 ± z0/2."""
+        half = self.magnitude(0.5)
+        return half, self.z0, self._noise(half, 2.0)
 
     @property
     def few(self) -> bool:
@@ -144,12 +149,13 @@ class LinearOperation:
         up = self.map.apply(self.x.clamp(min=0), with_positive(self.weight))
         return up + self.map.apply(self.x.clamp(max=0), with_negative(self.weight))
 
-    def _noise(self, magnitude: Tensor) -> Tensor:
-        """Size of rounding errors of a difference of sums of this magnitude.
+    def _noise(self, magnitude: Tensor, factor: float = 1.0) -> Tensor:
+        """Size of rounding errors of a difference of sums of this magnitude, times a factor.
 
         The bias counts too, because z0 = z - b is such a difference.
         """
-        return tolerance(self.z.dtype) * magnitude + self._noise_of_bias()
+        of_bias = torch.as_tensor(self._noise_of_bias(), dtype=magnitude.dtype)
+        return of_bias.add(magnitude, alpha=factor * tolerance(self.z.dtype))
 
     def _noise_of_bias(self) -> Tensor | float:
         least = smallest(self.z.dtype)

@@ -296,7 +296,8 @@ class AlphaBeta(SharingRule):
         p, n = divide(R, P), divide(R, minus_N)
         p = scaled_below(p, minus_N, 1 / self.alpha).mul_(self.alpha)
         if self.beta >= 1:
-            n = scaled_below(n, P, -1 / self.beta).mul_(self.beta)
+            n = scaled_below(n, P, -1 / self.beta)
+            n = n if self.beta == 1 else n.mul_(self.beta)
         else:  # by whose inverse a number could overflow
             n = kept_above(n, P).mul_(self.alpha).sub_(n)
         absorbed = {"no contribution": summed(R) - summed(keep_above(R, P.add_(minus_N)))}
@@ -308,8 +309,8 @@ class AlphaBeta(SharingRule):
                 down = op.transpose(p, weights.negative(op.weight))
                 c = _where_negative(op.x, down + op.transpose(n, weights.positive(op.weight)), c)
         else:
-            c = op.transpose(p + n, op.weight)
-            c.addcmul_(op.x.sign(), op.transpose(p - n, weights.absolute(op.weight))).mul_(0.5)
+            c, of_size = op.transpose(p + n, op.weight), op.transpose(p - n, weights.absolute(op.weight, 0.5))
+            c = c.mul_(0.5).addcmul_(op.x.sign(), of_size)
         result = Propagated(c, absorbed=absorbed)
         if b is None or self.bias == "ignore":
             return result
