@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,12 +37,11 @@ class Subject:
         def moved(t: Tensor) -> Tensor:
             return t.to(device)
 
-        return Subject(
-            copy.deepcopy(self.model).to(device),
-            map_tensors(moved, list(self.inputs)),
-            map_tensors(moved, dict(self.arguments)),
-            self.target,
-            self.bounds,
+        return replace(
+            self,
+            model=copy.deepcopy(self.model).to(device),
+            inputs=map_tensors(moved, list(self.inputs)),
+            arguments=map_tensors(moved, dict(self.arguments)),
         )
 
 
@@ -142,12 +141,17 @@ def explainer(subject: Subject, rules: str) -> Explainer:
 
 
 def require_same(found: Explanation, expected: Explanation, tolerance: float = 1e-10) -> None:
-    """Check that an explanation on a device is the one that the CPU gives."""
+    """Check that an explanation is on another device than the CPU, and is the one that the CPU gives."""
     for name, R in expected.inputs.items():
-        on_device = found.inputs[name]
-        assert on_device.device != R.device
-        torch.testing.assert_close(
-            on_device.cpu(), R, rtol=0, atol=tolerance * max(float(R.abs().max()), 1e-30)
-        )
-    ledgers = [torch.stack([row.cpu() for _, row in each.rows()]) for each in (found.ledger, expected.ledger)]
-    torch.testing.assert_close(*ledgers, rtol=0, atol=tolerance * float(ledgers[1].abs().max()))
+        size = float(R.abs().max()) if R.numel() else 0.0
+        require_close(found.inputs[name], R, tolerance * size)
+    require_close(found.score, expected.score, tolerance * float(expected.score.abs().max()))
+    rows, others = (torch.stack([row for _, row in each.ledger.rows()]) for each in (found, expected))
+    require_close(rows, others, tolerance * float(others.abs().max()))
+
+
+def require_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Check that a tensor on a device has the values of one on the CPU."""
+    assert found.device.type != "cpu"
+    assert expected.device.type == "cpu"
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=max(tolerance, 1e-30))

@@ -1,7 +1,8 @@
 // A device on a machine without one: its tensors lie in the memory of the CPU, which computes with them.
 //
 // What differs from the CPU is what differs on a GPU. Tensors of two devices do not mix, except for single
-// numbers, and what reads values on the host is counted: there it waits for all that was computed before.
+// numbers. A backward runs in a thread of its own. What a GPU would make Python wait for is noted: reads of
+// values, and copies from and to the CPU.
 
 #include <torch/extension.h>
 
@@ -11,7 +12,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
-#include <atomic>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,12 +22,12 @@ namespace {
 constexpr auto kDevice = c10::DeviceType::PrivateUse1;
 constexpr auto kKey = c10::DispatchKey::PrivateUse1;
 
-std::atomic<int64_t> reads{0};
-thread_local std::vector<std::string> last_reads;
+std::mutex lock;  // a backward reads in another thread
+std::vector<std::string> reads;
 
 void note_read(const std::string& name) {
-  reads++;
-  last_reads.push_back(name);
+  const std::lock_guard<std::mutex> guard(lock);
+  reads.push_back(name);
 }
 
 // ---- memory ----
@@ -87,7 +88,6 @@ struct Arguments {
     for (const Moved& each : moved) {
       if (each.here.unsafeGetTensorImpl() == t.unsafeGetTensorImpl()) return each.host;
     }
-    // Tensors of one memory keep one memory, so that a call sees that they overlap.
     moved.push_back({t, on_host(t)});
     return moved.back().host;
   }
@@ -116,21 +116,21 @@ struct Arguments {
 const std::set<std::string> reading = {
     "aten::_local_scalar_dense", "aten::equal",       "aten::nonzero",       "aten::masked_select",
     "aten::_unique2",            "aten::unique_dim",  "aten::bincount",      "aten::unique_consecutive",
-    "aten::repeat_interleave",   "aten::is_nonzero",  "aten::_unique",       "aten::nonzero_static",
+    "aten::repeat_interleave",   "aten::_unique",
 };
-const std::set<std::string> indexing = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_",
-                                        "aten::_unsafe_index", "aten::_unsafe_index_put"};
 
 void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const std::string& name = schema.name();
   const size_t count = schema.arguments().size(), first = stack->size() - count;
   Arguments arguments;
-  std::vector<std::pair<size_t, at::Tensor>> written;
   bool asked_for_device = false;
+  bool has_indices_of_cpu = false, writes_to_cpu = false;
   for (size_t i = 0; i < count; ++i) {
     c10::IValue& value = (*stack)[first + i];
     if (value.isTensor()) {
+      const auto* alias = schema.arguments()[i].alias_info();
+      writes_to_cpu |= alias && alias->isWrite() && !is_here(value.toTensor());
       value = arguments(value.toTensor());
     } else if (value.isTensorList()) {
       c10::List<at::Tensor> moved;
@@ -143,7 +143,9 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
         if (t.has_value() && is_here(*t) && (t->scalar_type() == at::kBool || t->scalar_type() == at::kByte)) {
           note_read(name + " by a mask");
         }
-        moved.push_back(t.has_value() ? std::optional<at::Tensor>(arguments(*t)) : t);
+        const bool index_of_cpu = t.has_value() && t->defined() && !is_here(*t);
+        has_indices_of_cpu |= index_of_cpu;
+        moved.push_back(t.has_value() && !index_of_cpu ? std::optional<at::Tensor>(arguments(*t)) : t);
       }
       value = moved;
     } else if (value.isDevice() && value.toDevice().type() == kDevice) {
@@ -153,10 +155,12 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   }
   for (const at::Tensor& other : arguments.others) {
     TORCH_CHECK(
-        arguments.moved.empty() || other.dim() == 0 || indexing.count(name),
+        arguments.moved.empty() || (other.dim() == 0 && !writes_to_cpu),
         "Expected all tensors to be on the same device, but ", name, " got a tensor of shape ", other.sizes(), " on ",
         other.device(), " beside one on ", c10::Device(kDevice, 0));
   }
+  // A GPU takes indices on the CPU, and copies them.
+  if (has_indices_of_cpu && !arguments.moved.empty()) note_read(name + " by indices on the CPU");
   if (reading.count(name)) note_read(name);
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   const bool here = !arguments.moved.empty() || asked_for_device;
@@ -196,7 +200,7 @@ at::Tensor empty_strided(
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
-  if (!is_here(to)) note_read("a copy to the CPU");
+  if (is_here(from) != is_here(to)) note_read(is_here(to) ? "a copy from the CPU" : "a copy to the CPU");
   (is_here(to) ? on_host(to) : to).copy_(is_here(from) ? on_host(from) : from);
   return to;
 }
@@ -238,9 +242,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   TORCH_CHECK(
       is_here(gradient) && is_here(x) && is_here(weight),
       "Expected all tensors to be on the same device, but a convolution got others");
+  const std::array<c10::SymInt, 1> outputs{transposed ? weight.sym_size(1) * groups : weight.sym_size(0)};
   auto [of_x, of_weight, of_bias] = at::convolution_backward_symint(
-      on_host(gradient), on_host(x), on_host(weight), c10::SymIntArrayRef({weight.sym_size(transposed ? 1 : 0)}), stride, padding, dilation,
-      transposed, output_padding, groups, wanted);
+      on_host(gradient), on_host(x), on_host(weight), c10::SymIntArrayRef(outputs), stride, padding, dilation, transposed,
+      output_padding, groups, wanted);
   auto back = [](const at::Tensor& t) { return t.defined() ? here(t) : t; };
   return {back(of_x), back(of_weight), back(of_bias)};
 }
@@ -290,8 +295,14 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   c10::SetAllocator(kDevice, &memory, 1);
   at::RegisterPrivateUse1HooksInterface(&hooks);
-  m.def("reads", [] { return std::vector<std::string>(last_reads); });
-  m.def("forget", [] { last_reads.clear(); });
+  m.def("reads", [] {
+    const std::lock_guard<std::mutex> guard(lock);
+    return reads;
+  });
+  m.def("forget", [] {
+    const std::lock_guard<std::mutex> guard(lock);
+    reads.clear();
+  });
 }
 
 // A copy resolves what is conjugated or negated. Torch would make a copy first, without end.

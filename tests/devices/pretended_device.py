@@ -4,6 +4,7 @@ See `pretended_device.cpp` for what differs on it from the CPU.
 """
 
 import os
+import sys
 import sysconfig
 import warnings
 from functools import cache
@@ -20,18 +21,22 @@ NAME = "pretended"
 
 @cache
 def made() -> Any:
-    """Make the device known to torch, and return what counts its reads.
+    """Make the device known to torch, and return what notes its reads.
 
     Raises:
         OSError: there is no compiler.
         RuntimeError: there is no compiler, or it fails.
     """
     source = Path(__file__).with_suffix(".cpp")
-    # Torch looks for ninja there.
+    # Torch looks for ninja on the path.
     os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    folder = Path(sys.prefix) / "pretended_device"  # which goes with the environment
+    folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of compilers that torch has not been tried with
-        counted = cpp_extension.load(NAME + "_device", [str(source)], extra_cflags=["-O1"])
+        noted = cpp_extension.load(
+            NAME + "_device", [str(source)], extra_cflags=["-O1"], build_directory=str(folder)
+        )
     torch.utils.rename_privateuse1_backend(NAME)
     torch.utils.generate_methods_for_privateuse1_backend()
     nothing = torch.zeros(1, dtype=torch.uint8)
@@ -51,7 +56,7 @@ def made() -> Any:
     )
     torch.library.impl("aten::_thnn_fused_lstm_cell", "PrivateUse1", _lstm_cell)
     torch.library.impl("aten::_thnn_fused_gru_cell", "PrivateUse1", _gru_cell)
-    return counted
+    return noted
 
 
 # ---- cells that the CPU has in parts ----

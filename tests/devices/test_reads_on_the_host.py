@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 import torch
-from networks_on_devices import EVERY_PRESET, SMALL, explainer
+from torch import Tensor
 
+from networks_on_devices import EVERY_PRESET, SMALL, explainer
 from relprop.runs import replayed
 from relprop.runs.graphs import as_graphs_run
 
-Forbidding = Callable[[], AbstractContextManager[None]]
-
 
 @pytest.fixture
-def forbidden(without_reads: Forbidding, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def forbidden(
+    without_reads: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
     """Forbid reads while graphs run, of plans and others, and return a list of such graphs."""
     ran = []
 
@@ -49,7 +51,20 @@ def test_a_plan_reads_nothing(device: str, name: str, forbidden: list[str]) -> N
     assert forbidden == ["a graph"]
 
 
-def test_a_read_is_noticed(device: str, without_reads: Forbidding) -> None:
+WAITING: dict[str, Callable[[Tensor], Any]] = {
+    "a number": lambda t: float(t.sum()),
+    "a copy to the CPU": lambda t: t.cpu(),
+    "a copy from the CPU": lambda t: torch.ones(3).to(t.device),
+    "a mask": lambda t: t[t > 0],
+    "an index on the CPU": lambda t: t[torch.tensor([0, 2])],
+    "a shape that depends on values": lambda t: t.nonzero(),
+}
+
+
+@pytest.mark.parametrize("what", WAITING)
+def test_what_waits_for_the_device_is_noticed(
+    device: str, what: str, without_reads: Callable[[], AbstractContextManager[None]]
+) -> None:
     t = torch.ones(3, device=device)
     with pytest.raises((AssertionError, RuntimeError)), without_reads():
-        float(t.sum())
+        WAITING[what](t)

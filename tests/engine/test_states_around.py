@@ -110,8 +110,6 @@ from torch import nn
 
 import relprop
 from relprop.errors import InputError
-from relprop.linear.operation import Incoming, LinearOperation, Propagated
-from relprop.rules import Epsilon
 
 model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), torch.rand(5, 4)
 

@@ -115,8 +115,8 @@ class Surroundings:
     def run_as_written(self) -> None:
         """Run a model with gradients, and programs of torch.jit without torch's own derivatives.
 
-        A backward runs in this thread. On a GPU it would run in one of torch's, of which nothing is known
-        there: neither what is traced, nor what a run is doing.
+        A backward runs in this thread. On a GPU it would run in a thread of torch's, where neither the trace
+        nor the step of the run is known.
         """
         self.hold(torch._C._InferenceMode(False))
         torch._C._set_grad_enabled(True)

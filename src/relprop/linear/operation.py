@@ -150,12 +150,14 @@ class LinearOperation:
         return up + self.map.apply(self.x.clamp(max=0), with_negative(self.weight))
 
     def _noise(self, magnitude: Tensor, factor: float = 1.0) -> Tensor:
-        """Size of rounding errors of a difference of sums of this magnitude, times a factor.
+        """Size of rounding errors of a difference of sums of the size factor·magnitude.
 
         The bias counts too, because z0 = z - b is such a difference.
         """
-        of_bias = torch.as_tensor(self._noise_of_bias(), dtype=magnitude.dtype)
-        return of_bias.add(magnitude, alpha=factor * tolerance(self.z.dtype))
+        of_bias, share = self._noise_of_bias(), factor * tolerance(self.z.dtype)
+        if isinstance(of_bias, float):
+            return (magnitude * share).add_(of_bias)
+        return of_bias.add(magnitude, alpha=share)
 
     def _noise_of_bias(self) -> Tensor | float:
         least = smallest(self.z.dtype)

@@ -309,8 +309,9 @@ class AlphaBeta(SharingRule):
                 down = op.transpose(p, weights.negative(op.weight))
                 c = _where_negative(op.x, down + op.transpose(n, weights.positive(op.weight)), c)
         else:
-            c, of_size = op.transpose(p + n, op.weight), op.transpose(p - n, weights.absolute(op.weight, 0.5))
-            c = c.mul_(0.5).addcmul_(op.x.sign(), of_size)
+            c = op.transpose(p + n, op.weight).mul_(0.5)
+            # By |w|/2, which `op.parts` has made already.
+            c = c.addcmul_(op.x.sign(), op.transpose(p - n, weights.absolute(op.weight, 0.5)))
         result = Propagated(c, absorbed=absorbed)
         if b is None or self.bias == "ignore":
             return result

@@ -77,7 +77,8 @@ class Given:
         map_leaves(note, list(inputs))
         map_leaves(note, arguments)
         parts.append(_structure([list(inputs), arguments]))
-        found = [_classes_of(goal) for goal in goals]
+        device = leaves[0].device if leaves else None  # a graph does not wait for classes from elsewhere
+        found = [_classes_of(goal, device) for goal in goals]
         for goal, classes in zip(goals, found, strict=True):
             leaves += [] if classes is None else [classes]
             of_any_class = goal if classes is None else goal.with_classes(None)  # type: ignore[attr-defined]
@@ -148,11 +149,11 @@ def _other(values: Tensor) -> Tensor:
     return copied(values).copy_(moved * 0.75 if moved.is_floating_point() else moved)
 
 
-def _classes_of(goal: Target) -> Tensor | None:
-    """Return the classes of a target, if they may be an input of a graph."""
+def _classes_of(goal: Target, device: torch.device | None = None) -> Tensor | None:
+    """Return the classes of a target on a device, if they may be an input of a graph."""
     chosen = goal.chosen() if isinstance(goal, OfSamples) else None
     try:
-        return None if chosen is None else torch.tensor(chosen)
+        return None if chosen is None else torch.tensor(chosen, device=device)
     except (ValueError, RuntimeError):  # it has more than 64 bits, which the target refuses
         return None
 
