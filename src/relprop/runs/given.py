@@ -89,10 +89,10 @@ class Given:
         modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         if any([type(mode) is not DeviceContext for mode in modes]):
             refused = "a TorchFunctionMode is active, which may do anything"
-        for device in dict.fromkeys(("cpu", "cuda", *[t.device.type for t in leaves])):
+        for kind in dict.fromkeys(("cpu", "cuda", *[t.device.type for t in leaves])):
             # Also where it is off: a model may switch it on by itself.
-            if torch.amp.is_autocast_available(device):
-                parts.append((torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)))
+            if torch.amp.is_autocast_available(kind):
+                parts.append((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)))
         parts.append((torch.get_default_dtype(), torch.get_default_device()))  # of new tensors
         try:
             hash(tuple(parts))
