@@ -273,3 +273,27 @@ def test_by_a_graph_it_says_and_draws_the_same(tmp_path):
             np.asarray(Image.open(tmp_path / n / f"{index}-heatmap.png")) for n in ("eager", "compiled")
         )
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_device(picture, tmp_path):
+    expected = run("mnist-cnn", picture, "--out", tmp_path / "one.png").stdout
+    found = run("mnist-cnn", picture, "--device", "cpu", "--out", tmp_path / "other.png").stdout
+    assert found.replace("other.png", "one.png") == expected
+    assert (tmp_path / "other.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        ("gpu", "it is no device"),
+        pytest.param(
+            "cuda",
+            "there is no such device here (",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device here"),
+        ),
+    ],
+)
+def test_a_device_that_is_not_there(picture, device, why):
+    told = str(raised("mnist-cnn", picture, "--device", device))
+    assert told.startswith(f"--device {device}: {why}")
+    assert told.endswith("Give one such as 'cpu' or 'cuda:0'.")

@@ -42,6 +42,12 @@ def test_words(classifier):
     assert "a word of the text" in lines[4]
 
 
+def test_a_device(classifier):
+    assert run(classifier, "bad", "--device", "cpu").stdout == run(classifier, "bad").stdout
+    told = str(error_of(run(classifier, "bad", "--device", "gpu")))
+    assert told == "--device gpu: it is no device. Give one such as 'cpu' or 'cuda:0'."
+
+
 def test_words_and_generations(gpt2):
     lines = run(gpt2, "That film is", "--words", "--generate", "2").stdout.splitlines()
     assert "2 tokens after a prompt of 3 words" in lines[0]

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from relprop.cli.model_options import Classes, Mean, ModelName, ModelOptions, Rules, Size, Std, Weights
+from relprop.cli.model_options import (
+    Classes,
+    Device,
+    Mean,
+    ModelName,
+    ModelOptions,
+    Rules,
+    Size,
+    Std,
+    Weights,
+)
 from relprop.cli.words import VIEWS
 
 
@@ -46,6 +56,7 @@ def explain(
             "--profile", help="Also print where the time goes, for another explanation of the first picture."
         ),
     ] = False,
+    device: Device = None,
     weights: Weights = None,
     classes: Classes = None,
     size: Size = None,
@@ -78,7 +89,8 @@ def explain(
     With --profile there are tables of milliseconds: what Python and what torch
     takes in the forward and the backward; the modules and operations of the
     model, and the operations of torch, that take most. A convolution that is
-    folded with a batch norm goes backward in the batch norm.
+    folded with a batch norm goes backward in the batch norm. With --device it is
+    the time of the CPU, which does not wait for the device.
 
     The page of --html is one file that can be sent: thumbnails, predictions and
     warnings, and for each picture the relevance of every pixel. With --top there
@@ -92,5 +104,5 @@ def explain(
     from relprop.cli.work.explain import explain_pictures
     from relprop.cli.work.one_picture import Wishes
 
-    options = ModelOptions(model, weights, classes, size, mean, std)
+    options = ModelOptions(model, weights, classes, size, mean, std, device)
     explain_pictures(options, files, out, html, Wishes(target, top, rules, view, compile, profile))

@@ -20,6 +20,15 @@ Weights = Annotated[
     ),
 ]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Compute on this device of torch, such as cuda, cuda:1 or xpu.",
+        metavar="DEVICE",
+        show_default="the CPU",
+    ),
+]
+
 Classes = Annotated[
     Path | None,
     typer.Option(
@@ -82,3 +91,4 @@ class ModelOptions:
     size: str | None = None
     mean: str | None = None
     std: str | None = None
+    device: str | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from relprop.cli.model_options import RulesForTokens
+from relprop.cli.model_options import Device, RulesForTokens
 
 
 def text(
@@ -59,6 +59,7 @@ def text(
             show_default=False,
         ),
     ] = None,
+    device: Device = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a page of HTML to this file too.", metavar="FILE", show_default=False),
@@ -85,6 +86,7 @@ def text(
         model,
         prompt,
         trust_remote_code=trust_remote_code,
+        device=device,
         html=html,
         as_json=as_json,
         target=target,

@@ -1,7 +1,7 @@
 """A model with its preprocessing, which turns pictures into its input."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,16 @@ class Model:
     bounds: Bounds | None
     weights: str
     digits: bool = False
+
+    def on(self, device: torch.device) -> "Model":
+        """Return the model with its module and its inputs on a device. The module itself is moved."""
+        prepare = self.prepare
+
+        def prepare_there(picture: "Image", name: str) -> Prepared:
+            prepared = prepare(picture, name)
+            return replace(prepared, x=prepared.x.to(device))
+
+        return replace(self, module=self.module.to(device), prepare=prepare_there)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def device_named(given: Any, call: str) -> torch.device:
 
     Args:
         given: the device, or its name.
-        call: the method that it is given to, for errors.
+        call: the method that it is given to, or the option of a command, for errors.
 
     Raises:
         InputError: it is no device, or there is none here.
@@ -51,8 +51,7 @@ def device_named(given: Any, call: str) -> torch.device:
             why = f"it is a type; tensors have types of their own, as in explanation.relevance.to({given})"
         elif not isinstance(error, TypeError) and str(given).partition(":")[0] in ("cuda", "mps", "xpu"):
             why = f"there is no such device here ({str(error).splitlines()[0].rstrip('.')})"
-        raise InputError(
-            f"{call}({given if isinstance(given, torch.dtype) else repr(given)}): {why}. Give one such as "
-            "'cpu' or 'cuda:0'."
-        ) from None
+        shown = given if isinstance(given, torch.dtype) else repr(given)
+        where = f"{call} {given}" if call.startswith("--") else f"{call}({shown})"
+        raise InputError(f"{where}: {why}. Give one such as 'cpu' or 'cuda:0'.") from None
     return device

@@ -6,6 +6,7 @@ from pathlib import Path
 from relprop.cli.model_options import ModelOptions
 from relprop.errors import FileError, InputError
 from relprop.models import RANDOM, Model, resolve
+from relprop.results.named import device_named
 
 
 def named_model(options: ModelOptions) -> Model:
@@ -19,7 +20,8 @@ def named_model(options: ModelOptions) -> Model:
     weights = options.weights
     if weights is not None and weights.lower() == RANDOM and not os.path.exists(weights):
         weights = RANDOM
-    return resolve(
+    device = None if options.device is None else device_named(options.device, "--device")
+    model = resolve(
         options.model,
         weights=weights,
         classes=_names(options.classes) if options.classes is not None else None,
@@ -27,6 +29,7 @@ def named_model(options: ModelOptions) -> Model:
         mean=_numbers(options.mean, "--mean") if options.mean is not None else None,
         std=_numbers(options.std, "--std") if options.std is not None else None,
     )
+    return model if device is None else model.on(device)
 
 
 def _names(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rich.progress
+import torch
 import typer
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from relprop.cli.status import INTERRUPTED
 from relprop.cli.work.terminal import console, progress_bar, tell
 from relprop.errors import FileError, InputError, RuleError, at_the_shell, visible
 from relprop.models.language import load_language_model
+from relprop.results.named import device_named
 from relprop.rules.choice import resolve
 from relprop.rules.presets import DEFAULT_FOR_TOKENS
 from relprop.text.explain import explain_text
@@ -27,6 +29,7 @@ def explain_prompt(
     prompt: str,
     *,
     trust_remote_code: bool,
+    device: str | None,
     html: Path | None,
     as_json: bool,
     rules: str | None,
@@ -39,6 +42,7 @@ def explain_prompt(
         model: its name.
         prompt: the text, or "-".
         trust_remote_code: whether to run Python code that comes with the model.
+        device: the device to compute on, by name; None for the CPU.
         html: a page to write, too.
         as_json: whether to print everything for programs.
         rules: as the user wrote them.
@@ -54,12 +58,13 @@ def explain_prompt(
         raise InputError(f"--html {html}: give a name that ends in .html.")
     if generate < 0:
         raise InputError(f"--generate {generate}: give the number of tokens to generate, 1 or more.")
+    there = None if device is None else device_named(device, "--device")
     if rules is not None:
         _require_no_bounds(rules)
     told = _read() if prompt == "-" else prompt
     try:
         explained, notes = _explained(
-            model, trust_remote_code, text=told, generate=generate, rules=rules, **wishes
+            model, trust_remote_code, there, text=told, generate=generate, rules=rules, **wishes
         )
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing was explained", err=True)
@@ -92,12 +97,16 @@ def _require_no_bounds(rules: str) -> None:
         ) from error
 
 
-def _explained(name: str, trusted: bool, **wishes: Any) -> tuple[TextExplanation, list[str]]:
+def _explained(
+    name: str, trusted: bool, device: torch.device | None, **wishes: Any
+) -> tuple[TextExplanation, list[str]]:
     """Load a model and explain a text by it, with a bar; warnings are told apart."""
     # On stderr, so that the bar is never among the results.
     with progress_bar(Console(stderr=True), rich.progress.TimeElapsedColumn()) as bar:
         task = bar.add_task(f"loading {visible(name)}", total=None)
         model = load_language_model(name, trust_remote_code=trusted)
+        if device is not None:
+            model.module.to(device)
         bar.update(task, description="explaining")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
