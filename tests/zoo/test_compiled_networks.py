@@ -135,7 +135,7 @@ NOT_ALIKE = dict.fromkeys(
 OF_TEXTS = [
     name
     for name, family in TRANSFORMERS.items()
-    if "input_ids" in family.make(torch.float64)[1]
+    if "input_ids" in family.draw(torch.Generator())
     and name not in WITHOUT_GRAPH
     and not name.startswith(("llava", "funnel"))  # an image has its place in a text; it keeps positions
 ]
