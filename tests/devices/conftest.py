@@ -8,7 +8,9 @@ import torch
 from torch.torch_version import TorchVersion
 
 import pretended_device
-from relprop.runs import planned
+from by_plan import early
+
+__all__ = ["early"]
 
 Forbidding = Callable[[], AbstractContextManager[None]]
 
@@ -45,9 +47,3 @@ def without_reads(device: str) -> Forbidding:
         assert noted.reads() == []
 
     return on_cuda if device == "cuda" else pretended
-
-
-@pytest.fixture
-def early_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans are made after the first explanation."""
-    monkeypatch.setattr(planned, "AFTER", 1)

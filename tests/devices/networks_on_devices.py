@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import Explainer, Explanation
+from by_plan import Counted
+from relprop import Explanation
 from relprop.calls.nested import map_tensors
 
 
@@ -134,10 +135,10 @@ EVERY_PRESET = [
 ]
 
 
-def explainer(subject: Subject, rules: str) -> Explainer:
+def explainer(subject: Subject, rules: str) -> Counted:
     """Return an explainer by the rules of a preset."""
     bounds = subject.bounds if relprop.PRESETS[rules].needs_bounds else None
-    return Explainer(subject.model, rules=rules, bounds=bounds)
+    return Counted(subject.model, rules=rules, bounds=bounds)
 
 
 def require_same(found: Explanation, expected: Explanation, tolerance: float = 1e-10) -> None:

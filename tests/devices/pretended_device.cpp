@@ -46,6 +46,14 @@ struct Memory final : c10::Allocator {
 
 Memory memory;
 
+void lie_as(const at::Tensor& t, const at::Tensor& other) {
+  auto* impl = t.unsafeGetTensorImpl();
+  impl->set_sizes_and_strides(other.sizes(), other.strides());
+  impl->set_storage_offset(other.storage_offset());
+  if (other.is_complex()) impl->_set_conj(other.is_conj());
+  impl->_set_neg(other.is_neg());
+}
+
 // A tensor of the same memory on another device.
 at::Tensor elsewhere(const at::Tensor& t, c10::Device device, c10::DispatchKey key, c10::Allocator* allocator) {
   const c10::Storage& storage = t.storage();
@@ -54,17 +62,15 @@ at::Tensor elsewhere(const at::Tensor& t, c10::Device device, c10::DispatchKey k
       const_cast<void*>(storage.data()), held, [](void* p) { delete static_cast<c10::Storage*>(p); }, device);
   c10::Storage own(c10::Storage::use_byte_size_t(), storage.nbytes(), std::move(data), allocator, true);
   auto result = at::detail::make_tensor<c10::TensorImpl>(std::move(own), c10::DispatchKeySet(key), t.dtype());
-  auto* impl = result.unsafeGetTensorImpl();
-  impl->set_sizes_and_strides(t.sizes(), t.strides());
-  impl->set_storage_offset(t.storage_offset());
-  if (t.is_complex()) impl->_set_conj(t.is_conj());
-  impl->_set_neg(t.is_neg());
+  lie_as(result, t);
   return result;
 }
 
 at::Tensor on_host(const at::Tensor& t) {
   return elsewhere(t, c10::Device(c10::kCPU), c10::DispatchKey::CPU, c10::GetCPUAllocator());
 }
+
+at::Tensor here(const at::Tensor& t) { return elsewhere(t, c10::Device(kDevice, 0), kKey, &memory); }
 
 bool is_here(const at::Tensor& t) { return t.defined() && t.device().type() == kDevice; }
 
@@ -99,17 +105,14 @@ struct Arguments {
       if (each.host.unsafeGetTensorImpl() == t.unsafeGetTensorImpl()) return each.here;
     }
     for (const Moved& each : moved) {
-      if (t.has_storage() && each.host.storage().unsafeGetStorageImpl() == t.storage().unsafeGetStorageImpl()) {
+      if (each.host.storage().unsafeGetStorageImpl() == t.storage().unsafeGetStorageImpl()) {
         auto view = at::detail::make_tensor<c10::TensorImpl>(
             c10::TensorImpl::VIEW, c10::Storage(each.here.storage()), each.here.key_set(), t.dtype());
-        view.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides());
-        view.unsafeGetTensorImpl()->set_storage_offset(t.storage_offset());
-        if (t.is_complex()) view.unsafeGetTensorImpl()->_set_conj(t.is_conj());
-        view.unsafeGetTensorImpl()->_set_neg(t.is_neg());
+        lie_as(view, t);
         return view;
       }
     }
-    return elsewhere(t, c10::Device(kDevice, 0), kKey, &memory);
+    return here(t);
   }
 };
 
@@ -163,8 +166,8 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   if (has_indices_of_cpu && !arguments.moved.empty()) note_read(name + " by indices on the CPU");
   if (reading.count(name)) note_read(name);
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
-  const bool here = !arguments.moved.empty() || asked_for_device;
-  for (size_t i = stack->size() - schema.returns().size(); here && i < stack->size(); ++i) {
+  const bool is_result_here = !arguments.moved.empty() || asked_for_device;
+  for (size_t i = stack->size() - schema.returns().size(); is_result_here && i < stack->size(); ++i) {
     c10::IValue& value = (*stack)[i];
     if (value.isTensor()) {
       value = arguments.back(value.toTensor());
@@ -177,10 +180,8 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   // What was resized, as an empty `out` is, has other memory.
   for (const Moved& each : arguments.moved) {
     if (each.host.sizes() == each.here.sizes() && each.host.storage().data() == each.here.storage().data()) continue;
-    auto* impl = each.here.unsafeGetTensorImpl();
-    impl->set_storage_keep_dtype(elsewhere(each.host, c10::Device(kDevice, 0), kKey, &memory).storage());
-    impl->set_sizes_and_strides(each.host.sizes(), each.host.strides());
-    impl->set_storage_offset(each.host.storage_offset());
+    each.here.unsafeGetTensorImpl()->set_storage_keep_dtype(here(each.host).storage());
+    lie_as(each.here, each.host);
   }
 }
 
@@ -220,8 +221,6 @@ at::Tensor& set_whole(at::Tensor& self, at::Storage source) {
 }
 
 // Torch has its own names for the convolutions of other devices.
-
-at::Tensor here(const at::Tensor& t) { return elsewhere(t, c10::Device(kDevice, 0), kKey, &memory); }
 
 at::Tensor convolution(
     const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,

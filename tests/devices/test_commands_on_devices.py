@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 import tiny_language_models as tiny
 from pictures import PHOTOGRAPHS
 from relprop.cli.explain import explain
 from relprop.cli.text import text
+from shell import runner
 
 
 def told(command: Any, *arguments: object) -> str:
     """What a command prints."""
-    app = typer.Typer()
-    app.command()(command)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = runner(command)(*arguments)
     assert result.exit_code == 0, (result.output, result.exception)
     return result.stdout
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import relprop
+from by_plan import Counted
 from networks_on_devices import (
     EVERY_PRESET,
     SMALL,
@@ -30,11 +31,11 @@ from relprop.rules import Epsilon
 from relprop.runs.given import Given
 from relprop.runs.wanted import Wanted
 from relprop.targets.given import as_target
-from torchs_own_samples import Sampled, functions, samples
+from torchs_own_samples import Sampled, functions, samples, weighed
 from transformer_families import FAMILIES
 from zoo_networks import NETWORKS
 
-pytestmark = pytest.mark.usefixtures("early_plans")
+pytestmark = pytest.mark.usefixtures("early")
 
 
 def in_every_way(subject: Subject, rules: str) -> list[Explanation]:
@@ -45,9 +46,9 @@ def in_every_way(subject: Subject, rules: str) -> list[Explanation]:
     return [results[0], results[-1], graph(*subject.inputs, **named)]
 
 
-def refused(explainer: Explainer) -> list[str]:
+def refused(explainer: Counted) -> list[str]:
     """Why there are no plans for what was explained, or "" for each plan."""
-    return [] if explainer._plans is None else [kind.refused for kind in explainer._plans._kinds.values()]
+    return [kind.refused for kind in explainer.kinds]
 
 
 @pytest.mark.parametrize(("name", "rules"), EVERY_PRESET)
@@ -296,8 +297,3 @@ def on(device: str, sampled: Sampled) -> Sampled:
         moved(sample.input), args=tuple(moved(list(sample.args))), kwargs=moved(dict(sample.kwargs))
     )
     return Sampled(sampled.op, given)
-
-
-def weighed(y: Tensor) -> Tensor:
-    """A score of all outputs, in which each has another weight."""
-    return (y * torch.linspace(1, 2, y.shape[1], dtype=y.dtype, device=y.device)).sum(1)

@@ -39,7 +39,7 @@ def test_a_graph_reads_nothing(device: str, name: str, rules: str, forbidden: li
     assert forbidden == ["a graph"]
 
 
-@pytest.mark.usefixtures("early_plans")
+@pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("name", ["picture", "text"])
 def test_a_plan_reads_nothing(device: str, name: str, forbidden: list[str]) -> None:
     subject = SMALL[name]().on(device)

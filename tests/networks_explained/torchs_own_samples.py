@@ -84,7 +84,7 @@ class Sampled:
 
 def weighed(y: Tensor) -> Tensor:
     """A score of all outputs, in which each has another weight."""
-    return (y * torch.linspace(1, 2, y.shape[1], dtype=y.dtype)).sum(1)
+    return (y * torch.linspace(1, 2, y.shape[1], dtype=y.dtype, device=y.device)).sum(1)
 
 
 def samples(op: Any) -> Iterator[Sampled]:

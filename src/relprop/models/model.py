@@ -70,13 +70,17 @@ class Model:
 
     def on(self, device: torch.device) -> "Model":
         """Return the model with its module and its inputs on a device. The module itself is moved."""
-        prepare = self.prepare
+        return replace(self, module=self.module.to(device), prepare=prepared_as(device, self.prepare))
 
-        def prepare_there(picture: "Image", name: str) -> Prepared:
-            prepared = prepare(picture, name)
-            return replace(prepared, x=prepared.x.to(device))
 
-        return replace(self, module=self.module.to(device), prepare=prepare_there)
+def prepared_as(kind: torch.dtype | torch.device, prepare: Prepare) -> Prepare:
+    """Return a function that prepares inputs of a dtype, or on a device."""
+
+    def prepare_as(picture: "Image", name: str) -> Prepared:
+        prepared = prepare(picture, name)
+        return replace(prepared, x=prepared.x.to(kind))
+
+    return prepare_as
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from relprop.models.model import Model, Prepare, Prepared
+from relprop.models.model import Model, Prepare, prepared_as
 from relprop.rules.bounds import Bounds
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 RANDOM = "random"
 """Given instead of a file of weights: the network's initial weights, always the same."""
@@ -81,16 +77,5 @@ def finished(
         parameter.requires_grad_(False)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     origin = weights or (RANDOM if request.weights == RANDOM else str(request.weights))
-    return Model(request.model, module, _as(dtype, prepare), classes, bounds, origin, digits)
-
-
-def _as(dtype: torch.dtype, prepare: Prepare) -> Prepare:
-    """Return a function that prepares inputs in the dtype of a model's weights."""
-    if dtype == torch.float32:
-        return prepare
-
-    def prepare_as(picture: "Image", name: str) -> Prepared:
-        prepared = prepare(picture, name)
-        return replace(prepared, x=prepared.x.to(dtype))
-
-    return prepare_as
+    prepare = prepare if dtype == torch.float32 else prepared_as(dtype, prepare)
+    return Model(request.model, module, prepare, classes, bounds, origin, digits)

@@ -173,7 +173,7 @@ class Explanation(Views):
         Raises:
             InputError: there is no such device.
         """
-        device = device_named(device, "explanation.to")
+        device = device_named(device, f"explanation.to({device!r})")
         return self.mapped(lambda t: t.to(device))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Explanation":

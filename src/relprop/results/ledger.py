@@ -138,7 +138,7 @@ class Ledger:
         Raises:
             InputError: there is no such device.
         """
-        device = device_named(device, "ledger.to")
+        device = device_named(device, f"ledger.to({device!r})")
         return self.mapped(lambda t: t.to(device))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Ledger":

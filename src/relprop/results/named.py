@@ -32,12 +32,12 @@ class ByName(dict[str, Tensor]):
         return ByName, (self._attribute, dict(self))
 
 
-def device_named(given: Any, call: str) -> torch.device:
+def device_named(given: Any, written: str) -> torch.device:
     """Return the device that a user gives.
 
     Args:
         given: the device, or its name.
-        call: the method that it is given to, or the option of a command, for errors.
+        written: how the user wrote it, for errors.
 
     Raises:
         InputError: it is no device, or there is none here.
@@ -51,7 +51,5 @@ def device_named(given: Any, call: str) -> torch.device:
             why = f"it is a type; tensors have types of their own, as in explanation.relevance.to({given})"
         elif not isinstance(error, TypeError) and str(given).partition(":")[0] in ("cuda", "mps", "xpu"):
             why = f"there is no such device here ({str(error).splitlines()[0].rstrip('.')})"
-        shown = given if isinstance(given, torch.dtype) else repr(given)
-        where = f"{call} {given}" if call.startswith("--") else f"{call}({shown})"
-        raise InputError(f"{where}: {why}. Give one such as 'cpu' or 'cuda:0'.") from None
+        raise InputError(f"{written}: {why}. Give one such as 'cpu' or 'cuda:0'.") from None
     return device

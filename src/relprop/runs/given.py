@@ -130,8 +130,8 @@ class Given:
         Raises:
             InputError: a class is out of range, or there is not one for each sample.
         """
-        for goal, each in zip(self.goals, results, strict=True):
-            if each.logits is None or _classes_of(goal) is None:
+        for goal, has_classes, each in zip(self.goals, self.of_classes, results, strict=True):
+            if each.logits is None or not has_classes:
                 continue
             output: Any = torch.empty(each.logits, device="meta")
             inner: Any = goal
@@ -149,7 +149,7 @@ def _other(values: Tensor) -> Tensor:
     return copied(values).copy_(moved * 0.75 if moved.is_floating_point() else moved)
 
 
-def _classes_of(goal: Target, device: torch.device | None = None) -> Tensor | None:
+def _classes_of(goal: Target, device: torch.device | None) -> Tensor | None:
     """Return the classes of a target on a device, if they may be an input of a graph."""
     chosen = goal.chosen() if isinstance(goal, OfSamples) else None
     try:

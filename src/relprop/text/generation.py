@@ -78,7 +78,7 @@ class Generation:
         Raises:
             InputError: there is no such device.
         """
-        device = device_named(device, "generation.to")
+        device = device_named(device, f"generation.to({device!r})")
         return replace(
             self,
             relevance=self.relevance.to(device),

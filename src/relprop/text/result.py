@@ -51,7 +51,7 @@ class TextExplanation(TextSummaries):
         Raises:
             InputError: there is no such device.
         """
-        device = device_named(device, "explanation.to")
+        device = device_named(device, f"explanation.to({device!r})")
         explanations = tuple(explanation.to(device) for explanation in self.explanations)
         return replace(self, relevance=self.relevance.to(device), explanations=explanations)
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 from relprop.cli.model_options import ModelOptions
 from relprop.errors import FileError, InputError
 from relprop.models import RANDOM, Model, resolve
@@ -20,7 +22,7 @@ def named_model(options: ModelOptions) -> Model:
     weights = options.weights
     if weights is not None and weights.lower() == RANDOM and not os.path.exists(weights):
         weights = RANDOM
-    device = None if options.device is None else device_named(options.device, "--device")
+    device = chosen_device(options.device)
     model = resolve(
         options.model,
         weights=weights,
@@ -30,6 +32,15 @@ def named_model(options: ModelOptions) -> Model:
         std=_numbers(options.std, "--std") if options.std is not None else None,
     )
     return model if device is None else model.on(device)
+
+
+def chosen_device(name: str | None) -> torch.device | None:
+    """Return the device of --device, or None if the option is not given.
+
+    Raises:
+        InputError: it is no device, or there is none here.
+    """
+    return None if name is None else device_named(name, f"--device {name}")
 
 
 def _names(path: Path) -> list[str]:

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 
 from relprop.cli.status import INTERRUPTED
+from relprop.cli.work.named_model import chosen_device
 from relprop.cli.work.terminal import console, progress_bar, tell
 from relprop.errors import FileError, InputError, RuleError, at_the_shell, visible
 from relprop.models.language import load_language_model
-from relprop.results.named import device_named
 from relprop.rules.choice import resolve
 from relprop.rules.presets import DEFAULT_FOR_TOKENS
 from relprop.text.explain import explain_text
@@ -58,7 +58,7 @@ def explain_prompt(
         raise InputError(f"--html {html}: give a name that ends in .html.")
     if generate < 0:
         raise InputError(f"--generate {generate}: give the number of tokens to generate, 1 or more.")
-    there = None if device is None else device_named(device, "--device")
+    there = chosen_device(device)
     if rules is not None:
         _require_no_bounds(rules)
     told = _read() if prompt == "-" else prompt
